@@ -1,0 +1,1 @@
+"""Engines turn token ids into integer masses; nothing here knows text, files or the container."""

@@ -1,0 +1,266 @@
+"""The exact forward pass of Llama-shaped decoders, whole model in one file; must not know text or archives.
+
+RMSNorm, rotary positions, grouped-query attention, gated MLP; biases and q/k norms where the checkpoint has them.
+One function serves prefill (T tokens of a row at once) and step (one token of every row): each output depends
+only on integer sums over its own row, so both give the same bits (docs/numerics.md section 6).
+Shapes: B rows, T new tokens, S cached positions, H query heads, G key/value heads, D head size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from ..errors import EngineError, ModelUnsupportedError
+from . import ops, tables
+from .weights import ExactModel, LayerWeights
+
+_SCORES_PER_PIECE = 1 << 18
+"""Attention works on pieces of about this many scores, so that a dozen elementwise passes stay in the cache."""
+
+_HEAD_ROWS = 256
+"""Rows of logits computed at once."""
+
+
+@dataclass
+class KVCache:
+    """Integer keys and values with their scales, per layer, and how many positions are filled.
+
+    Attributes:
+        key_q: L tensors (B, G, D, S) float32, integer-valued, |k| <= 127; positions last, as the product wants them.
+        value_q: L tensors (B, G, S, D) float32, integer-valued, |v| <= 127.
+        key_scale, value_scale, value_peak: L tensors (B, G, S) float32; value_peak is the running maximum.
+        length: filled positions.
+    """
+
+    key_q: list[torch.Tensor]
+    value_q: list[torch.Tensor]
+    key_scale: list[torch.Tensor]
+    value_scale: list[torch.Tensor]
+    value_peak: list[torch.Tensor]
+    length: int = 0
+
+
+class ExactEngine:
+    """Runs an ExactModel on one device. One object, one call at a time."""
+
+    def __init__(self, model: ExactModel, device: torch.device | str = "cpu", batch_tokens: int | None = None) -> None:
+        self.device = torch.device(device)
+        self.kernels = _kernels(self.device)
+        self.model = model.to(self.device)
+        shape = model.config
+        self.vocab_size = shape.vocab_size
+        self.context = shape.context
+        self.start_token = shape.start_token
+        self.batch_tokens = batch_tokens or max(self.context, 1024)
+        self._query_max = ops.query_max(shape.head_dim)
+        self._attention_factor = tables.attention_factor(shape.head_dim)
+        exp2 = torch.from_numpy(tables.exp2_table()).to(self.device)
+        self._exp2_int = exp2
+        self._exp2_steps = exp2.to(torch.float32)  # integers up to 2^20
+        self._exp2_unit = self._exp2_steps * 2.0**-20
+        cos, sin = tables.rope_tables(shape.rope_theta, shape.head_dim, shape.context)
+        self._cos = torch.from_numpy(cos).to(self.device, torch.float32).mul_(2.0**-14)[:, None]
+        self._sin = torch.from_numpy(sin).to(self.device, torch.float32).mul_(2.0**-14)[:, None]
+
+    def new_cache(self, rows: int) -> KVCache:
+        shape = self.model.config
+        heads, dim, layers, size = shape.num_kv_heads, shape.head_dim, shape.num_layers, self.context
+
+        def tensors(*sizes: int) -> list[torch.Tensor]:
+            return [
+                torch.zeros(rows, heads, *sizes, dtype=torch.float32, device=self.device) for _ in range(layers)
+            ]
+
+        return KVCache(tensors(dim, size), tensors(size, dim), tensors(size), tensors(size), tensors(size))
+
+    @torch.inference_mode()
+    def forward(self, ids: torch.Tensor, cache: KVCache | None = None) -> torch.Tensor:
+        self.kernels.check()
+        batch, new = ids.shape
+        begin = cache.length if cache is not None else 0
+        if begin + new > self.context:
+            raise EngineError(f"{begin + new} positions exceed the model's context of {self.context}")
+        model = self.model
+        flat = ids.reshape(-1)
+        x = model.embedding_q[flat].to(torch.float32).mul_(model.embedding_scale[flat, None])
+        for number, layer in enumerate(model.layers):
+            h = ops.rms_norm(x, layer.input_norm, model.config.norm_eps)
+            x = x + self._attention(h, layer, number, batch, new, begin, cache)
+            h = ops.rms_norm(x, layer.post_norm, model.config.norm_eps)
+            x = x + self._mlp(h, layer)
+        if cache is not None:
+            cache.length = begin + new
+        return x.view(batch, new, -1)
+
+    @torch.inference_mode()
+    def masses(self, hidden: torch.Tensor) -> torch.Tensor:
+        out = torch.empty(hidden.shape[0], self.vocab_size, dtype=torch.int32, device=self.device)
+        for n in range(0, hidden.shape[0], _HEAD_ROWS):
+            steps = self._logit_steps(hidden[n : n + _HEAD_ROWS])
+            peak = steps.amax(-1, keepdim=True).add_(0.5)
+            index = ops.exp2_index(torch.sub(peak, steps, out=steps))
+            out[n : n + _HEAD_ROWS] = ops.exp2_lookup(self._exp2_int, index)
+        return out
+
+    @torch.inference_mode()
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Natural-logarithm logits (n, V) float32, for comparisons with other implementations only."""
+        return self._logit_steps(hidden) / tables.log2e_steps()
+
+    def _logit_steps(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits in units of 2^-10 bits: (n, V) float32."""
+        model = self.model
+        h = ops.rms_norm(hidden, model.final_norm, model.config.norm_eps)
+        steps = self.kernels.linear(h, model.head_q, model.head_scale, model.config.planes, tables.log2e_steps())
+        # Elsewhere a NaN or an infinity would become an integer that differs between devices.
+        if not torch.isfinite(steps.amax() - steps.amin()):
+            raise ModelUnsupportedError("the model's logits are not finite: its weights are out of range")
+        return steps
+
+    def _mlp(self, h: torch.Tensor, layer: LayerWeights) -> torch.Tensor:
+        planes = self.model.config.planes
+        gate_up = self.kernels.linear(h, layer.gate_up_q, layer.gate_up_scale, planes)
+        if layer.gate_up_bias is not None:
+            gate_up.add_(layer.gate_up_bias)
+        gate, up = gate_up.chunk(2, dim=-1)
+        y = self.kernels.linear(ops.silu_gate(gate, up, self._exp2_unit), layer.down_q, layer.down_scale, planes)
+        return y if layer.down_bias is None else y.add_(layer.down_bias)
+
+    def _attention(
+        self,
+        h: torch.Tensor,
+        layer: LayerWeights,
+        number: int,
+        batch: int,
+        new: int,
+        begin: int,
+        cache: KVCache | None,
+    ) -> torch.Tensor:
+        """Attention of B * T new tokens over the cached and the new positions: (B * T, hidden) float32."""
+        shape = self.model.config
+        heads, kv_heads, dim = shape.num_heads, shape.num_kv_heads, shape.head_dim
+        qkv = self.kernels.linear(h, layer.qkv_q, layer.qkv_scale, shape.planes)
+        if layer.qkv_bias is not None:
+            qkv.add_(layer.qkv_bias)
+        q, k, v = qkv.view(batch, new, -1, dim).split([heads, kv_heads, kv_heads], dim=2)
+        if layer.q_norm is not None:
+            q = ops.rms_norm(q, layer.q_norm, shape.norm_eps)
+            k = ops.rms_norm(k, layer.k_norm, shape.norm_eps)
+        cos, sin = self._cos[begin : begin + new], self._sin[begin : begin + new]
+        q_q, q_scale = ops.quantise(ops.rotate(q, cos, sin), self._query_max)
+        k_q, k_scale = ops.quantise(ops.rotate(k, cos, sin), ops.KV_MAX)
+        v_q, v_scale = ops.quantise(v, ops.KV_MAX)
+        keys = k_q.permute(0, 2, 3, 1)  # (B, G, D, T)
+        values = v_q.transpose(1, 2)  # (B, G, T, D)
+        k_scale, v_scale = (s.squeeze(-1).transpose(1, 2) for s in (k_scale, v_scale))  # (B, G, T)
+        v_peak = v_scale.cummax(-1).values
+        if cache is not None:
+            end = begin + new
+            if begin:
+                v_peak = torch.maximum(v_peak, cache.value_peak[number][:, :, begin - 1 : begin])
+            for store, fresh in (
+                (cache.key_scale, k_scale),
+                (cache.value_scale, v_scale),
+                (cache.value_peak, v_peak),
+            ):
+                store[number][:, :, begin:end] = fresh
+            cache.key_q[number][..., begin:end] = keys
+            cache.value_q[number][:, :, begin:end] = values
+            keys, values = cache.key_q[number][..., :end], cache.value_q[number][:, :, :end]
+            k_scale, v_scale = cache.key_scale[number][:, :, :end], cache.value_scale[number][:, :, :end]
+        groups = heads // kv_heads
+        q_q = q_q.view(batch, new, kv_heads, groups, dim).permute(0, 2, 3, 1, 4)  # (B, G, H/G, T, D)
+        q_scale = q_scale.mul_(self._attention_factor).view(batch, new, kv_heads, groups, 1).permute(0, 2, 3, 1, 4)
+        out = torch.empty(batch, new, kv_heads, groups, dim, dtype=torch.float32, device=self.device)
+        window = shape.windows[number]
+        for rows, span in _pieces(batch, new, heads * (begin + new)):
+            seen = begin + span.stop
+            first = max(0, begin + span.start + 1 - window) if window else 0
+            piece = self._attend(
+                q_q[rows, :, :, span],
+                q_scale[rows, :, :, span],
+                keys[rows, ..., first:seen],
+                k_scale[rows, :, first:seen],
+                values[rows, :, first:seen],
+                v_scale[rows, :, first:seen],
+                v_peak[rows, :, span],
+                begin + span.start - first,
+                window,
+            )
+            out[rows, span] = piece.permute(0, 3, 1, 2, 4)
+        y = self.kernels.linear(out.view(batch * new, heads * dim), layer.out_q, layer.out_scale, shape.planes)
+        return y if layer.out_bias is None else y.add_(layer.out_bias)
+
+    def _attend(
+        self,
+        q_q: torch.Tensor,
+        q_scale: torch.Tensor,
+        keys: torch.Tensor,
+        k_scale: torch.Tensor,
+        values: torch.Tensor,
+        v_scale: torch.Tensor,
+        v_peak: torch.Tensor,
+        offset: int,
+        window: int,
+    ) -> torch.Tensor:
+        """Softmax attention of one piece (docs/numerics.md section 6.4).
+
+        Args:
+            q_q: (b, G, g, t, D) integer-valued; q_scale: (b, G, g, t, 1), already times the attention factor.
+            keys: (b, G, D, S); values: (b, G, S, D); k_scale, v_scale: (b, G, S).
+            v_peak: (b, G, t): largest v_scale that each query may see, or a larger one.
+            offset: index among the S positions of the first query.
+            window: positions a query sees, itself included; 0 for all.
+
+        Returns:
+            (b, G, g, t, D) float32.
+        """
+        b, kv_heads, g, t, dim = q_q.shape
+        size = keys.shape[-1]
+        scores = self.kernels.product(q_q.reshape(b, kv_heads, g * t, dim), keys).view(b, kv_heads, g, t, size)
+        scores.mul_(q_scale).mul_(k_scale[:, :, None, None])
+        hidden = None
+        if t > 1:
+            here = torch.arange(offset, offset + t, device=self.device)[:, None]
+            there = torch.arange(size, device=self.device)
+            hidden = there > here
+            if window:
+                hidden |= there <= here - window
+            scores.masked_fill_(hidden, float("-inf"))
+        peak = scores.amax(-1, keepdim=True).add_(0.5)
+        index = ops.exp2_index(torch.sub(peak, scores, out=scores))
+        # A hidden position's index is the last one, and the table ends in 0.
+        weight = ops.exp2_lookup(self._exp2_steps, index)
+        total = weight.sum(-1, keepdim=True, dtype=torch.float64).to(torch.float32)
+        unit = torch.full_like(total, ops.WEIGHT_SUM).div_(total.mul_(v_peak[:, :, None, :, None]))
+        weight.mul_(v_scale[:, :, None, None]).mul_(unit).round_()
+        weight = weight.view(b, kv_heads, g * t, size)
+        if size <= ops.VALUE_KEYS:
+            mixed = self.kernels.product(weight, values)
+        else:
+            parts = [
+                self.kernels.product(weight[..., s : s + ops.VALUE_KEYS], values[:, :, s : s + ops.VALUE_KEYS])
+                for s in range(0, size, ops.VALUE_KEYS)
+            ]
+            mixed = sum(part.to(torch.float64) for part in parts).to(torch.float32)
+        return mixed.view(b, kv_heads, g, t, dim).mul_((v_peak * 2.0**-17)[:, :, None, :, None])
+
+
+def _pieces(batch: int, new: int, scores_per_query: int):
+    """Slices of rows and of queries that together cover (batch, new) in pieces of bounded work."""
+    queries = max(1, min(new, _SCORES_PER_PIECE // scores_per_query))
+    rows = max(1, _SCORES_PER_PIECE // (scores_per_query * queries)) if queries == new else 1
+    for r in range(0, batch, rows):
+        for t in range(0, new, queries):
+            yield slice(r, min(batch, r + rows)), slice(t, min(new, t + queries))
+
+
+_KERNELS: dict[torch.device, ops.Kernels] = {}
+
+
+def _kernels(device: torch.device) -> ops.Kernels:
+    if device not in _KERNELS:
+        _KERNELS[device] = ops.Kernels(device)
+    return _KERNELS[device]

@@ -1,0 +1,307 @@
+"""The exact operations: integer reductions, and float32 that rounds once per operation; must not know models.
+
+Every function gives the same bits on every device, batch size and thread count, because each sum is a sum of
+integers that is exact in the type that holds it (the bound is in its docstring), and everything else is
+elementwise IEEE-754 float32 through + - * / min max round, one rounding each (docs/numerics.md section 2).
+Not allowed here: sqrt, exp, rsqrt, softmax, addcmul, lerp, a float division by a Python number (CUDA turns it
+into a product), torch.compile. T, S, D, H, K, N are sizes; `*_q` are integer-valued.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from functools import cache
+
+import torch
+
+from ..errors import EngineError
+from . import tables
+
+TINY = 2.0**-40
+"""Lower bound of a row's largest magnitude, so that no scale is subnormal."""
+
+ACT_MAX = 127
+ACT_MAX_2 = 32512  # 127 * 256: two int8 planes
+NORM_MAX = 2047
+KV_MAX = 127
+WEIGHT_SUM = 131072.0  # 2^17, about the sum of the integer attention weights of one query
+VALUE_KEYS = 2048  # keys whose weighted sum of values is exact: 127 * (2^17 + 1 + 2048 / 2) < 2^24
+_K_FLOAT = 1024  # 127 * 127 * 1024 < 2^24
+
+
+def query_max(head_dim: int) -> int:
+    """The largest 2^n - 1 such that a dot product of queries and keys stays below 2^24."""
+    return (1 << (((1 << 24) - 1) // (KV_MAX * head_dim)).bit_length() - 1) - 1
+
+
+def row_scale(x: torch.Tensor, q_max: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The factor that brings a row into [-q_max, q_max], and the one that brings it back.
+
+    Args:
+        x: (..., K) float32, finite.
+        q_max: largest magnitude after scaling.
+
+    Returns:
+        inverse, scale: (..., 1) float32; q_max / a and a * (1 / q_max) with a = max(max |x|, TINY).
+    """
+    low, high = torch.aminmax(x, dim=-1, keepdim=True)
+    amax = torch.maximum(high, low.neg_()).clamp_(min=TINY)
+    return torch.full_like(amax, float(q_max)).div_(amax), amax.mul_(_inverse(q_max))
+
+
+@cache
+def _inverse(n: int) -> float:
+    """1 / n as float32."""
+    return tables.float32(Fraction(1, n))
+
+
+def quantise(x: torch.Tensor, q_max: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows as integers with one scale each.
+
+    Args:
+        x: (..., K) float32, finite.
+        q_max: at most 2^22.
+
+    Returns:
+        x_q: (..., K) float32, integer-valued, |x_q| <= q_max (the product with the inverse exceeds q_max by less
+            than 1/2, so it rounds to q_max); scale: (..., 1) float32.
+    """
+    inverse, scale = row_scale(x, q_max)
+    return torch.mul(x, inverse).round_(), scale
+
+
+def square_root(v: torch.Tensor) -> torch.Tensor:
+    """Square roots through integers, because torch.sqrt is not correctly rounded on every CPU.
+
+    Args:
+        v: float32, positive and normal.
+
+    Returns:
+        float32: n * 2^(e/2 - 12) rounded once, with v = m * 2^e for an even e and 2^23 <= m < 2^25, and
+        n = floor(sqrt(m * 2^24)). Built from the bits, since torch.ldexp goes through pow.
+    """
+    bits = v.view(torch.int32).to(torch.int64)
+    exponent = (bits >> 23) - 150
+    odd = exponent & 1
+    square = ((bits & 0x7FFFFF) | 0x800000) << (24 + odd)
+    root = torch.sqrt(square.to(torch.float64)).round_().to(torch.int64)  # off by one at most
+    root -= (root * root > square).to(torch.int64)
+    root += ((root + 1) * (root + 1) <= square).to(torch.int64)
+    power = (((exponent - odd) >> 1) - 12 + 127) << 23
+    return root.to(torch.float32).mul_(power.to(torch.int32).view(torch.float32))
+
+
+def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+    """x / sqrt(mean(x^2) + eps) * weight.
+
+    The mean comes from the row in 11 bits and a sign: the sum of squares is at most 2047^2 * K < 2^53 in float64.
+
+    Args:
+        x: (..., K) float32; weight: (K,) float32; eps: float32 value.
+
+    Returns:
+        (..., K) float32.
+    """
+    x_q, scale = quantise(x, NORM_MAX)
+    total = x_q.mul_(x_q).sum(-1, keepdim=True, dtype=torch.float64).to(torch.float32)
+    mean = total.mul_(_inverse(x.shape[-1])).mul_(scale * scale)
+    root = square_root(mean.add_(eps))
+    return torch.mul(x, torch.ones_like(root).div_(root)).mul_(weight)
+
+
+def exp2_index(steps: torch.Tensor) -> torch.Tensor:
+    """Table indices of arguments in units of 2^-10 bits; overwrites its argument.
+
+    Args:
+        steps: float32 >= 0.
+
+    Returns:
+        int64 in [0, EXP2_SIZE): the argument, cut to an integer.
+    """
+    return steps.clamp_(max=float(tables.EXP2_SIZE - 1)).to(torch.int64)
+
+
+def exp2_lookup(table: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """E[index], in the table's dtype (gather is the fastest look-up torch has on CPUs).
+
+    Args:
+        table: (EXP2_SIZE,); index: (..., n) int64.
+    """
+    flat = index.reshape(-1, index.shape[-1])
+    return torch.gather(table.expand(flat.shape[0], -1), 1, flat).view(index.shape)
+
+
+def silu_gate(gate: torch.Tensor, up: torch.Tensor, exp2_float: torch.Tensor) -> torch.Tensor:
+    """gate * sigmoid(gate) * up, the exponential from the table.
+
+    With E = 2^-20 * E[|gate| * 1024 log2(e) + 1/2], sigmoid is 1 / (1 + E) for gate >= 0, else E / (1 + E).
+
+    Args:
+        gate, up: (..., K) float32; exp2_float: (EXP2_SIZE,) float32, the table times 2^-20 (exact).
+    """
+    e = exp2_lookup(exp2_float, exp2_index(gate.abs().mul_(tables.log2e_steps()).add_(0.5)))
+    numerator = torch.where(gate >= 0, torch.ones_like(e), e)
+    return numerator.div_(e.add_(1.0)).mul_(gate).mul_(up)
+
+
+def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Rotary embedding, halves paired as Hugging Face pairs them.
+
+    Args:
+        x: (B, T, H, D) float32; cos, sin: (T, 1, D / 2) float32, multiples of 2^-14.
+
+    Returns:
+        (B, T, H, D) float32: (a cos - b sin, b cos + a sin), two products and one sum rounded each.
+    """
+    a, b = x.chunk(2, dim=-1)
+    out = torch.empty_like(x)
+    half = a.shape[-1]
+    torch.sub(a * cos, b * sin, out=out[..., :half])
+    torch.add(b * cos, a * sin, out=out[..., half:])
+    return out
+
+
+class Kernels:
+    """The two matrix products, in a form that is exact on this device (docs/numerics.md section 5).
+
+    Chosen by a self-test with extreme values, because some builds saturate (oneDNN's int8 path without VNNI) or
+    lower the precision of float32 products behind the caller's back (oneDNN's and CUDA's fast modes).
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._choose()
+
+    def check(self) -> None:
+        """Chooses again when the caller has changed torch's precision since; called by every forward pass."""
+        if _precision_settings() != self._settings:
+            self._choose()
+
+    def _choose(self) -> None:
+        self._settings = _precision_settings()
+        device = self.device
+        a, w = _extreme_int8(device)
+        expected = (a.cpu().to(torch.int64) @ w.cpu().to(torch.int64).T).to(torch.int32)
+        for dtype in (torch.float32, torch.float64):
+            if _float_products_exact(device, dtype):
+                self.float_dtype = dtype
+                break
+        else:
+            raise EngineError(f"device {device}: neither float32 nor float64 products of integers are exact")
+        self._int8_mm = self._mm_float
+        try:
+            exact = all(
+                torch.equal(_mm_int8(a[:m], w).cpu(), expected[:m]) for m in (1, 2, 17, a.shape[0])
+            )
+        except RuntimeError:
+            exact = False
+        if exact:
+            self._int8_mm = _mm_int8
+        self.int8_native = exact
+
+    def describe(self) -> str:
+        """Which forms were chosen, for a verbose report."""
+        return f"int8 products: {'native' if self.int8_native else 'float'}, float products: {self.float_dtype}"
+
+    def linear(
+        self, x: torch.Tensor, weight_q: torch.Tensor, weight_scale: torch.Tensor, planes: int, gain: float = 1.0
+    ) -> torch.Tensor:
+        """x @ weight.T with int8 weights and activations of 8 bits, or of 16 bits in two planes.
+
+        Args:
+            x: (n, K) float32.
+            weight_q: (N, K) int8, |w| <= 127; weight_scale: (N,) float32.
+            planes: 1 or 2.
+            gain: float32 factor folded into the row scale.
+
+        Returns:
+            (n, N) float32 = (sum * (scale * gain)) * weight_scale. |sum| <= 128 * 127 * K < 2^31 for K <= 132,104.
+        """
+        if planes == 1:
+            x_q, scale = quantise(x, ACT_MAX)
+            y = self._int8_mm(x_q.to(torch.int8), weight_q).to(torch.float32)
+        else:
+            x_q, scale = quantise(x, ACT_MAX_2)
+            high = torch.floor((x_q + 128.0) * 2.0**-8)
+            low = x_q.sub_(high * 256.0)
+            y = self._int8_mm(high.to(torch.int8), weight_q).to(torch.float32).mul_(256.0)
+            y.add_(self._int8_mm(low.to(torch.int8), weight_q).to(torch.float32))
+        if gain != 1.0:
+            scale = scale.mul_(gain)
+        return y.mul_(scale).mul_(weight_scale)
+
+    def product(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        """a @ b of integer-valued float32 whose sums of magnitudes stay below 2^24: exact in float32."""
+        if self.float_dtype is torch.float32:
+            return torch.matmul(a, b)
+        return torch.matmul(a.to(self.float_dtype), b.to(self.float_dtype)).to(torch.float32)
+
+    def _mm_float(self, a: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        """The same sums from products of at most 1,024 terms: 128 * 127 * 1024 < 2^24."""
+        total = torch.zeros(a.shape[0], w.shape[0], dtype=torch.int32, device=a.device)
+        for k in range(0, a.shape[1], _K_FLOAT):
+            part = a[:, k : k + _K_FLOAT].to(self.float_dtype) @ w[:, k : k + _K_FLOAT].to(self.float_dtype).T
+            total += part.to(torch.int32)
+        return total
+
+
+def _precision_settings() -> tuple[object, ...]:
+    """The switches of torch that may lower the precision of float32 products."""
+    return (
+        torch.get_float32_matmul_precision(),
+        torch.backends.cuda.matmul.allow_tf32,
+        torch.is_autocast_enabled("cpu"),
+        torch.is_autocast_enabled("cuda"),
+    )
+
+
+def _mm_int8(a: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    """a @ w.T in int32; on CUDA the operands are padded to the shapes that `_int_mm` takes."""
+    if not a.is_cuda:
+        return torch._int_mm(a, w.T)
+    rows, columns = a.shape[0], w.shape[0]
+    pad_k = -a.shape[1] % 8
+    if pad_k:
+        a, w = torch.nn.functional.pad(a, (0, pad_k)), torch.nn.functional.pad(w, (0, pad_k))
+    if columns % 8:
+        w = torch.nn.functional.pad(w, (0, 0, 0, -columns % 8))
+    if rows <= 16 or rows % 8:
+        a = torch.nn.functional.pad(a, (0, 0, 0, max(-rows % 8, 24 - rows)))
+    return torch._int_mm(a.contiguous(), w.T)[:rows, :columns]
+
+
+def _extreme_int8(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Operands whose partial sums reach the limits: rows of all 127 and -128, and a fixed pattern."""
+    n = torch.arange(64 * 520, dtype=torch.int64)
+    pattern = ((n * n * 40503 + n * 2654435761) >> 7) % 255 - 127
+    a = pattern.view(64, 520).to(torch.int8)
+    w = pattern.flip(0).view(64, 520).to(torch.int8)
+    a[0], a[1], a[2, ::2] = 127, -128, -128
+    w[0], w[1], w[2, ::2] = 127, -127, 127
+    return a.to(device), w.to(device)
+
+
+def _float_products_exact(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether products with sums up to 2^24 - 1 of 12-bit by 8-bit and of 17-bit by 8-bit values are exact."""
+    n = torch.arange(96 * 64, dtype=torch.int64)
+    pattern = ((n * n * 7919 + n * 104729) >> 3) % 4095 - 2047
+    q = pattern.view(96, 64)
+    q[0], q[1], q[2, ::2] = 2047, -2047, 2047
+    k = (pattern.flip(0) % 255 - 127).view(64, 96)
+    k[:, 0], k[:, 1] = 127, -127
+    p = torch.zeros(3, VALUE_KEYS, dtype=torch.int64)
+    p[0], p[1, 7], p[1, 1000:], p[2, -1] = 64, 131055, 1, 132103
+    v = ((torch.arange(VALUE_KEYS * 32) * 104729 >> 2) % 255 - 127).view(VALUE_KEYS, 32)
+    v[:, 0], v[:, 1] = 127, -127
+    for left, right in ((q, k), (p, v)):
+        exact = left @ right
+        for rows in (1, left.shape[0]):
+            product = torch.matmul(left[:rows].to(device, dtype), right.to(device, dtype))
+            if not torch.equal(product.cpu().to(torch.int64), exact[:rows]):
+                return False
+            batched = torch.matmul(
+                left[:rows].to(device, dtype).expand(3, -1, -1), right.to(device, dtype).expand(3, -1, -1)
+            )
+            if not torch.equal(batched[2].cpu().to(torch.int64), exact[:rows]):
+                return False
+    return True

@@ -1,0 +1,146 @@
+"""Constants and tables of the exact arithmetic, from Python integers and `decimal` only; must not know torch.
+
+No value here comes from libm: its last bits differ between systems. A test asserts the SHA-256 of each
+table (docs/numerics.md sections 3 and 4).
+"""
+
+from __future__ import annotations
+
+import functools
+from decimal import Decimal, localcontext
+from fractions import Fraction
+from math import isqrt
+
+import numpy as np
+
+EXP2_STEPS = 1024
+"""Steps of the exponential's argument in one power of two: indices are in units of 2^-10 bits."""
+
+EXP2_BITS = 20
+"""The table's first entry is 2^20."""
+
+EXP2_SIZE = 22 * EXP2_STEPS
+"""Entries of the table; the last one is 0, so an index may be clamped to EXP2_SIZE - 1."""
+
+_PI = Decimal("3.14159265358979323846264338327950288419716939937510582097494459230781640628620899")
+_PRECISION = 70
+
+
+def float32(value: Decimal | Fraction | float) -> float:
+    """The float32 nearest to an exact value (ties to even), as a Python float.
+
+    Args:
+        value: finite; magnitude in [2^-126, 2^127] or 0.
+    """
+    exact = Fraction(value)
+    if exact == 0:
+        return 0.0
+    magnitude = abs(exact)
+    exponent = magnitude.numerator.bit_length() - magnitude.denominator.bit_length()
+    if magnitude < Fraction(2) ** exponent:
+        exponent -= 1
+    if not -126 <= exponent <= 126:
+        raise OverflowError(f"{float(value)} is out of the range of normal float32")
+    unit = Fraction(2) ** (exponent - 23)
+    mantissa = round(magnitude / unit)  # Python rounds halves to even
+    result = float(mantissa * unit)
+    return -result if exact < 0 else result
+
+
+@functools.cache
+def exp2_table() -> np.ndarray:
+    """E[k] = 2^20 * 2^(-k/1024), rounded, for k = 0 .. EXP2_SIZE - 1.
+
+    Built from a 30-bit table of one octave, B[f] = floor(2^30 * 2^(-f/1024) + 1/2), as
+    E[k] = (B[k mod 1024] + 2^(9+n)) >> (10+n) with n = floor(k / 1024).
+
+    Returns:
+        (EXP2_SIZE,) int32; non-increasing, E[0] = 2^20, E[EXP2_SIZE - 1] = 0.
+
+    Source: docs/numerics.md section 3.
+    """
+    bits = 400
+    root = 1 << (bits - 1)  # 2^-1, and then ten square roots: 2^(-1/1024)
+    for _ in range(10):
+        root = isqrt(root << bits)
+    octave = []
+    power = 1 << bits
+    for _ in range(EXP2_STEPS):
+        octave.append((power + (1 << (bits - 31))) >> (bits - 30))
+        power = (power * root) >> bits
+    table = [
+        (octave[k % EXP2_STEPS] + (1 << (9 + k // EXP2_STEPS))) >> (10 + k // EXP2_STEPS)
+        for k in range(EXP2_SIZE)
+    ]
+    return np.array(table, dtype=np.int32)
+
+
+@functools.cache
+def log2e_steps() -> float:
+    """1024 * log2(e) as float32: natural-logarithm units into table steps."""
+    with localcontext() as context:
+        context.prec = _PRECISION
+        return float32(EXP2_STEPS / Decimal(2).ln())
+
+
+def attention_factor(head_dim: int) -> float:
+    """1024 * log2(e) / sqrt(head_dim) as float32."""
+    with localcontext() as context:
+        context.prec = _PRECISION
+        return float32(EXP2_STEPS / Decimal(2).ln() / Decimal(head_dim).sqrt())
+
+
+def rope_steps(theta: float, head_dim: int) -> list[int]:
+    """Turns per position of each rotary pair, in units of 2^-64 turn.
+
+    Args:
+        theta: the RoPE base, > 1.
+        head_dim: even.
+
+    Returns:
+        head_dim / 2 integers in [0, 2^64): round(2^64 * theta^(-2i / head_dim) / (2 pi)).
+    """
+    with localcontext() as context:
+        context.prec = _PRECISION
+        log_theta = Decimal(theta).ln()
+        turn = Decimal(2) ** 64 / (2 * _PI)
+        return [
+            int((turn * (-log_theta * (2 * i) / head_dim).exp()).to_integral_value())
+            for i in range(head_dim // 2)
+        ]
+
+
+def rope_tables(theta: float, head_dim: int, positions: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cosines and sines of the rotary angles in units of 2^-14.
+
+    Args:
+        theta: the RoPE base, > 1.
+        head_dim: even.
+        positions: number of positions, >= 1.
+
+    Returns:
+        cos, sin: (positions, head_dim / 2) int32, |value| <= 2^14.
+
+    Source: docs/numerics.md section 4.
+    """
+    steps = np.array(rope_steps(theta, head_dim), dtype=np.uint64)
+    # uint64 products wrap, which is just what a phase in units of 2^-64 turn wants
+    phase = np.arange(positions, dtype=np.uint64)[:, None] * steps[None, :]
+    quadrant = (phase >> np.uint64(62)).astype(np.int64)
+    fraction = ((phase >> np.uint64(30)) & np.uint64(0xFFFFFFFF)).astype(np.int64)
+    with localcontext() as context:
+        context.prec = _PRECISION
+        quarter_turn = int((_PI / 2 * 2**30).to_integral_value())
+    angle = (fraction * quarter_turn) >> 32  # [0, pi/2) in units of 2^-30
+    square = (angle * angle) >> 30
+    one = 1 << 30
+    cos = np.full_like(angle, one)
+    sin = np.full_like(angle, one)
+    for n in range(16, 0, -2):  # Horner: cos = 1 - y^2/(1*2) (1 - y^2/(3*4) (...)), and likewise sin
+        cos = one - ((square * cos) >> 30) // (n * (n - 1))
+        sin = one - ((square * sin) >> 30) // (n * (n + 1))
+    sin = (angle * sin) >> 30
+    cos, sin = (cos + (1 << 15)) >> 16, (sin + (1 << 15)) >> 16
+    turned_cos = np.choose(quadrant, [cos, -sin, -cos, sin])
+    turned_sin = np.choose(quadrant, [sin, cos, -sin, -cos])
+    return turned_cos.astype(np.int32), turned_sin.astype(np.int32)

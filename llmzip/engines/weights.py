@@ -1,0 +1,380 @@
+"""Integer weights: from a Hugging Face checkpoint, to and from the int8 form, and their digest; must not know text.
+
+The int8 form is a folder with config.json (the fields of ExactConfig) and model.safetensors (int8 matrices
+`NAME_q`, float32 row scales `NAME_scale`, float32 norms and biases). The digest covers what the engine computes
+with, so sharding, file order and the source's dtype do not change it (docs/numerics.md section 7).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from ..errors import ModelNotFoundError, ModelUnsupportedError
+from . import ops, tables
+
+NUMERICS_VERSION = 1
+"""Version of docs/numerics.md; part of every digest."""
+
+_MAX_CONTEXT = 1 << 17
+_MAX_SIZE = 1 << 18
+_HF_FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
+
+
+@dataclass(frozen=True)
+class ExactConfig:
+    """The shape of a model and the settings of its arithmetic; every field is part of the digest.
+
+    Attributes:
+        vocab_size, hidden_size, mlp_size, num_layers, num_heads, num_kv_heads, head_dim: sizes.
+        rope_theta: base of the rotary angles.
+        norm_eps: float32 value.
+        windows: per layer, positions a token sees, itself included; 0 for all.
+        planes: int8 planes of the activations, 1 or 2.
+        context: most positions of one segment.
+        start_token: id fed before a row's first token.
+    """
+
+    vocab_size: int
+    hidden_size: int
+    mlp_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    rope_theta: float
+    norm_eps: float
+    windows: tuple[int, ...]
+    planes: int
+    context: int
+    start_token: int
+
+    def __post_init__(self) -> None:
+        sizes = {
+            "vocab_size": (16, _MAX_SIZE),
+            "hidden_size": (1, _MAX_SIZE // 2),
+            "mlp_size": (1, _MAX_SIZE // 2),
+            "num_layers": (1, 1024),
+            "num_heads": (1, 1024),
+            "num_kv_heads": (1, 1024),
+            "head_dim": (2, 512),
+            "planes": (1, 2),
+            "context": (2, _MAX_CONTEXT),
+            "start_token": (0, self.vocab_size - 1),
+        }
+        for name, (low, high) in sizes.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or not low <= value <= high:
+                raise ModelUnsupportedError(f"config: {name} is {value!r}, not an integer from {low} to {high}")
+        if self.num_heads % self.num_kv_heads or self.head_dim % 2:
+            raise ModelUnsupportedError("config: heads must be a multiple of kv heads, and the head size even")
+        if not 1.0 < self.rope_theta <= 1e12 or not 0.0 < self.norm_eps <= 1.0:
+            raise ModelUnsupportedError(f"config: rope_theta {self.rope_theta} or norm_eps {self.norm_eps} out of range")
+        if len(self.windows) != self.num_layers or min(self.windows) < 0:
+            raise ModelUnsupportedError("config: one sliding window per layer, each at least 0")
+
+    def canonical(self) -> bytes:
+        """One line of JSON with sorted keys, floats in hexadecimal: equal configs give equal bytes."""
+        fields = {k: v.hex() if isinstance(v, float) else v for k, v in dataclasses.asdict(self).items()}
+        return json.dumps(fields, sort_keys=True, separators=(",", ":")).encode("ascii")
+
+
+@dataclass(frozen=True)
+class LayerWeights:
+    """One decoder layer; `*_q` (N, K) int8, `*_scale` (N,) float32, the rest (n,) float32 or None."""
+
+    input_norm: torch.Tensor
+    qkv_q: torch.Tensor
+    qkv_scale: torch.Tensor
+    out_q: torch.Tensor
+    out_scale: torch.Tensor
+    post_norm: torch.Tensor
+    gate_up_q: torch.Tensor
+    gate_up_scale: torch.Tensor
+    down_q: torch.Tensor
+    down_scale: torch.Tensor
+    qkv_bias: torch.Tensor | None = None
+    out_bias: torch.Tensor | None = None
+    gate_up_bias: torch.Tensor | None = None
+    down_bias: torch.Tensor | None = None
+    q_norm: torch.Tensor | None = None
+    k_norm: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class ExactModel:
+    """All weights of a model; the head is the embedding itself where they are tied."""
+
+    config: ExactConfig
+    embedding_q: torch.Tensor
+    embedding_scale: torch.Tensor
+    head_q: torch.Tensor
+    head_scale: torch.Tensor
+    final_norm: torch.Tensor
+    layers: tuple[LayerWeights, ...]
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Every tensor by its name in the int8 form; a tied head is left out."""
+        named = {
+            "embedding_q": self.embedding_q,
+            "embedding_scale": self.embedding_scale,
+            "final_norm": self.final_norm,
+        }
+        if self.head_q is not self.embedding_q:
+            named |= {"head_q": self.head_q, "head_scale": self.head_scale}
+        for number, layer in enumerate(self.layers):
+            for field in dataclasses.fields(layer):
+                tensor = getattr(layer, field.name)
+                if tensor is not None:
+                    named[f"layers.{number}.{field.name}"] = tensor
+        return named
+
+    def digest(self) -> bytes:
+        """SHA-256 of the numerics version, the config and every tensor (docs/numerics.md section 7)."""
+        sha = hashlib.sha256(b"llmzip exact model, numerics %d\n" % NUMERICS_VERSION)
+        sha.update(self.config.canonical() + b"\n")
+        for name, tensor in sorted(self.tensors().items()):
+            kind = "int8" if tensor.dtype == torch.int8 else "float32"
+            sha.update(f"{name} {kind} {'x'.join(map(str, tensor.shape))}\n".encode("ascii"))
+            array = tensor.contiguous().cpu().numpy()
+            sha.update(array.astype("<f4", copy=False).tobytes() if kind == "float32" else array.tobytes())
+        return sha.digest()
+
+    def to(self, device: torch.device) -> ExactModel:
+        """The same model on another device; a tied head stays tied."""
+        return _assemble(self.config, lambda name: _get(self.tensors(), name, device))
+
+
+def _get(tensors: Mapping[str, torch.Tensor], name: str, device: torch.device) -> torch.Tensor | None:
+    tensor = tensors.get(name)
+    return None if tensor is None else tensor.to(device)
+
+
+def _assemble(config: ExactConfig, get: Callable[[str], torch.Tensor | None]) -> ExactModel:
+    """Builds a model from named tensors, with every shape and dtype checked."""
+    heads, kv_heads, dim = config.num_heads, config.num_kv_heads, config.head_dim
+    qkv, hidden, mlp, vocab = (heads + 2 * kv_heads) * dim, config.hidden_size, config.mlp_size, config.vocab_size
+    matrices = {
+        "qkv": (qkv, hidden),
+        "out": (hidden, heads * dim),
+        "gate_up": (2 * mlp, hidden),
+        "down": (hidden, mlp),
+    }
+
+    def take(name: str, shape: tuple[int, ...], dtype: torch.dtype, optional: bool = False) -> torch.Tensor | None:
+        tensor = get(name)
+        if tensor is None:
+            if optional:
+                return None
+            raise ModelUnsupportedError(f"weights: tensor {name} is missing")
+        if tuple(tensor.shape) != shape or tensor.dtype != dtype:
+            raise ModelUnsupportedError(f"weights: tensor {name} is {tensor.dtype} {tuple(tensor.shape)}, not {dtype} {shape}")
+        if dtype == torch.float32 and not bool(torch.isfinite(tensor).all()):
+            raise ModelUnsupportedError(f"weights: tensor {name} holds a NaN or an infinity")
+        if dtype == torch.int8 and bool((tensor == -128).any()):
+            raise ModelUnsupportedError(f"weights: tensor {name} holds -128; the int8 form uses -127 to 127")
+        return tensor.contiguous()
+
+    layers = []
+    for number in range(config.num_layers):
+        prefix = f"layers.{number}."
+        fields: dict[str, torch.Tensor | None] = {}
+        for name, (rows, columns) in matrices.items():
+            fields[f"{name}_q"] = take(f"{prefix}{name}_q", (rows, columns), torch.int8)
+            fields[f"{name}_scale"] = take(f"{prefix}{name}_scale", (rows,), torch.float32)
+            fields[f"{name}_bias"] = take(f"{prefix}{name}_bias", (rows,), torch.float32, optional=True)
+        for name in ("input_norm", "post_norm"):
+            fields[name] = take(prefix + name, (hidden,), torch.float32)
+        for name in ("q_norm", "k_norm"):
+            fields[name] = take(prefix + name, (dim,), torch.float32, optional=True)
+        if (fields["q_norm"] is None) != (fields["k_norm"] is None):
+            raise ModelUnsupportedError("weights: q_norm without k_norm, or k_norm without q_norm")
+        layers.append(LayerWeights(**fields))
+    embedding_q = take("embedding_q", (vocab, hidden), torch.int8)
+    embedding_scale = take("embedding_scale", (vocab,), torch.float32)
+    head_q = take("head_q", (vocab, hidden), torch.int8, optional=True)
+    if head_q is None:
+        head_q, head_scale = embedding_q, embedding_scale
+    else:
+        head_scale = take("head_scale", (vocab,), torch.float32)
+    final_norm = take("final_norm", (hidden,), torch.float32)
+    return ExactModel(config, embedding_q, embedding_scale, head_q, head_scale, final_norm, tuple(layers))
+
+
+def save_int8(model: ExactModel, folder: Path) -> None:
+    """Writes the int8 form: config.json and model.safetensors (made by `make default-model`)."""
+    config = dataclasses.asdict(model.config) | {"format": "llmzip-int8", "numerics": NUMERICS_VERSION}
+    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="ascii")
+    save_file({name: t.cpu().contiguous() for name, t in model.tensors().items()}, folder / "model.safetensors")
+
+
+def load_model(folder: Path, start_token: int = 0, context: int | None = None, planes: int = 2) -> ExactModel:
+    """Loads the int8 form, or converts a Hugging Face checkpoint of a supported shape.
+
+    Args:
+        folder: with config.json and *.safetensors.
+        start_token, context, planes: for a Hugging Face checkpoint; the int8 form carries its own.
+
+    Raises:
+        ModelNotFoundError: no config or no safetensors in the folder.
+        ModelUnsupportedError: a shape, a setting or a value that cannot run exactly.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelNotFoundError(f"model {folder}: no config.json in this folder") from None
+    except (OSError, ValueError) as error:
+        raise ModelUnsupportedError(f"model {folder}: config.json cannot be read: {error}") from None
+    tensors = _read_safetensors(folder)
+    try:
+        if config.get("format") == "llmzip-int8":
+            if config.get("numerics") != NUMERICS_VERSION:
+                raise ModelUnsupportedError(
+                    f"made for numerics version {config.get('numerics')}, this llmzip computes version {NUMERICS_VERSION}"
+                )
+            fields = {field.name: config[field.name] for field in dataclasses.fields(ExactConfig)}
+            fields["windows"] = tuple(fields["windows"])
+            return _assemble(ExactConfig(**fields), tensors.get)
+        return convert(config, tensors, start_token, context, planes)
+    except ModelUnsupportedError as error:
+        raise ModelUnsupportedError(f"model {folder}: {error}") from None
+    except (KeyError, TypeError) as error:
+        raise ModelUnsupportedError(f"model {folder}: config.json lacks or misstates {error}") from None
+
+
+def _read_safetensors(folder: Path) -> dict[str, torch.Tensor]:
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        hint = " (pickled weights are refused: they can run code)" if list(folder.glob("*.bin")) else ""
+        raise ModelNotFoundError(f"model {folder}: no .safetensors file in this folder{hint}")
+    tensors: dict[str, torch.Tensor] = {}
+    for file in files:
+        try:
+            with safe_open(file, framework="pt") as reader:
+                tensors |= {name: reader.get_tensor(name) for name in reader.keys()}
+        except (OSError, SafetensorError) as error:
+            raise ModelUnsupportedError(f"model {folder}: {file.name} cannot be read: {error}") from None
+    return tensors
+
+
+def quantise_rows(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """A matrix as int8 with one scale per row: round(w / s) with s = max(max |w|, TINY) * (1 / 127).
+
+    Args:
+        weight: (N, K) floating point, finite.
+
+    Returns:
+        (N, K) int8, |w_q| <= 127; (N,) float32.
+    """
+    w_q, scale = ops.quantise(weight.to(torch.float32), ops.ACT_MAX)
+    return w_q.to(torch.int8), scale[:, 0].contiguous()
+
+
+def convert(
+    config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], start_token: int, context: int | None, planes: int
+) -> ExactModel:
+    """A Hugging Face Llama, Mistral, Qwen2 or Qwen3 checkpoint as integers.
+
+    Raises:
+        ModelUnsupportedError: naming the first thing that the exact engine cannot run.
+    """
+    family = config.get("model_type")
+    if family not in _HF_FAMILIES:
+        raise ModelUnsupportedError(
+            f"model_type {family!r} is not one the exact engine runs ({', '.join(_HF_FAMILIES)})"
+        )
+    if config.get("hidden_act") != "silu":
+        raise ModelUnsupportedError(f"hidden_act {config.get('hidden_act')!r} is not silu")
+    layers, heads = config["num_hidden_layers"], config["num_attention_heads"]
+    longest = config["max_position_embeddings"]
+    exact = ExactConfig(
+        vocab_size=config["vocab_size"],
+        hidden_size=config["hidden_size"],
+        mlp_size=config["intermediate_size"],
+        num_layers=layers,
+        num_heads=heads,
+        num_kv_heads=config.get("num_key_value_heads") or heads,
+        head_dim=config.get("head_dim") or config["hidden_size"] // heads,
+        rope_theta=_rope_theta(config),
+        norm_eps=tables.float32(float(config["rms_norm_eps"])),
+        windows=_windows(config, family, layers),
+        planes=planes,
+        context=min(context or longest, longest, _MAX_CONTEXT),
+        start_token=start_token,
+    )
+    return _assemble(exact, _converted(exact, tensors).get)
+
+
+def _rope_theta(config: Mapping[str, Any]) -> float:
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    kind = rope.get("rope_type") or rope.get("type") or "default"
+    if kind != "default":
+        raise ModelUnsupportedError(f"rope type {kind!r} is not supported, only 'default'")
+    if float(rope.get("partial_rotary_factor") or config.get("partial_rotary_factor") or 1.0) != 1.0:
+        raise ModelUnsupportedError("partial rotary embeddings are not supported")
+    return float(rope.get("rope_theta") or config.get("rope_theta") or 10000.0)
+
+
+def _windows(config: Mapping[str, Any], family: str, layers: int) -> tuple[int, ...]:
+    window = config.get("sliding_window") or 0
+    if family.startswith("qwen") and not config.get("use_sliding_window"):
+        window = 0
+    if not window:
+        return (0,) * layers
+    kinds = config.get("layer_types")
+    if kinds is None:
+        full = config.get("max_window_layers", 0) if family.startswith("qwen") else 0
+        kinds = ["full_attention" if n < full else "sliding_attention" for n in range(layers)]
+    return tuple(window if kind == "sliding_attention" else 0 for kind in kinds)
+
+
+def _converted(exact: ExactConfig, source: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Tensors of the int8 form from a checkpoint's, fused and quantised."""
+    left = set(source)
+
+    def take(name: str) -> torch.Tensor:
+        if name not in source:
+            raise ModelUnsupportedError(f"weights: tensor {name} is missing")
+        left.discard(name)
+        tensor = source[name].to(torch.float32)
+        if not bool(torch.isfinite(tensor).all()):
+            raise ModelUnsupportedError(f"weights: tensor {name} holds a NaN or an infinity")
+        return tensor
+
+    out: dict[str, torch.Tensor] = {}
+
+    def matrix(name: str, parts: list[str]) -> None:
+        out[f"{name}_q"], out[f"{name}_scale"] = quantise_rows(torch.cat([take(f"{p}.weight") for p in parts]))
+        if any(f"{p}.bias" in source for p in parts):
+            out[f"{name}_bias"] = torch.cat([take(f"{p}.bias") for p in parts])
+
+    matrix("embedding", ["model.embed_tokens"])
+    out["final_norm"] = take("model.norm.weight")
+    if "lm_head.weight" in source and not torch.equal(source["lm_head.weight"], source["model.embed_tokens.weight"]):
+        matrix("head", ["lm_head"])
+    left.discard("lm_head.weight")
+    for number in range(exact.num_layers):
+        old, new = f"model.layers.{number}.", f"layers.{number}."
+        attention, mlp = old + "self_attn.", old + "mlp."
+        matrix(new + "qkv", [f"{attention}{x}_proj" for x in "qkv"])
+        matrix(new + "out", [f"{attention}o_proj"])
+        matrix(new + "gate_up", [f"{mlp}gate_proj", f"{mlp}up_proj"])
+        matrix(new + "down", [f"{mlp}down_proj"])
+        out[new + "input_norm"] = take(old + "input_layernorm.weight")
+        out[new + "post_norm"] = take(old + "post_attention_layernorm.weight")
+        for name in ("q_norm", "k_norm"):
+            if f"{attention}{name}.weight" in source:
+                out[new + name] = take(f"{attention}{name}.weight")
+    left = {name for name in left if not name.endswith("rotary_emb.inv_freq")}
+    if left:
+        raise ModelUnsupportedError(f"weights: unknown tensor {min(left)}; this is not a plain decoder of this family")
+    return out

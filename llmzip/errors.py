@@ -1,0 +1,74 @@
+"""The exception tree and the exit codes; knows nothing else and imports nothing.
+
+LLMZipError(Exception)                      exit 1
+|-- FormatError                             exit 1   not an llmzip archive, or one of a newer format
+|-- CorruptError                            exit 4   damaged archive
+|   `-- TruncatedError(EOFError)            exit 4   archive that ends too early
+|-- ModelError                              exit 3
+|   |-- ModelNotFoundError                  exit 3   a model that is needed is not here
+|   |-- ModelMismatchError                  exit 3   a model is here, but not the one the archive names
+|   `-- ModelUnsupportedError               exit 3   a checkpoint that the exact engine cannot run
+|-- EngineError                             exit 1   this device cannot compute the exact arithmetic
+|-- TokenizerError                          exit 3   a tokenizer that cannot carry every byte
+`-- SettingsError(ValueError)               exit 2   an option out of range
+"""
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_MODEL = 3
+EXIT_DAMAGED = 4
+
+
+class LLMZipError(Exception):
+    """Every error that llmzip raises on purpose; its text is one line that says what to do."""
+
+    exit_code = EXIT_FAILED
+
+
+class FormatError(LLMZipError):
+    """The data is not an llmzip archive, or uses a feature of a newer format (docs/format.md)."""
+
+
+class CorruptError(LLMZipError):
+    """A checksum, a length or a range in the archive is wrong: the data was damaged."""
+
+    exit_code = EXIT_DAMAGED
+
+
+class TruncatedError(CorruptError, EOFError):
+    """The archive ends before its last frame does."""
+
+
+class ModelError(LLMZipError):
+    """Something is wrong with the language model, not with the archive."""
+
+    exit_code = EXIT_MODEL
+
+
+class ModelNotFoundError(ModelError):
+    """The model that is needed is not on this machine."""
+
+
+class ModelMismatchError(ModelError):
+    """A model was found, but its digest is not the one the archive was made with."""
+
+
+class ModelUnsupportedError(ModelError):
+    """The checkpoint has a shape or a value that the exact engine cannot run."""
+
+
+class EngineError(LLMZipError):
+    """This device or build of torch does not compute the exact arithmetic (docs/numerics.md)."""
+
+
+class TokenizerError(LLMZipError):
+    """The tokenizer cannot represent every byte string."""
+
+    exit_code = EXIT_MODEL
+
+
+class SettingsError(LLMZipError, ValueError):
+    """A setting is out of its documented range."""
+
+    exit_code = EXIT_USAGE
