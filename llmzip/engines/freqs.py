@@ -1,0 +1,105 @@
+"""Integer masses to integer frequencies, exactly; knows neither models nor the coder.
+
+Of masses m_0 .. m_{V-1} with sum M the cumulative frequency is C_i = floor((m_0 + ... + m_{i-1}) (2^24 - V) / M) + i,
+so every symbol has at least 1 and all have 2^24 together (docs/numerics.md section 8). A token is coded in two
+steps: its group of S neighbouring ids, then its place in the group. Only the cumulative frequencies that a step
+needs are ever divided out.
+"""
+
+from __future__ import annotations
+
+import torch
+
+TOTAL_BITS = 24
+TOTAL = 1 << TOTAL_BITS
+
+
+def group_size(vocab_size: int) -> int:
+    """S: the least power of two with S * S >= V; at least 4.
+
+    Args:
+        vocab_size: V, 16 to 2^18.
+    """
+    return 1 << ((vocab_size - 1).bit_length() + 1) // 2
+
+
+class Frequencies:
+    """Splits masses of a vocabulary into the tables and intervals of the two coding steps.
+
+    Bounds: a mass is at most 2^20 and V at most 2^18, so sums are below 2^39 and their products with 2^24 below 2^63.
+    """
+
+    def __init__(self, vocab_size: int) -> None:
+        self.vocab_size = vocab_size
+        self.group_size = group_size(vocab_size)
+        self.num_groups = -(-vocab_size // self.group_size)
+        self._padding = self.num_groups * self.group_size - vocab_size
+
+    def group_bounds(self, masses: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cumulative masses and frequencies at the borders of the groups.
+
+        Args:
+            masses: (n, V) int32, 0 to 2^20, each row's largest > 0.
+
+        Returns:
+            sums, bounds: (n, groups + 1) int64; bounds rise strictly from 0 to 2^24.
+        """
+        sums = torch.zeros(masses.shape[0], self.num_groups + 1, dtype=torch.int64, device=masses.device)
+        # 512 masses of 2^20 stay in int32, and torch adds int32 faster than int64
+        parts = self._grouped(masses).sum(-1, dtype=torch.int32)
+        torch.cumsum(parts, -1, dtype=torch.int64, out=sums[:, 1:])
+        first = torch.arange(self.num_groups + 1, device=masses.device).mul_(self.group_size)
+        return sums, self._cumulative(sums, sums[:, -1:], first.clamp_(max=self.vocab_size))
+
+    def symbol_bounds(
+        self, masses: torch.Tensor, sums: torch.Tensor, bounds: torch.Tensor, groups: torch.Tensor
+    ) -> torch.Tensor:
+        """Cumulative frequencies within one group per row, stretched to 2^24.
+
+        Ids past the vocabulary's end fill up the last group with frequency 1 each. The group's frequencies, c_0 = 0 to
+        c_S = G, become floor(c_i 2^24 / G).
+
+        Args:
+            masses: as above; sums, bounds: from `group_bounds`; groups: (n,) int64.
+
+        Returns:
+            (n, S + 1) int64, rising strictly from 0 to 2^24.
+        """
+        rows = torch.arange(masses.shape[0], device=masses.device)
+        inner = torch.zeros(masses.shape[0], self.group_size + 1, dtype=torch.int64, device=masses.device)
+        chosen = self._grouped(masses)[rows, groups]
+        torch.cumsum(chosen, -1, dtype=torch.int64, out=inner[:, 1:])
+        inner += sums[rows, groups][:, None]
+        place = torch.arange(self.group_size + 1, device=masses.device)
+        first = groups[:, None] * self.group_size + place
+        inside = first.clamp(max=self.vocab_size)
+        inner = self._cumulative(inner, sums[:, -1:], inside)
+        inner += first - inside - bounds[rows, groups][:, None]
+        return torch.div(inner << TOTAL_BITS, inner[:, -1:], rounding_mode="floor")
+
+    def intervals(self, masses: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """Where known tokens lie in the tables of both steps.
+
+        Args:
+            masses: (n, V) int32; tokens: (n,) int64.
+
+        Returns:
+            (n, 4) int64: left and frequency of the group, left and frequency of the token within it.
+        """
+        groups = torch.div(tokens, self.group_size, rounding_mode="floor")
+        sums, bounds = self.group_bounds(masses)
+        inner = self.symbol_bounds(masses, sums, bounds, groups)
+        places = tokens - groups * self.group_size
+        columns = []
+        for table, index in ((bounds, groups), (inner, places)):
+            left = table.gather(1, index[:, None])
+            columns += [left, table.gather(1, index[:, None] + 1) - left]
+        return torch.cat(columns, 1)
+
+    def _grouped(self, masses: torch.Tensor) -> torch.Tensor:
+        if self._padding:
+            masses = torch.nn.functional.pad(masses, (0, self._padding))
+        return masses.view(masses.shape[0], self.num_groups, self.group_size)
+
+    def _cumulative(self, sums: torch.Tensor, total: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        return torch.div(sums * (TOTAL - self.vocab_size), total, rounding_mode="floor") + index

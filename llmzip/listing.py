@@ -1,0 +1,98 @@
+"""What the headers of a file tell, without decoding anything; must not know engines, coders or payloads."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, BinaryIO
+
+from .container import FORMAT_VERSION, METHOD_NAMES, ArchiveReader, Header
+from .models import describe_header
+
+
+@dataclass(frozen=True)
+class FrameInfo:
+    """One frame, as its header tells it. Sizes in bytes; `rows` is 0 where the profile's rule applies."""
+
+    method: str
+    offset_bytes: int
+    compressed_bytes: int
+    original_bytes: int
+    tokens: int
+    profile: int
+    rows: int
+    crc32: int
+
+
+@dataclass(frozen=True)
+class ArchiveEntry:
+    """One archive of a file."""
+
+    format_version: int
+    model_code: int
+    model: str | None
+    model_digest: str | None
+    tokenizer_digest: str | None
+    frames: list[FrameInfo] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class ArchiveInfo:
+    """What the headers of a file tell, without decoding anything."""
+
+    archives: list[ArchiveEntry]
+    compressed_bytes: int
+
+    @property
+    def original_bytes(self) -> int:
+        """Bytes of the text."""
+        return sum(frame.original_bytes for archive in self.archives for frame in archive.frames)
+
+    @property
+    def num_frames(self) -> int:
+        """Frames of all archives."""
+        return sum(len(archive.frames) for archive in self.archives)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-able form; keys are only ever added."""
+        return {
+            "schema": 1,
+            "original_bytes": self.original_bytes,
+            "compressed_bytes": self.compressed_bytes,
+            "num_frames": self.num_frames,
+            "archives": [asdict(archive) for archive in self.archives],
+        }
+
+
+def read_info(source: BinaryIO) -> ArchiveInfo:
+    """Reads the headers of a file of archives; payloads are skipped, so damage inside them goes unseen.
+
+    Args:
+        source: a binary file at its start; seekable is faster.
+
+    Raises:
+        FormatError, CorruptError, TruncatedError: as docs/format.md section 8 says.
+    """
+    reader = ArchiveReader(source, skip_payloads=True)
+    archives: list[ArchiveEntry] = []
+    for frame in reader:
+        if len(archives) < len(reader.archives):
+            archives.append(_entry(reader.archives[-1]))
+        head = frame.header
+        archives[-1].frames.append(
+            FrameInfo(
+                METHOD_NAMES[head.method],
+                frame.offset_bytes,
+                frame.size_bytes,
+                head.original_bytes,
+                head.num_tokens,
+                head.profile,
+                head.rows,
+                frame.crc32,
+            )
+        )
+    return ArchiveInfo(archives, reader.offset_bytes)
+
+
+def _entry(header: Header) -> ArchiveEntry:
+    name, model_digest, tokenizer_digest = describe_header(header)
+    return ArchiveEntry(FORMAT_VERSION, header.model_code, name, model_digest, tokenizer_digest)
