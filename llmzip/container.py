@@ -1,15 +1,15 @@
 """The byte format of docs/format.md: header, frame, index; standard library only, knows no model and no method.
 
-Writing: `pack_header`, `pack_frame`, `pack_index`. Reading: `ArchiveReader` walks a file of one or several archives,
-checks every limit before it allocates, and can skip payloads.
+Writing: `pack_header`, `pack_frame`, `pack_index`. Reading: `ArchiveParser` takes an archive apart and does no input
+itself; `read_archives` drives it over a file. Every limit is checked before anything is allocated.
 """
 
 from __future__ import annotations
 
 import io
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 from .errors import CorruptError, FormatError, TruncatedError
@@ -31,11 +31,13 @@ MAX_FRAME_BYTES = 1 << 26
 MAX_LM_BYTES = 1 << 24
 MAX_ROWS = 1 << 16
 MAX_CONTEXT = 1 << 17
+MAX_VOCAB = 1 << 18
 MAX_RECORD_BYTES = 512
 MAX_NAME_BYTES = 255
 MAX_INDEX_ENTRIES = 1 << 22
 DIGEST_BYTES = 16
 
+_MIN_RECORD_BYTES = 3 + 1 + 1 + 2 * DIGEST_BYTES
 _LAST = 0x08
 _PIECE = 1 << 20  # bytes read at once: a hostile length allocates no more than what is there
 _CRC8_POLYNOMIAL = 0x11D
@@ -83,7 +85,10 @@ class FrameHeader:
 
 @dataclass(frozen=True)
 class Frame:
-    """A frame as read: its place in the file, and its payload unless that was skipped."""
+    """A frame as read: where it lies in the file, and its payload unless that was skipped.
+
+    `offset_bytes` and `size_bytes` cover tag to crc32.
+    """
 
     number: int
     offset_bytes: int
@@ -92,6 +97,13 @@ class Frame:
     payload: bytes
     crc32: int
     archive: Header
+
+
+@dataclass(frozen=True)
+class Skip:
+    """A parser's wish that this many bytes be passed over."""
+
+    size_bytes: int
 
 
 # -- numbers and checks ----------------------------------------------------------------------------------------------
@@ -171,7 +183,7 @@ def pack_frame(header: FrameHeader, payload: bytes, crc32: int, prefix: bytes = 
         prefix: the archive's header before its first frame, which the check covers; it is part of the result.
     """
     numbers = (header.original_bytes, header.payload_bytes, header.num_tokens)
-    width = max(1, (max(numbers).bit_length() + 7) // 8)
+    width = _width(numbers)
     tag = header.method | _LAST * header.last | (width - 1) << 4 | header.profile << 6
     head = prefix + bytes([tag]) + b"".join(n.to_bytes(width, "little") for n in numbers)
     if header.profile == 3:
@@ -180,9 +192,23 @@ def pack_frame(header: FrameHeader, payload: bytes, crc32: int, prefix: bytes = 
     return body + bytes([crc8(body)]) + crc32.to_bytes(4, "little")
 
 
+def _width(numbers: tuple[int, ...]) -> int:
+    """Bytes that hold the largest of the numbers, at least 1."""
+    return max(1, (max(numbers).bit_length() + 7) // 8)
+
+
+def with_last(header: FrameHeader, last: bool) -> FrameHeader:
+    """The same header, marked as the archive's last frame or not."""
+    return replace(header, last=last)
+
+
+def _index_entries(entries: list[tuple[int, int]]) -> bytes:
+    return b"".join(pack_varint(size) + pack_varint(original) for size, original in entries)
+
+
 def pack_index(entries: list[tuple[int, int]]) -> bytes:
     """The bytes of format section 5; entries are (frame bytes, original bytes)."""
-    body = b"".join(pack_varint(size) + pack_varint(original) for size, original in entries)
+    body = _index_entries(entries)
     head = bytes([INDEX]) + pack_varint(len(body))
     total = len(head) + len(body) + 4 + 4 + len(INDEX_MAGIC)
     return head + body + zlib.crc32(body).to_bytes(4, "little") + total.to_bytes(4, "little") + INDEX_MAGIC
@@ -191,79 +217,30 @@ def pack_index(entries: list[tuple[int, int]]) -> bytes:
 # -- reading ---------------------------------------------------------------------------------------------------------
 
 
-class ArchiveReader:
-    """Yields the frames of a file of concatenated archives, front to back.
+class ArchiveParser:
+    """Parses one archive without doing input: whoever drives it brings the bytes.
+
+    `steps()` yields what it needs next: an int asks for that many bytes, a Skip for nothing but that many bytes be
+    passed over, and a Frame is a result. The driver sends the bytes, or None.
 
     Args:
-        source: a binary file; it need not be seekable.
-        skip_payloads: leave payloads empty and their check unread, seeking over them where the source can seek.
-        single: stop after the first archive; `tail` then holds nothing beyond it.
+        offset_bytes: where the archive begins in its file.
+        skip_payloads: yield Skip for payloads, whose check then goes unseen.
     """
 
-    def __init__(self, source: BinaryIO, skip_payloads: bool = False, single: bool = False) -> None:
-        self._source = source
-        self._skip = skip_payloads
-        self._single = single
-        self._seek_end = _end_of(source) if skip_payloads else None
-        self.offset_bytes = 0
-        self.archives: list[Header] = []
-        self._check = b""  # header bytes that the next frame's crc8 covers
+    def __init__(self, offset_bytes: int = 0, skip_payloads: bool = False) -> None:
+        self.offset_bytes = offset_bytes
+        self.header: Header | None = None
+        self._skip_payloads = skip_payloads
+        self._first = offset_bytes == 0
+        self._seen = b""  # what the next frame's check covers
 
-    def __iter__(self) -> Iterator[Frame]:
-        first = True
-        while True:
-            start = self._read_some(len(MAGIC))
-            if not start and not first:
-                return
-            self._read_header(start, first)
-            first = False
-            yield from self._read_frames()
-            if self._single:
-                return
-
-    def _read_header(self, start: bytes, first: bool) -> None:
-        where = "" if first else f" at byte {self.offset_bytes - len(start)}, after a complete archive"
-        if start != MAGIC:
-            if start and MAGIC.startswith(start):
-                raise TruncatedError(f"truncated: {len(start)} bytes, not even a header{where}")
-            if not start:
-                raise TruncatedError("truncated: empty file, not an llmzip archive")
-            raise FormatError(f"not an llmzip archive{where}" if first else f"not an llmzip archive: trailing data{where}")
-        kind = self._read(1)
-        version, model_code = kind[0] & 0x0F, kind[0] >> 4
-        if version != FORMAT_VERSION:
-            raise FormatError(
-                f"format version {version} is not supported, only version {FORMAT_VERSION}: "
-                "made by another version of llmzip, or damaged"
-            )
-        self._check = start + kind
-        record = self._read_record() if model_code == USER_MODEL else None
-        self.archives.append(Header(model_code, record))
-
-    def _read_record(self) -> ModelRecord:
-        length = self._read_varint()
-        if length > MAX_RECORD_BYTES:
-            raise CorruptError(f"damaged header: model record of {length} bytes, at most {MAX_RECORD_BYTES}")
-        raw = self._read(length)
-        self._check += raw
-        fields = ArchiveReader(io.BytesIO(raw))
-        engine, numerics, planes = fields._read(3)
-        context, start_token = fields._read_varint(), fields._read_varint()
-        model_digest, tokenizer_digest = fields._read(DIGEST_BYTES), fields._read(DIGEST_BYTES)
-        try:
-            name = raw[fields.offset_bytes :].decode("utf-8")
-        except UnicodeDecodeError:
-            raise CorruptError("damaged header: the model's name is not UTF-8") from None
-        if len(name.encode()) > MAX_NAME_BYTES or planes not in (1, 2) or not 2 <= context <= MAX_CONTEXT:
-            raise CorruptError("damaged header: a field of the model record is out of range")
-        if engine != ENGINE_EXACT or numerics != NUMERICS_VERSION:
-            raise FormatError(f"needs engine {engine} with numerics version {numerics}, which this llmzip does not have")
-        return ModelRecord(name, model_digest, tokenizer_digest, planes, context, start_token, engine, numerics)
-
-    def _read_frames(self) -> Iterator[Frame]:
+    def steps(self) -> Generator[int | Skip | Frame, bytes | None, None]:
+        """Header, frames, index; returns at the end of the archive."""
+        yield from self._header()
         entries: list[tuple[int, int]] = []
         while True:
-            frame = self._read_frame(len(entries))
+            frame = yield from self._frame(len(entries))
             entries.append((frame.size_bytes, frame.header.original_bytes))
             if len(entries) > MAX_INDEX_ENTRIES:
                 raise CorruptError(f"damaged: more than {MAX_INDEX_ENTRIES} frames in one archive")
@@ -271,94 +248,23 @@ class ArchiveReader:
             if frame.header.last:
                 break
         if len(entries) > 1:
-            self._read_index(entries)
+            yield from self._index(entries)
 
-    def _read_frame(self, number: int) -> Frame:
-        begin = self.offset_bytes
-        prefix, self._check = self._check, b""
-        tag = self._read(1)[0]
-        self._check += bytes([tag])
-        width = (tag >> 4 & 3) + 1
-        sizes = self._read(3 * width)
-        self._check += sizes
-        original, payload_bytes, tokens = (
-            int.from_bytes(sizes[n * width : (n + 1) * width], "little") for n in range(3)
-        )
-        if original > MAX_FRAME_BYTES or payload_bytes > MAX_FRAME_BYTES or tokens > MAX_FRAME_BYTES:
-            raise CorruptError(f"frame {number}: damaged: a size is above the limit of {MAX_FRAME_BYTES} bytes")
-        rows = overlap = 0
-        if tag >> 6 == 3:
-            rows, overlap = self._read_varint(), self._read_varint()
-        header = FrameHeader(
-            tag & 7, bool(tag & _LAST), original, payload_bytes, tokens, tag >> 6, rows, overlap
-        )
-        checked, self._check = prefix + self._check, b""
-        payload = b""
-        if self._skip and self._seek_end is not None:
-            self._seek(payload_bytes)
-            self._read(1)
-        else:
-            payload = self._read(payload_bytes)
-            stored = self._read(1)[0]
-            computed = crc8(checked + payload)
-            if stored != computed:
-                raise CorruptError(
-                    f"frame {number}: damaged: checksum stored {stored:02x}, computed {computed:02x}"
-                )
-        crc32 = int.from_bytes(self._read(4), "little")
-        _check_frame_header(number, header, crc32)
-        size = self.offset_bytes - begin
-        return Frame(number, begin, size, header, payload, crc32, self.archives[-1])
-
-    def _read_index(self, entries: list[tuple[int, int]]) -> None:
-        begin = self.offset_bytes
-        tag = self._read(1)[0]
-        length = self._read_varint()
-        if tag != INDEX or length > 10 * MAX_INDEX_ENTRIES:
-            raise CorruptError("damaged: the archive's index is missing or out of range")
-        raw = self._read(length)
-        crc32 = int.from_bytes(self._read(4), "little")
-        total = int.from_bytes(self._read(4), "little")
-        magic = self._read(len(INDEX_MAGIC))
-        if crc32 != zlib.crc32(raw) or magic != INDEX_MAGIC or total != self.offset_bytes - begin:
-            raise CorruptError("damaged: checksum, length or magic of the archive's index is wrong")
-        if raw != b"".join(pack_varint(size) + pack_varint(original) for size, original in entries):
-            raise CorruptError("damaged: the archive's index does not match its frames")
-        self._check = b""
-
-    # -- bytes
-
-    def _read_some(self, size: int) -> bytes:
-        """Up to `size` bytes: fewer only at the end of the source."""
-        parts = []
-        left = size
-        while left:
-            part = self._source.read(min(left, _PIECE))
-            if not part:
-                break
-            parts.append(part)
-            left -= len(part)
-        data = b"".join(parts)
-        self.offset_bytes += len(data)
-        return data
-
-    def _read(self, size: int) -> bytes:
-        data = self._read_some(size)
-        if len(data) != size:
-            raise TruncatedError(f"truncated: the archive ends at byte {self.offset_bytes}, inside a frame or its header")
-        return data
-
-    def _seek(self, size: int) -> None:
-        if self._source.tell() + size > self._seek_end:
-            raise TruncatedError(f"truncated: the archive ends at byte {self.offset_bytes}, inside a frame")
-        self._source.seek(size, io.SEEK_CUR)
+    def _take(self, size: int) -> Generator[int, bytes, bytes]:
+        data = yield size
         self.offset_bytes += size
+        return data
 
-    def _read_varint(self) -> int:
+    def _note(self, size: int) -> Generator[int, bytes, bytes]:
+        """Takes bytes that the next frame's check covers."""
+        data = yield from self._take(size)
+        self._seen += data
+        return data
+
+    def _varint(self) -> Generator[int, bytes, int]:
         value = 0
         for shift in range(0, 35, 7):
-            byte = self._read(1)[0]
-            self._check += bytes([byte])
+            byte = (yield from self._note(1))[0]
             value |= (byte & 0x7F) << shift
             if byte < 0x80:
                 if byte == 0 and shift:
@@ -366,14 +272,192 @@ class ArchiveReader:
                 return value
         raise CorruptError("damaged: a number of more than 5 bytes")
 
+    def _header(self) -> Generator[int, bytes, None]:
+        magic = yield from self._note(len(MAGIC))
+        if magic != MAGIC:
+            if self._first:
+                raise FormatError("not an llmzip archive")
+            where = self.offset_bytes - len(MAGIC)
+            raise FormatError(f"trailing data that is no llmzip archive, from byte {where} on")
+        kind = (yield from self._note(1))[0]
+        version, model_code = kind & 0x0F, kind >> 4
+        if version != FORMAT_VERSION:
+            raise FormatError(
+                f"format version {version} is not supported, only version {FORMAT_VERSION}: "
+                "made by another version of llmzip, or damaged"
+            )
+        record = None
+        if model_code == USER_MODEL:
+            length = yield from self._varint()
+            if not _MIN_RECORD_BYTES <= length <= MAX_RECORD_BYTES:
+                raise CorruptError(f"damaged header: model record of {length} bytes")
+            record = _parse_record((yield from self._note(length)))
+        self.header = Header(model_code, record)
 
-def _check_frame_header(number: int, header: FrameHeader, crc32: int) -> None:
+    def _frame(self, number: int) -> Generator[int | Skip, bytes | None, Frame]:
+        begin = self.offset_bytes
+        tag = (yield from self._note(1))[0]
+        width = (tag >> 4 & 3) + 1
+        sizes = yield from self._note(3 * width)
+        original, payload_bytes, tokens = (
+            int.from_bytes(sizes[n * width : (n + 1) * width], "little") for n in range(3)
+        )
+        if max(original, payload_bytes, tokens) > MAX_FRAME_BYTES:
+            raise CorruptError(f"frame {number}: damaged: a size is above the limit of {MAX_FRAME_BYTES} bytes")
+        rows = overlap = 0
+        if tag >> 6 == 3:
+            rows = yield from self._varint()
+            overlap = yield from self._varint()
+        head = FrameHeader(tag & 7, bool(tag & _LAST), original, payload_bytes, tokens, tag >> 6, rows, overlap)
+        payload = b""
+        if self._skip_payloads:
+            yield Skip(payload_bytes + 1)
+            self.offset_bytes += payload_bytes + 1
+        else:
+            payload = yield from self._take(payload_bytes)
+            stored, computed = (yield from self._take(1))[0], crc8(self._seen + payload)
+            if stored != computed:
+                raise CorruptError(f"frame {number}: damaged: checksum stored {stored:02x}, computed {computed:02x}")
+        crc32 = int.from_bytes((yield from self._take(4)), "little")
+        _check_frame_header(number, head, crc32, width)
+        self._seen = b""
+        return Frame(number, begin, self.offset_bytes - begin, head, payload, crc32, self.header)
+
+    def _index(self, entries: list[tuple[int, int]]) -> Generator[int, bytes, None]:
+        begin = self.offset_bytes
+        tag = (yield from self._take(1))[0]
+        length = yield from self._varint()
+        if tag != INDEX or length > 10 * len(entries):
+            raise CorruptError("damaged: the archive's index is missing or of a wrong length")
+        raw = yield from self._take(length)
+        tail = yield from self._take(8 + len(INDEX_MAGIC))
+        crc32, total = int.from_bytes(tail[:4], "little"), int.from_bytes(tail[4:8], "little")
+        if crc32 != zlib.crc32(raw) or tail[8:] != INDEX_MAGIC or total != self.offset_bytes - begin:
+            raise CorruptError("damaged: checksum, length or magic of the archive's index is wrong")
+        if raw != _index_entries(entries):
+            raise CorruptError("damaged: the archive's index does not match its frames")
+
+
+@dataclass
+class Position:
+    """How far a file has been read."""
+
+    offset_bytes: int = 0
+
+
+def read_archives(
+    source: BinaryIO, skip_payloads: bool = False, position: Position | None = None
+) -> Iterator[Frame]:
+    """Frames of all archives in a file, front to back.
+
+    Args:
+        source: a binary file; it need not be seekable.
+        skip_payloads: leave payloads empty, and seek over them where the source can seek.
+        position: holds the bytes of complete archives when the iteration is over.
+
+    Raises:
+        FormatError, CorruptError, TruncatedError: as format section 8 says.
+    """
+    end = _end_of(source) if skip_payloads else None
+    position = position or Position()
+    while True:
+        offset = position.offset_bytes
+        start = _read_upto(source, len(MAGIC))
+        if not start:
+            if offset:
+                return
+            raise TruncatedError("truncated: the file is empty, which no llmzip archive is")
+        parser = ArchiveParser(offset, skip_payloads)
+        steps = parser.steps()
+        answer: bytes | None = None
+        try:
+            while True:
+                request = steps.send(answer)
+                answer = None
+                if isinstance(request, Frame):
+                    yield request
+                elif isinstance(request, Skip):
+                    _pass_over(source, request.size_bytes, end, parser.offset_bytes)
+                else:
+                    answer = start + _read_upto(source, request - len(start))
+                    start = b""
+                    if len(answer) != request:
+                        foreign = parser.header is None and not MAGIC.startswith(answer[: len(MAGIC)])
+                        if foreign and parser.offset_bytes == offset:
+                            raise FormatError("not an llmzip archive" if not offset else "trailing data after the archive")
+                        raise _truncated(parser.offset_bytes + len(answer))
+        except StopIteration:
+            position.offset_bytes = parser.offset_bytes
+
+
+def _truncated(offset_bytes: int) -> TruncatedError:
+    return TruncatedError(f"truncated: the file ends at byte {offset_bytes}, inside an archive")
+
+
+def _read_upto(source: BinaryIO, size: int) -> bytes:
+    """Up to `size` bytes, fewer only at the end; a hostile size allocates no more than what is there."""
+    parts = []
+    while size > 0:
+        part = source.read(min(size, _PIECE))
+        if not part:
+            break
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
+
+
+def _pass_over(source: BinaryIO, size: int, end: int | None, offset_bytes: int) -> None:
+    if end is None:
+        while size:
+            part = source.read(min(size, _PIECE))
+            if not part:
+                raise _truncated(offset_bytes)
+            size -= len(part)
+    elif source.tell() + size > end:
+        raise _truncated(offset_bytes + end - source.tell())
+    else:
+        source.seek(size, io.SEEK_CUR)
+
+
+def _parse_record(raw: bytes) -> ModelRecord:
+    """The model record of a header (format section 2)."""
+    engine, numerics, planes = raw[:3]
+    context, rest = _unpack_varint(raw[3:])
+    start_token, rest = _unpack_varint(rest)
+    if engine != ENGINE_EXACT or numerics != NUMERICS_VERSION:
+        raise FormatError(f"needs engine {engine} with numerics version {numerics}, which this llmzip does not have")
+    model_digest, tokenizer_digest, name = rest[:DIGEST_BYTES], rest[DIGEST_BYTES : 2 * DIGEST_BYTES], rest[2 * DIGEST_BYTES :]
+    try:
+        text = name.decode("utf-8")
+    except UnicodeDecodeError:
+        raise CorruptError("damaged header: the model's name is not UTF-8") from None
+    in_range = planes in (1, 2) and 2 <= context <= MAX_CONTEXT and start_token < MAX_VOCAB
+    if not in_range or len(tokenizer_digest) != DIGEST_BYTES or len(name) > MAX_NAME_BYTES:
+        raise CorruptError("damaged header: a field of the model record is out of range")
+    return ModelRecord(text, model_digest, tokenizer_digest, planes, context, start_token, engine, numerics)
+
+
+def _unpack_varint(data: bytes) -> tuple[int, bytes]:
+    """A varint at the front of complete data, and the rest."""
+    value = 0
+    for place, byte in enumerate(data[:5]):
+        value |= (byte & 0x7F) << 7 * place
+        if byte < 0x80:
+            if byte == 0 and place:
+                break
+            return value, data[place + 1 :]
+    raise CorruptError("damaged header: a number of the model record is malformed")
+
+
+def _check_frame_header(number: int, header: FrameHeader, crc32: int, width: int) -> None:
     """The rules of format section 3 that do not need the payload; the checksum has already held."""
     method, profile = header.method, header.profile
     if method not in METHOD_NAMES or method == INDEX:
         raise FormatError(f"frame {number}: method {method} is not supported: made by a newer llmzip")
+    numbers = (header.original_bytes, header.payload_bytes, header.num_tokens)
     wrong = (
-        (profile and method != LM)
+        width != _width(numbers)
+        or (profile and method != LM)
         or (header.num_tokens and method != LM)
         or (method == LM and not 0 < header.num_tokens <= header.original_bytes <= MAX_LM_BYTES)
         or (method == STORED and header.payload_bytes != header.original_bytes)

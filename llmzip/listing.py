@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, BinaryIO
 
-from .container import FORMAT_VERSION, METHOD_NAMES, ArchiveReader, Header
-from .models import describe_header
+from .container import FORMAT_VERSION, METHOD_NAMES, Position, read_archives
+from .models import describe
 
 
 @dataclass(frozen=True)
@@ -72,11 +72,11 @@ def read_info(source: BinaryIO) -> ArchiveInfo:
     Raises:
         FormatError, CorruptError, TruncatedError: as docs/format.md section 8 says.
     """
-    reader = ArchiveReader(source, skip_payloads=True)
     archives: list[ArchiveEntry] = []
-    for frame in reader:
-        if len(archives) < len(reader.archives):
-            archives.append(_entry(reader.archives[-1]))
+    parsed = Position()
+    for frame in read_archives(source, skip_payloads=True, position=parsed):
+        if frame.number == 0:
+            archives.append(ArchiveEntry(FORMAT_VERSION, frame.archive.model_code, *describe(frame.archive)))
         head = frame.header
         archives[-1].frames.append(
             FrameInfo(
@@ -90,9 +90,4 @@ def read_info(source: BinaryIO) -> ArchiveInfo:
                 frame.crc32,
             )
         )
-    return ArchiveInfo(archives, reader.offset_bytes)
-
-
-def _entry(header: Header) -> ArchiveEntry:
-    name, model_digest, tokenizer_digest = describe_header(header)
-    return ArchiveEntry(FORMAT_VERSION, header.model_code, name, model_digest, tokenizer_digest)
+    return ArchiveInfo(archives, parsed.offset_bytes)

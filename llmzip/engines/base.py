@@ -24,8 +24,12 @@ class Engine(Protocol):
     device: torch.device
     batch_tokens: int
 
-    def new_cache(self, rows: int) -> Any:
-        """An empty KV cache for `rows` rows and up to `context` positions."""
+    def new_cache(self, rows: int, chunk: int = 1) -> Any:
+        """An empty KV cache for `rows` rows, fed at most `chunk` tokens at once.
+
+        It has `length`, the positions fed so far, `reset()`, `rows(slice)`, a cache of some rows that shares their
+        storage, and `adopt(part)`, which takes over the position counts of such a part.
+        """
 
     def forward(self, ids: torch.Tensor, cache: Any | None = None) -> torch.Tensor:
         """Final hidden states of new input tokens; appends to the cache when there is one.

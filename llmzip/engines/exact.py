@@ -8,8 +8,10 @@ Shapes: B rows, T new tokens, S cached positions, H query heads, G key/value hea
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from ..errors import EngineError, ModelUnsupportedError
@@ -23,23 +25,79 @@ _HEAD_ROWS = 256
 """Rows of logits computed at once."""
 
 
-@dataclass
 class KVCache:
-    """Integer keys and values with their scales, per layer, and how many positions are filled.
+    """Integer keys and values with their scales, for every layer and row.
+
+    A layer with a window keeps only the positions that a later token may see, and some room, so that its keys move to
+    the front once in a while and not at each step.
 
     Attributes:
-        key_q: L tensors (B, G, D, S) float32, integer-valued, |k| <= 127; positions last, as the product wants them.
-        value_q: L tensors (B, G, S, D) float32, integer-valued, |v| <= 127.
-        key_scale, value_scale, value_peak: L tensors (B, G, S) float32; value_peak is the running maximum.
-        length: filled positions.
+        layers: one LayerCache per layer.
+        length: positions fed so far.
     """
 
-    key_q: list[torch.Tensor]
-    value_q: list[torch.Tensor]
-    key_scale: list[torch.Tensor]
-    value_scale: list[torch.Tensor]
-    value_peak: list[torch.Tensor]
-    length: int = 0
+    def __init__(self, layers: list[LayerCache], length: int = 0) -> None:
+        self.layers = layers
+        self.length = length
+
+    def reset(self) -> None:
+        """Forgets everything."""
+        self.length = 0
+        for layer in self.layers:
+            layer.begin = 0
+
+    def rows(self, rows: slice) -> KVCache:
+        """A cache of some of the rows, sharing their storage."""
+        return KVCache([layer.rows(rows) for layer in self.layers], self.length)
+
+    def adopt(self, part: KVCache) -> None:
+        """Takes over the positions of a cache of some rows, when the other rows were fed alike."""
+        self.length = part.length
+        for layer, other in zip(self.layers, part.layers):
+            layer.begin = other.begin
+
+
+@dataclass
+class LayerCache:
+    """The cache of one layer.
+
+    Attributes:
+        key_q: (B, G, D, S) float32, integer-valued, |k| <= 127; positions last, as the product wants them.
+        value_q: (B, G, S, D) float32, integer-valued, |v| <= 127.
+        key_scale, value_scale: (B, G, S) float32.
+        value_peak: (B, G, 1) float32, the largest value_scale since the context began.
+        window: positions that a token sees, itself included; 0 for all.
+        begin: the position in slot 0.
+    """
+
+    key_q: torch.Tensor
+    value_q: torch.Tensor
+    key_scale: torch.Tensor
+    value_scale: torch.Tensor
+    value_peak: torch.Tensor
+    window: int
+    begin: int = 0
+
+    def rows(self, rows: slice) -> LayerCache:
+        parts = (self.key_q, self.value_q, self.key_scale, self.value_scale, self.value_peak)
+        return LayerCache(*(part[rows] for part in parts), window=self.window, begin=self.begin)
+
+    def append(
+        self, position: int, keys: torch.Tensor, values: torch.Tensor, k_scale: torch.Tensor, v_scale: torch.Tensor
+    ) -> int:
+        """Stores new positions behind the others; returns how many slots are filled."""
+        at, new = position - self.begin, keys.shape[-1]
+        if at + new > self.key_scale.shape[-1]:
+            keep = self.window - 1
+            for store, axis in ((self.key_q, 3), (self.value_q, 2), (self.key_scale, 2), (self.value_scale, 2)):
+                store.narrow(axis, 0, keep).copy_(store.narrow(axis, at - keep, keep).clone())
+            self.begin, at = position - keep, keep
+        end = at + new
+        self.key_q[..., at:end] = keys
+        self.value_q[:, :, at:end] = values
+        self.key_scale[:, :, at:end] = k_scale
+        self.value_scale[:, :, at:end] = v_scale
+        return end
 
 
 class ExactEngine:
@@ -60,20 +118,21 @@ class ExactEngine:
         self._exp2_int = exp2
         self._exp2_steps = exp2.to(torch.float32)  # integers up to 2^20
         self._exp2_unit = self._exp2_steps * 2.0**-20
-        cos, sin = tables.rope_tables(shape.rope_theta, shape.head_dim, shape.context)
-        self._cos = torch.from_numpy(cos).to(self.device, torch.float32).mul_(2.0**-14)[:, None]
-        self._sin = torch.from_numpy(sin).to(self.device, torch.float32).mul_(2.0**-14)[:, None]
+        self._rope = torch.empty(2, 0, 1, shape.head_dim // 2, dtype=torch.float32, device=self.device)
 
-    def new_cache(self, rows: int) -> KVCache:
+    def new_cache(self, rows: int, chunk: int = 1) -> KVCache:
         shape = self.model.config
-        heads, dim, layers, size = shape.num_kv_heads, shape.head_dim, shape.num_layers, self.context
+        heads, dim = shape.num_kv_heads, shape.head_dim
 
-        def tensors(*sizes: int) -> list[torch.Tensor]:
-            return [
-                torch.zeros(rows, heads, *sizes, dtype=torch.float32, device=self.device) for _ in range(layers)
-            ]
+        def layer(window: int) -> LayerCache:
+            size = min(self.context, window - 1 + max(chunk, window // 8, 16)) if window else self.context
 
-        return KVCache(tensors(dim, size), tensors(size, dim), tensors(size), tensors(size), tensors(size))
+            def tensor(*sizes: int) -> torch.Tensor:
+                return torch.zeros(rows, heads, *sizes, dtype=torch.float32, device=self.device)
+
+            return LayerCache(tensor(dim, size), tensor(size, dim), tensor(size), tensor(size), tensor(1), window)
+
+        return KVCache([layer(window) for window in shape.windows])
 
     @torch.inference_mode()
     def forward(self, ids: torch.Tensor, cache: KVCache | None = None) -> torch.Tensor:
@@ -82,6 +141,7 @@ class ExactEngine:
         begin = cache.length if cache is not None else 0
         if begin + new > self.context:
             raise EngineError(f"{begin + new} positions exceed the model's context of {self.context}")
+        self._extend_rope(begin + new)
         model = self.model
         flat = ids.reshape(-1)
         x = model.embedding_q[flat].to(torch.float32).mul_(model.embedding_scale[flat, None])
@@ -119,6 +179,16 @@ class ExactEngine:
             raise ModelUnsupportedError("the model's logits are not finite: its weights are out of range")
         return steps
 
+    def _extend_rope(self, positions: int) -> None:
+        """Makes the rotary tables long enough; they grow by doubling, for they take time to make."""
+        have = self._rope.shape[1]
+        if positions <= have:
+            return
+        shape = self.model.config
+        size = min(self.context, max(positions, 2 * have, 1024))
+        cos_sin = np.stack(tables.rope_tables(shape.rope_theta, shape.head_dim, size))
+        self._rope = torch.from_numpy(cos_sin).to(self.device, torch.float32).mul_(2.0**-14)[:, :, None]
+
     def _mlp(self, h: torch.Tensor, layer: LayerWeights) -> torch.Tensor:
         planes = self.model.config.planes
         gate_up = self.kernels.linear(h, layer.gate_up_q, layer.gate_up_scale, planes)
@@ -148,36 +218,32 @@ class ExactEngine:
         if layer.q_norm is not None:
             q = ops.rms_norm(q, layer.q_norm, shape.norm_eps)
             k = ops.rms_norm(k, layer.k_norm, shape.norm_eps)
-        cos, sin = self._cos[begin : begin + new], self._sin[begin : begin + new]
+        cos, sin = self._rope[:, begin : begin + new]
         q_q, q_scale = ops.quantise(ops.rotate(q, cos, sin), self._query_max)
         k_q, k_scale = ops.quantise(ops.rotate(k, cos, sin), ops.KV_MAX)
         v_q, v_scale = ops.quantise(v, ops.KV_MAX)
         keys = k_q.permute(0, 2, 3, 1)  # (B, G, D, T)
         values = v_q.transpose(1, 2)  # (B, G, T, D)
         k_scale, v_scale = (s.squeeze(-1).transpose(1, 2) for s in (k_scale, v_scale))  # (B, G, T)
-        v_peak = v_scale.cummax(-1).values
+        v_peak = v_scale.cummax(-1).values if new > 1 else v_scale
+        here = begin  # slot of the first new token
         if cache is not None:
-            end = begin + new
+            store = cache.layers[number]
             if begin:
-                v_peak = torch.maximum(v_peak, cache.value_peak[number][:, :, begin - 1 : begin])
-            for store, fresh in (
-                (cache.key_scale, k_scale),
-                (cache.value_scale, v_scale),
-                (cache.value_peak, v_peak),
-            ):
-                store[number][:, :, begin:end] = fresh
-            cache.key_q[number][..., begin:end] = keys
-            cache.value_q[number][:, :, begin:end] = values
-            keys, values = cache.key_q[number][..., :end], cache.value_q[number][:, :, :end]
-            k_scale, v_scale = cache.key_scale[number][:, :, :end], cache.value_scale[number][:, :, :end]
+                v_peak = torch.maximum(v_peak, store.value_peak)
+            store.value_peak.copy_(v_peak[..., -1:])
+            filled = store.append(begin, keys, values, k_scale, v_scale)
+            here = filled - new
+            keys, values = store.key_q[..., :filled], store.value_q[:, :, :filled]
+            k_scale, v_scale = store.key_scale[:, :, :filled], store.value_scale[:, :, :filled]
         groups = heads // kv_heads
-        q_q = q_q.view(batch, new, kv_heads, groups, dim).permute(0, 2, 3, 1, 4)  # (B, G, H/G, T, D)
+        q_q = q_q.view(batch, new, kv_heads, groups, dim).permute(0, 2, 3, 1, 4)  # (B, G, g, T, D), g = H / G
         q_scale = q_scale.mul_(self._attention_factor).view(batch, new, kv_heads, groups, 1).permute(0, 2, 3, 1, 4)
         out = torch.empty(batch, new, kv_heads, groups, dim, dtype=torch.float32, device=self.device)
         window = shape.windows[number]
-        for rows, span in _pieces(batch, new, heads * (begin + new)):
-            seen = begin + span.stop
-            first = max(0, begin + span.start + 1 - window) if window else 0
+        for rows, span in _pieces(batch, new, heads * min(here + new, window or here + new)):
+            seen = here + span.stop
+            first = max(0, here + span.start + 1 - window) if window else 0
             piece = self._attend(
                 q_q[rows, :, :, span],
                 q_scale[rows, :, :, span],
@@ -186,7 +252,7 @@ class ExactEngine:
                 values[rows, :, first:seen],
                 v_scale[rows, :, first:seen],
                 v_peak[rows, :, span],
-                begin + span.start - first,
+                here + span.start - first,
                 window,
             )
             out[rows, span] = piece.permute(0, 3, 1, 2, 4)
@@ -248,7 +314,7 @@ class ExactEngine:
         return mixed.view(b, kv_heads, g, t, dim).mul_((v_peak * 2.0**-17)[:, :, None, :, None])
 
 
-def _pieces(batch: int, new: int, scores_per_query: int):
+def _pieces(batch: int, new: int, scores_per_query: int) -> Iterator[tuple[slice, slice]]:
     """Slices of rows and of queries that together cover (batch, new) in pieces of bounded work."""
     queries = max(1, min(new, _SCORES_PER_PIECE // scores_per_query))
     rows = max(1, _SCORES_PER_PIECE // (scores_per_query * queries)) if queries == new else 1

@@ -217,12 +217,13 @@ def save_int8(model: ExactModel, folder: Path) -> None:
     save_file({name: t.cpu().contiguous() for name, t in model.tensors().items()}, folder / "model.safetensors")
 
 
-def load_model(folder: Path, start_token: int = 0, context: int | None = None, planes: int = 2) -> ExactModel:
+def load_model(folder: Path, planes: int = 2, context: int = _MAX_CONTEXT, start_token: int | None = None) -> ExactModel:
     """Loads the int8 form, or converts a Hugging Face checkpoint of a supported shape.
 
     Args:
         folder: with config.json and *.safetensors.
-        start_token, context, planes: for a Hugging Face checkpoint; the int8 form carries its own.
+        planes, context, start_token: for a Hugging Face checkpoint; the int8 form carries its own. The context is cut
+            to what the model was made for; the start token is by default the model's BOS, else its EOS, else 0.
 
     Raises:
         ModelNotFoundError: no config or no safetensors in the folder.
@@ -244,7 +245,7 @@ def load_model(folder: Path, start_token: int = 0, context: int | None = None, p
             fields = {field.name: config[field.name] for field in dataclasses.fields(ExactConfig)}
             fields["windows"] = tuple(fields["windows"])
             return _assemble(ExactConfig(**fields), tensors.get)
-        return convert(config, tensors, start_token, context, planes)
+        return convert(config, tensors, planes, context, start_token)
     except ModelUnsupportedError as error:
         raise ModelUnsupportedError(f"model {folder}: {error}") from None
     except (KeyError, TypeError) as error:
@@ -280,9 +281,13 @@ def quantise_rows(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def convert(
-    config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], start_token: int, context: int | None, planes: int
+    config: Mapping[str, Any],
+    tensors: Mapping[str, torch.Tensor],
+    planes: int,
+    context: int,
+    start_token: int | None = None,
 ) -> ExactModel:
-    """A Hugging Face Llama, Mistral, Qwen2 or Qwen3 checkpoint as integers.
+    """A Hugging Face Llama, Mistral, Qwen2 or Qwen3 checkpoint as integers; arguments as in `load_model`.
 
     Raises:
         ModelUnsupportedError: naming the first thing that the exact engine cannot run.
@@ -295,7 +300,8 @@ def convert(
     if config.get("hidden_act") != "silu":
         raise ModelUnsupportedError(f"hidden_act {config.get('hidden_act')!r} is not silu")
     layers, heads = config["num_hidden_layers"], config["num_attention_heads"]
-    longest = config["max_position_embeddings"]
+    if start_token is None:
+        start_token = next((config[k] for k in ("bos_token_id", "eos_token_id") if isinstance(config.get(k), int)), 0)
     exact = ExactConfig(
         vocab_size=config["vocab_size"],
         hidden_size=config["hidden_size"],
@@ -308,7 +314,7 @@ def convert(
         norm_eps=tables.float32(float(config["rms_norm_eps"])),
         windows=_windows(config, family, layers),
         planes=planes,
-        context=min(context or longest, longest, _MAX_CONTEXT),
+        context=min(context, config["max_position_embeddings"], _MAX_CONTEXT),
         start_token=start_token,
     )
     return _assemble(exact, _converted(exact, tensors).get)

@@ -1,0 +1,8 @@
+"""`python -m llmzip`; knows nothing but where the command line is."""
+
+import sys
+
+from .cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,124 @@
+"""The options of the command line, each defined once; must not know what they are used for beyond their help."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from .jobs import COMPRESS, DECOMPRESS, LIST, TEST
+from .messages import PROGRAM
+from .settings import DEFAULT_LEVEL
+
+Decorator = Callable[[Any], Any]
+
+
+class FirstLevel(click.Option):
+    """The option -1, which stands for -1 to -9 in the help."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        return "-1 ... -9, --fast, --best", self.help or ""
+
+
+def show_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    """The eager callback of -V."""
+    if not value or ctx.resilient_parsing:
+        return
+    from . import __version__
+    from .container import FORMAT_VERSION
+
+    click.echo(f"{PROGRAM} {__version__} (archive format {FORMAT_VERSION})")
+    ctx.exit()
+
+
+def _together(*decorators: Decorator) -> Decorator:
+    """Several options as one decorator, in the order in which the help shows them."""
+
+    def decorate(function: Any) -> Any:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return decorate
+
+
+def _mode(*names: str, value: str, text: str) -> Decorator:
+    return click.option(*names, "operation", flag_value=value, type=str, default=None, help=text)
+
+
+def _level(number: int, *names: str) -> Decorator:
+    first = number == 1
+    text = f"Fastest to smallest; the last one counts.  [default: -{DEFAULT_LEVEL}]"
+    return click.option(
+        f"-{number}",
+        *names,
+        "level",
+        cls=FirstLevel if first else click.Option,
+        flag_value=number,
+        type=int,
+        default=None,
+        hidden=not first,
+        help=text if first else None,
+    )
+
+
+files = click.argument("files", nargs=-1, metavar="[FILE]...", type=click.Path(allow_dash=True, readable=False))
+modes = _together(
+    _mode("-z", "--compress", value=COMPRESS, text="Compress; this is the default."),
+    _mode("-d", "--decompress", "--uncompress", value=DECOMPRESS, text="Decompress."),
+    _mode("-t", "--test", value=TEST, text="Decode archives and check them, write nothing. Needs their model."),
+    _mode("-l", "--list", value=LIST, text="Show what the headers of archives say. Needs no model."),
+)
+levels = _together(_level(1, "--fast"), *(_level(n) for n in range(2, 9)), _level(9, "--best"))
+outputs = _together(
+    click.option("-c", "--stdout", "--to-stdout", "to_stdout", is_flag=True, help="Write to the standard output."),
+    click.option("-o", "--output", metavar="FILE", help="Write to FILE (one input only); - is the standard output."),
+    click.option(
+        "-k", "--keep/--rm", "keep", default=True,
+        help="Keep the input files (the default), or remove each one after its output is on the disk and verified: "
+        "a new archive is decoded and compared with the file. What goes to the standard output removes nothing.",
+    ),
+    click.option(
+        "-f", "--force", is_flag=True,
+        help="Overwrite files; read and write devices and FIFOs; with --rm remove links and files with several links; "
+        "use a terminal for compressed data; with -dc copy what is no archive.",
+    ),
+    click.option("-S", "--suffix", metavar=".SUF", default=".llmz", show_default=True, help="Suffix of archives."),
+)  # fmt: skip
+compress_model = click.option(
+    "-m", "--model", metavar="NAME|DIR", envvar="LLMZIP_MODEL", show_envvar=True,
+    help="Model to compress with: the name of an embedded one, or a folder with a Hugging Face checkpoint. To "
+    "decompress: the folder of the model that the archive names, if that is no embedded one; no variable sets it.",
+)  # fmt: skip
+decompress_model = click.option(
+    "-m", "--model", metavar="DIR",
+    help="Folder of the model that the archive names, if that is no embedded one.",
+)  # fmt: skip
+engine = _together(
+    click.option(
+        "-T", "--threads", metavar="N", type=int, envvar="LLMZIP_THREADS", show_envvar=True,
+        help="CPU threads, 0 for all cores. Changes the speed, never the output.",
+    ),
+    click.option(
+        "--device", metavar="DEVICE", default="auto", show_default=True,
+        help="auto, cpu, cuda or cuda:N. Changes the speed, never the output.",
+    ),
+)  # fmt: skip
+report = click.option(
+    "--report", metavar="FILE", help="Append a JSON line about each file to FILE; - is the standard error."
+)
+progress = click.option(
+    "--progress/--no-progress", default=None, help="Show a progress bar.  [default: on a terminal]"
+)
+talk = _together(
+    click.option("-q", "--quiet", count=True, help="Only errors; twice: not even those. The exit code stays."),
+    click.option("-v", "--verbose", count=True, help="A line about each file; twice: also model and frames."),
+    click.option("--debug", is_flag=True, help="Show where in the program an error came from."),
+)
+json = click.option("--json", is_flag=True, help="Write JSON lines.")
+json_of_modes = click.option("--json", is_flag=True, help="With -l and -t: write JSON lines to the standard output.")
+version = click.option(
+    "-V", "--version", is_flag=True, is_eager=True, expose_value=False, callback=show_version,
+    help="Show the versions of the program and of the archive format.",
+)  # fmt: skip

@@ -1,0 +1,273 @@
+"""Token ids to a frame's payload and back: rows in lockstep through engine and coder; must not know text or files.
+
+Each row starts from an empty context. Encoding runs whole segments of a row at once (prefill), in any order, and keeps
+16 bytes a token; decoding runs one token of every row at a time. Both see the same masses, bit for bit, so both code
+the same intervals in the same order (format section 4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from .coder import Decoder, Encoder
+from .container import FrameHeader
+from .engines.base import Engine
+from .engines.freqs import Frequencies
+from .errors import CorruptError
+
+
+_RESTART_CHUNK = 64
+"""Inputs of a row that a full cache is filled with at once when its context begins anew."""
+
+_LEAST_CHUNK = 256
+"""Inputs of a row that go through the model at once, if there are as many: fewer waste time, more waste memory."""
+
+
+@dataclass(frozen=True)
+class RowPlan:
+    """How the tokens of a frame lie in rows.
+
+    Attributes:
+        num_tokens: N, at least 1.
+        num_rows: R, 1 to N.
+        overlap: inputs that a new context begins with, 1 to context - 1.
+    """
+
+    num_tokens: int
+    num_rows: int
+    overlap: int
+
+    @property
+    def full_steps(self) -> int:
+        """Steps in which all rows take part."""
+        return self.num_tokens // self.num_rows
+
+    @property
+    def long_rows(self) -> int:
+        """Rows that hold one token more than the others; they come first."""
+        return self.num_tokens % self.num_rows
+
+    def row_slices(self) -> list[slice]:
+        """Where each row lies among the frame's tokens."""
+        short, long = self.full_steps, self.long_rows
+        starts = [row * short + min(row, long) for row in range(self.num_rows + 1)]
+        return [slice(starts[row], starts[row + 1]) for row in range(self.num_rows)]
+
+
+def profile_plan(profile: int, num_tokens: int, context: int) -> RowPlan:
+    """The rows and the overlap of profiles 0, 1 and 2 (format section 4)."""
+    tokens_per_row, most, eighths = ((128, 256, 1), (512, 128, 4), (4096, 64, 6))[profile]
+    rows = max(1, min(num_tokens // tokens_per_row, most))
+    return RowPlan(num_tokens, rows, max(1, context * eighths // 8))
+
+
+def header_plan(header: FrameHeader, context: int) -> RowPlan:
+    """The rows that a frame's header asks for.
+
+    Raises:
+        CorruptError: an overlap that the model's context does not allow.
+    """
+    if header.profile != 3:
+        return profile_plan(header.profile, header.num_tokens, context)
+    if header.overlap >= context:
+        raise CorruptError(f"damaged: overlap {header.overlap} with a context of {context}")
+    return RowPlan(header.num_tokens, header.rows, header.overlap)
+
+
+@dataclass(frozen=True)
+class _Segment:
+    """One run of a row's inputs through the model.
+
+    Attributes:
+        row: number of the row.
+        begin, end: inputs, counted from the start token.
+        known: inputs at the front whose predictions were made by the segment before.
+    """
+
+    row: int
+    begin: int
+    end: int
+    known: int
+
+
+def _segments(row: int, length: int, context: int, overlap: int) -> Iterator[_Segment]:
+    begin = known = 0
+    while True:
+        end = min(length, begin + context)
+        yield _Segment(row, begin, end, known)
+        if end == length:
+            return
+        begin, known = end - overlap, overlap
+
+
+def encode(
+    engine: Engine, tokens: np.ndarray, plan: RowPlan, progress: Callable[[np.ndarray], None] | None = None
+) -> tuple[bytes, float]:
+    """Codes the tokens of a frame.
+
+    Args:
+        engine: the model.
+        tokens: (N,) int64, 0 <= id < V.
+        plan: with num_tokens == N.
+        progress: called with the tokens that were just done.
+
+    Returns:
+        The payload, and the sum of -log2 of the coded frequencies in bits.
+    """
+    intervals = _token_intervals(engine, tokens, plan, progress)
+    order = np.concatenate(list(_step_order(plan)))
+    coded = intervals[order]
+    encoder = Encoder()
+    left = np.empty(2 * len(tokens), dtype=np.int64)
+    frequency = np.empty_like(left)
+    # Within a step: the groups of all rows, then the places of all rows.
+    bulk, rows = plan.full_steps * plan.num_rows, plan.num_rows
+    for target, column in ((left, 0), (frequency, 1)):
+        pairs = coded[:bulk, column::2].reshape(-1, rows, 2).transpose(0, 2, 1)
+        target[: 2 * bulk] = pairs.reshape(-1)
+        target[2 * bulk :] = coded[bulk:, column::2].T.reshape(-1)
+    encoder.encode(left, frequency)
+    bits = -float(np.log2(frequency * 2.0**-24).sum())
+    return encoder.finish(), bits
+
+
+def _step_order(plan: RowPlan) -> Iterator[np.ndarray]:
+    """Indices of the tokens, step by step."""
+    starts = np.array([part.start for part in plan.row_slices()], dtype=np.int64)
+    yield (starts[None, :] + np.arange(plan.full_steps)[:, None]).reshape(-1)
+    yield starts[: plan.long_rows] + plan.full_steps
+
+
+def _token_intervals(
+    engine: Engine, tokens: np.ndarray, plan: RowPlan, progress: Callable[[np.ndarray], None] | None
+) -> np.ndarray:
+    """(N, 4) int64: the intervals of every token, in the order of the tokens."""
+    frequencies = Frequencies(engine.vocab_size)
+    intervals = np.empty((len(tokens), 4), dtype=np.int64)
+    slices = plan.row_slices()
+    segments = [
+        segment
+        for row, part in enumerate(slices)
+        for segment in _segments(row, part.stop - part.start, engine.context, plan.overlap)
+    ]
+    segments.sort(key=lambda segment: (segment.end - segment.begin, segment.known))
+    for batch in _batches(segments, engine.batch_tokens):
+        inputs = np.empty((len(batch), batch[0].end - batch[0].begin), dtype=np.int64)
+        places = []
+        for number, segment in enumerate(batch):
+            start = slices[segment.row].start
+            shifted = tokens[start + max(0, segment.begin - 1) : start + segment.end - 1]
+            inputs[number] = shifted if segment.begin else np.concatenate([[engine.start_token], shifted])
+            places.append(np.arange(start + segment.begin + segment.known, start + segment.end))
+        place = np.stack(places)
+        for columns, masses in _prefill(engine, inputs, batch[0].known):
+            here = place[:, columns].reshape(-1)
+            targets = torch.from_numpy(tokens[here]).to(engine.device)
+            intervals[here] = frequencies.intervals(masses, targets).cpu().numpy()
+        if progress is not None:
+            progress(tokens[place.reshape(-1)])
+    return intervals
+
+
+def _prefill(engine: Engine, inputs: np.ndarray, known: int) -> Iterator[tuple[slice, torch.Tensor]]:
+    """Masses behind the inputs from `known` on: slices of those columns, and ((rows * columns), V) masses."""
+    rows, length = inputs.shape
+    chunk = max(1, engine.batch_tokens // rows)
+    cache = engine.new_cache(rows, chunk) if length > chunk else None
+    ids = torch.from_numpy(inputs).to(engine.device)
+    for begin in range(0, length, chunk):
+        hidden = engine.forward(ids[:, begin : begin + chunk], cache)
+        new = hidden[:, max(0, known - begin) :]
+        if new.shape[1]:
+            first = max(begin, known) - known
+            yield slice(first, first + new.shape[1]), engine.masses(new.reshape(-1, new.shape[-1]))
+
+
+def _batches(segments: list[_Segment], batch_tokens: int) -> Iterator[list[_Segment]]:
+    """Runs of segments of equal shape, at most `batch_tokens` inputs together or few enough rows to fill a chunk."""
+    batch: list[_Segment] = []
+    for segment in segments:
+        shape = (segment.end - segment.begin, segment.known)
+        if batch and (
+            shape != (batch[0].end - batch[0].begin, batch[0].known)
+            or (len(batch) + 1) * min(shape[0], _LEAST_CHUNK) > batch_tokens
+        ):
+            yield batch
+            batch = []
+        batch.append(segment)
+    if batch:
+        yield batch
+
+
+def decode(
+    engine: Engine,
+    payload: bytes,
+    plan: RowPlan,
+    num_bytes: Callable[[np.ndarray], int],
+    most_bytes: int,
+    progress: Callable[[int], None] | None = None,
+) -> np.ndarray:
+    """The tokens of a frame.
+
+    Args:
+        engine: the model that encoded it.
+        payload: from `encode`.
+        plan: the one it was encoded with.
+        num_bytes: bytes that an array of tokens stands for.
+        most_bytes: what the tokens may stand for at most: a damaged payload must not fill the memory.
+        progress: called with the number of bytes that a step gave.
+
+    Returns:
+        (N,) int64.
+
+    Raises:
+        CorruptError: the payload fits no text.
+    """
+    rows, steps = plan.num_rows, plan.full_steps + (plan.long_rows > 0)
+    history = np.full((rows, steps + 1), engine.start_token, dtype=np.int64)  # inputs: start token, then tokens
+    frequencies = Frequencies(engine.vocab_size)
+    decoder = Decoder(payload)
+    cache = engine.new_cache(rows, _RESTART_CHUNK)
+    seen_bytes = 0
+    for step in range(steps):
+        active = rows if step < plan.full_steps else plan.long_rows
+        if cache.length == engine.context:
+            _restart(engine, cache, history[:, step - plan.overlap : step])
+        hidden = engine.forward(torch.from_numpy(history[:, step : step + 1]).to(engine.device), cache)
+        ids = _decode_step(decoder, frequencies, engine.masses(hidden[:active, 0]))
+        if ids.max() >= engine.vocab_size:
+            raise CorruptError("damaged: the compressed data names a token that does not exist")
+        history[:active, step + 1] = ids
+        step_bytes = num_bytes(ids)
+        seen_bytes += step_bytes
+        if seen_bytes > most_bytes:
+            raise CorruptError(f"damaged: the compressed data stands for more than the {most_bytes} bytes it should")
+        if progress is not None:
+            progress(step_bytes)
+    tokens = [history[row, 1 : 1 + part.stop - part.start] for row, part in enumerate(plan.row_slices())]
+    return np.concatenate(tokens)
+
+
+def _decode_step(decoder: Decoder, frequencies: Frequencies, masses: torch.Tensor) -> np.ndarray:
+    """One token per row: (n,) int64."""
+    sums, bounds = frequencies.group_bounds(masses)
+    groups = decoder.decode(bounds.cpu().numpy()).astype(np.int64)
+    inner = frequencies.symbol_bounds(masses, sums, bounds, torch.from_numpy(groups).to(masses.device))
+    return groups * frequencies.group_size + decoder.decode(inner.cpu().numpy())
+
+
+def _restart(engine: Engine, cache: object, inputs: np.ndarray) -> None:
+    """Fills the cache anew with the last inputs of every row, a few rows at a time."""
+    cache.reset()
+    rows, length = inputs.shape
+    ids = torch.from_numpy(np.ascontiguousarray(inputs)).to(engine.device)
+    batch = max(1, engine.batch_tokens // _LEAST_CHUNK)
+    for row in range(0, rows, batch):
+        part = cache.rows(slice(row, row + batch))
+        for begin in range(0, length, _RESTART_CHUNK):
+            engine.forward(ids[row : row + batch, begin : begin + _RESTART_CHUNK], part)
+    cache.adopt(part)

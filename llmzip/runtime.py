@@ -1,0 +1,87 @@
+"""Opens models: engine, tokenizer and checked digests, one of each in memory; must not know frames or files."""
+
+from __future__ import annotations
+
+import functools
+import os
+from dataclasses import dataclass
+
+import torch
+
+from .container import USER_MODEL, Header, ModelRecord
+from .engines.exact import ExactEngine
+from .engines.weights import load_model
+from .errors import EngineError
+from .models import ModelChoice, short_digest
+from .settings import EngineSettings
+from .tokens import Tokenizer
+
+_USER_PLANES = 2
+_USER_CONTEXT = 1024
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model that is ready to run.
+
+    Attributes:
+        name: for messages.
+        engine: the exact engine.
+        tokenizer: with the table of its tokens.
+        header: what an archive made with it begins with.
+    """
+
+    name: str
+    engine: ExactEngine
+    tokenizer: Tokenizer
+    header: Header
+
+
+def load(choice: ModelChoice, settings: EngineSettings) -> LoadedModel:
+    """Loads a model, or returns the one that is in memory.
+
+    Raises:
+        ModelError, TokenizerError, EngineError: what is wrong with the model or the device, in one line.
+    """
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads or os.cpu_count() or 1)
+    device = _device(settings.device)
+    stamp = tuple((file.name, file.stat().st_mtime_ns) for file in sorted(choice.folder.iterdir()) if file.is_file())
+    return _load(choice, device, settings.batch_tokens, stamp)
+
+
+@functools.lru_cache(maxsize=2)
+def _load(choice: ModelChoice, device: str, batch_tokens: int | None, stamp: tuple[object, ...]) -> LoadedModel:
+    del stamp  # only there so that changed files are loaded again
+    model = load_model(
+        choice.folder, choice.planes or _USER_PLANES, choice.context or _USER_CONTEXT, choice.start_token
+    )
+    config = model.config
+    tokenizer = Tokenizer(choice.folder, config.vocab_size)
+    model_digest, tokenizer_digest = model.digest(), tokenizer.tokens.digest()
+    choice.check(model_digest, tokenizer_digest)
+    if choice.embedded is not None:
+        header = Header(choice.embedded.code)
+    else:
+        record = ModelRecord(
+            choice.name,
+            short_digest(model_digest),
+            short_digest(tokenizer_digest),
+            config.planes,
+            config.context,
+            config.start_token,
+        )
+        header = Header(USER_MODEL, record)
+    return LoadedModel(choice.name, ExactEngine(model, device, batch_tokens), tokenizer, header)
+
+
+def _device(name: str) -> str:
+    """auto is CUDA if there is a usable one."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda"):
+        if not torch.cuda.is_available():
+            raise EngineError(f"device {name}: torch finds no CUDA device here; use --device cpu, the bits are the same")
+        if name != "cuda" and int(name[5:]) >= torch.cuda.device_count():
+            raise EngineError(f"device {name}: there are only {torch.cuda.device_count()} CUDA devices")
+    return name
