@@ -17,7 +17,8 @@ from .coder import Decoder, Encoder
 from .container import FrameHeader
 from .engines.base import Engine
 from .engines.freqs import Frequencies
-from .errors import CorruptError
+from .engines.memory import free_bytes
+from .errors import CorruptError, ResourceError
 
 
 _RESTART_CHUNK = 64
@@ -231,6 +232,7 @@ def decode(
     history = np.full((rows, steps + 1), engine.start_token, dtype=np.int64)  # inputs: start token, then tokens
     frequencies = Frequencies(engine.vocab_size)
     decoder = Decoder(payload)
+    _check_memory(engine, rows)
     cache = engine.new_cache(rows, _RESTART_CHUNK)
     seen_bytes = 0
     for step in range(steps):
@@ -250,6 +252,20 @@ def decode(
             progress(step_bytes)
     tokens = [history[row, 1 : 1 + part.stop - part.start] for row, part in enumerate(plan.row_slices())]
     return np.concatenate(tokens)
+
+
+def _check_memory(engine: Engine, rows: int) -> None:
+    """Refuses before the allocation: a hostile header may ask for any number of rows.
+
+    Raises:
+        ResourceError: the cache does not fit.
+    """
+    needed, free = engine.cache_bytes(rows, _RESTART_CHUNK), free_bytes(engine.device)
+    if free is not None and needed > free:
+        raise ResourceError(
+            f"decoding {rows} rows at once needs {needed / 1e9:.1f} GB of memory on {engine.device}, "
+            f"{free / 1e9:.1f} GB are free"
+        )
 
 
 def _decode_step(decoder: Decoder, frequencies: Frequencies, masses: torch.Tensor) -> np.ndarray:

@@ -31,6 +31,9 @@ class Engine(Protocol):
         storage, and `adopt(part)`, which takes over the position counts of such a part.
         """
 
+    def cache_bytes(self, rows: int, chunk: int = 1) -> int:
+        """Memory that `new_cache` takes, in bytes."""
+
     def forward(self, ids: torch.Tensor, cache: Any | None = None) -> torch.Tensor:
         """Final hidden states of new input tokens; appends to the cache when there is one.
 

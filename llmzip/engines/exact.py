@@ -16,7 +16,7 @@ import torch
 
 from ..errors import EngineError, ModelUnsupportedError
 from . import ops, tables
-from .weights import ExactModel, LayerWeights
+from .weights import ExactConfig, ExactModel, LayerWeights
 
 _SCORES_PER_PIECE = 1 << 18
 """Attention works on pieces of about this many scores, so that a dozen elementwise passes stay in the cache."""
@@ -112,7 +112,13 @@ class ExactEngine:
         self.context = shape.context
         self.start_token = shape.start_token
         self.batch_tokens = batch_tokens or max(self.context, 1024)
-        self._query_max = ops.query_max(shape.head_dim)
+        query_max = ops.query_max(shape.head_dim)
+        kv_heads = 2 * shape.num_kv_heads
+        maxima = [query_max] * shape.num_heads + [ops.KV_MAX] * kv_heads
+        units = [ops.inverse(query_max)] * shape.num_heads + [ops.inverse(ops.KV_MAX)] * kv_heads
+        self._head_max = torch.tensor(maxima, dtype=torch.float32, device=self.device)[:, None]
+        self._head_unit = torch.tensor(units, dtype=torch.float32, device=self.device)[:, None]
+        self._qk_norms = [_qk_norm(layer, shape) for layer in self.model.layers]
         self._attention_factor = tables.attention_factor(shape.head_dim)
         exp2 = torch.from_numpy(tables.exp2_table()).to(self.device)
         self._exp2_int = exp2
@@ -125,7 +131,7 @@ class ExactEngine:
         heads, dim = shape.num_kv_heads, shape.head_dim
 
         def layer(window: int) -> LayerCache:
-            size = min(self.context, window - 1 + max(chunk, window // 8, 16)) if window else self.context
+            size = self._cache_positions(window, chunk)
 
             def tensor(*sizes: int) -> torch.Tensor:
                 return torch.zeros(rows, heads, *sizes, dtype=torch.float32, device=self.device)
@@ -133,6 +139,15 @@ class ExactEngine:
             return LayerCache(tensor(dim, size), tensor(size, dim), tensor(size), tensor(size), tensor(1), window)
 
         return KVCache([layer(window) for window in shape.windows])
+
+    def cache_bytes(self, rows: int, chunk: int = 1) -> int:
+        """Memory that `new_cache` takes, in bytes."""
+        shape = self.model.config
+        positions = sum(self._cache_positions(window, chunk) for window in shape.windows)
+        return 4 * rows * shape.num_kv_heads * positions * (2 * shape.head_dim + 2)
+
+    def _cache_positions(self, window: int, chunk: int) -> int:
+        return min(self.context, window - 1 + max(chunk, window // 8, 16)) if window else self.context
 
     @torch.inference_mode()
     def forward(self, ids: torch.Tensor, cache: KVCache | None = None) -> torch.Tensor:
@@ -214,14 +229,15 @@ class ExactEngine:
         qkv = self.kernels.linear(h, layer.qkv_q, layer.qkv_scale, shape.planes)
         if layer.qkv_bias is not None:
             qkv.add_(layer.qkv_bias)
-        q, k, v = qkv.view(batch, new, -1, dim).split([heads, kv_heads, kv_heads], dim=2)
+        qkv = qkv.view(batch, new, -1, dim)
+        qk = qkv[:, :, : heads + kv_heads]
         if layer.q_norm is not None:
-            q = ops.rms_norm(q, layer.q_norm, shape.norm_eps)
-            k = ops.rms_norm(k, layer.k_norm, shape.norm_eps)
+            qk = ops.rms_norm(qk, self._qk_norms[number], shape.norm_eps)
         cos, sin = self._rope[:, begin : begin + new]
-        q_q, q_scale = ops.quantise(ops.rotate(q, cos, sin), self._query_max)
-        k_q, k_scale = ops.quantise(ops.rotate(k, cos, sin), ops.KV_MAX)
-        v_q, v_scale = ops.quantise(v, ops.KV_MAX)
+        ops.rotate(qk.clone() if layer.q_norm is None else qk, cos, sin, qkv[:, :, : heads + kv_heads])
+        integers, scales = ops.quantise_heads(qkv, self._head_max, self._head_unit)
+        q_q, k_q, v_q = integers.split([heads, kv_heads, kv_heads], dim=2)
+        q_scale, k_scale, v_scale = scales.split([heads, kv_heads, kv_heads], dim=2)
         keys = k_q.permute(0, 2, 3, 1)  # (B, G, D, T)
         values = v_q.transpose(1, 2)  # (B, G, T, D)
         k_scale, v_scale = (s.squeeze(-1).transpose(1, 2) for s in (k_scale, v_scale))  # (B, G, T)
@@ -237,8 +253,8 @@ class ExactEngine:
             keys, values = store.key_q[..., :filled], store.value_q[:, :, :filled]
             k_scale, v_scale = store.key_scale[:, :, :filled], store.value_scale[:, :, :filled]
         groups = heads // kv_heads
-        q_q = q_q.view(batch, new, kv_heads, groups, dim).permute(0, 2, 3, 1, 4)  # (B, G, g, T, D), g = H / G
-        q_scale = q_scale.mul_(self._attention_factor).view(batch, new, kv_heads, groups, 1).permute(0, 2, 3, 1, 4)
+        q_q = q_q.reshape(batch, new, kv_heads, groups, dim).permute(0, 2, 3, 1, 4)  # (B, G, g, T, D), g = H / G
+        q_scale = (q_scale * self._attention_factor).view(batch, new, kv_heads, groups, 1).permute(0, 2, 3, 1, 4)
         out = torch.empty(batch, new, kv_heads, groups, dim, dtype=torch.float32, device=self.device)
         window = shape.windows[number]
         for rows, span in _pieces(batch, new, heads * min(here + new, window or here + new)):
@@ -312,6 +328,13 @@ class ExactEngine:
             ]
             mixed = sum(part.to(torch.float64) for part in parts).to(torch.float32)
         return mixed.view(b, kv_heads, g, t, dim).mul_((v_peak * 2.0**-17)[:, :, None, :, None])
+
+
+def _qk_norm(layer: LayerWeights, shape: ExactConfig) -> torch.Tensor | None:
+    """The norm weights of query and key heads together: (H + G, D) float32."""
+    if layer.q_norm is None or layer.k_norm is None:
+        return None
+    return torch.cat([layer.q_norm.expand(shape.num_heads, -1), layer.k_norm.expand(shape.num_kv_heads, -1)])
 
 
 def _pieces(batch: int, new: int, scores_per_query: int) -> Iterator[tuple[slice, slice]]:

@@ -34,61 +34,51 @@ def query_max(head_dim: int) -> int:
     return (1 << (((1 << 24) - 1) // (KV_MAX * head_dim)).bit_length() - 1) - 1
 
 
-def row_scale(x: torch.Tensor, q_max: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The factor that brings a row into [-q_max, q_max], and the one that brings it back.
-
-    Args:
-        x: (..., K) float32, finite.
-        q_max: largest magnitude after scaling.
-
-    Returns:
-        inverse, scale: (..., 1) float32; q_max / a and a * (1 / q_max) with a = max(max |x|, TINY).
-    """
-    low, high = torch.aminmax(x, dim=-1, keepdim=True)
-    amax = torch.maximum(high, low.neg_()).clamp_(min=TINY)
-    return torch.full_like(amax, float(q_max)).div_(amax), amax.mul_(_inverse(q_max))
-
-
 @cache
-def _inverse(n: int) -> float:
+def inverse(n: int) -> float:
     """1 / n as float32."""
     return tables.float32(Fraction(1, n))
 
 
 def quantise(x: torch.Tensor, q_max: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows as integers with one scale each.
+    """Rows as integers with one scale each: round(x * (q_max / a)) and a * (1 / q_max), a = max(max |x|, TINY).
 
     Args:
         x: (..., K) float32, finite.
         q_max: at most 2^22.
 
     Returns:
-        x_q: (..., K) float32, integer-valued, |x_q| <= q_max (the product with the inverse exceeds q_max by less
-            than 1/2, so it rounds to q_max); scale: (..., 1) float32.
+        x_q: (..., K) float32, integer-valued, |x_q| <= q_max (the product exceeds q_max by less than 1/2, so it
+            rounds to q_max); scale: (..., 1) float32.
     """
-    inverse, scale = row_scale(x, q_max)
-    return torch.mul(x, inverse).round_(), scale
+    amax = x.abs().amax(-1, keepdim=True).clamp_(min=TINY)
+    x_q = torch.mul(x, torch.full_like(amax, float(q_max)).div_(amax)).round_()
+    return x_q, amax.mul_(inverse(q_max))
+
+
+def quantise_heads(x: torch.Tensor, q_max: torch.Tensor, q_unit: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """As `quantise`, with a bound for each head.
+
+    Args:
+        x: (..., n, D) float32; q_max, q_unit: (n, 1) float32, the bounds and their inverses rounded to float32.
+
+    Returns:
+        (..., n, D) and (..., n, 1) float32.
+    """
+    amax = x.abs().amax(-1, keepdim=True).clamp_(min=TINY)
+    return torch.mul(x, q_max / amax).round_(), amax.mul_(q_unit)
 
 
 def square_root(v: torch.Tensor) -> torch.Tensor:
-    """Square roots through integers, because torch.sqrt is not correctly rounded on every CPU.
+    """Correctly rounded square roots, through float64: torch.sqrt of float32 is not, on every CPU.
+
+    The root of a 24-bit number is never within 2^-51 of itself of a point halfway between two float32 (that point's
+    square has 50 bits, the last one set), so a float64 root off by up to one unit in its last place rounds right.
 
     Args:
         v: float32, positive and normal.
-
-    Returns:
-        float32: n * 2^(e/2 - 12) rounded once, with v = m * 2^e for an even e and 2^23 <= m < 2^25, and
-        n = floor(sqrt(m * 2^24)). Built from the bits, since torch.ldexp goes through pow.
     """
-    bits = v.view(torch.int32).to(torch.int64)
-    exponent = (bits >> 23) - 150
-    odd = exponent & 1
-    square = ((bits & 0x7FFFFF) | 0x800000) << (24 + odd)
-    root = torch.sqrt(square.to(torch.float64)).round_().to(torch.int64)  # off by one at most
-    root -= (root * root > square).to(torch.int64)
-    root += ((root + 1) * (root + 1) <= square).to(torch.int64)
-    power = (((exponent - odd) >> 1) - 12 + 127) << 23
-    return root.to(torch.float32).mul_(power.to(torch.int32).view(torch.float32))
+    return torch.sqrt(v.to(torch.float64)).to(torch.float32)
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
@@ -97,14 +87,14 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
     The mean comes from the row in 11 bits and a sign: the sum of squares is at most 2047^2 * K < 2^53 in float64.
 
     Args:
-        x: (..., K) float32; weight: (K,) float32; eps: float32 value.
+        x: (..., K) float32; weight: (..., K) float32, broadcast; eps: float32 value.
 
     Returns:
         (..., K) float32.
     """
     x_q, scale = quantise(x, NORM_MAX)
     total = x_q.mul_(x_q).sum(-1, keepdim=True, dtype=torch.float64).to(torch.float32)
-    mean = total.mul_(_inverse(x.shape[-1])).mul_(scale * scale)
+    mean = total.mul_(inverse(x.shape[-1])).mul_(scale * scale)
     root = square_root(mean.add_(eps))
     return torch.mul(x, torch.ones_like(root).div_(root)).mul_(weight)
 
@@ -131,34 +121,30 @@ def exp2_lookup(table: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     return torch.gather(table.expand(flat.shape[0], -1), 1, flat).view(index.shape)
 
 
-def silu_gate(gate: torch.Tensor, up: torch.Tensor, exp2_float: torch.Tensor) -> torch.Tensor:
+def silu_gate(gate: torch.Tensor, up: torch.Tensor, exp2_unit: torch.Tensor) -> torch.Tensor:
     """gate * sigmoid(gate) * up, the exponential from the table.
 
-    With E = 2^-20 * E[|gate| * 1024 log2(e) + 1/2], sigmoid is 1 / (1 + E) for gate >= 0, else E / (1 + E).
+    With E = 2^-20 * E[|gate| * 1024 log2(e) + 1/2] it is (u / (1 + E)) * up, where u is gate for gate >= 0 and
+    gate * E otherwise: one of the two terms of u below is 0.
 
     Args:
-        gate, up: (..., K) float32; exp2_float: (EXP2_SIZE,) float32, the table times 2^-20 (exact).
+        gate, up: (..., K) float32; exp2_unit: (EXP2_SIZE,) float32, the table times 2^-20 (exact).
     """
-    e = exp2_lookup(exp2_float, exp2_index(gate.abs().mul_(tables.log2e_steps()).add_(0.5)))
-    numerator = torch.where(gate >= 0, torch.ones_like(e), e)
-    return numerator.div_(e.add_(1.0)).mul_(gate).mul_(up)
+    e = exp2_lookup(exp2_unit, exp2_index(gate.abs().mul_(tables.log2e_steps()).add_(0.5)))
+    u = gate.clamp(max=0.0).mul_(e).add_(gate.clamp(min=0.0))
+    return u.div_(e.add_(1.0)).mul_(up)
 
 
-def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotary embedding, halves paired as Hugging Face pairs them.
+def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, out: torch.Tensor) -> None:
+    """Rotary embedding, halves paired as Hugging Face pairs them: (a cos - b sin, b cos + a sin), each op rounded.
 
     Args:
-        x: (B, T, H, D) float32; cos, sin: (T, 1, D / 2) float32, multiples of 2^-14.
-
-    Returns:
-        (B, T, H, D) float32: (a cos - b sin, b cos + a sin), two products and one sum rounded each.
+        x: (B, T, H, D) float32; cos, sin: (T, 1, D / 2) float32, multiples of 2^-14; out: (B, T, H, D) float32.
     """
-    a, b = x.chunk(2, dim=-1)
-    out = torch.empty_like(x)
-    half = a.shape[-1]
+    half = x.shape[-1] // 2
+    a, b = x[..., :half], x[..., half:]
     torch.sub(a * cos, b * sin, out=out[..., :half])
     torch.add(b * cos, a * sin, out=out[..., half:])
-    return out
 
 
 class Kernels:

@@ -1,0 +1,76 @@
+## llmzip: make TARGET
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+TORCH ?= 2.13.0
+CORPUS ?= corpora
+LEVEL ?= 6
+# Waiting threads of torch give up the core soon: on a busy machine spinning costs a factor of ten.
+export GOMP_SPINCOUNT ?= 1000
+
+.PHONY: help setup demo test test-slow check fuzz golden docs bench embedded dist clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+# Without a GPU the CPU build of torch is enough, and some gigabytes smaller. A configured index may have it as
+# VERSION+cpu; else it comes from PyTorch's own index. With a GPU, PyPI's build.
+$(BIN)/torch.stamp:
+	$(PYTHON) -m venv $(VENV)
+	@if command -v nvidia-smi >/dev/null 2>&1; then \
+	  $(BIN)/pip install -q "torch==$(TORCH)"; \
+	else \
+	  $(BIN)/pip install -q "torch==$(TORCH)+cpu" 2>/dev/null || \
+	  $(BIN)/pip install -q "torch==$(TORCH)" --index-url https://download.pytorch.org/whl/cpu || \
+	  $(BIN)/pip install -q "torch==$(TORCH)"; \
+	fi
+	@touch $@
+
+$(BIN)/llmzip.stamp: $(BIN)/torch.stamp pyproject.toml
+	$(BIN)/pip install -q -e .
+	@touch $@
+
+$(BIN)/test.stamp: $(BIN)/llmzip.stamp
+	$(BIN)/pip install -q -e ".[test,bench]"
+	@touch $@
+
+setup: $(BIN)/llmzip.stamp ## install llmzip into .venv
+
+demo: $(BIN)/llmzip.stamp ## compress, decompress and compare a text; sizes beside gzip, zstd, xz
+	@$(BIN)/python benchmarks/demo.py corpora/prose-en.txt
+
+test: $(BIN)/test.stamp ## run the tests
+	$(BIN)/python -m pytest -q -m "not slow"
+
+test-slow: $(BIN)/test.stamp ## run all tests, the slow ones too
+	$(BIN)/python -m pytest -q
+
+check: $(BIN)/test.stamp ## lint and types
+	$(BIN)/pip install -q ruff mypy
+	$(BIN)/ruff check llmzip tests benchmarks tools corpora
+	$(BIN)/ruff format --check llmzip tests benchmarks tools corpora
+	$(BIN)/mypy
+
+fuzz: $(BIN)/test.stamp ## more random damage and more random bytes
+	LLMZIP_FUZZ=deep $(BIN)/python -m pytest -q tests/fuzz tests/property
+
+golden: $(BIN)/test.stamp ## make the golden files anew; look at the difference before you commit it
+	LLMZIP_UPDATE_GOLDEN=1 $(BIN)/python -m pytest -q tests/engine tests/golden
+	$(BIN)/python tests/vectors/generate.py
+
+docs: $(BIN)/test.stamp ## write docs/cli.md anew from --help
+	LLMZIP_UPDATE_DOCS=1 $(BIN)/python -m pytest -q tests/cli -k docs
+
+bench: $(BIN)/test.stamp ## round trip and sizes of the files under CORPUS=DIR at LEVEL=6
+	$(BIN)/python benchmarks/bench.py $(CORPUS) --level $(LEVEL) --output bench-results
+
+embedded: $(BIN)/llmzip.stamp ## convert CHECKPOINT=DIR into the embedded model NAME=name
+	$(BIN)/python tools/make_embedded.py $(CHECKPOINT) --name $(NAME)
+
+dist: ## build wheel and source archive
+	$(PYTHON) -m pip wheel -q --no-deps -w dist .
+
+clean: ## remove what was built
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .hypothesis bench-results

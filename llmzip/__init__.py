@@ -1,0 +1,43 @@
+"""llmzip: lossless text compression with a language model and a range coder. Importing it loads no torch."""
+
+from ._version import __version__
+from .errors import (
+    CorruptError,
+    EngineError,
+    FormatError,
+    LLMZipError,
+    ModelError,
+    ModelMismatchError,
+    ModelNotFoundError,
+    ModelUnsupportedError,
+    ResourceError,
+    SettingsError,
+    TokenizerError,
+    TruncatedError,
+)
+from .file import Compressor, Decompressor, LLMZipFile, compress, decompress, info, open
+from .listing import ArchiveInfo
+
+__all__ = [
+    "ArchiveInfo",
+    "Compressor",
+    "CorruptError",
+    "Decompressor",
+    "EngineError",
+    "FormatError",
+    "LLMZipError",
+    "LLMZipFile",
+    "ModelError",
+    "ModelMismatchError",
+    "ModelNotFoundError",
+    "ModelUnsupportedError",
+    "ResourceError",
+    "SettingsError",
+    "TokenizerError",
+    "TruncatedError",
+    "__version__",
+    "compress",
+    "decompress",
+    "info",
+    "open",
+]
