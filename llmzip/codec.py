@@ -50,7 +50,8 @@ class ArchiveWriter:
 
     def __init__(self, settings: CompressSettings, progress: Progress | None = None) -> None:
         self._settings = settings
-        self._progress = progress or (lambda done: None)
+        self._progress = progress
+        self._taken_bytes = self._done_bytes = 0  # of the original: looked at, and reported
         self._choice = models.choose(settings.model)
         self._buffer = bytearray()
         self._entries: list[tuple[int, int]] = []
@@ -88,7 +89,10 @@ class ArchiveWriter:
         return out
 
     def _unit(self, data: bytes, last: bool) -> bytes:
-        frames = self._best_frames(data) if data else [(FrameHeader(STORED, last, 0, 0), b"", b"", None)]
+        if data:
+            frames = self._best_frames(data)
+        else:  # an empty archive's only frame, or one that is there to be the last, after flush_frame()
+            frames = [(FrameHeader(SKIP if self._entries else STORED, last, 0, 0), b"", b"", None)]
         prefix = b""
         if not self._entries:
             uses_model = any(header.method == LM for header, *_ in frames) or not last
@@ -126,38 +130,35 @@ class ArchiveWriter:
         """The frames of one unit: the plain methods over all of it, or piece by piece whatever is smaller."""
         whole = _plain_draft(data)
         pieces = [data[n : n + LM_FRAME_BYTES] for n in range(0, len(data), LM_FRAME_BYTES)]
-        plain_bits = 8 * len(whole[1]) / len(data)
         drafts: list[_Draft] = []
-        run = b""  # pieces for the plain methods, together
-
-        def end_run() -> None:
-            nonlocal run
-            if run:
-                drafts.append(_plain_draft(run))
-            run = b""
-
+        run: list[bytes] = []  # pieces for the plain methods, which do better with all of them together
         for piece in pieces:
-            draft = self._lm_draft(piece, plain_bits if len(pieces) == 1 else None)
+            self._taken_bytes += len(piece)
+            draft = self._lm_draft(piece, whole if len(pieces) == 1 else None)
             if draft is None:
-                run += piece
+                run.append(piece)
             else:
-                end_run()
+                drafts += _run_drafts(run, whole)
+                run = []
                 drafts.append(draft)
-            if draft is None:
-                self._progress(len(piece))
-        end_run()
-        return [whole] if _drafts_bytes(drafts) >= _drafts_bytes([whole]) else drafts
+            self._advance(self._taken_bytes - self._done_bytes)
+        drafts += _run_drafts(run, whole)
+        return min([whole], drafts, key=_drafts_bytes)
 
-    def _lm_draft(self, piece: bytes, plain_bits: float | None) -> _Draft | None:
-        """The piece through the model, or None if the plain methods are smaller."""
+    def _advance(self, done: int) -> None:
+        self._done_bytes += done
+        if self._progress is not None and done:
+            self._progress(done)
+
+    def _lm_draft(self, piece: bytes, plain: _Draft | None) -> _Draft | None:
+        """The piece through the model, or None if the plain methods are smaller (`plain`: their draft, if known)."""
         if methods.looks_random(piece):
             return None
-        if plain_bits is None:
-            plain_bits = 8 * len(methods.compress_plain(piece)[1]) / len(piece)
+        plain_bits = 8 * len((plain or _plain_draft(piece))[1]) / len(piece)
         model = self._model()
         if len(piece) >= _SAMPLED_FROM_BYTES and _sample_bits(model, piece) > _HOPELESS * plain_bits:
             return None
-        header, payload, bits = _encode_lm(model, piece, self._settings.level, self._progress)
+        header, payload, bits = _encode_lm(model, piece, self._settings.level, self._advance)
         if 8 * len(payload) >= plain_bits * len(piece):
             return None
         return header, payload, piece, bits
@@ -170,6 +171,14 @@ _Draft = tuple[FrameHeader, bytes, bytes, "float | None"]
 def _plain_draft(data: bytes) -> _Draft:
     method, payload = methods.compress_plain(data)
     return FrameHeader(method, False, len(data), len(payload)), payload, data, None
+
+
+def _run_drafts(run: list[bytes], whole: _Draft) -> list[_Draft]:
+    """The frame of neighbouring pieces; the whole unit's is known already."""
+    data = b"".join(run)
+    if not data:
+        return []
+    return [whole if len(data) == len(whole[2]) else _plain_draft(data)]
 
 
 def _drafts_bytes(drafts: list[_Draft]) -> int:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from .fileops import FileProblem, open_source, printable
 from .jobs import FROM_TERMINAL, LIST, Options, explain, overall_exit_code
 from .messages import Messages, bits_per_byte_text, ratio_text
 from .process import STDIN, is_terminal
-from .records import SCHEMA, json_error, json_line, json_name
+from .records import SCHEMA, RecordFile, json_error, json_line, json_name
 from .streams import DescriptorWriter
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class InfoTable:
         options: Options,
         messages: Messages,
         stdout: DescriptorWriter,
-        report: Callable[[bytes], Any] | None = None,
+        report: RecordFile | None = None,
     ) -> None:
         self._options = options
         self._messages = messages
@@ -55,7 +55,7 @@ class InfoTable:
             try:
                 info = self._read(name)
             except Exception as error:
-                code, text = explain(error)
+                code, text = explain(error, name or STDIN)
                 codes.append(code)
                 self._messages.error(name or STDIN, text, error)
                 self._record(name, {"error": json_error(code, error, text)})
@@ -79,7 +79,7 @@ class InfoTable:
     def _record(self, name: str | None, facts: dict[str, Any]) -> None:
         line = json_line({"schema": SCHEMA, "operation": LIST, **json_name(name), **facts})
         if self._report is not None:
-            self._report(line)
+            self._report.append(line)
         if self._options.json:
             self._stdout.write(line)
 

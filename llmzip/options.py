@@ -49,7 +49,10 @@ def _mode(*names: str, value: str, text: str) -> Decorator:
 
 def _level(number: int, *names: str) -> Decorator:
     first = number == 1
-    text = f"Fastest to smallest; the last one counts.  [default: -{DEFAULT_LEVEL}]"
+    text = (
+        "Fastest to smallest; the last one counts. Today -1 to -3 are equal, and so are -4 to -6 and -7 to -9.  "
+        f"[default: -{DEFAULT_LEVEL}]"
+    )
     return click.option(
         f"-{number}",
         *names,
@@ -86,15 +89,17 @@ outputs = _together(
     ),
     click.option("-S", "--suffix", metavar=".SUF", default=".llmz", show_default=True, help="Suffix of archives."),
 )  # fmt: skip
-compress_model = click.option(
-    "-m", "--model", metavar="NAME|DIR", envvar="LLMZIP_MODEL", show_envvar=True,
-    help="Model to compress with: the name of an embedded one, or a folder with a Hugging Face checkpoint. To "
-    "decompress: the folder of the model that the archive names, if that is no embedded one; no variable sets it.",
-)  # fmt: skip
-decompress_model = click.option(
-    "-m", "--model", metavar="DIR",
-    help="Folder of the model that the archive names, if that is no embedded one.",
-)  # fmt: skip
+_COMPRESS_MODEL = "Model to compress with: the name of an embedded one, or a folder with a Hugging Face checkpoint."
+_DECOMPRESS_MODEL = "the folder of the model that the archive names, if that is no embedded one."
+
+
+def _compress_model(text: str) -> Decorator:
+    return click.option("-m", "--model", metavar="NAME|DIR", envvar="LLMZIP_MODEL", show_envvar=True, help=text)
+
+
+model = _compress_model(f"{_COMPRESS_MODEL} To decompress: {_DECOMPRESS_MODEL} The variable is for compressing only.")
+compress_model = _compress_model(_COMPRESS_MODEL)
+decompress_model = click.option("-m", "--model", metavar="DIR", help=_DECOMPRESS_MODEL.capitalize())
 engine = _together(
     click.option(
         "-T", "--threads", metavar="N", type=int, envvar="LLMZIP_THREADS", show_envvar=True,
@@ -108,9 +113,7 @@ engine = _together(
 report = click.option(
     "--report", metavar="FILE", help="Append a JSON line about each file to FILE; - is the standard error."
 )
-progress = click.option(
-    "--progress/--no-progress", default=None, help="Show a progress bar.  [default: on a terminal]"
-)
+progress = click.option("--progress/--no-progress", default=None, help="Show a progress bar.  [default: on a terminal]")
 talk = _together(
     click.option("-q", "--quiet", count=True, help="Only errors; twice: not even those. The exit code stays."),
     click.option("-v", "--verbose", count=True, help="A line about each file; twice: also model and frames."),

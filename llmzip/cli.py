@@ -1,0 +1,320 @@
+"""The command line: options to settings, settings to jobs, errors to exit codes; must not know files or the format.
+
+`llmzip FILE` and `llmzip -d FILE` are a hidden default command of a group, so that `llmzip info` and others can stand
+beside them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import click
+from click.core import ParameterSource
+from click.shell_completion import CompletionItem
+
+from . import options, process
+from .errors import EXIT_FAILED, EXIT_USAGE, SettingsError
+from .infotable import InfoTable
+from .jobs import COMPRESS, DECOMPRESS, LIST, TEST, Jobs, Options, explain
+from .messages import PROGRAM, Messages
+from .records import RecordFile
+from .settings import DEFAULT_LEVEL, DEFAULT_MODEL, CompressSettings, DecompressSettings, EngineSettings
+
+_DEFAULT = "\0"  # no argument of a process can be this, so nobody calls the hidden command by its name
+_STANDARD_OUTPUTS = ("-", "/dev/stdout")  # as a name, root's --force would replace the device itself
+
+_EPILOG = """\b
+Exit codes:
+  0      all went well
+  1      a file failed or was skipped
+  2      wrong usage
+  3      a model is missing or another than the archive's, if nothing else failed
+  4      an archive is damaged, if nothing else failed
+  128+n  ended by signal n
+Scripts should test for 0.
+"""
+
+
+# -- the group -------------------------------------------------------------------------------------------------------
+
+
+class Program(click.Group):
+    """A group whose default command takes what does not begin with the name of a command."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        names_command = bool(args) and args[0] in self.list_commands(ctx)
+        if not names_command and not (ctx.resilient_parsing and not args):
+            args = [_DEFAULT, *args]
+        return super().parse_args(ctx, args)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [name for name in super().list_commands(ctx) if name != _DEFAULT]
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Completes the first word: a command, an option of the default command, or a file."""
+        default = self.commands[_DEFAULT].shell_complete(ctx, incomplete)
+        return [*super().shell_complete(ctx, incomplete), *default, CompletionItem(incomplete, type="file")]
+
+
+class DefaultCommand(click.Command):
+    """The gzip form. Its help is that of the whole program."""
+
+    def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        formatter.write_usage(PROGRAM, "[OPTIONS] [FILE]...")
+        formatter.write_usage(PROGRAM, "COMMAND [OPTIONS] [FILE]...", prefix="       ")
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        super().format_options(ctx, formatter)
+        names = program.list_commands(ctx)
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, program.commands[name].get_short_help_str(80)) for name in names])
+
+
+# -- commands --------------------------------------------------------------------------------------------------------
+
+_CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+program = Program(PROGRAM, add_help_option=False, context_settings=_CONTEXT)
+
+
+@click.command(_DEFAULT, cls=DefaultCommand, hidden=True, context_settings=_CONTEXT, epilog=_EPILOG)
+@options.files
+@options.modes
+@options.levels
+@options.model
+@options.engine
+@options.outputs
+@options.json_of_modes
+@options.report
+@options.progress
+@options.talk
+@options.version
+def default_command(**values: Any) -> int:
+    """Compress FILEs without loss, each to FILE.llmz, by a language model and a range coder.
+
+    With no FILE, or when FILE is -, the standard input goes to the standard output. Files are kept unless --rm is
+    given. A first word that is the name of a command is a command; a file of that name is ./info or -- info.
+
+    \b
+    llmzip notes.txt           makes notes.txt.llmz
+    llmzip -d notes.txt.llmz   makes notes.txt
+    llmzip -dc a.llmz b.llmz   writes both to the standard output
+    tar -I llmzip -cf notes.tar.llmz notes
+    """
+    return _run(values.pop("operation") or COMPRESS, **values)
+
+
+@click.command("compress", context_settings=_CONTEXT, epilog=_EPILOG)
+@options.files
+@options.levels
+@options.compress_model
+@options.engine
+@options.outputs
+@options.report
+@options.progress
+@options.talk
+def compress_command(**values: Any) -> int:
+    """Compress files, each to FILE.llmz.
+
+    With no FILE, or when FILE is -, the standard input goes to the standard output.
+    """
+    return _run(COMPRESS, **values)
+
+
+@click.command("decompress", context_settings=_CONTEXT, epilog=_EPILOG)
+@options.files
+@options.decompress_model
+@options.engine
+@options.outputs
+@options.report
+@options.progress
+@options.talk
+def decompress_command(**values: Any) -> int:
+    """Decompress archives, each to its name without the suffix.
+
+    With no FILE, or when FILE is -, the standard input goes to the standard output.
+    """
+    return _run(DECOMPRESS, **values)
+
+
+@click.command("info", context_settings=_CONTEXT, epilog=_EPILOG)
+@options.files
+@options.json
+@options.talk
+def info_command(**values: Any) -> int:
+    """Show what the headers of archives say.
+
+    The same as llmzip -l: needs no model, decodes nothing, so it sees no damage inside the data. With -v also the
+    frames.
+    """
+    return _run(LIST, **values)
+
+
+for _name, _command in (
+    (_DEFAULT, default_command),
+    ("compress", compress_command),
+    ("decompress", decompress_command),
+    ("info", info_command),
+):
+    program.add_command(_command, _name)
+
+
+# -- from options to a run -------------------------------------------------------------------------------------------
+
+
+def _run(
+    operation: str,
+    *,
+    files: tuple[str, ...],
+    quiet: int,
+    verbose: int,
+    debug: bool,
+    progress: bool | None = None,
+    report: str | None = None,
+    **values: Any,
+) -> int:
+    """Checks what goes together, then does the work. Returns the exit code."""
+    names = files or ("-",)
+    chosen = _options(operation, len(names), **values)
+    messages = Messages(max(-2, verbose - quiet), progress, debug)
+    if not debug and not sys.warnoptions:
+        import warnings
+
+        warnings.simplefilter("ignore")  # libraries' advice to programmers; --debug shows it
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(process.signals_clean_up(messages.stopped))
+        records = stack.enter_context(_record_file(report, names))
+        stdout = stack.enter_context(process.standard_output())
+        work = (InfoTable if operation == LIST else Jobs)(chosen, messages, stdout, records)
+        code = work.run(names)
+        if records is not None and records.error is not None:
+            messages.error(report, records.error.strerror or "cannot be written", records.error)
+            code = code or EXIT_FAILED
+        return code
+
+
+def _options(
+    operation: str,
+    num_names: int,
+    *,
+    level: int | None = None,
+    model: str | None = None,
+    threads: int | None = None,
+    device: str = "auto",
+    output: str | None = None,
+    to_stdout: bool = False,
+    keep: bool = True,
+    force: bool = False,
+    suffix: str = ".llmz",
+    json: bool = False,
+) -> Options:
+    if json and operation not in (LIST, TEST):
+        raise click.UsageError("--json goes with -l and -t; for other operations there is --report FILE")
+    if output is not None:
+        if operation in (LIST, TEST):
+            raise click.UsageError("-o does not go with -l and -t, which write no file")
+        if num_names > 1:
+            raise click.UsageError("-o takes one input file; use -c to write several to the standard output")
+        if output in _STANDARD_OUTPUTS:
+            output, to_stdout = None, True
+        elif to_stdout:
+            raise click.UsageError("-c and -o exclude each other")
+    if not suffix or "/" in suffix or os.sep in suffix:
+        raise click.UsageError(f"the suffix {suffix!r} is empty or has a {os.sep} in it")
+    engine = EngineSettings(device=device, threads=threads)
+    ctx = click.get_current_context()
+    from_environment = ctx.get_parameter_source("model") is ParameterSource.ENVIRONMENT
+    return Options(
+        operation,
+        CompressSettings(level or DEFAULT_LEVEL, model or DEFAULT_MODEL, engine),
+        # Decoding takes no model from the environment: what an archive means must not depend on who reads it.
+        DecompressSettings(None if from_environment else model, engine),
+        suffix=suffix,
+        output=output,
+        to_stdout=to_stdout,
+        remove=not keep,
+        force=force,
+        json=json,
+    )
+
+
+@contextlib.contextmanager
+def _record_file(name: str | None, inputs: Sequence[str]) -> Iterator[RecordFile | None]:
+    """Opens the file of --report."""
+    if name is None:
+        yield None
+        return
+    if name == "-":
+        yield RecordFile(_write_stderr)
+        return
+    for other in inputs:
+        with contextlib.suppress(OSError):
+            if os.path.samefile(name, other):
+                raise click.UsageError(f"--report would write into the input file {other}")
+    try:
+        # Appending, so that a slip of the hand cannot empty a file.
+        file = open(name, "ab", buffering=0)  # noqa: SIM115
+    except OSError as error:
+        raise click.FileError(name, error.strerror or str(error)) from error
+    with file:
+        yield RecordFile(file.write)
+
+
+def _write_stderr(line: bytes) -> None:
+    sys.stderr.write(line.decode())
+    sys.stderr.flush()
+
+
+# -- the boundary ----------------------------------------------------------------------------------------------------
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the program. No exception leaves it; a signal that ends it does so itself.
+
+    Args:
+        argv: the arguments without the program's name; None for those of the process.
+
+    Returns:
+        the exit code.
+    """
+    if f"_{PROGRAM.upper()}_COMPLETE" in os.environ:
+        program.main(prog_name=PROGRAM)  # click's own; ends the process
+    process.occupy_standard_descriptors()
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        with program.make_context(PROGRAM, arguments) as ctx:
+            code = program.invoke(ctx)
+        return int(code or 0)
+    except click.exceptions.Exit as ended:
+        return ended.exit_code
+    except (click.UsageError, SettingsError) as error:
+        return _usage_error(error)
+    except click.ClickException as error:
+        Messages().error(None, error.format_message(), error)
+        return EXIT_FAILED
+    except (KeyboardInterrupt, click.Abort):
+        process.die_by_signal(signal.SIGINT)
+    except BrokenPipeError:
+        process.die_by_signal(getattr(signal, "SIGPIPE", signal.SIGTERM))
+    except Exception as error:
+        # Files have their errors caught in jobs.py; what arrives here is the standard output's, or a bug.
+        place = process.STDOUT if isinstance(error, OSError) else None
+        Messages(debug="--debug" in arguments).error(place, explain(error)[1], error)
+        process.abandon_standard_output()
+    return EXIT_FAILED
+
+
+def _usage_error(error: Exception) -> int:
+    text = error.format_message() if isinstance(error, click.ClickException) else str(error)
+    Messages().error(None, text)
+    path = PROGRAM
+    ctx = getattr(error, "ctx", None)
+    if ctx is not None and ctx.info_name not in (None, _DEFAULT, PROGRAM):
+        path += f" {ctx.info_name}"
+    Messages().error(None, f"for help: {path} --help")
+    return EXIT_USAGE

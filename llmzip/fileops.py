@@ -1,0 +1,352 @@
+"""Names, inputs and outputs on disk; must not know click, compression, terminals or the archive format.
+
+A file that is being written lives under a temporary name in the folder of its final name, and is renamed when it is
+whole and on the disk. So whatever happens, kill -9 and a power cut included, no half-written file bears the final name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from .streams import DescriptorWriter
+
+_PERMISSIONS = 0o777  # never copy setuid, setgid or sticky: the content is not what they were granted to
+_BINARY = getattr(os, "O_BINARY", 0)  # only Windows has it, and there every open without it changes line ends
+
+# Temporary files that exist now. A signal handler has no other way to know them, so this is the one global here.
+_unfinished: set[str] = set()
+
+
+class FileProblem(Exception):
+    """A reason to leave a file alone, in one line that says what to do."""
+
+
+# -- names -----------------------------------------------------------------------------------------------------------
+
+
+def printable(text: str) -> str:
+    """The text with everything masked that could steer a terminal or break a line."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def add_suffix(name: str, suffix: str) -> str:
+    """The name of the archive of a file.
+
+    Raises:
+        FileProblem: the name has the suffix already.
+    """
+    if has_suffix(name, suffix):
+        raise FileProblem(f"already has the suffix {suffix}, skipped; to compress it again use -c or -o FILE")
+    return name + suffix
+
+
+def strip_suffix(name: str, suffixes: tuple[str, ...]) -> str:
+    """The name of the file in an archive.
+
+    Raises:
+        FileProblem: the name ends in none of the suffixes.
+    """
+    for suffix in suffixes:
+        if has_suffix(name, suffix):
+            return name[: -len(suffix)]
+    raise FileProblem(f"cannot derive the output name without the suffix {suffixes[0]}; use -o FILE or -c")
+
+
+def has_suffix(name: str, suffix: str) -> bool:
+    """Whether a name ends in the suffix; a name that is nothing but the suffix does not count."""
+    return name.endswith(suffix) and os.path.basename(name) != suffix
+
+
+# -- input -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Source:
+    """An open input.
+
+    Attributes:
+        name: as the user gave it; None for the standard input.
+        file: buffered, at its first byte.
+        status: of the open file, not of the name.
+    """
+
+    name: str | None
+    file: BinaryIO
+    status: os.stat_result
+
+    @property
+    def size_bytes(self) -> int | None:
+        """Bytes still to read, None where that cannot be known."""
+        if not stat.S_ISREG(self.status.st_mode):
+            return None
+        return max(0, self.status.st_size - self.file.tell())
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.file.close()
+
+
+def open_source(name: str | None, *, force: bool = False, removing: bool = False) -> Source:
+    """Opens an input.
+
+    Args:
+        name: a file; None for the standard input.
+        force: accept devices and FIFOs, and with `removing` links and files with special modes.
+        removing: the caller means to remove the file afterwards.
+
+    Raises:
+        FileProblem: it is of a kind that is refused.
+        OSError: it cannot be opened.
+    """
+    if name is None:
+        return Source(None, open(0, "rb", closefd=False), os.fstat(0))
+    _check_source(os.stat(name), force)  # before opening: opening a FIFO would wait for a writer
+    if removing:
+        _check_removable(os.lstat(name), force)
+    descriptor = os.open(name, os.O_RDONLY | _BINARY | getattr(os, "O_NOCTTY", 0))
+    try:
+        status = os.fstat(descriptor)
+        _check_source(status, force)  # again: another file may bear the name by now
+        return Source(name, os.fdopen(descriptor, "rb"), status)
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def _check_source(status: os.stat_result, force: bool) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise FileProblem("is a directory; name the files in it, or pack it with tar -I llmzip")
+    if not stat.S_ISREG(status.st_mode) and not force:
+        raise FileProblem("is no regular file; use -f to read it all the same")
+
+
+def _check_removable(link: os.stat_result, force: bool) -> None:
+    """Refuses what removing would spoil: other names of the file, rights that the new file does not get."""
+    if not stat.S_ISLNK(link.st_mode) and not stat.S_ISREG(link.st_mode):
+        raise FileProblem("is no regular file, which --rm does not remove")
+    if force:
+        return
+    if stat.S_ISLNK(link.st_mode):
+        raise FileProblem("is a symbolic link; use it without --rm, or with -f to remove the link")
+    if link.st_nlink > 1:
+        raise FileProblem(f"has {link.st_nlink - 1} other hard links; use it without --rm, or with -f")
+    if link.st_mode & (stat.S_ISUID | stat.S_ISGID | stat.S_ISVTX):
+        raise FileProblem("has the setuid, setgid or sticky bit; use it without --rm, or with -f")
+
+
+def remove_source(source: Source) -> None:
+    """Removes an input by its name, if that is still the file that was read, as it was read.
+
+    Raises:
+        FileProblem: it has changed or was replaced; it is kept.
+    """
+    if source.name is None:
+        return
+    now = os.stat(source.name)
+    before = source.status
+    if not os.path.samestat(now, before):
+        raise FileProblem("was replaced while it was read; it is kept")
+    if (now.st_size, now.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+        raise FileProblem("changed while it was read; it is kept")
+    os.unlink(source.name)
+
+
+# -- output ----------------------------------------------------------------------------------------------------------
+
+
+class Output:
+    """A file to be written. `sink` takes the bytes; `finish`, then `publish` make it the file of that name.
+
+    Args:
+        name: the final name.
+        source: the input, which is refused as output.
+        force: replace a file of that name; write into a device or FIFO.
+
+    Attributes:
+        is_special: the name belongs to a device or FIFO, which is written directly.
+
+    Raises:
+        FileProblem: the name is taken.
+    """
+
+    def __init__(self, name: str, source: Source, *, force: bool = False) -> None:
+        self.name = name
+        self._force = force
+        self._temporary: str | None = None
+        self._check_name(source)
+        if self.is_special:
+            self._descriptor = os.open(name, os.O_WRONLY | _BINARY | getattr(os, "O_NOCTTY", 0))
+        else:
+            self._descriptor = self._open_temporary()
+        self.sink = DescriptorWriter(self._descriptor)
+
+    def __enter__(self) -> Output:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.discard()
+
+    def _check_name(self, source: Source) -> None:
+        self.is_special = False
+        try:
+            status = os.stat(self.name)
+        except FileNotFoundError:
+            if not os.path.lexists(self.name):
+                return
+            status = os.lstat(self.name)  # a link to nowhere: a name that is taken
+        if os.path.samestat(status, source.status):
+            raise FileProblem("the output is the same file as the input; use another name with -o FILE")
+        if stat.S_ISDIR(status.st_mode):
+            raise FileProblem("is a directory; use another name with -o FILE")
+        self.is_special = not stat.S_ISREG(status.st_mode) and not stat.S_ISLNK(status.st_mode)
+        if not self._force:
+            raise FileProblem("exists and is no regular file; use -f to write into it" if self.is_special else _EXISTS)
+
+    def _open_temporary(self) -> int:
+        folder = os.path.dirname(self.name)
+        while True:
+            name = os.path.join(folder, f".llmzip-{os.urandom(8).hex()}.tmp")
+            _unfinished.add(name)  # before it exists: a signal may come right after
+            try:
+                # 0600 until the end: nobody may read over our shoulder what the source's mode denies them.
+                # Readable by ourselves, because --rm reads it back before the source goes.
+                flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | _BINARY | getattr(os, "O_NOFOLLOW", 0)
+                descriptor = os.open(name, flags, 0o600)
+            except BaseException as error:
+                _unfinished.discard(name)
+                if isinstance(error, FileExistsError):
+                    continue
+                raise
+            self._temporary = name
+            return descriptor
+
+    def finish(self, source: Source) -> None:
+        """Makes the content last: attributes of the source, fsync, close. A failed close is a failed file."""
+        descriptor = self._descriptor
+        if self._temporary is not None:
+            if source.name is None:
+                _set_mode(descriptor, self._temporary, 0o666 & ~_umask())
+            else:
+                _copy_owner_and_mode(source.status, descriptor, self._temporary)
+            os.fsync(descriptor)
+        self._descriptor = -1
+        os.close(descriptor)
+        if self._temporary is not None and source.name is not None:
+            # After the close, because closing may set the time on network file systems.
+            os.utime(self._temporary, ns=(source.status.st_atime_ns, source.status.st_mtime_ns))
+
+    def reopen(self) -> BinaryIO:
+        """The finished content before it is published, to be verified."""
+        return open(self._temporary or self.name, "rb")
+
+    def publish(self) -> None:
+        """Gives the finished file its final name.
+
+        Raises:
+            FileProblem: without `force`, a file of that name has appeared meanwhile; it is left as it is.
+        """
+        temporary = self._temporary
+        if temporary is None:
+            return
+        if self._force:
+            os.replace(temporary, self.name)
+        else:
+            _rename_without_replacing(temporary, self.name)
+        self._temporary = None
+        _unfinished.discard(temporary)
+        _sync_folder(os.path.dirname(self.name) or ".")
+
+    def discard(self) -> None:
+        """Removes what was not published; does nothing after `publish`."""
+        if self._descriptor >= 0:
+            with contextlib.suppress(OSError):
+                os.close(self._descriptor)
+            self._descriptor = -1
+        if self._temporary is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(self._temporary)
+            _unfinished.discard(self._temporary)
+            self._temporary = None
+
+
+_EXISTS = "exists; use -f to overwrite it"
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)  # Python cannot read it without setting it
+    os.umask(mask)
+    return mask
+
+
+def _set_mode(descriptor: int, name: str, mode: int) -> None:
+    if hasattr(os, "fchmod"):
+        os.fchmod(descriptor, mode)
+    else:
+        os.chmod(name, mode)
+
+
+def _copy_owner_and_mode(status: os.stat_result, descriptor: int, name: str) -> None:
+    mode = status.st_mode & _PERMISSIONS
+    if hasattr(os, "fchown"):
+        with contextlib.suppress(OSError):
+            os.fchown(descriptor, status.st_uid, -1)
+        try:
+            os.fchown(descriptor, -1, status.st_gid)
+        except OSError:
+            mode = mode_without_group(mode)
+    with contextlib.suppress(PermissionError):  # some mounts have fixed modes; the 0600 it has is the safe side
+        _set_mode(descriptor, name, mode)
+
+
+def mode_without_group(mode: int) -> int:
+    """The mode of a copy that has another group than its source, so that nobody gains a right.
+
+    The copy's group may do what others might; members of the source's group are others now, so others may do what
+    the group and others might both.
+    """
+    group, others = mode >> 3 & 7, mode & 7
+    return mode & 0o700 | (group & others) << 3 | group & others
+
+
+def _rename_without_replacing(temporary: str, name: str) -> None:
+    """Renames, unless the new name exists. A hard link is the one portable call that does so in one step."""
+    try:
+        os.link(temporary, name)
+    except FileExistsError:
+        raise FileProblem(_EXISTS) from None
+    except OSError:  # a file system without hard links
+        try:
+            os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        except FileExistsError:
+            raise FileProblem(_EXISTS) from None
+        try:
+            os.replace(temporary, name)
+        except BaseException:
+            os.unlink(name)  # our own empty placeholder
+            raise
+    else:
+        os.unlink(temporary)
+
+
+def _sync_folder(folder: str) -> None:
+    """Makes the new name last; where folders cannot be synced the file itself still is."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def remove_unfinished() -> None:
+    """Removes every temporary file there is."""
+    for name in list(_unfinished):
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+        _unfinished.discard(name)

@@ -1,0 +1,366 @@
+"""What the program does with each name it is given; must not know click, models or the byte format."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+from . import fileops
+from .errors import EXIT_FAILED, EXIT_OK, CorruptError, LLMZipError
+from .fileops import FileProblem, Output, Source
+from .messages import Messages, detail_texts, summary_text
+from .process import STDIN, STDOUT, is_terminal
+from .records import SCHEMA, RecordFile, json_error, json_line, json_name, report_fields
+from .settings import CompressSettings, DecompressSettings
+from .streams import DIFFERS, Comparison, DescriptorWriter, Prefixed
+
+if TYPE_CHECKING:
+    from .report import StreamReport
+
+COMPRESS, DECOMPRESS, TEST, LIST = "compress", "decompress", "test", "list"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line asked for; the names are those of its options.
+
+    Attributes:
+        output: the file of -o; None to derive the name.
+        to_stdout: -c.
+        remove: --rm.
+        json: -t and -l print JSON lines on the standard output.
+        report: where --report writes its JSON lines; "-" for the standard error, None for nowhere.
+    """
+
+    operation: str
+    compress: CompressSettings = field(default_factory=CompressSettings)
+    decompress: DecompressSettings = field(default_factory=DecompressSettings)
+    suffix: str = ".llmz"
+    output: str | None = None
+    to_stdout: bool = False
+    remove: bool = False
+    force: bool = False
+    json: bool = False
+    report: str | None = None
+
+
+FROM_TERMINAL = "compressed data is not read from a terminal; name a file, or use -f (help: llmzip --help)"
+_TO_TERMINAL = "compressed data is not written to a terminal; redirect it, or use -o FILE or -f (help: llmzip --help)"
+
+
+class OutputStopped(Exception):
+    """The standard output takes no more, so there is no sense in going on with other files."""
+
+
+def explain(error: BaseException, name: str | None = None) -> tuple[int, str]:
+    """The exit code of an error and its text in one line.
+
+    Args:
+        error: what was raised.
+        name: the file that the line will be about, so that any other file the error is about gets named too.
+    """
+    if isinstance(error, LLMZipError):
+        return error.exit_code, str(error)
+    if isinstance(error, FileProblem):
+        return EXIT_FAILED, str(error)
+    if isinstance(error, OSError) and error.strerror:
+        about_another = name is not None and error.filename is not None and os.fsdecode(error.filename) != name
+        return EXIT_FAILED, error.strerror + (f": {os.fsdecode(error.filename)}" if about_another else "")
+    if isinstance(error, MemoryError):
+        return EXIT_FAILED, "not enough memory"
+    if isinstance(error, ImportError):
+        return EXIT_FAILED, f"a library that llmzip needs is missing or broken ({error}); install llmzip again"
+    return EXIT_FAILED, f"internal error: {type(error).__name__}: {error}; please report it, with what --debug shows"
+
+
+def overall_exit_code(codes: Sequence[int]) -> int:
+    """The exit code of a run: that of its failures if they are all of one kind, else the general one."""
+    kinds = set(codes)
+    if not kinds:
+        return EXIT_OK
+    return kinds.pop() if len(kinds) == 1 else EXIT_FAILED
+
+
+class Jobs:
+    """Runs one operation over many names; a name that fails does not stop the others.
+
+    Args:
+        options: what to do.
+        messages: where the user is told.
+        stdout: the data stream; None if the operation does not write to it.
+        report: takes the JSON lines of --report; None for none.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        messages: Messages,
+        stdout: DescriptorWriter | None,
+        report: RecordFile | None = None,
+    ) -> None:
+        self._options = options
+        self._messages = messages
+        self._stdout = stdout
+        self._report = report
+        self._codes: list[int] = []
+
+    def run(self, names: Sequence[str]) -> int:
+        """Does all names; "-" is the standard input. Returns the exit code."""
+        try:
+            for argument in names:
+                self._run_one(None if argument == "-" else argument)
+        except OutputStopped as stopped:
+            cause = stopped.__cause__ or stopped
+            code, text = explain(cause)
+            self._codes.append(code)
+            self._messages.error(STDOUT, text, cause)
+        return overall_exit_code(self._codes)
+
+    def _run_one(self, name: str | None) -> None:
+        work = {COMPRESS: self._compress, DECOMPRESS: self._decompress, TEST: self._test}
+        try:
+            work[self._options.operation](name)
+        except (BrokenPipeError, OutputStopped):
+            raise
+        except Exception as error:
+            code, text = explain(error, name or STDIN)
+            self._codes.append(code)
+            place = error.name if isinstance(error, _Elsewhere) else name or STDIN
+            self._messages.error(place, text, error)
+            self._record(name, error=json_error(code, error, text))
+
+    # -- the operations
+
+    def _compress(self, name: str | None) -> None:
+        from .codec import compress_stream
+
+        options = self._options
+        with self._source(name) as source:
+            target = self._target(name)
+            if target is None and not options.force and is_terminal(self._data.fileno()):
+                raise FileProblem(_TO_TERMINAL)
+            with self._opened(target, source) as (sink, output):
+                with self._messages.progress(name or STDIN, source.size_bytes) as advance:
+                    report = self._written(
+                        output, lambda: compress_stream(source.file, sink, options.compress, advance)
+                    )
+                self._completed(source, output, report)
+        self._succeeded(name, target, report)
+
+    def _decompress(self, name: str | None) -> None:
+        from .codec import decompress_stream
+
+        options = self._options
+        with self._source(name) as source:
+            target = self._target(name)
+            file = source.file
+            if target is None and options.force:
+                file, is_archive = _look_ahead(source)
+                if not is_archive:
+                    self._written(None, lambda: shutil.copyfileobj(file, self._data))
+                    self._record(name, output=STDOUT, passed_through=True, error=None)
+                    return
+            with self._opened(target, source) as (sink, output):
+                with self._messages.progress(name or STDIN, self._original_bytes(source)) as advance:
+                    report = self._written(output, lambda: decompress_stream(file, sink, options.decompress, advance))
+                self._completed(source, output, report)
+        self._succeeded(name, target, report)
+
+    def _test(self, name: str | None) -> None:
+        from .codec import decompress_stream
+
+        with (
+            self._source(name) as source,
+            self._messages.progress(name or STDIN, self._original_bytes(source)) as advance,
+        ):
+            report = decompress_stream(source.file, None, self._options.decompress, advance)
+        self._succeeded(name, None, report)
+
+    # -- their steps
+
+    @property
+    def _data(self) -> DescriptorWriter:
+        if self._stdout is None:
+            raise ValueError("no standard output was given")
+        return self._stdout
+
+    def _target(self, name: str | None) -> str | None:
+        """The name of the output; None for the standard output."""
+        options = self._options
+        if options.output is not None:
+            return options.output
+        if options.to_stdout or name is None:
+            return None
+        if options.operation == COMPRESS:
+            return fileops.add_suffix(name, options.suffix)
+        return fileops.strip_suffix(name, _suffixes(options.suffix))
+
+    def _source(self, name: str | None) -> Source:
+        options = self._options
+        if name is None and options.operation != COMPRESS and not options.force and is_terminal(0):
+            raise FileProblem(FROM_TERMINAL)
+        return fileops.open_source(name, force=options.force, removing=self._removes(name))
+
+    def _removes(self, name: str | None) -> bool:
+        """Whether --rm has a meaning here: it never removes what went to the standard output or was only tested."""
+        options = self._options
+        to_file = options.output is not None or not options.to_stdout
+        return options.remove and name is not None and to_file and options.operation in (COMPRESS, DECOMPRESS)
+
+    @contextlib.contextmanager
+    def _opened(self, target: str | None, source: Source) -> Iterator[tuple[BinaryIO, Output | None]]:
+        if target is None:
+            yield cast("BinaryIO", self._data), None
+            return
+        try:
+            output = Output(target, source, force=self._options.force)
+        except (FileProblem, OSError) as error:
+            raise _about(target, error) from error
+        with output:
+            if output.is_special and self._removes(source.name):
+                raise FileProblem(
+                    f"is kept: --rm cannot verify {target}, which is no regular file; use it without --rm"
+                )
+            yield cast("BinaryIO", output.sink), output
+
+    def _written(self, output: Output | None, work: Callable[[], Any]) -> Any:
+        """Runs what writes, and tells a failed write from a failed read."""
+        sink = output.sink if output is not None else self._data
+        try:
+            return work()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            if sink.error is None:
+                raise
+            if output is None:
+                raise OutputStopped from error
+            raise _about(output.name, error) from error
+        except LLMZipError as error:
+            _add_consequence(error, output, sink.num_bytes)
+            raise
+
+    def _completed(self, source: Source, output: Output | None, report: StreamReport) -> None:
+        """Finishes, verifies and publishes the output, then removes the source if that is wanted."""
+        if output is None:
+            return
+        removes = self._removes(source.name)
+        try:
+            output.finish(source)
+        except OSError as error:
+            raise _about(output.name, error) from error
+        if removes and self._options.operation == COMPRESS:
+            self._verify(source, output, report)
+        try:
+            output.publish()
+        except (FileProblem, OSError) as error:
+            raise _about(output.name, error) from error
+        if removes:
+            try:
+                fileops.remove_source(source)
+            except OSError as error:
+                raise FileProblem(f"cannot be removed: {error.strerror}; its output is complete") from error
+
+    def _verify(self, source: Source, output: Output, report: StreamReport) -> None:
+        """Decodes the new archive and compares it with its source."""
+        from .codec import decompress_stream
+
+        compress = self._options.compress
+        model = compress.model if os.path.isdir(compress.model) else None
+        settings = DecompressSettings(model=model, engine=compress.engine)
+        source.file.seek(0)
+        comparison = Comparison(source.file)
+        with (
+            output.reopen() as archive,
+            self._messages.progress(f"verify {source.name}", report.original_bytes) as advance,
+        ):
+            try:
+                decompress_stream(archive, cast("BinaryIO", comparison), settings, advance)
+            except CorruptError as error:
+                raise LLMZipError(f"{DIFFERS} ({error})") from error
+        comparison.finish()
+
+    def _original_bytes(self, source: Source) -> int | None:
+        """The length of the bar. It needs a look at the headers, so only if there is a bar and a file to go back in."""
+        if not self._messages.shows_progress or source.size_bytes is None:
+            return None
+        from .listing import read_info
+
+        start = source.file.tell()
+        try:
+            return read_info(source.file).original_bytes
+        except (LLMZipError, OSError):
+            return None  # the decoder will say it better
+        finally:
+            source.file.seek(start)
+
+    # -- what is told
+
+    def _succeeded(self, name: str | None, target: str | None, report: StreamReport) -> None:
+        operation = self._options.operation
+        decoding = operation != COMPRESS
+        shown = name or STDIN
+        if operation != TEST or self._messages.verbosity > 0:
+            prefix = "OK, " if operation == TEST else ""
+            self._messages.summary(shown, prefix + summary_text(report, decoding=decoding))
+        for line in detail_texts(report):
+            self._messages.detail(line)
+        output = None if operation == TEST else target or STDOUT
+        self._record(name, output=output, **report_fields(report), error=None)
+
+    def _record(self, name: str | None, **facts: Any) -> None:
+        options = self._options
+        record = json_line({"schema": SCHEMA, "operation": options.operation, **json_name(name), **facts})
+        if self._report is not None:
+            self._report.append(record)
+        if options.json and options.operation == TEST:
+            try:
+                self._data.write(record)
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                raise OutputStopped from error
+
+
+class _Elsewhere(FileProblem):
+    """A problem that belongs to another file than the input."""
+
+    def __init__(self, name: str, text: str) -> None:
+        super().__init__(text)
+        self.name = name
+
+
+def _about(output: str, error: Exception) -> _Elsewhere:
+    text = explain(error)[1]
+    if isinstance(error, OSError):
+        text += "; no output was written, the source is kept"
+    return _Elsewhere(output, text)
+
+
+def _add_consequence(error: LLMZipError, output: Output | None, num_bytes: int) -> None:
+    """Adds to the error's text what it means for the output."""
+    if output is not None:
+        text = "no output was written"
+    elif num_bytes:
+        text = f"the {num_bytes:,} bytes written before it are verified"
+    else:
+        return
+    error.args = (f"{error}; {text}",)
+
+
+def _suffixes(suffix: str) -> tuple[str, ...]:
+    from .container import SUFFIX
+
+    return (suffix,) if suffix == SUFFIX else (suffix, SUFFIX)
+
+
+def _look_ahead(source: Source) -> tuple[Any, bool]:
+    """Whether a stream starts like an archive; the stream comes back as if it had not been read."""
+    from .container import MAGIC
+
+    head = source.file.read(len(MAGIC))
+    return Prefixed(head, source.file), head == MAGIC

@@ -1,0 +1,104 @@
+"""The process among others: standard streams, terminals, signals; must not know click, compression or the format."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
+
+from .fileops import remove_unfinished
+from .streams import DescriptorWriter
+
+STDIN, STDOUT = "(stdin)", "(stdout)"
+
+# -- standard streams and terminals ----------------------------------------------------------------------------------
+
+
+def occupy_standard_descriptors() -> None:
+    """Fills closed descriptors 0, 1 and 2, lest a file gets one of them and is hit by what is meant for a stream."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # The wrong direction on purpose: reading or writing the closed stream must fail, not succeed silently.
+            os.open(os.devnull, os.O_RDONLY if descriptor else os.O_WRONLY)
+
+
+def is_terminal(descriptor: int) -> bool:
+    """Whether a descriptor is a terminal."""
+    try:
+        return os.isatty(descriptor)
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def standard_output() -> Iterator[DescriptorWriter]:
+    """A writer to the standard output that nobody else can reach.
+
+    While it is open, everything else that prints to the standard output, such as a library's warning, goes to the
+    standard error: one stray line would spoil the data.
+    """
+    if sys.stdout is not None:
+        sys.stdout.flush()
+    data = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield DescriptorWriter(data)
+    finally:
+        if sys.stdout is not None:
+            with contextlib.suppress(OSError, ValueError):
+                sys.stdout.flush()
+        os.dup2(data, 1)
+        os.close(data)  # any error of a delayed write shows here
+
+
+def abandon_standard_output() -> None:
+    """Drops what the interpreter has not written yet: at exit it would fail on it again, with a traceback."""
+    with contextlib.suppress(OSError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 1)
+        os.close(null)
+
+
+# -- signals ---------------------------------------------------------------------------------------------------------
+
+
+def die_by_signal(number: int) -> NoReturn:
+    """Ends the process by the signal itself, so that whoever waits for it sees the true cause."""
+    remove_unfinished()
+    with contextlib.suppress(OSError, ValueError):
+        signal.signal(number, signal.SIG_DFL)
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])
+        if os.name == "posix":
+            os.kill(os.getpid(), number)
+    os._exit(128 + number)
+
+
+@contextlib.contextmanager
+def signals_clean_up(announce: Callable[[str], None]) -> Iterator[None]:
+    """While active, INT, TERM and HUP remove the temporary files and end the process. Ignored ones stay ignored.
+
+    Args:
+        announce: called with the signal's name before the process ends.
+    """
+
+    def handle(number: int, frame: object) -> None:
+        remove_unfinished()
+        announce(signal.Signals(number).name)
+        die_by_signal(number)
+
+    previous: dict[int, Any] = {}
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            previous[number] = signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

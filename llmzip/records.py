@@ -1,0 +1,76 @@
+"""JSON lines about files, for --json and --report; must not know streams, options or the byte format."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .report import StreamReport
+
+SCHEMA = 1  # of every object; keys are only ever added
+
+
+def report_fields(report: StreamReport) -> dict[str, Any]:
+    """The numbers of one file."""
+    methods: dict[str, int] = {}
+    for frame in report.frames:
+        methods[frame.method] = methods.get(frame.method, 0) + 1
+    return {
+        "original_bytes": report.original_bytes,
+        "compressed_bytes": report.compressed_bytes,
+        "characters": report.characters,
+        "bits_per_byte": report.bits_per_byte,
+        "bits_per_character": report.bits_per_character,
+        "num_frames": len(report.frames),
+        "frames_by_method": methods,
+        "model": report.model,
+        "elapsed_seconds": round(report.elapsed_seconds, 6),
+    }
+
+
+def json_name(name: str | None) -> dict[str, Any]:
+    """The fields of a file name: a name that is not UTF-8 also comes as hexadecimal bytes."""
+    if name is None:
+        return {"file": None}
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raw = os.fsencode(name)
+        return {"file": raw.decode("utf-8", "backslashreplace"), "file_hex": raw.hex()}
+    return {"file": name}
+
+
+def json_error(code: int, error: BaseException, message: str) -> dict[str, Any]:
+    """The value of the key `error`; `code` is the exit code that this error alone would give."""
+    return {"code": code, "kind": type(error).__name__.lstrip("_"), "message": message}
+
+
+def json_line(record: dict[str, Any]) -> bytes:
+    """One object, one line, UTF-8."""
+    # A lone surrogate (half of a name that is not UTF-8) becomes the escape that JSON has for it.
+    return json.dumps(record, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+
+
+class RecordFile:
+    """Where --report writes.
+
+    Args:
+        write: takes a line.
+
+    Attributes:
+        error: what the first line that could not be written failed with; the work goes on without.
+    """
+
+    def __init__(self, write: Callable[[bytes], object]) -> None:
+        self._write = write
+        self.error: OSError | None = None
+
+    def append(self, line: bytes) -> None:
+        """Writes a line."""
+        try:
+            self._write(line)
+        except OSError as error:
+            self.error = self.error or error

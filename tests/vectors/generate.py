@@ -1,0 +1,139 @@
+"""Makes every test vector from nothing: `python tests/vectors/generate.py` writes them, the test compares them.
+
+good-* must decode to the text beside them, bad-* must end in CorruptError or TruncatedError, unsupported-* in
+FormatError or ModelError, whatever else the reader is. README.md of this folder lists them.
+"""
+
+from __future__ import annotations
+
+import sys
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import llmzip
+from llmzip import container
+from llmzip.container import LM, LZMA, SKIP, STORED, ZSTD, FrameHeader, Header, ModelRecord
+from llmzip.methods import compress_plain
+
+FOLDER = Path(__file__).parent
+TEXT = b"The tide comes in, and the tide goes out, and the harbour master writes it down.\n"
+REPEATED = TEXT * 60
+ODD = b"\r\n\0<|endoftext|>\xed\xa0\x80\xff\xfe" + "e\u0301 Grüße, 世界".encode()
+
+
+def _frame(method: int, payload: bytes, original: bytes, last: bool, prefix: bytes = b"", **fields: int) -> bytes:
+    header = FrameHeader(method, last, len(original), len(payload), **fields)
+    return container.pack_frame(header, payload, zlib.crc32(original), prefix)
+
+
+def _plain(method: int) -> bytes:
+    """An archive of one frame by one method, whatever would be smallest."""
+    import lzma
+
+    import zstandard
+
+    from llmzip.methods import _filters
+
+    if method == LZMA:
+        payload = lzma.compress(REPEATED, lzma.FORMAT_RAW, filters=_filters(len(REPEATED)))
+    else:
+        parameters = zstandard.ZstdCompressionParameters.from_level(
+            3, format=zstandard.FORMAT_ZSTD1_MAGICLESS, write_content_size=False, write_checksum=False
+        )
+        payload = zstandard.ZstdCompressor(compression_params=parameters).compress(REPEATED)
+    return _frame(method, payload, REPEATED, True, container.pack_header(Header()))
+
+
+def _frames_and_index(*, last: bool = True) -> bytes:
+    head = container.pack_header(Header())
+    first = _frame(STORED, TEXT, TEXT, False, head)
+    skipped = _frame(SKIP, b"a note for somebody else", b"", False)
+    second = _frame(STORED, b"more", b"more", last)
+    sizes = (len(first) - len(head), len(skipped), len(second))
+    return first + skipped + second + container.pack_index(list(zip(sizes, (len(TEXT), 0, 4))))
+
+
+def vectors() -> Iterator[tuple[str, bytes, bytes | None]]:
+    """Name, archive, and the text of good ones."""
+    lm = llmzip.compress(TEXT)
+    odd = llmzip.compress(ODD)
+    rows = llmzip.compress(TEXT * 2 + ODD + TEXT.upper() + TEXT[::-1] + bytes(range(256)), level=1)
+    stored = llmzip.compress(b"\x00")
+    yield "good-empty", llmzip.compress(b""), b""
+    yield "good-stored", stored, b"\x00"
+    yield "good-lm", lm, TEXT
+    yield "good-lm-odd-bytes", odd, ODD
+    yield "good-lm-rows", rows, TEXT * 2 + ODD + TEXT.upper() + TEXT[::-1] + bytes(range(256))
+    yield "good-lzma", _plain(LZMA), REPEATED
+    yield "good-zstd", _plain(ZSTD), REPEATED
+    yield "good-frames-skip-index", _frames_and_index(), TEXT + b"more"
+    yield "good-concatenated", lm + stored + _frames_and_index(), TEXT + b"\x00" + TEXT + b"more"
+
+    yield "bad-empty-file", b"", None
+    yield "bad-magic-only", container.MAGIC, None
+    yield "bad-truncated", lm[:-1], None
+    yield "bad-payload", lm[:12] + bytes([lm[12] ^ 1]) + lm[13:], None
+    yield "bad-crc32", lm[:-1] + bytes([lm[-1] ^ 1]), None
+    yield "bad-no-last-frame", _frames_and_index(last=False), None
+    frames = _frames_and_index()
+    yield "bad-index", frames[:-14] + bytes([frames[-14] ^ 1]) + frames[-13:], None
+    yield "bad-index-missing", frames[: -len(container.pack_index([(94, 81), (37, 0), (14, 4)]))], None
+    yield "bad-index-wrong", _wrong_index(), None
+    head = container.pack_header(Header())
+    yield "bad-wide-sizes", _recheck(head + b"\x18" + b"\1\0" + b"\1\0" + b"\0\0" + b"x"), None
+    yield "bad-stored-sizes", _recheck(head + b"\x08\x02\x01\x00x"), None
+    yield "bad-tokens-above-bytes", _recheck(container.pack_header(Header(1)) + b"\x09\x02\x01\x03x"), None
+    yield "bad-rows-above-tokens", _recheck(container.pack_header(Header(1)) + b"\xc9\x02\x01\x02\x03\x01x"), None
+    yield "bad-long-varint", _recheck(container.pack_header(Header(1)) + b"\xc9\x02\x01\x02\x81\x00\x01x"), None
+    yield "bad-lzma-too-short", _frame(LZMA, compress_plain(REPEATED)[1], REPEATED + b"x", True, head), None
+    yield "bad-zstd-garbage", _frame(ZSTD, b"no zstd frame", REPEATED, True, head), None
+
+    yield "unsupported-foreign", b"PK\x03\x04 this is another format", None
+    yield "unsupported-trailing-data", stored + b"garbage", None
+    yield "unsupported-version", container.MAGIC + b"\x02" + stored[4:], None
+    yield "unsupported-method", _recheck(head + b"\x0d\x01\x01\x00x"), None
+    yield "unsupported-model-code", _recheck(container.MAGIC + b"\xe1" + b"\x09\x02\x01\x02x"), None
+    record = ModelRecord("some/model", b"\x11" * 16, b"\x22" * 16, 2, 1024, 0)
+    yield "unsupported-model-missing", _user_model(record), None
+    yield "unsupported-numerics", _user_model(ModelRecord("m", b"\1" * 16, b"\2" * 16, 1, 64, 0, numerics=9)), None
+
+
+def _user_model(record: ModelRecord) -> bytes:
+    head = container.pack_header(Header(container.USER_MODEL, record))
+    return _frame(LM, b"abc", b"some text", True, head, num_tokens=3)
+
+
+def _wrong_index() -> bytes:
+    """Two frames and a well-formed index that tells other sizes."""
+    head = container.pack_header(Header())
+    return (
+        _frame(STORED, TEXT, TEXT, False, head)
+        + _frame(STORED, b"more", b"more", True)
+        + container.pack_index([(94, 82), (14, 4)])
+    )
+
+
+def _recheck(head_and_payload: bytes) -> bytes:
+    """A frame that breaks a rule but has a right checksum."""
+    return head_and_payload + bytes([container.crc8(head_and_payload)]) + zlib.crc32(b"x").to_bytes(4, "little")
+
+
+def main() -> int:
+    """Writes all vectors and removes files that are no vector any more."""
+    wanted = {}
+    for name, archive, text in vectors():
+        wanted[f"{name}.llmz"] = archive
+        if text is not None:
+            wanted[f"{name}.txt"] = text
+    for file in [*FOLDER.glob("*.llmz"), *FOLDER.glob("*.txt")]:
+        if file.name not in wanted:
+            file.unlink()
+    for name, data in wanted.items():
+        (FOLDER / name).write_bytes(data)
+    print(f"{len(wanted)} files")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
