@@ -28,11 +28,13 @@ LM_FRAME_BYTES = 1 << 21
 """Input of one frame of method lm."""
 
 _READ_BYTES = 1 << 20
-_SAMPLES = 4
-_SAMPLE_BYTES = 1536
 _SAMPLED_FROM_BYTES = 1 << 15
-_HOPELESS = 1.25
-"""Estimated size over that of the plain methods from which on the model is not tried; samples estimate too high."""
+_SAMPLES = 4
+_LOOKS = ((1 / 32, 1.25), (1 / 16, 1.1))
+"""Before the model gets a whole piece, it gets samples of it, each this part of the piece; if they come out larger than
+the plain methods by this factor, that was all. Samples estimate too high, as each begins with an empty context."""
+
+_MOST_SAMPLE_BYTES = (1536, 8192)
 
 
 def level_profile(level: int) -> int:
@@ -156,8 +158,10 @@ class ArchiveWriter:
             return None
         plain_bits = 8 * len((plain or _plain_draft(piece))[1]) / len(piece)
         model = self._model()
-        if len(piece) >= _SAMPLED_FROM_BYTES and _sample_bits(model, piece) > _HOPELESS * plain_bits:
-            return None
+        if len(piece) >= _SAMPLED_FROM_BYTES:
+            for (part, factor), most in zip(_LOOKS, _MOST_SAMPLE_BYTES):
+                if _sample_bits(model, piece, min(int(part * len(piece)), most)) > factor * plain_bits:
+                    return None
         header, payload, bits = _encode_lm(model, piece, self._settings.level, self._advance)
         if 8 * len(payload) >= plain_bits * len(piece):
             return None
@@ -202,11 +206,11 @@ def _encode_lm(
     return FrameHeader(LM, False, len(data), len(payload), len(tokens), profile), payload, bits
 
 
-def _sample_bits(model: LoadedModel, data: bytes) -> float:
+def _sample_bits(model: LoadedModel, data: bytes, sample_bytes: int) -> float:
     """Bits per byte of a few places of the data under the model, each from an empty context."""
-    step = (len(data) - _SAMPLE_BYTES) // (_SAMPLES - 1)
-    parts = [data[n * step : n * step + _SAMPLE_BYTES] for n in range(_SAMPLES)]
-    return sum(_encode_lm(model, part, 9, None)[2] for part in parts) / (_SAMPLES * _SAMPLE_BYTES)
+    step = (len(data) - sample_bytes) // (_SAMPLES - 1)
+    parts = [data[n * step : n * step + sample_bytes] for n in range(_SAMPLES)]
+    return sum(_encode_lm(model, part, 9, None)[2] for part in parts) / (_SAMPLES * sample_bytes)
 
 
 def _frame_report(header: FrameHeader, size: int, context: int, bits: float | None) -> FrameReport:
