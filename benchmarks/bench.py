@@ -18,7 +18,6 @@ import lzma
 import platform
 import resource
 import sys
-import time
 from pathlib import Path
 
 import brotli
@@ -94,7 +93,9 @@ def table(rows: list[dict[str, object]]) -> str:
     """Markdown: sizes in bytes, bits per byte, speed in KB/s of original bytes (KB = 1,000 bytes)."""
     names = list(_PEERS)
     lines = [
-        "| file | bytes | " + " | ".join(names) + " | llmzip | bits/byte | compress KB/s | decompress KB/s | within bound |",
+        "| file | bytes | "
+        + " | ".join(names)
+        + " | llmzip | bits/byte | compress KB/s | decompress KB/s | within bound |",
         "|---" * (len(names) + 7) + "|",
     ]
     for row in rows:
@@ -136,7 +137,11 @@ def main() -> int:
         print(table([row]).splitlines()[-1], flush=True)
     (args.output / "results.md").write_text(table(rows))
     (args.output / "machine.json").write_text(json.dumps(machine(), indent=2) + "\n")
-    limit = [r for r in rows if r["llmzip_bytes"] > min(r["peers_bytes"]["xz -9e"], r["peers_bytes"]["zstd -19"]) * 1.001 + 16]
+    limit = [
+        r
+        for r in rows
+        if r["llmzip_bytes"] > min(r["peers_bytes"]["xz -9e"], r["peers_bytes"]["zstd -19"]) * 1.001 + 16
+    ]
     for row in limit:
         print(f"{row['file']}: larger than allowed", file=sys.stderr)
     return 1 if limit else 0

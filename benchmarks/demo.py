@@ -19,7 +19,9 @@ def main() -> int:
     path = Path(sys.argv[1])
     text = path.read_bytes()
     characters = len(text.decode("utf-8"))
-    print(f"{path}: {len(text):,} bytes, {characters:,} characters; compressing with the embedded model ...", flush=True)
+    print(
+        f"{path}: {len(text):,} bytes, {characters:,} characters; compressing with the embedded model ...", flush=True
+    )
     llmzip.decompress(llmzip.compress(b"The model is loaded once."))
     start = time.perf_counter()
     archive = llmzip.compress(text)

@@ -101,8 +101,8 @@ class ArchiveWriter:
             prefix = container.pack_header(self._archive_header() if uses_model else Header())
             self.report.compressed_bytes += len(prefix)
         out = b""
-        for number, (header, payload, original, bits) in enumerate(frames):
-            header = container.with_last(header, last and number == len(frames) - 1)
+        for number, (unmarked, payload, original, bits) in enumerate(frames):
+            header = container.with_last(unmarked, last and number == len(frames) - 1)
             frame = container.pack_frame(header, payload, zlib.crc32(original), prefix)
             size = len(frame) - len(prefix)
             prefix = b""
@@ -159,7 +159,7 @@ class ArchiveWriter:
         plain_bits = 8 * len((plain or _plain_draft(piece))[1]) / len(piece)
         model = self._model()
         if len(piece) >= _SAMPLED_FROM_BYTES:
-            for (part, factor), most in zip(_LOOKS, _MOST_SAMPLE_BYTES):
+            for (part, factor), most in zip(_LOOKS, _MOST_SAMPLE_BYTES, strict=True):
                 if _sample_bits(model, piece, min(int(part * len(piece)), most)) > factor * plain_bits:
                     return None
         header, payload, bits = _encode_lm(model, piece, self._settings.level, self._advance)
@@ -339,4 +339,3 @@ def decompress_stream(
     report.model = decoder.model_name
     report.elapsed_seconds = time.perf_counter() - started
     return report
-

@@ -101,6 +101,7 @@ class Decoder:
         """
         table = (np.diff(bounds, axis=1) - 1).astype(np.float32)
         try:
-            return self._decoder.decode(self._family, table)
+            symbols: np.ndarray = self._decoder.decode(self._family, table)
         except AssertionError as error:  # what constriction raises for an impossible state
             raise CorruptError(f"damaged: the compressed data fits no text ({error})") from None
+        return symbols

@@ -26,6 +26,7 @@ NO_MODEL = 0
 USER_MODEL = 15
 ENGINE_EXACT = 1
 NUMERICS_VERSION = 1
+"""Version of docs/numerics.md; part of every model digest."""
 
 MAX_FRAME_BYTES = 1 << 26
 MAX_LM_BYTES = 1 << 24
@@ -237,10 +238,10 @@ class ArchiveParser:
 
     def steps(self) -> Generator[int | Skip | Frame, bytes | None, None]:
         """Header, frames, index; returns at the end of the archive."""
-        yield from self._header()
+        self.header = yield from self._read_header()
         entries: list[tuple[int, int]] = []
         while True:
-            frame = yield from self._frame(len(entries))
+            frame = yield from self._frame(len(entries), self.header)
             entries.append((frame.size_bytes, frame.header.original_bytes))
             if len(entries) > MAX_INDEX_ENTRIES:
                 raise CorruptError(f"damaged: more than {MAX_INDEX_ENTRIES} frames in one archive")
@@ -272,7 +273,7 @@ class ArchiveParser:
                 return value
         raise CorruptError("damaged: a number of more than 5 bytes")
 
-    def _header(self) -> Generator[int, bytes, None]:
+    def _read_header(self) -> Generator[int, bytes, Header]:
         magic = yield from self._note(len(MAGIC))
         if magic != MAGIC:
             if self._first:
@@ -292,9 +293,9 @@ class ArchiveParser:
             if not _MIN_RECORD_BYTES <= length <= MAX_RECORD_BYTES:
                 raise CorruptError(f"damaged header: model record of {length} bytes")
             record = _parse_record((yield from self._note(length)))
-        self.header = Header(model_code, record)
+        return Header(model_code, record)
 
-    def _frame(self, number: int) -> Generator[int | Skip, bytes | None, Frame]:
+    def _frame(self, number: int, archive: Header) -> Generator[int | Skip, bytes | None, Frame]:
         begin = self.offset_bytes
         tag = (yield from self._note(1))[0]
         width = (tag >> 4 & 3) + 1
@@ -321,7 +322,7 @@ class ArchiveParser:
         crc32 = int.from_bytes((yield from self._take(4)), "little")
         _check_frame_header(number, head, crc32, width)
         self._seen = b""
-        return Frame(number, begin, self.offset_bytes - begin, head, payload, crc32, self.header)
+        return Frame(number, begin, self.offset_bytes - begin, head, payload, crc32, archive)
 
     def _index(self, entries: list[tuple[int, int]]) -> Generator[int, bytes, None]:
         begin = self.offset_bytes
@@ -345,9 +346,7 @@ class Position:
     offset_bytes: int = 0
 
 
-def read_archives(
-    source: BinaryIO, skip_payloads: bool = False, position: Position | None = None
-) -> Iterator[Frame]:
+def read_archives(source: BinaryIO, skip_payloads: bool = False, position: Position | None = None) -> Iterator[Frame]:
     """Frames of all archives in a file, front to back.
 
     Args:
@@ -384,7 +383,9 @@ def read_archives(
                     if len(answer) != request:
                         foreign = parser.header is None and not MAGIC.startswith(answer[: len(MAGIC)])
                         if foreign and parser.offset_bytes == offset:
-                            raise FormatError("not an llmzip archive" if not offset else "trailing data after the archive")
+                            raise FormatError(
+                                "not an llmzip archive" if not offset else "trailing data after the archive"
+                            )
                         raise _truncated(parser.offset_bytes + len(answer))
         except StopIteration:
             position.offset_bytes = parser.offset_bytes
@@ -426,7 +427,11 @@ def _parse_record(raw: bytes) -> ModelRecord:
     start_token, rest = _unpack_varint(rest)
     if engine != ENGINE_EXACT or numerics != NUMERICS_VERSION:
         raise FormatError(f"needs engine {engine} with numerics version {numerics}, which this llmzip does not have")
-    model_digest, tokenizer_digest, name = rest[:DIGEST_BYTES], rest[DIGEST_BYTES : 2 * DIGEST_BYTES], rest[2 * DIGEST_BYTES :]
+    model_digest, tokenizer_digest, name = (
+        rest[:DIGEST_BYTES],
+        rest[DIGEST_BYTES : 2 * DIGEST_BYTES],
+        rest[2 * DIGEST_BYTES :],
+    )
     try:
         text = name.decode("utf-8")
     except UnicodeDecodeError:

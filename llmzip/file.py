@@ -9,7 +9,7 @@ import builtins
 import io
 import os
 from collections.abc import Iterator
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, cast
 
 from . import container
 from .codec import ArchiveWriter, FrameDecoder
@@ -20,7 +20,6 @@ from .settings import DEFAULT_LEVEL, DEFAULT_MODEL, CompressSettings, Decompress
 
 Buffer = bytes | bytearray | memoryview
 Model = str | os.PathLike[str]
-
 
 
 class Compressor:
@@ -35,9 +34,7 @@ class Compressor:
     FLUSH_FRAME: Literal[1] = 1
     FLUSH_FINISH: Literal[2] = 2
 
-    def __init__(
-        self, *, level: int = DEFAULT_LEVEL, model: Model = DEFAULT_MODEL, device: str = "auto"
-    ) -> None:
+    def __init__(self, *, level: int = DEFAULT_LEVEL, model: Model = DEFAULT_MODEL, device: str = "auto") -> None:
         self._writer: ArchiveWriter | None = ArchiveWriter(
             CompressSettings(level=level, model=model, engine=EngineSettings(device=device))
         )
@@ -173,8 +170,8 @@ class LLMZipFile(io.BufferedIOBase):
             )
         self._settings = DecompressSettings(model=model, engine=EngineSettings(device=device))
         self._owned = isinstance(file, (str, bytes, os.PathLike))
-        if self._owned:
-            self._file = builtins.open(file, raw_mode)
+        if isinstance(file, (str, bytes, os.PathLike)):
+            self._file = cast("BinaryIO", builtins.open(file, raw_mode))  # noqa: SIM115 - closed by close()
         elif hasattr(file, "write" if self._writing else "read"):
             self._file = file
         else:
@@ -229,7 +226,7 @@ class LLMZipFile(io.BufferedIOBase):
 
     # -- writing
 
-    def write(self, data: Buffer) -> int:
+    def write(self, data: Any) -> int:
         """Takes bytes of the text; returns how many."""
         file = self._open()
         if self._compressor is None:
@@ -362,7 +359,7 @@ class LLMZipFile(io.BufferedIOBase):
         return part
 
 
-def open(  # noqa: A001 - as in gzip, lzma and compression.zstd
+def open(  # as in gzip, lzma and compression.zstd
     file: str | bytes | os.PathLike[str] | BinaryIO,
     /,
     mode: str = "rb",
@@ -397,12 +394,10 @@ def open(  # noqa: A001 - as in gzip, lzma and compression.zstd
     binary = LLMZipFile(file, mode.replace("t", "", 1), level=level, model=model, device=device)
     if not text:
         return binary
-    return io.TextIOWrapper(binary, io.text_encoding(encoding), errors, newline)
+    return io.TextIOWrapper(binary, encoding, errors, newline)
 
 
-def compress(
-    data: Buffer, *, level: int = DEFAULT_LEVEL, model: Model = DEFAULT_MODEL, device: str = "auto"
-) -> bytes:
+def compress(data: Buffer, *, level: int = DEFAULT_LEVEL, model: Model = DEFAULT_MODEL, device: str = "auto") -> bytes:
     """Compresses bytes into one archive.
 
     Args:

@@ -88,12 +88,6 @@ def looks_random(data: bytes) -> bool:
     """
     if len(data) < 512:
         return False
-    counts = [data.count(byte) for byte in range(256)] if len(data) < 1 << 16 else _counts(data)
+    counts = [data.count(byte) for byte in range(256)]
     entropy = -sum(n / len(data) * math.log2(n / len(data)) for n in counts if n)
     return entropy > 7.3
-
-
-def _counts(data: bytes) -> list[int]:
-    import numpy as np
-
-    return np.bincount(np.frombuffer(data, dtype=np.uint8), minlength=256).tolist()

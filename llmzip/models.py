@@ -70,7 +70,9 @@ class ModelChoice:
         """
         if self.expected is None:
             return
-        for kind, expected, found in zip(("model", "tokenizer"), self.expected, (model_digest, tokenizer_digest)):
+        for kind, expected, found in zip(
+            ("model", "tokenizer"), self.expected, (model_digest, tokenizer_digest), strict=True
+        ):
             if not found.startswith(expected):
                 raise ModelMismatchError(
                     f"another {kind} than the archive's: expected {kind} digest {expected.hex()}, "
@@ -149,5 +151,7 @@ def short_digest(digest: bytes) -> bytes:
 
 def _embedded(model: EmbeddedModel) -> ModelChoice:
     if not model.folder.is_dir():
-        raise ModelNotFoundError(f"the embedded model {model.name} is missing from this installation; install llmzip again")
+        raise ModelNotFoundError(
+            f"the embedded model {model.name} is missing from this installation; install llmzip again"
+        )
     return ModelChoice(model.name, model.folder, model, (model.model_digest, model.tokenizer_digest))

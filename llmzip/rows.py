@@ -9,17 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
 from .coder import Decoder, Encoder
 from .container import FrameHeader
-from .engines.base import Engine
+from .engines.base import Cache, Engine
 from .engines.freqs import Frequencies
 from .engines.memory import free_bytes
 from .errors import CorruptError, ResourceError
-
 
 _RESTART_CHUNK = 64
 """Inputs of a row that a full cache is filled with at once when its context begins anew."""
@@ -106,7 +106,7 @@ def _segments(row: int, length: int, context: int, overlap: int) -> Iterator[_Se
 
 
 def encode(
-    engine: Engine, tokens: np.ndarray, plan: RowPlan, progress: Callable[[np.ndarray], None] | None = None
+    engine: Engine[Any], tokens: np.ndarray, plan: RowPlan, progress: Callable[[np.ndarray], None] | None = None
 ) -> tuple[bytes, float]:
     """Codes the tokens of a frame.
 
@@ -144,7 +144,7 @@ def _step_order(plan: RowPlan) -> Iterator[np.ndarray]:
 
 
 def _token_intervals(
-    engine: Engine, tokens: np.ndarray, plan: RowPlan, progress: Callable[[np.ndarray], None] | None
+    engine: Engine[Any], tokens: np.ndarray, plan: RowPlan, progress: Callable[[np.ndarray], None] | None
 ) -> np.ndarray:
     """(N, 4) int64: the intervals of every token, in the order of the tokens."""
     frequencies = Frequencies(engine.vocab_size)
@@ -174,7 +174,7 @@ def _token_intervals(
     return intervals
 
 
-def _prefill(engine: Engine, inputs: np.ndarray, known: int) -> Iterator[tuple[slice, torch.Tensor]]:
+def _prefill(engine: Engine[Any], inputs: np.ndarray, known: int) -> Iterator[tuple[slice, torch.Tensor]]:
     """Masses behind the inputs from `known` on: slices of those columns, and ((rows * columns), V) masses."""
     rows, length = inputs.shape
     chunk = max(1, engine.batch_tokens // rows)
@@ -205,7 +205,7 @@ def _batches(segments: list[_Segment], batch_tokens: int) -> Iterator[list[_Segm
 
 
 def decode(
-    engine: Engine,
+    engine: Engine[Any],
     payload: bytes,
     plan: RowPlan,
     num_bytes: Callable[[np.ndarray], int],
@@ -254,7 +254,7 @@ def decode(
     return np.concatenate(tokens)
 
 
-def _check_memory(engine: Engine, rows: int) -> None:
+def _check_memory(engine: Engine[Any], rows: int) -> None:
     """Refuses before the allocation: a hostile header may ask for any number of rows.
 
     Raises:
@@ -273,10 +273,11 @@ def _decode_step(decoder: Decoder, frequencies: Frequencies, masses: torch.Tenso
     sums, bounds = frequencies.group_bounds(masses)
     groups = decoder.decode(bounds.cpu().numpy()).astype(np.int64)
     inner = frequencies.symbol_bounds(masses, sums, bounds, torch.from_numpy(groups).to(masses.device))
-    return groups * frequencies.group_size + decoder.decode(inner.cpu().numpy())
+    ids: np.ndarray = groups * frequencies.group_size + decoder.decode(inner.cpu().numpy())
+    return ids
 
 
-def _restart(engine: Engine, cache: object, inputs: np.ndarray) -> None:
+def _restart(engine: Engine[Any], cache: Cache, inputs: np.ndarray) -> None:
     """Fills the cache anew with the last inputs of every row, a few rows at a time."""
     cache.reset()
     rows, length = inputs.shape

@@ -81,7 +81,9 @@ def _device(name: str) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda"):
         if not torch.cuda.is_available():
-            raise EngineError(f"device {name}: torch finds no CUDA device here; use --device cpu, the bits are the same")
+            raise EngineError(
+                f"device {name}: torch finds no CUDA device here; use --device cpu, the bits are the same"
+            )
         if name != "cuda" and int(name[5:]) >= torch.cuda.device_count():
             raise EngineError(f"device {name}: there are only {torch.cuda.device_count()} CUDA devices")
     return name

@@ -28,9 +28,7 @@ class EngineSettings:
     batch_tokens: int | None = None
 
     def __post_init__(self) -> None:
-        if self.device not in DEVICES and not (
-            self.device.startswith("cuda:") and self.device[5:].isdigit()
-        ):
+        if self.device not in DEVICES and not (self.device.startswith("cuda:") and self.device[5:].isdigit()):
             raise SettingsError(f"device {self.device!r} is not one of auto, cpu, cuda, cuda:N")
         if self.threads is not None and not 0 <= self.threads <= 4096:
             raise SettingsError(f"threads must be 0 (all cores) to 4096, not {self.threads}")

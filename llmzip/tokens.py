@@ -85,7 +85,8 @@ class Tokenizer:
         self._bytes = self.tokens.single_bytes()
         # Normalisers change text, added tokens swallow `<|endoftext|>` and the blanks beside it, post-processors add
         # tokens: none of them may see the input. A prefix space would be one more byte.
-        description |= {"normalizer": None, "added_tokens": [], "post_processor": None, "truncation": None, "padding": None}
+        description |= dict.fromkeys(("normalizer", "post_processor", "truncation", "padding"))
+        description["added_tokens"] = []
         _drop_prefix_space(description.get("pre_tokenizer"))
         try:
             self._fast = FastTokenizer.from_str(json.dumps(description))
@@ -140,15 +141,18 @@ def _split(text: str) -> list[str]:
 def _read(folder: Path) -> dict[str, Any]:
     path = folder / "tokenizer.json"
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        description = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ModelNotFoundError(f"model {folder}: no tokenizer.json in this folder") from None
     except (OSError, ValueError) as error:
         raise TokenizerError(f"model {folder}: tokenizer.json cannot be read: {error}") from None
+    if not isinstance(description, dict) or not isinstance(description.get("model"), dict):
+        raise TokenizerError(f"model {folder}: tokenizer.json describes no tokenizer")
+    return description
 
 
 def byte_alphabet() -> dict[str, int]:
-    """Byte-level BPE writes each byte as one printable character: itself if printable in Latin-1, else from U+0100 on."""
+    """Byte-level BPE writes each byte as one character: itself if it is printable in Latin-1, else from U+0100 on."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(0x100 + n): byte for n, byte in enumerate(others)}
@@ -156,7 +160,7 @@ def byte_alphabet() -> dict[str, int]:
 
 def _byte_table(description: dict[str, Any], vocab_size: int, folder: Path) -> list[bytes]:
     """id -> bytes of a byte-level BPE; special and unknown ids stand for nothing."""
-    model = description.get("model") or {}
+    model = description["model"]
     vocab = model.get("vocab")
     if model.get("type") != "BPE" or not isinstance(vocab, dict) or not _is_byte_level(description):
         raise TokenizerError(f"model {folder}: its tokenizer is no byte-level BPE, the only kind supported")

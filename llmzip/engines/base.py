@@ -2,12 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
 
 import torch
 
+CacheT = TypeVar("CacheT", bound="Cache")
 
-class Engine(Protocol):
+
+class Cache(Protocol):
+    """What an engine keeps of the tokens that rows were fed.
+
+    Attributes:
+        length: positions fed so far.
+    """
+
+    length: int
+
+    def reset(self) -> None:
+        """Forgets everything."""
+
+    def rows(self: CacheT, rows: slice) -> CacheT:
+        """A cache of some of the rows, sharing their storage."""
+
+    def adopt(self: CacheT, part: CacheT) -> None:
+        """Takes over the positions of a cache of some rows, when the other rows were fed alike."""
+
+
+class Engine(Protocol[CacheT]):
     """A causal language model that turns token ids into integer masses, the same bits on every call pattern.
 
     Attributes:
@@ -24,17 +45,13 @@ class Engine(Protocol):
     device: torch.device
     batch_tokens: int
 
-    def new_cache(self, rows: int, chunk: int = 1) -> Any:
-        """An empty KV cache for `rows` rows, fed at most `chunk` tokens at once.
-
-        It has `length`, the positions fed so far, `reset()`, `rows(slice)`, a cache of some rows that shares their
-        storage, and `adopt(part)`, which takes over the position counts of such a part.
-        """
+    def new_cache(self, rows: int, chunk: int = 1) -> CacheT:
+        """An empty KV cache for `rows` rows, fed at most `chunk` tokens at once."""
 
     def cache_bytes(self, rows: int, chunk: int = 1) -> int:
         """Memory that `new_cache` takes, in bytes."""
 
-    def forward(self, ids: torch.Tensor, cache: Any | None = None) -> torch.Tensor:
+    def forward(self, ids: torch.Tensor, cache: CacheT | None = None) -> torch.Tensor:
         """Final hidden states of new input tokens; appends to the cache when there is one.
 
         Args:

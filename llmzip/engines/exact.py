@@ -53,7 +53,7 @@ class KVCache:
     def adopt(self, part: KVCache) -> None:
         """Takes over the positions of a cache of some rows, when the other rows were fed alike."""
         self.length = part.length
-        for layer, other in zip(self.layers, part.layers):
+        for layer, other in zip(self.layers, part.layers, strict=True):
             layer.begin = other.begin
 
 
@@ -79,8 +79,15 @@ class LayerCache:
     begin: int = 0
 
     def rows(self, rows: slice) -> LayerCache:
-        parts = (self.key_q, self.value_q, self.key_scale, self.value_scale, self.value_peak)
-        return LayerCache(*(part[rows] for part in parts), window=self.window, begin=self.begin)
+        return LayerCache(
+            self.key_q[rows],
+            self.value_q[rows],
+            self.key_scale[rows],
+            self.value_scale[rows],
+            self.value_peak[rows],
+            self.window,
+            self.begin,
+        )
 
     def append(
         self, position: int, keys: torch.Tensor, values: torch.Tensor, k_scale: torch.Tensor, v_scale: torch.Tensor
@@ -231,13 +238,13 @@ class ExactEngine:
             qkv.add_(layer.qkv_bias)
         qkv = qkv.view(batch, new, -1, dim)
         qk = qkv[:, :, : heads + kv_heads]
-        if layer.q_norm is not None:
-            qk = ops.rms_norm(qk, self._qk_norms[number], shape.norm_eps)
+        qk_norm = self._qk_norms[number]
+        rotated = qk.clone() if qk_norm is None else ops.rms_norm(qk, qk_norm, shape.norm_eps)
         cos, sin = self._rope[:, begin : begin + new]
-        ops.rotate(qk.clone() if layer.q_norm is None else qk, cos, sin, qkv[:, :, : heads + kv_heads])
+        ops.rotate(rotated, cos, sin, out=qk)
         integers, scales = ops.quantise_heads(qkv, self._head_max, self._head_unit)
-        q_q, k_q, v_q = integers.split([heads, kv_heads, kv_heads], dim=2)
-        q_scale, k_scale, v_scale = scales.split([heads, kv_heads, kv_heads], dim=2)
+        q_q, k_q, v_q = torch.split(integers, [heads, kv_heads, kv_heads], dim=2)
+        q_scale, k_scale, v_scale = torch.split(scales, [heads, kv_heads, kv_heads], dim=2)
         keys = k_q.permute(0, 2, 3, 1)  # (B, G, D, T)
         values = v_q.transpose(1, 2)  # (B, G, T, D)
         k_scale, v_scale = (s.squeeze(-1).transpose(1, 2) for s in (k_scale, v_scale))  # (B, G, T)
@@ -322,11 +329,12 @@ class ExactEngine:
         if size <= ops.VALUE_KEYS:
             mixed = self.kernels.product(weight, values)
         else:
-            parts = [
-                self.kernels.product(weight[..., s : s + ops.VALUE_KEYS], values[:, :, s : s + ops.VALUE_KEYS])
-                for s in range(0, size, ops.VALUE_KEYS)
-            ]
-            mixed = sum(part.to(torch.float64) for part in parts).to(torch.float32)
+            total64 = torch.zeros(b, kv_heads, g * t, dim, dtype=torch.float64, device=self.device)
+            for s in range(0, size, ops.VALUE_KEYS):
+                total64 += self.kernels.product(
+                    weight[..., s : s + ops.VALUE_KEYS], values[:, :, s : s + ops.VALUE_KEYS]
+                )
+            mixed = total64.to(torch.float32)
         return mixed.view(b, kv_heads, g, t, dim).mul_((v_peak * 2.0**-17)[:, :, None, :, None])
 
 

@@ -176,9 +176,7 @@ class Kernels:
             raise EngineError(f"device {device}: neither float32 nor float64 products of integers are exact")
         self._int8_mm = self._mm_float
         try:
-            exact = all(
-                torch.equal(_mm_int8(a[:m], w).cpu(), expected[:m]) for m in (1, 2, 17, a.shape[0])
-            )
+            exact = all(torch.equal(_mm_int8(a[:m], w).cpu(), expected[:m]) for m in (1, 2, 17, a.shape[0]))
         except RuntimeError:
             exact = False
         if exact:

@@ -69,8 +69,7 @@ def exp2_table() -> np.ndarray:
         octave.append((power + (1 << (bits - 31))) >> (bits - 30))
         power = (power * root) >> bits
     table = [
-        (octave[k % EXP2_STEPS] + (1 << (9 + k // EXP2_STEPS))) >> (10 + k // EXP2_STEPS)
-        for k in range(EXP2_SIZE)
+        (octave[k % EXP2_STEPS] + (1 << (9 + k // EXP2_STEPS))) >> (10 + k // EXP2_STEPS) for k in range(EXP2_SIZE)
     ]
     return np.array(table, dtype=np.int32)
 
@@ -104,10 +103,7 @@ def rope_steps(theta: float, head_dim: int) -> list[int]:
         context.prec = _PRECISION
         log_theta = Decimal(theta).ln()
         turn = Decimal(2) ** 64 / (2 * _PI)
-        return [
-            int((turn * (-log_theta * (2 * i) / head_dim).exp()).to_integral_value())
-            for i in range(head_dim // 2)
-        ]
+        return [int((turn * (-log_theta * (2 * i) / head_dim).exp()).to_integral_value()) for i in range(head_dim // 2)]
 
 
 def rope_tables(theta: float, head_dim: int, positions: int) -> tuple[np.ndarray, np.ndarray]:

@@ -19,11 +19,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from ..container import NUMERICS_VERSION
 from ..errors import ModelNotFoundError, ModelUnsupportedError
 from . import ops, tables
-
-NUMERICS_VERSION = 1
-"""Version of docs/numerics.md; part of every digest."""
 
 _MAX_CONTEXT = 1 << 17
 _MAX_SIZE = 1 << 18
@@ -78,7 +76,9 @@ class ExactConfig:
         if self.num_heads % self.num_kv_heads or self.head_dim % 2:
             raise ModelUnsupportedError("config: heads must be a multiple of kv heads, and the head size even")
         if not 1.0 < self.rope_theta <= 1e12 or not 0.0 < self.norm_eps <= 1.0:
-            raise ModelUnsupportedError(f"config: rope_theta {self.rope_theta} or norm_eps {self.norm_eps} out of range")
+            raise ModelUnsupportedError(
+                f"config: rope_theta {self.rope_theta} or norm_eps {self.norm_eps} out of range"
+            )
         if len(self.windows) != self.num_layers or min(self.windows) < 0:
             raise ModelUnsupportedError("config: one sliding window per layer, each at least 0")
 
@@ -170,14 +170,20 @@ def _assemble(config: ExactConfig, get: Callable[[str], torch.Tensor | None]) ->
         "down": (hidden, mlp),
     }
 
-    def take(name: str, shape: tuple[int, ...], dtype: torch.dtype, optional: bool = False) -> torch.Tensor | None:
+    def take(name: str, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        tensor = maybe(name, shape, dtype)
+        if tensor is None:
+            raise ModelUnsupportedError(f"weights: tensor {name} is missing")
+        return tensor
+
+    def maybe(name: str, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor | None:
         tensor = get(name)
         if tensor is None:
-            if optional:
-                return None
-            raise ModelUnsupportedError(f"weights: tensor {name} is missing")
+            return None
         if tuple(tensor.shape) != shape or tensor.dtype != dtype:
-            raise ModelUnsupportedError(f"weights: tensor {name} is {tensor.dtype} {tuple(tensor.shape)}, not {dtype} {shape}")
+            raise ModelUnsupportedError(
+                f"weights: tensor {name} is {tensor.dtype} {tuple(tensor.shape)}, not {dtype} {shape}"
+            )
         if dtype == torch.float32 and not bool(torch.isfinite(tensor).all()):
             raise ModelUnsupportedError(f"weights: tensor {name} holds a NaN or an infinity")
         if dtype == torch.int8 and bool((tensor == -128).any()):
@@ -187,21 +193,21 @@ def _assemble(config: ExactConfig, get: Callable[[str], torch.Tensor | None]) ->
     layers = []
     for number in range(config.num_layers):
         prefix = f"layers.{number}."
-        fields: dict[str, torch.Tensor | None] = {}
+        fields: dict[str, Any] = {}
         for name, (rows, columns) in matrices.items():
             fields[f"{name}_q"] = take(f"{prefix}{name}_q", (rows, columns), torch.int8)
             fields[f"{name}_scale"] = take(f"{prefix}{name}_scale", (rows,), torch.float32)
-            fields[f"{name}_bias"] = take(f"{prefix}{name}_bias", (rows,), torch.float32, optional=True)
+            fields[f"{name}_bias"] = maybe(f"{prefix}{name}_bias", (rows,), torch.float32)
         for name in ("input_norm", "post_norm"):
             fields[name] = take(prefix + name, (hidden,), torch.float32)
         for name in ("q_norm", "k_norm"):
-            fields[name] = take(prefix + name, (dim,), torch.float32, optional=True)
+            fields[name] = maybe(prefix + name, (dim,), torch.float32)
         if (fields["q_norm"] is None) != (fields["k_norm"] is None):
             raise ModelUnsupportedError("weights: q_norm without k_norm, or k_norm without q_norm")
         layers.append(LayerWeights(**fields))
     embedding_q = take("embedding_q", (vocab, hidden), torch.int8)
     embedding_scale = take("embedding_scale", (vocab,), torch.float32)
-    head_q = take("head_q", (vocab, hidden), torch.int8, optional=True)
+    head_q = maybe("head_q", (vocab, hidden), torch.int8)
     if head_q is None:
         head_q, head_scale = embedding_q, embedding_scale
     else:
@@ -217,7 +223,9 @@ def save_int8(model: ExactModel, folder: Path) -> None:
     save_file({name: t.cpu().contiguous() for name, t in model.tensors().items()}, folder / "model.safetensors")
 
 
-def load_model(folder: Path, planes: int = 2, context: int = _MAX_CONTEXT, start_token: int | None = None) -> ExactModel:
+def load_model(
+    folder: Path, planes: int = 2, context: int = _MAX_CONTEXT, start_token: int | None = None
+) -> ExactModel:
     """Loads the int8 form, or converts a Hugging Face checkpoint of a supported shape.
 
     Args:
@@ -235,12 +243,14 @@ def load_model(folder: Path, planes: int = 2, context: int = _MAX_CONTEXT, start
         raise ModelNotFoundError(f"model {folder}: no config.json in this folder") from None
     except (OSError, ValueError) as error:
         raise ModelUnsupportedError(f"model {folder}: config.json cannot be read: {error}") from None
+    if not isinstance(config, dict):
+        raise ModelUnsupportedError(f"model {folder}: config.json holds no object")
     tensors = _read_safetensors(folder)
     try:
         if config.get("format") == "llmzip-int8":
             if config.get("numerics") != NUMERICS_VERSION:
                 raise ModelUnsupportedError(
-                    f"made for numerics version {config.get('numerics')}, this llmzip computes version {NUMERICS_VERSION}"
+                    f"made for numerics version {config.get('numerics')}, this llmzip has version {NUMERICS_VERSION}"
                 )
             fields = {field.name: config[field.name] for field in dataclasses.fields(ExactConfig)}
             fields["windows"] = tuple(fields["windows"])
@@ -248,7 +258,7 @@ def load_model(folder: Path, planes: int = 2, context: int = _MAX_CONTEXT, start
         return convert(config, tensors, planes, context, start_token)
     except ModelUnsupportedError as error:
         raise ModelUnsupportedError(f"model {folder}: {error}") from None
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ModelUnsupportedError(f"model {folder}: config.json lacks or misstates {error}") from None
 
 
@@ -261,7 +271,7 @@ def _read_safetensors(folder: Path) -> dict[str, torch.Tensor]:
     for file in files:
         try:
             with safe_open(file, framework="pt") as reader:
-                tensors |= {name: reader.get_tensor(name) for name in reader.keys()}
+                tensors |= {name: reader.get_tensor(name) for name in reader.keys()}  # noqa: SIM118 - no dict
         except (OSError, SafetensorError) as error:
             raise ModelUnsupportedError(f"model {folder}: {file.name} cannot be read: {error}") from None
     return tensors

@@ -51,7 +51,7 @@ def _frames_and_index(*, last: bool = True) -> bytes:
     skipped = _frame(SKIP, b"a note for somebody else", b"", False)
     second = _frame(STORED, b"more", b"more", last)
     sizes = (len(first) - len(head), len(skipped), len(second))
-    return first + skipped + second + container.pack_index(list(zip(sizes, (len(TEXT), 0, 4))))
+    return first + skipped + second + container.pack_index(list(zip(sizes, (len(TEXT), 0, 4), strict=True)))
 
 
 def vectors() -> Iterator[tuple[str, bytes, bytes | None]]:
