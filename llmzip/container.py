@@ -12,12 +12,12 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
+from ._version import FORMAT_VERSION, NUMERICS_VERSION
 from .errors import CorruptError, FormatError, TruncatedError
 
 MAGIC = b"\xf7LZ"
 INDEX_MAGIC = b"ZL\xf7\n"
 SUFFIX = ".llmz"
-FORMAT_VERSION = 1
 
 STORED, LM, LZMA, ZSTD, SKIP, INDEX = 0, 1, 2, 3, 6, 7
 METHOD_NAMES = {STORED: "stored", LM: "lm", LZMA: "lzma", ZSTD: "zstd", SKIP: "skip", INDEX: "index"}
@@ -25,8 +25,6 @@ METHOD_NAMES = {STORED: "stored", LM: "lm", LZMA: "lzma", ZSTD: "zstd", SKIP: "s
 NO_MODEL = 0
 USER_MODEL = 15
 ENGINE_EXACT = 1
-NUMERICS_VERSION = 1
-"""Version of docs/numerics.md; part of every model digest."""
 
 MAX_FRAME_BYTES = 1 << 26
 MAX_LM_BYTES = 1 << 24
@@ -409,11 +407,12 @@ def _read_upto(source: BinaryIO, size: int) -> bytes:
 
 def _pass_over(source: BinaryIO, size: int, end: int | None, offset_bytes: int) -> None:
     if end is None:
-        while size:
-            part = source.read(min(size, _PIECE))
+        done = 0
+        while done < size:
+            part = source.read(min(size - done, _PIECE))
             if not part:
-                raise _truncated(offset_bytes)
-            size -= len(part)
+                raise _truncated(offset_bytes + done)
+            done += len(part)
     elif source.tell() + size > end:
         raise _truncated(offset_bytes + end - source.tell())
     else:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, BinaryIO
 
-from .container import FORMAT_VERSION, METHOD_NAMES, Position, read_archives
+from ._version import FORMAT_VERSION
+from .container import METHOD_NAMES, Position, read_archives
 from .models import describe
 
 

@@ -25,8 +25,7 @@ def show_version(ctx: click.Context, param: click.Parameter, value: bool) -> Non
     """The eager callback of -V."""
     if not value or ctx.resilient_parsing:
         return
-    from . import __version__
-    from .container import FORMAT_VERSION
+    from ._version import FORMAT_VERSION, __version__
 
     click.echo(f"{PROGRAM} {__version__} (archive format {FORMAT_VERSION})")
     ctx.exit()

@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from ..container import NUMERICS_VERSION
+from .._version import NUMERICS_VERSION
 from ..errors import ModelNotFoundError, ModelUnsupportedError
 from . import ops, tables
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from llmzip import __version__
-from llmzip.container import FORMAT_VERSION
+from llmzip._version import FORMAT_VERSION
 
 from .conftest import ROOT, Run, environment
 
