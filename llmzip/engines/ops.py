@@ -231,9 +231,18 @@ class Kernels:
 
 def _precision_settings() -> tuple[object, ...]:
     """The switches of torch that may lower the precision of float32 products."""
+    try:
+        legacy: object = torch.get_float32_matmul_precision()
+    except RuntimeError:  # torch refuses to tell once the newer switches below have been used
+        legacy = "mixed"
+    newer = [
+        getattr(getattr(torch.backends, backend).matmul, "fp32_precision", None)
+        for backend in ("cuda", "mkldnn")
+        if hasattr(getattr(torch.backends, backend), "matmul")
+    ]
     return (
-        torch.get_float32_matmul_precision(),
-        torch.backends.cuda.matmul.allow_tf32,
+        legacy,
+        *newer,
         torch.is_autocast_enabled("cpu"),
         torch.is_autocast_enabled("cuda"),
     )
