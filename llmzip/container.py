@@ -456,7 +456,9 @@ def _unpack_varint(data: bytes) -> tuple[int, bytes]:
 def _check_frame_header(number: int, header: FrameHeader, crc32: int, width: int) -> None:
     """The rules of format section 3 that do not need the payload; the checksum has already held."""
     method, profile = header.method, header.profile
-    if method not in METHOD_NAMES or method == INDEX:
+    if method == INDEX:
+        raise CorruptError(f"frame {number}: damaged: an index where a frame must be")
+    if method not in METHOD_NAMES:
         raise FormatError(f"frame {number}: method {method} is not supported: made by a newer llmzip")
     numbers = (header.original_bytes, header.payload_bytes, header.num_tokens)
     wrong = (

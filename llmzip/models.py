@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .container import DIGEST_BYTES, NO_MODEL, USER_MODEL, Header
-from .errors import FormatError, ModelMismatchError, ModelNotFoundError
+from .errors import CorruptError, FormatError, ModelMismatchError, ModelNotFoundError
 
 _EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
 
@@ -107,9 +107,12 @@ def for_archive(header: Header, override: str | os.PathLike[str] | None) -> Mode
         override: the folder or name that the user gave, if any; only for archives of a user's model.
 
     Raises:
+        CorruptError: the header says that no frame needs one.
         FormatError: a model code that this version does not know.
         ModelNotFoundError: the archive needs a user's model, and none was given.
     """
+    if header.model_code == NO_MODEL:
+        raise CorruptError("damaged: a frame needs a model, and the header says that none does")
     if header.model is None:
         for model in EMBEDDED:
             if model.code == header.model_code:

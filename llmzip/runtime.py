@@ -11,7 +11,7 @@ import torch
 from .container import USER_MODEL, Header, ModelRecord
 from .engines.exact import ExactEngine
 from .engines.weights import load_model
-from .errors import EngineError
+from .errors import EngineError, ModelMismatchError
 from .models import ModelChoice, short_digest
 from .settings import EngineSettings
 from .tokens import Tokenizer
@@ -60,6 +60,14 @@ def _load(choice: ModelChoice, device: str, batch_tokens: int | None, stamp: tup
     tokenizer = Tokenizer(choice.folder, config.vocab_size)
     model_digest, tokenizer_digest = model.digest(), tokenizer.tokens.digest()
     choice.check(model_digest, tokenizer_digest)
+    stored, own = (
+        (choice.planes, choice.context, choice.start_token),
+        (config.planes, config.context, config.start_token),
+    )
+    if choice.planes is not None and stored != own:
+        raise ModelMismatchError(
+            f"the archive's record contradicts the model: planes, context, start token {stored}, the model has {own}"
+        )
     if choice.embedded is not None:
         header = Header(choice.embedded.code)
     else:
