@@ -24,7 +24,7 @@ Progress = Callable[[int], None]
 UNIT_BYTES = container.MAX_FRAME_BYTES
 """Input that is looked at together: the plain methods see all of it, as xz -9 does."""
 
-LM_FRAME_BYTES = 1 << 21
+LM_FRAME_BYTES = container.MAX_LM_BYTES
 """Input of one frame of method lm."""
 
 _READ_BYTES = 1 << 20
@@ -92,7 +92,7 @@ class ArchiveWriter:
 
     def _unit(self, data: bytes, last: bool) -> bytes:
         if data:
-            frames = self._best_frames(data)
+            frames = self._best_frames(data, last)
         else:  # an empty archive's only frame, or one that is there to be the last, after flush_frame()
             frames = [(FrameHeader(SKIP if self._entries else STORED, last, 0, 0), b"", b"", None)]
         prefix = b""
@@ -106,6 +106,8 @@ class ArchiveWriter:
             frame = container.pack_frame(header, payload, zlib.crc32(original), prefix)
             size = len(frame) - len(prefix)
             prefix = b""
+            if header.method == LM:
+                self.report.model = self._choice.name
             self._entries.append((size, len(original)))
             self.report.frames.append(_frame_report(header, size, self._context(header), bits))
             self.report.original_bytes += len(original)
@@ -121,14 +123,12 @@ class ArchiveWriter:
     def _model(self) -> LoadedModel:
         from .runtime import load
 
-        model = load(self._choice, self._settings.engine)
-        self.report.model = model.name
-        return model
+        return load(self._choice, self._settings.engine)
 
     def _context(self, header: FrameHeader) -> int:
         return self._model().engine.context if header.method == LM else 0
 
-    def _best_frames(self, data: bytes) -> list[_Draft]:
+    def _best_frames(self, data: bytes, last: bool) -> list[_Draft]:
         """The frames of one unit: the plain methods over all of it, or piece by piece whatever is smaller."""
         whole = _plain_draft(data)
         pieces = [data[n : n + LM_FRAME_BYTES] for n in range(0, len(data), LM_FRAME_BYTES)]
@@ -145,7 +145,11 @@ class ArchiveWriter:
                 drafts.append(draft)
             self._advance(self._taken_bytes - self._done_bytes)
         drafts += _run_drafts(run, whole)
-        return min([whole], drafts, key=_drafts_bytes)
+        size = _drafts_bytes(drafts)
+        if last and not self._entries and any(draft[0].method == LM for draft in drafts):
+            # Without a model the header need not tell which.
+            size += len(container.pack_header(self._archive_header())) - len(container.pack_header(Header()))
+        return drafts if size < _drafts_bytes([whole]) else [whole]
 
     def _advance(self, done: int) -> None:
         self._done_bytes += done
@@ -194,6 +198,7 @@ def _encode_lm(
     model: LoadedModel, data: bytes, level: int, progress: Progress | None
 ) -> tuple[FrameHeader, bytes, float]:
     from . import rows
+    from .engines.memory import allocations_checked
 
     tokens = model.tokenizer.encode(data)
     profile = level_profile(level)
@@ -202,7 +207,8 @@ def _encode_lm(
     if progress is not None:
         table = model.tokenizer.tokens
         report = lambda ids: progress(table.num_bytes(ids))  # noqa: E731
-    payload, bits = rows.encode(model.engine, tokens, plan, report)
+    with allocations_checked():
+        payload, bits = rows.encode(model.engine, tokens, plan, report)
     return FrameHeader(LM, False, len(data), len(payload), len(tokens), profile), payload, bits
 
 
@@ -264,13 +270,15 @@ class FrameDecoder:
 
     def _decode_lm(self, frame: container.Frame, progress: Progress | None) -> bytes:
         from . import rows
+        from .engines.memory import allocations_checked
 
         model = self._model(frame.archive)
         table = model.tokenizer.tokens
         original = frame.header.original_bytes
         try:
             plan = rows.header_plan(frame.header, model.engine.context)
-            tokens = rows.decode(model.engine, frame.payload, plan, table.num_bytes, original, progress)
+            with allocations_checked():
+                tokens = rows.decode(model.engine, frame.payload, plan, table.num_bytes, original, progress)
         except CorruptError as error:
             raise CorruptError(f"frame {frame.number}: {error}") from None
         data = table.decode(tokens)

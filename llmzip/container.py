@@ -27,8 +27,9 @@ USER_MODEL = 15
 ENGINE_EXACT = 1
 
 MAX_FRAME_BYTES = 1 << 26
-MAX_LM_BYTES = 1 << 24
-MAX_ROWS = 1 << 16
+MAX_LM_BYTES = 1 << 21
+MAX_ROWS = 1 << 12
+MAX_STEPS = 1 << 16
 MAX_CONTEXT = 1 << 17
 MAX_VOCAB = 1 << 18
 MAX_RECORD_BYTES = 512
@@ -118,21 +119,18 @@ def pack_varint(value: int) -> bytes:
     return bytes(out)
 
 
-def _crc8_table(power: int) -> bytes:
-    """For each byte b, b * x^8 * x^(8 * power) reduced by the polynomial, as a translation table."""
+def _crc8_table() -> bytes:
+    """For each byte b, b * x^8 reduced by the polynomial, as a translation table."""
     table = bytearray(256)
     for byte in range(256):
         value = byte
         for _ in range(8):
             value = value << 1 ^ (_CRC8_POLYNOMIAL if value & 0x80 else 0)
         table[byte] = value
-    result = bytes(table)
-    for _ in range(power):
-        result = result.translate(bytes(table))
-    return result
+    return bytes(table)
 
 
-_CRC8 = _crc8_table(0)
+_CRC8 = _crc8_table()
 
 
 def crc8(data: bytes) -> int:
@@ -470,6 +468,7 @@ def _check_frame_header(number: int, header: FrameHeader, crc32: int, width: int
         or (method == SKIP and (header.original_bytes or crc32))
         or (method in (LZMA, ZSTD) and not header.original_bytes)
         or (profile == 3 and not (1 <= header.rows <= min(MAX_ROWS, header.num_tokens) and header.overlap >= 1))
+        or (profile == 3 and header.num_tokens > header.rows * MAX_STEPS)
         or header.overlap >= MAX_CONTEXT
         or (header.original_bytes == 0 and method != SKIP and not (number == 0 and header.last))
     )

@@ -64,7 +64,7 @@ class EngineError(LLMZipError):
 
 
 class ResourceError(LLMZipError):
-    """Decoding would need more memory than is free."""
+    """More memory is needed than there is, or more output than was allowed."""
 
 
 class TokenizerError(LLMZipError):

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Literal, cast
 from . import container
 from .codec import ArchiveWriter, FrameDecoder
 from .container import ArchiveParser, Frame
-from .errors import SettingsError
+from .errors import LLMZipError, ResourceError
 from .listing import ArchiveInfo, read_info
 from .settings import DEFAULT_LEVEL, DEFAULT_MODEL, CompressSettings, DecompressSettings, EngineSettings
 
@@ -82,6 +82,7 @@ class Decompressor:
         self._wanted = self._advance(None)
         self._output = bytearray()
         self._unused = b""
+        self._error: Exception | None = None
 
     @property
     def eof(self) -> bool:
@@ -96,7 +97,7 @@ class Decompressor:
     @property
     def needs_input(self) -> bool:
         """Whether `decompress` can give more only with more input."""
-        return self._wanted is not None and not self._output
+        return not self._output and self._wanted is not None and len(self._input) < self._wanted
 
     def decompress(self, data: Buffer, max_length: int = -1) -> bytes:
         """Takes more of the archive and returns text that has passed its checksum.
@@ -109,6 +110,8 @@ class Decompressor:
             EOFError: the archive had ended already.
             LLMZipError: as for `decompress`.
         """
+        if self._error is not None:
+            raise self._error  # a damaged archive stays damaged, and never looks as if it had ended well
         if self.eof:
             raise EOFError("the archive has ended; unused_data holds what came after it")
         self._input += _as_bytes(data)
@@ -134,6 +137,9 @@ class Decompressor:
                 request = next(self._steps)
         except StopIteration:
             return None
+        except Exception as error:
+            self._error = error
+            raise
         return request if isinstance(request, int) else 0
 
 
@@ -217,8 +223,8 @@ class LLMZipFile(io.BufferedIOBase):
             return
         try:
             if self._compressor is not None:
-                self._file.write(self._compressor.flush())
-                self._compressor = None
+                compressor, self._compressor = self._compressor, None
+                self._put(compressor.flush())
         finally:
             file, self._file = self._file, None
             if self._owned:
@@ -228,11 +234,11 @@ class LLMZipFile(io.BufferedIOBase):
 
     def write(self, data: Any) -> int:
         """Takes bytes of the text; returns how many."""
-        file = self._open()
+        self._open()
         if self._compressor is None:
             raise io.UnsupportedOperation("write: the file is open for reading")
         raw = _as_bytes(data)
-        file.write(self._compressor.compress(raw))
+        self._put(self._compressor.compress(raw))
         self._position += len(raw)
         return len(raw)
 
@@ -245,9 +251,9 @@ class LLMZipFile(io.BufferedIOBase):
             TruncatedError (an EOFError), CorruptError, FormatError, ModelError.
         """
         self._reading()
-        parts = []
+        parts: list[bytes] = []
         left = -1 if size is None or size < 0 else size
-        while left and self._fill():
+        while left and self._fill_behind(parts):
             part = self._take(left)
             parts.append(part)
             left -= len(part) if left > 0 else 0
@@ -280,9 +286,9 @@ class LLMZipFile(io.BufferedIOBase):
     def readline(self, size: int | None = -1) -> bytes:
         """The next line with its end, or `size` bytes of it."""
         self._reading()
-        parts = []
+        parts: list[bytes] = []
         left = -1 if size is None or size < 0 else size
-        while left and self._fill():
+        while left and self._fill_behind(parts):
             end = self._text.find(b"\n", self._at) + 1 or len(self._text)
             part = self._take(end - self._at if left < 0 else min(left, end - self._at))
             parts.append(part)
@@ -298,7 +304,7 @@ class LLMZipFile(io.BufferedIOBase):
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Moves in the text; returns the new position, at most the text's end."""
-        self._reading()
+        self._reading("seek")
         if not self._seekable_below():
             raise io.UnsupportedOperation("seek: the underlying file cannot seek")
         if whence == io.SEEK_CUR:
@@ -326,10 +332,17 @@ class LLMZipFile(io.BufferedIOBase):
             raise ValueError("I/O operation on closed file")
         return self._file
 
-    def _reading(self) -> None:
+    def _put(self, data: bytes) -> None:
+        """Writes all of it: raw files may take less than they are given."""
+        file = self._open()
+        while data:
+            count = file.write(data)
+            data = data[len(data) if count is None else count :]
+
+    def _reading(self, what: str = "read") -> None:
         self._open()
         if self._writing:
-            raise io.UnsupportedOperation("read: the file is open for writing")
+            raise io.UnsupportedOperation(f"{what}: the file is open for writing")
 
     def _seekable_below(self) -> bool:
         file = self._open()
@@ -337,19 +350,35 @@ class LLMZipFile(io.BufferedIOBase):
 
     def _restart(self) -> None:
         self._text, self._at = b"", 0
+        self._error: Exception | None = None
         self._frames: Iterator[bytes] = iter(())
         if not self._writing:
             decoder = FrameDecoder(self._settings)
             self._frames = (decoder.decode(frame) for frame in container.read_archives(self._open()))
 
     def _fill(self) -> bool:
-        """Makes sure that text is at hand; False at the end."""
+        """Makes sure that text is at hand; False at the end. A damaged file raises here again and again."""
         while self._at >= len(self._text):
-            text = next(self._frames, None)
+            if self._error is not None:
+                raise self._error
+            try:
+                text = next(self._frames, None)
+            except Exception as error:
+                self._error = error
+                raise
             if text is None:
                 return False
             self._text, self._at = text, 0
         return True
+
+    def _fill_behind(self, parts: list[bytes]) -> bool:
+        """As `_fill`, but what was read before an error is handed out first; the next call raises the error."""
+        try:
+            return self._fill()
+        except LLMZipError:
+            if parts:
+                return False
+            raise
 
     def _take(self, size: int) -> bytes:
         end = len(self._text) if size < 0 else min(len(self._text), self._at + size)
@@ -422,6 +451,7 @@ def decompress(
         max_output_size: refuse to give more bytes than this, known from the headers before anything is decoded.
 
     Raises:
+        ResourceError: more than max_output_size.
         FormatError, CorruptError, TruncatedError, ModelError, EngineError, TokenizerError.
     """
     raw = _as_bytes(data)
@@ -430,7 +460,7 @@ def decompress(
     for frame in container.read_archives(io.BytesIO(raw)):
         size += frame.header.original_bytes
         if max_output_size is not None and size > max_output_size:
-            raise SettingsError(f"the text is larger than max_output_size, {max_output_size} bytes")
+            raise ResourceError(f"the text is larger than max_output_size, {max_output_size} bytes")
         parts.append(decoder.decode(frame))
     return b"".join(parts)
 

@@ -55,15 +55,15 @@ class InfoTable:
             try:
                 info = self._read(name)
             except Exception as error:
-                code, text = explain(error, name or STDIN)
+                code, text = explain(error, STDIN if name is None else name)
                 codes.append(code)
-                self._messages.error(name or STDIN, text, error)
+                self._messages.error(STDIN if name is None else name, text, error)
                 self._record(name, {"error": json_error(code, error, text)})
                 continue
             listed.append(info)
             self._record(name, {**info.to_dict(), "error": None})
             if not self._options.json:
-                self._print_file(name or STDIN, info)
+                self._print_file(STDIN if name is None else name, info)
         if len(listed) > 1 and not self._options.json:
             self._print_totals(listed)
         return overall_exit_code(codes)

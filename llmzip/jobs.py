@@ -33,7 +33,6 @@ class Options:
         to_stdout: -c.
         remove: --rm.
         json: -t and -l print JSON lines on the standard output.
-        report: where --report writes its JSON lines; "-" for the standard error, None for nowhere.
     """
 
     operation: str
@@ -45,7 +44,6 @@ class Options:
     remove: bool = False
     force: bool = False
     json: bool = False
-    report: str | None = None
 
 
 FROM_TERMINAL = "compressed data is not read from a terminal; name a file, or use -f (help: llmzip --help)"
@@ -127,9 +125,9 @@ class Jobs:
         except (BrokenPipeError, OutputStopped):
             raise
         except Exception as error:
-            code, text = explain(error, name or STDIN)
+            code, text = explain(error, STDIN if name is None else name)
             self._codes.append(code)
-            place = error.name if isinstance(error, _Elsewhere) else name or STDIN
+            place = error.name if isinstance(error, _Elsewhere) else STDIN if name is None else name
             self._messages.error(place, text, error)
             self._record(name, error=json_error(code, error, text))
 
@@ -144,7 +142,7 @@ class Jobs:
             if target is None and not options.force and is_terminal(self._data.fileno()):
                 raise FileProblem(_TO_TERMINAL)
             with self._opened(target, source) as (sink, output):
-                with self._messages.progress(name or STDIN, source.size_bytes) as advance:
+                with self._messages.progress(STDIN if name is None else name, source.size_bytes) as advance:
                     report = self._written(
                         output, lambda: compress_stream(source.file, sink, options.compress, advance)
                     )
@@ -165,7 +163,7 @@ class Jobs:
                     self._record(name, output=STDOUT, passed_through=True, error=None)
                     return
             with self._opened(target, source) as (sink, output):
-                with self._messages.progress(name or STDIN, self._original_bytes(source)) as advance:
+                with self._messages.progress(STDIN if name is None else name, self._original_bytes(source)) as advance:
                     report = self._written(output, lambda: decompress_stream(file, sink, options.decompress, advance))
                 self._completed(source, output, report)
         self._succeeded(name, target, report)
@@ -175,7 +173,7 @@ class Jobs:
 
         with (
             self._source(name) as source,
-            self._messages.progress(name or STDIN, self._original_bytes(source)) as advance,
+            self._messages.progress(STDIN if name is None else name, self._original_bytes(source)) as advance,
         ):
             report = decompress_stream(source.file, None, self._options.decompress, advance)
         self._succeeded(name, None, report)
@@ -303,7 +301,7 @@ class Jobs:
     def _succeeded(self, name: str | None, target: str | None, report: StreamReport) -> None:
         operation = self._options.operation
         decoding = operation != COMPRESS
-        shown = name or STDIN
+        shown = STDIN if name is None else name
         if operation != TEST or self._messages.verbosity > 0:
             prefix = "OK, " if operation == TEST else ""
             self._messages.summary(shown, prefix + summary_text(report, decoding=decoding))

@@ -12,6 +12,8 @@ from .errors import CorruptError
 
 _ZSTD_LEVEL = 19
 _LEAST_DICTIONARY_BITS = 12
+_ZSTD_FLAGS = 0b11100111
+"""Bits of a frame header's first byte for content size, single segment, checksum and dictionary (RFC 8878)."""
 
 
 def compress_plain(data: bytes) -> tuple[int, bytes]:
@@ -52,6 +54,9 @@ def decompress_plain(method: int, payload: bytes, original_bytes: int) -> bytes:
     try:
         if method == LZMA:
             return _unlzma(payload, original_bytes)
+        if not payload or payload[0] & _ZSTD_FLAGS:
+            # With a content size in the frame, the library would allocate what it says, not what we say.
+            raise CorruptError("damaged: the zstd frame's header has fields that llmzip does not write")
         # The window cannot be larger than what the largest frame needs.
         decompressor = zstandard.ZstdDecompressor(
             format=zstandard.FORMAT_ZSTD1_MAGICLESS, max_window_size=2 * MAX_FRAME_BYTES

@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from .container import DIGEST_BYTES, NO_MODEL, USER_MODEL, Header
+from .container import NO_MODEL, USER_MODEL, Header
 from .errors import CorruptError, FormatError, ModelMismatchError, ModelNotFoundError
 
 _EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
@@ -145,11 +145,6 @@ def describe(header: Header) -> tuple[str | None, str | None, str | None]:
         if model.code == header.model_code:
             return model.name, model.model_digest.hex(), model.tokenizer_digest.hex()
     return f"unknown embedded model {header.model_code}", None, None
-
-
-def short_digest(digest: bytes) -> bytes:
-    """The part of a digest that an archive stores."""
-    return digest[:DIGEST_BYTES]
 
 
 def _embedded(model: EmbeddedModel) -> ModelChoice:

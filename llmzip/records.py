@@ -49,9 +49,8 @@ def json_error(code: int, error: BaseException, message: str) -> dict[str, Any]:
 
 
 def json_line(record: dict[str, Any]) -> bytes:
-    """One object, one line, UTF-8."""
-    # A lone surrogate (half of a name that is not UTF-8) becomes the escape that JSON has for it.
-    return json.dumps(record, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+    """One object, one line, ASCII: no name in it can speak to a terminal."""
+    return json.dumps(record).encode("ascii") + b"\n"
 
 
 class RecordFile:

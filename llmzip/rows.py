@@ -178,7 +178,7 @@ def _prefill(engine: Engine[Any], inputs: np.ndarray, known: int) -> Iterator[tu
     """Masses behind the inputs from `known` on: slices of those columns, and ((rows * columns), V) masses."""
     rows, length = inputs.shape
     chunk = max(1, engine.batch_tokens // rows)
-    cache = engine.new_cache(rows, chunk) if length > chunk else None
+    cache = engine.new_cache(rows, chunk, length) if length > chunk else None
     ids = torch.from_numpy(inputs).to(engine.device)
     for begin in range(0, length, chunk):
         hidden = engine.forward(ids[:, begin : begin + chunk], cache)
@@ -232,8 +232,8 @@ def decode(
     history = np.full((rows, steps + 1), engine.start_token, dtype=np.int64)  # inputs: start token, then tokens
     frequencies = Frequencies(engine.vocab_size)
     decoder = Decoder(payload)
-    _check_memory(engine, rows)
-    cache = engine.new_cache(rows, _RESTART_CHUNK)
+    _check_memory(engine, rows, steps)
+    cache = engine.new_cache(rows, _RESTART_CHUNK, steps)
     seen_bytes = 0
     for step in range(steps):
         active = rows if step < plan.full_steps else plan.long_rows
@@ -254,13 +254,13 @@ def decode(
     return np.concatenate(tokens)
 
 
-def _check_memory(engine: Engine[Any], rows: int) -> None:
+def _check_memory(engine: Engine[Any], rows: int, steps: int) -> None:
     """Refuses before the allocation: a hostile header may ask for any number of rows.
 
     Raises:
-        ResourceError: the cache does not fit.
+        ResourceError: it does not fit.
     """
-    needed, free = engine.cache_bytes(rows, _RESTART_CHUNK), free_bytes(engine.device)
+    needed, free = engine.step_bytes(rows, _RESTART_CHUNK, steps), free_bytes(engine.device)
     if free is not None and needed > free:
         raise ResourceError(
             f"decoding {rows} rows at once needs {needed / 1e9:.1f} GB of memory on {engine.device}, "

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 import torch
 
-from .container import USER_MODEL, Header, ModelRecord
+from .container import DIGEST_BYTES, USER_MODEL, Header, ModelRecord
+from .engines import selftest
 from .engines.exact import ExactEngine
 from .engines.weights import load_model
 from .errors import EngineError, ModelMismatchError
-from .models import ModelChoice, short_digest
+from .models import ModelChoice
 from .settings import EngineSettings
 from .tokens import Tokenizer
 
@@ -73,13 +74,14 @@ def _load(choice: ModelChoice, device: str, batch_tokens: int | None, stamp: tup
     else:
         record = ModelRecord(
             choice.name,
-            short_digest(model_digest),
-            short_digest(tokenizer_digest),
+            model_digest[:DIGEST_BYTES],
+            tokenizer_digest[:DIGEST_BYTES],
             config.planes,
             config.context,
             config.start_token,
         )
         header = Header(USER_MODEL, record)
+    selftest.check(torch.device(device))
     return LoadedModel(choice.name, ExactEngine(model, device, batch_tokens), tokenizer, header)
 
 

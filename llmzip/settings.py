@@ -51,8 +51,8 @@ class CompressSettings:
     engine: EngineSettings = EngineSettings()
 
     def __post_init__(self) -> None:
-        if not MIN_LEVEL <= self.level <= MAX_LEVEL:
-            raise SettingsError(f"level must be {MIN_LEVEL} to {MAX_LEVEL}, not {self.level}")
+        if type(self.level) is not int or not MIN_LEVEL <= self.level <= MAX_LEVEL:
+            raise SettingsError(f"level must be {MIN_LEVEL} to {MAX_LEVEL}, not {self.level!r}")
 
 
 @dataclass(frozen=True)

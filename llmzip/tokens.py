@@ -87,6 +87,7 @@ class Tokenizer:
         # tokens: none of them may see the input. A prefix space would be one more byte.
         description |= dict.fromkeys(("normalizer", "post_processor", "truncation", "padding"))
         description["added_tokens"] = []
+        description["model"]["dropout"] = None  # it would make archives random
         _drop_prefix_space(description.get("pre_tokenizer"))
         try:
             self._fast = FastTokenizer.from_str(json.dumps(description))
@@ -165,7 +166,7 @@ def _byte_table(description: dict[str, Any], vocab_size: int, folder: Path) -> l
     if model.get("type") != "BPE" or not isinstance(vocab, dict) or not _is_byte_level(description):
         raise TokenizerError(f"model {folder}: its tokenizer is no byte-level BPE, the only kind supported")
     alphabet = byte_alphabet()
-    special = {entry["content"] for entry in description.get("added_tokens") or ()}
+    special = {entry.get("content") for entry in description.get("added_tokens") or ()}
     table = [b""] * vocab_size
     for text, i in vocab.items():
         if not isinstance(i, int) or not 0 <= i < vocab_size:

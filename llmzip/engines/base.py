@@ -45,11 +45,11 @@ class Engine(Protocol[CacheT]):
     device: torch.device
     batch_tokens: int
 
-    def new_cache(self, rows: int, chunk: int = 1) -> CacheT:
-        """An empty KV cache for `rows` rows, fed at most `chunk` tokens at once."""
+    def new_cache(self, rows: int, chunk: int, positions: int) -> CacheT:
+        """An empty KV cache for `rows` rows, fed at most `chunk` tokens at once and `positions` in all."""
 
-    def cache_bytes(self, rows: int, chunk: int = 1) -> int:
-        """Memory that `new_cache` takes, in bytes."""
+    def step_bytes(self, rows: int, chunk: int, positions: int) -> int:
+        """About the memory of a cache and of one step of all rows with its masses and tables, in bytes."""
 
     def forward(self, ids: torch.Tensor, cache: CacheT | None = None) -> torch.Tensor:
         """Final hidden states of new input tokens; appends to the cache when there is one.

@@ -8,13 +8,14 @@ Shapes: B rows, T new tokens, S cached positions, H query heads, G key/value hea
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from ..errors import EngineError, ModelUnsupportedError
+from ..errors import EngineError
 from . import ops, tables
 from .weights import ExactConfig, ExactModel, LayerWeights
 
@@ -112,8 +113,10 @@ class ExactEngine:
 
     def __init__(self, model: ExactModel, device: torch.device | str = "cpu", batch_tokens: int | None = None) -> None:
         self.device = torch.device(device)
-        self.kernels = _kernels(self.device)
         self.model = model.to(self.device)
+        self.kernels = ops.Kernels(self.device, self.model.matrix_shapes())
+        # Two callers may share an engine, and its tables and kernels may change while it runs.
+        self._lock = threading.RLock()
         shape = model.config
         self.vocab_size = shape.vocab_size
         self.context = shape.context
@@ -133,12 +136,12 @@ class ExactEngine:
         self._exp2_unit = self._exp2_steps * 2.0**-20
         self._rope = torch.empty(2, 0, 1, shape.head_dim // 2, dtype=torch.float32, device=self.device)
 
-    def new_cache(self, rows: int, chunk: int = 1) -> KVCache:
+    def new_cache(self, rows: int, chunk: int, positions: int) -> KVCache:
         shape = self.model.config
         heads, dim = shape.num_kv_heads, shape.head_dim
 
         def layer(window: int) -> LayerCache:
-            size = self._cache_positions(window, chunk)
+            size = self._cache_positions(window, chunk, positions)
 
             def tensor(*sizes: int) -> torch.Tensor:
                 return torch.zeros(rows, heads, *sizes, dtype=torch.float32, device=self.device)
@@ -147,17 +150,24 @@ class ExactEngine:
 
         return KVCache([layer(window) for window in shape.windows])
 
-    def cache_bytes(self, rows: int, chunk: int = 1) -> int:
-        """Memory that `new_cache` takes, in bytes."""
+    def step_bytes(self, rows: int, chunk: int, positions: int) -> int:
+        """About the memory of a cache and of one step of all rows with its masses and tables, in bytes."""
         shape = self.model.config
-        positions = sum(self._cache_positions(window, chunk) for window in shape.windows)
-        return 4 * rows * shape.num_kv_heads * positions * (2 * shape.head_dim + 2)
+        slots = sum(self._cache_positions(window, chunk, positions) for window in shape.windows)
+        cache = 4 * shape.num_kv_heads * slots * (2 * shape.head_dim + 2)
+        step = 4 * (8 * shape.hidden_size + 8 * shape.mlp_size + 4 * shape.num_heads * shape.head_dim)
+        return rows * (cache + step + 12 * shape.vocab_size)
 
-    def _cache_positions(self, window: int, chunk: int) -> int:
-        return min(self.context, window - 1 + max(chunk, window // 8, 16)) if window else self.context
+    def _cache_positions(self, window: int, chunk: int, positions: int) -> int:
+        most = min(self.context, positions)
+        return min(most, window - 1 + max(chunk, window // 8, 16)) if window else most
 
     @torch.inference_mode()
     def forward(self, ids: torch.Tensor, cache: KVCache | None = None) -> torch.Tensor:
+        with self._lock:
+            return self._forward(ids, cache)
+
+    def _forward(self, ids: torch.Tensor, cache: KVCache | None) -> torch.Tensor:
         self.kernels.check()
         batch, new = ids.shape
         begin = cache.length if cache is not None else 0
@@ -178,6 +188,11 @@ class ExactEngine:
 
     @torch.inference_mode()
     def masses(self, hidden: torch.Tensor) -> torch.Tensor:
+        with self._lock:
+            return self._masses(hidden)
+
+    def _masses(self, hidden: torch.Tensor) -> torch.Tensor:
+        self.kernels.check()
         out = torch.empty(hidden.shape[0], self.vocab_size, dtype=torch.int32, device=self.device)
         for n in range(0, hidden.shape[0], _HEAD_ROWS):
             steps = self._logit_steps(hidden[n : n + _HEAD_ROWS])
@@ -195,11 +210,7 @@ class ExactEngine:
         """Logits in units of 2^-10 bits: (n, V) float32."""
         model = self.model
         h = ops.rms_norm(hidden, model.final_norm, model.config.norm_eps)
-        steps = self.kernels.linear(h, model.head_q, model.head_scale, model.config.planes, tables.log2e_steps())
-        # Elsewhere a NaN or an infinity would become an integer that differs between devices.
-        if not torch.isfinite(steps.amax() - steps.amin()):
-            raise ModelUnsupportedError("the model's logits are not finite: its weights are out of range")
-        return steps
+        return self.kernels.linear(h, model.head_q, model.head_scale, model.config.planes, tables.log2e_steps())
 
     def _extend_rope(self, positions: int) -> None:
         """Makes the rotary tables long enough; they grow by doubling, for they take time to make."""
@@ -352,12 +363,3 @@ def _pieces(batch: int, new: int, scores_per_query: int) -> Iterator[tuple[slice
     for r in range(0, batch, rows):
         for t in range(0, new, queries):
             yield slice(r, min(batch, r + rows)), slice(t, min(new, t + queries))
-
-
-_KERNELS: dict[torch.device, ops.Kernels] = {}
-
-
-def _kernels(device: torch.device) -> ops.Kernels:
-    if device not in _KERNELS:
-        _KERNELS[device] = ops.Kernels(device)
-    return _KERNELS[device]

@@ -1,10 +1,14 @@
-"""How much memory is free for a cache; must not know what it is for."""
+"""How much memory is free, and running out of it as an error of ours; must not know what the memory is for."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 
 import torch
+
+from ..errors import ResourceError
 
 
 def free_bytes(device: torch.device) -> int | None:
@@ -15,14 +19,36 @@ def free_bytes(device: torch.device) -> int | None:
     """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            for line in file:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-    except (OSError, ValueError, IndexError):
-        pass
-    try:
+    known = [size for size in (_available_bytes(), _group_bytes()) if size is not None]
+    return min(known, default=None)
+
+
+def _available_bytes() -> int | None:
+    with contextlib.suppress(OSError, ValueError, IndexError), open("/proc/meminfo", encoding="ascii") as file:
+        for line in file:
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    with contextlib.suppress(OSError, ValueError, AttributeError):
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, AttributeError):
-        return None
+    return None
+
+
+def _group_bytes() -> int | None:
+    """What a container's limit leaves (cgroup version 2)."""
+    with contextlib.suppress(OSError, ValueError):
+        with open("/sys/fs/cgroup/memory.max", encoding="ascii") as file:
+            limit = int(file.read())
+        with open("/sys/fs/cgroup/memory.current", encoding="ascii") as file:
+            return max(0, limit - int(file.read()))
+    return None
+
+
+@contextlib.contextmanager
+def allocations_checked() -> Iterator[None]:
+    """Turns torch's failed allocations into a ResourceError."""
+    try:
+        yield
+    except RuntimeError as error:  # torch.OutOfMemoryError is one, and CPUs have no class of their own
+        if "alloc" in str(error) or "out of memory" in str(error):
+            raise ResourceError("not enough memory for the model; fewer rows need less (levels -7 to -9)") from None
+        raise

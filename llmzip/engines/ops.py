@@ -9,6 +9,7 @@ into a product), torch.compile. T, S, D, H, K, N are sizes; `*_q` are integer-va
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from fractions import Fraction
 from functools import cache
 
@@ -73,7 +74,7 @@ def square_root(v: torch.Tensor) -> torch.Tensor:
     """Correctly rounded square roots, through float64: torch.sqrt of float32 is not, on every CPU.
 
     The root of a 24-bit number is never within 2^-51 of itself of a point halfway between two float32 (that point's
-    square has 50 bits, the last one set), so a float64 root off by up to one unit in its last place rounds right.
+    square has 50 bits, the last one set), so a float64 root off by less than two units in its last place rounds right.
 
     Args:
         v: float32, positive and normal.
@@ -154,8 +155,10 @@ class Kernels:
     lower the precision of float32 products behind the caller's back (oneDNN's and CUDA's fast modes).
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, shapes: Iterable[tuple[int, int]] = ()) -> None:
+        """Takes the device and the shapes (N, K) of the weight matrices: libraries pick their kernels by shape."""
         self.device = device
+        self._shapes = sorted({(min(n, 1024), k) for n, k in shapes} | {(64, 520)})
         self._choose()
 
     def check(self) -> None:
@@ -166,22 +169,14 @@ class Kernels:
     def _choose(self) -> None:
         self._settings = _precision_settings()
         device = self.device
-        a, w = _extreme_int8(device)
-        expected = (a.cpu().to(torch.int64) @ w.cpu().to(torch.int64).T).to(torch.int32)
         for dtype in (torch.float32, torch.float64):
             if _float_products_exact(device, dtype):
                 self.float_dtype = dtype
                 break
         else:
             raise EngineError(f"device {device}: neither float32 nor float64 products of integers are exact")
-        self._int8_mm = self._mm_float
-        try:
-            exact = all(torch.equal(_mm_int8(a[:m], w).cpu(), expected[:m]) for m in (1, 2, 17, a.shape[0]))
-        except RuntimeError:
-            exact = False
-        if exact:
-            self._int8_mm = _mm_int8
-        self.int8_native = exact
+        self.int8_native = all(_int8_product_exact(device, n, k) for n, k in self._shapes)
+        self._int8_mm = _mm_int8 if self.int8_native else self._mm_float
 
     def describe(self) -> str:
         """Which forms were chosen, for a verbose report."""
@@ -243,6 +238,7 @@ def _precision_settings() -> tuple[object, ...]:
     return (
         legacy,
         *newer,
+        torch.backends.mkldnn.enabled,  # without oneDNN another int8 product runs
         torch.is_autocast_enabled("cpu"),
         torch.is_autocast_enabled("cuda"),
     )
@@ -263,28 +259,32 @@ def _mm_int8(a: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
     return torch._int_mm(a.contiguous(), w.T)[:rows, :columns]
 
 
-def _extreme_int8(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Operands whose partial sums reach the limits: rows of all 127 and -128, and a fixed pattern."""
-    n = torch.arange(64 * 520, dtype=torch.int64)
-    pattern = ((n * n * 40503 + n * 2654435761) >> 7) % 255 - 127
-    a = pattern.view(64, 520).to(torch.int8)
-    w = pattern.flip(0).view(64, 520).to(torch.int8)
+def _int8_product_exact(device: torch.device, columns: int, terms: int) -> bool:
+    """Whether native products of a shape are exact; rows of all 127 and of all -128 reach the limits."""
+    n = torch.arange((64 + columns) * terms, dtype=torch.int64, device="cpu")
+    pattern = (((n * n * 40503 + n * 2654435761) >> 7) % 255 - 127).view(64 + columns, terms)
+    a, w = pattern[:64].clone(), pattern[64:].clone()
     a[0], a[1], a[2, ::2] = 127, -128, -128
     w[0], w[1], w[2, ::2] = 127, -127, 127
-    return a.to(device), w.to(device)
+    expected = (a.to(torch.float64) @ w.to(torch.float64).T).to(torch.int32)
+    a8, w8 = a.to(device, torch.int8), w.to(device, torch.int8)
+    try:
+        return all(torch.equal(_mm_int8(a8[:m], w8).cpu(), expected[:m]) for m in (1, 2, 17, 64))
+    except RuntimeError:  # no such kernel on this device
+        return False
 
 
 def _float_products_exact(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether products with sums up to 2^24 - 1 of 12-bit by 8-bit and of 17-bit by 8-bit values are exact."""
-    n = torch.arange(96 * 64, dtype=torch.int64)
+    n = torch.arange(96 * 64, dtype=torch.int64, device="cpu")
     pattern = ((n * n * 7919 + n * 104729) >> 3) % 4095 - 2047
     q = pattern.view(96, 64)
     q[0], q[1], q[2, ::2] = 2047, -2047, 2047
     k = (pattern.flip(0) % 255 - 127).view(64, 96)
     k[:, 0], k[:, 1] = 127, -127
-    p = torch.zeros(3, VALUE_KEYS, dtype=torch.int64)
+    p = torch.zeros(3, VALUE_KEYS, dtype=torch.int64, device="cpu")
     p[0], p[1, 7], p[1, 1000:], p[2, -1] = 64, 131055, 1, 132103
-    v = ((torch.arange(VALUE_KEYS * 32) * 104729 >> 2) % 255 - 127).view(VALUE_KEYS, 32)
+    v = ((torch.arange(VALUE_KEYS * 32, device="cpu") * 104729 >> 2) % 255 - 127).view(VALUE_KEYS, 32)
     v[:, 0], v[:, 1] = 127, -127
     for left, right in ((q, k), (p, v)):
         exact = left @ right

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ from . import ops, tables
 
 _MAX_CONTEXT = 1 << 17
 _MAX_SIZE = 1 << 18
+_MAX_VALUE = 2.0**50
+_MAX_NORM = 2.0**20
 _HF_FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 
 
@@ -75,7 +78,9 @@ class ExactConfig:
                 raise ModelUnsupportedError(f"config: {name} is {value!r}, not an integer from {low} to {high}")
         if self.num_heads % self.num_kv_heads or self.head_dim % 2:
             raise ModelUnsupportedError("config: heads must be a multiple of kv heads, and the head size even")
-        if not 1.0 < self.rope_theta <= 1e12 or not 0.0 < self.norm_eps <= 1.0:
+        if self.num_heads * self.head_dim > _MAX_SIZE // 2:
+            raise ModelUnsupportedError(f"config: {self.num_heads} heads of size {self.head_dim} are too many")
+        if not 1.0 < self.rope_theta <= 1e12 or not ops.TINY <= self.norm_eps <= 1.0:
             raise ModelUnsupportedError(
                 f"config: rope_theta {self.rope_theta} or norm_eps {self.norm_eps} out of range"
             )
@@ -137,6 +142,10 @@ class ExactModel:
                 if tensor is not None:
                     named[f"layers.{number}.{field.name}"] = tensor
         return named
+
+    def matrix_shapes(self) -> set[tuple[int, int]]:
+        """Shapes (N, K) of the int8 matrices."""
+        return {(t.shape[0], t.shape[1]) for t in self.tensors().values() if t.dtype == torch.int8}
 
     def digest(self) -> bytes:
         """SHA-256 of the numerics version, the config and every tensor (docs/numerics.md section 7)."""
@@ -213,7 +222,47 @@ def _assemble(config: ExactConfig, get: Callable[[str], torch.Tensor | None]) ->
     else:
         head_scale = take("head_scale", (vocab,), torch.float32)
     final_norm = take("final_norm", (hidden,), torch.float32)
-    return ExactModel(config, embedding_q, embedding_scale, head_q, head_scale, final_norm, tuple(layers))
+    model = ExactModel(config, embedding_q, embedding_scale, head_q, head_scale, final_norm, tuple(layers))
+    _check_range(model)
+    return model
+
+
+def _check_range(model: ExactModel) -> None:
+    """Bounds every value that the model can ever compute, so that none is infinite (docs/numerics.md section 7).
+
+    Raises:
+        ModelUnsupportedError: some text might drive a value out of range.
+    """
+    slack = 1.02  # more than quantisation and rounding add
+
+    def peak(tensor: torch.Tensor | None) -> float:
+        return 0.0 if tensor is None else float(tensor.abs().max().item())
+
+    def gain(weight_q: torch.Tensor, scale: torch.Tensor) -> float:
+        """The largest row sum of |weight|: no output exceeds it times the largest input."""
+        sums = weight_q.to(torch.float32).abs_().sum(1, dtype=torch.float64)
+        return slack * float((sums * scale.to(torch.float64)).max().item())
+
+    def normed(weight: torch.Tensor) -> float:
+        if peak(weight) > _MAX_NORM:
+            raise ModelUnsupportedError(f"weights: a norm's weight is above {_MAX_NORM:g}")
+        return slack * math.sqrt(weight.shape[0]) * peak(weight)
+
+    residual = 127 * peak(model.embedding_scale)
+    highest = 0.0
+    for layer in model.layers:
+        qkv = normed(layer.input_norm) * gain(layer.qkv_q, layer.qkv_scale) + peak(layer.qkv_bias)
+        if layer.q_norm is not None and layer.k_norm is not None:
+            qkv = max(qkv, normed(layer.q_norm), normed(layer.k_norm))
+        residual += slack * qkv * gain(layer.out_q, layer.out_scale) + peak(layer.out_bias)
+        gate_up = normed(layer.post_norm) * gain(layer.gate_up_q, layer.gate_up_scale) + peak(layer.gate_up_bias)
+        residual += gate_up * gate_up * gain(layer.down_q, layer.down_scale) + peak(layer.down_bias)
+        highest = max(highest, qkv, gate_up, residual)
+    highest = max(highest, residual, normed(model.final_norm) * gain(model.head_q, model.head_scale))
+    if not highest <= _MAX_VALUE:
+        raise ModelUnsupportedError(
+            f"weights: values might reach {highest:.3g}, above {_MAX_VALUE:.3g}, where the arithmetic is not exact"
+        )
 
 
 def save_int8(model: ExactModel, folder: Path) -> None:
@@ -258,12 +307,12 @@ def load_model(
         return convert(config, tensors, planes, context, start_token)
     except ModelUnsupportedError as error:
         raise ModelUnsupportedError(f"model {folder}: {error}") from None
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise ModelUnsupportedError(f"model {folder}: config.json lacks or misstates {error}") from None
 
 
 def _read_safetensors(folder: Path) -> dict[str, torch.Tensor]:
-    files = sorted(folder.glob("*.safetensors"))
+    files = _weight_files(folder)
     if not files:
         hint = " (pickled weights are refused: they can run code)" if list(folder.glob("*.bin")) else ""
         raise ModelNotFoundError(f"model {folder}: no .safetensors file in this folder{hint}")
@@ -275,6 +324,21 @@ def _read_safetensors(folder: Path) -> dict[str, torch.Tensor]:
         except (OSError, SafetensorError) as error:
             raise ModelUnsupportedError(f"model {folder}: {file.name} cannot be read: {error}") from None
     return tensors
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """What the index lists, or the one file of the usual name, or else every safetensors file there is.
+
+    Some repositories hold the same weights a second time under another name.
+    """
+    try:
+        index = json.loads((folder / "model.safetensors.index.json").read_text(encoding="utf-8"))
+        return sorted({folder / Path(name).name for name in index["weight_map"].values()})
+    except FileNotFoundError:
+        usual = folder / "model.safetensors"
+        return [usual] if usual.is_file() else sorted(folder.glob("*.safetensors"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelUnsupportedError(f"model {folder}: model.safetensors.index.json cannot be read: {error}") from None
 
 
 def quantise_rows(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -307,6 +371,8 @@ def convert(
         raise ModelUnsupportedError(
             f"model_type {family!r} is not one the exact engine runs ({', '.join(_HF_FAMILIES)})"
         )
+    if config.get("quantization_config"):
+        raise ModelUnsupportedError("quantised checkpoints are not supported, only floating-point ones")
     if config.get("hidden_act") != "silu":
         raise ModelUnsupportedError(f"hidden_act {config.get('hidden_act')!r} is not silu")
     layers, heads = config["num_hidden_layers"], config["num_attention_heads"]
@@ -327,11 +393,13 @@ def convert(
         context=min(context, config["max_position_embeddings"], _MAX_CONTEXT),
         start_token=start_token,
     )
-    return _assemble(exact, _converted(exact, tensors).get)
+    return _assemble(exact, _converted(exact, tensors, bool(config.get("tie_word_embeddings"))).get)
 
 
 def _rope_theta(config: Mapping[str, Any]) -> float:
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if any(isinstance(value, dict) for value in rope.values()):
+        raise ModelUnsupportedError("rotary parameters that differ between layers are not supported")
     kind = rope.get("rope_type") or rope.get("type") or "default"
     if kind != "default":
         raise ModelUnsupportedError(f"rope type {kind!r} is not supported, only 'default'")
@@ -353,8 +421,8 @@ def _windows(config: Mapping[str, Any], family: str, layers: int) -> tuple[int, 
     return tuple(window if kind == "sliding_attention" else 0 for kind in kinds)
 
 
-def _converted(exact: ExactConfig, source: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Tensors of the int8 form from a checkpoint's, fused and quantised."""
+def _converted(exact: ExactConfig, source: Mapping[str, torch.Tensor], tied: bool) -> dict[str, torch.Tensor]:
+    """Tensors of the int8 form from a checkpoint's, fused and quantised; `tied` ignores a head of its own."""
     left = set(source)
 
     def take(name: str) -> torch.Tensor:
@@ -375,7 +443,11 @@ def _converted(exact: ExactConfig, source: Mapping[str, torch.Tensor]) -> dict[s
 
     matrix("embedding", ["model.embed_tokens"])
     out["final_norm"] = take("model.norm.weight")
-    if "lm_head.weight" in source and not torch.equal(source["lm_head.weight"], source["model.embed_tokens.weight"]):
+    if (
+        not tied
+        and "lm_head.weight" in source
+        and not torch.equal(source["lm_head.weight"], source["model.embed_tokens.weight"])
+    ):
         matrix("head", ["lm_head"])
     left.discard("lm_head.weight")
     for number in range(exact.num_layers):

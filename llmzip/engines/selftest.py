@@ -1,0 +1,117 @@
+"""The transcript that every device must reproduce before it may run a model; must not know real models.
+
+A tiny model made of integer patterns computes masses and intervals of a fixed text, at once and token by token, and
+their SHA-256 must be the stored one. It exercises every operation of the engine: norms, rotary tables, grouped heads,
+biases, a window that moves, one and two planes, gates on both sides of zero (docs/numerics.md, rule R5).
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+
+import torch
+
+from ..errors import EngineError
+from .exact import ExactEngine
+from .freqs import Frequencies
+from .weights import ExactConfig, ExactModel, LayerWeights
+
+TRANSCRIPT = "9f915d2101a65e7300fad11980f96a4d90a83de1b8bf6a55e202f06042bc8eb9"
+_STEPS = [1, 1, 1, 6, 12, 12]
+"""How the text is cut for the second pass: single tokens, and more than the window's cache holds."""
+
+_VOCAB, _HIDDEN, _MLP, _HEADS, _KV_HEADS, _DIM = 50, 24, 40, 4, 2, 8
+
+
+def _pattern(salt: int, *shape: int) -> torch.Tensor:
+    """Integers from -127 to 127 that look random, from integer arithmetic alone."""
+    count = 1
+    for size in shape:
+        count *= size
+    n = torch.arange(count, dtype=torch.int64, device="cpu") + 1000 * salt
+    return ((((n * n * 40503 + n * 2654435761) >> 9) % 255) - 127).view(shape)
+
+
+def _matrix(salt: int, rows: int, columns: int) -> tuple[torch.Tensor, torch.Tensor]:
+    scale = (_pattern(salt + 1, rows).abs() + 64).to(torch.float32) * 2.0**-14
+    return _pattern(salt, rows, columns).to(torch.int8), scale
+
+
+def _vector(salt: int, size: int, offset: float = 0.0) -> torch.Tensor:
+    return _pattern(salt, size).to(torch.float32) * 2.0**-8 + offset
+
+
+def _layer(salt: int, extras: bool) -> LayerWeights:
+    width = (_HEADS + 2 * _KV_HEADS) * _DIM
+    return LayerWeights(
+        _vector(salt, _HIDDEN, 1.0),
+        *_matrix(salt + 2, width, _HIDDEN),
+        *_matrix(salt + 4, _HIDDEN, _HEADS * _DIM),
+        _vector(salt + 6, _HIDDEN, 1.0),
+        *_matrix(salt + 8, 2 * _MLP, _HIDDEN),
+        *_matrix(salt + 10, _HIDDEN, _MLP),
+        qkv_bias=_vector(salt + 12, width) if extras else None,
+        q_norm=_vector(salt + 13, _DIM, 2.0) if extras else None,
+        k_norm=_vector(salt + 14, _DIM, 2.0) if extras else None,
+    )
+
+
+def tiny_model(planes: int) -> ExactModel:
+    """A model of two layers, one with biases, q/k norms and a window."""
+    config = ExactConfig(
+        vocab_size=_VOCAB,
+        hidden_size=_HIDDEN,
+        mlp_size=_MLP,
+        num_layers=2,
+        num_heads=_HEADS,
+        num_kv_heads=_KV_HEADS,
+        head_dim=_DIM,
+        rope_theta=10000.0,
+        norm_eps=2.0**-20,
+        windows=(0, 7),
+        planes=planes,
+        context=64,
+        start_token=0,
+    )
+    embedding_q, embedding_scale = _matrix(1, _VOCAB, _HIDDEN)
+    head_q, head_scale = _matrix(3, _VOCAB, _HIDDEN)
+    layers = (_layer(100, extras=False), _layer(200, extras=True))
+    return ExactModel(config, embedding_q, embedding_scale, head_q, head_scale, _vector(5, _HIDDEN, 1.0), layers)
+
+
+def transcript(device: torch.device) -> str:
+    """SHA-256 of everything that the tiny models compute on a device, in hexadecimal.
+
+    Raises:
+        EngineError: prefill and step differ.
+    """
+    sha = hashlib.sha256()
+    frequencies = Frequencies(_VOCAB)
+    ids = (_pattern(7, 3, 33) % _VOCAB).to(device)
+    for planes in (1, 2):
+        engine = ExactEngine(tiny_model(planes), device)
+        masses = engine.masses(engine.forward(ids).reshape(-1, _HIDDEN))
+        intervals = frequencies.intervals(masses, ids.reshape(-1))
+        cache = engine.new_cache(3, max(_STEPS), sum(_STEPS))
+        hidden = torch.cat([engine.forward(part, cache) for part in torch.split(ids, _STEPS, 1)], 1)
+        if not torch.equal(engine.masses(hidden.reshape(-1, _HIDDEN)), masses):
+            raise EngineError(f"device {device}: prefill and step give different bits; this device cannot be used")
+        for tensor in (masses, intervals):
+            sha.update(tensor.cpu().to(torch.int64).numpy().astype("<i8").tobytes())
+    return sha.hexdigest()
+
+
+@functools.cache
+def check(device: torch.device) -> None:
+    """Refuses a device that does not reproduce the transcript.
+
+    Raises:
+        EngineError: naming both hashes.
+    """
+    found = transcript(device)
+    if found != TRANSCRIPT:
+        raise EngineError(
+            f"device {device}: the self-test gives {found[:16]}, not {TRANSCRIPT[:16]}: "
+            "this device or build of torch does not compute the exact arithmetic"
+        )
