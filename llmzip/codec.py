@@ -245,6 +245,7 @@ class FrameDecoder:
             CorruptError, ModelError, EngineError, TokenizerError.
         """
         header = frame.header
+        models.check_code(frame.archive)
         if header.method == SKIP:
             return b""
         if header.method == LM:

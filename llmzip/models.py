@@ -99,6 +99,16 @@ def choose(name: str | os.PathLike[str]) -> ModelChoice:
     raise ModelNotFoundError(f"model {os.fspath(name)!r} is neither a folder nor an embedded model ({known})")
 
 
+def check_code(header: Header) -> None:
+    """Refuses archives of embedded models that this version does not know, whatever their frames need.
+
+    Raises:
+        FormatError: naming the code.
+    """
+    if header.model_code not in (NO_MODEL, USER_MODEL, *(model.code for model in EMBEDDED)):
+        raise FormatError(f"needs embedded model {header.model_code}, which this version of llmzip does not carry")
+
+
 def for_archive(header: Header, override: str | os.PathLike[str] | None) -> ModelChoice:
     """The model that an archive needs.
 
@@ -111,13 +121,11 @@ def for_archive(header: Header, override: str | os.PathLike[str] | None) -> Mode
         FormatError: a model code that this version does not know.
         ModelNotFoundError: the archive needs a user's model, and none was given.
     """
+    check_code(header)
     if header.model_code == NO_MODEL:
         raise CorruptError("damaged: a frame needs a model, and the header says that none does")
     if header.model is None:
-        for model in EMBEDDED:
-            if model.code == header.model_code:
-                return _embedded(model)
-        raise FormatError(f"needs embedded model {header.model_code}, which this version of llmzip does not carry")
+        return _embedded(next(model for model in EMBEDDED if model.code == header.model_code))
     record = header.model
     wanted = f"model {record.name!r} with digest {record.model_digest.hex()}"
     if override is None:

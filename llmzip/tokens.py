@@ -166,7 +166,10 @@ def _byte_table(description: dict[str, Any], vocab_size: int, folder: Path) -> l
     if model.get("type") != "BPE" or not isinstance(vocab, dict) or not _is_byte_level(description):
         raise TokenizerError(f"model {folder}: its tokenizer is no byte-level BPE, the only kind supported")
     alphabet = byte_alphabet()
-    special = {entry.get("content") for entry in description.get("added_tokens") or ()}
+    try:
+        special = {str(entry["content"]) for entry in description.get("added_tokens") or ()}
+    except (TypeError, KeyError):
+        raise TokenizerError(f"model {folder}: tokenizer.json lists added tokens without content") from None
     table = [b""] * vocab_size
     for text, i in vocab.items():
         if not isinstance(i, int) or not 0 <= i < vocab_size:
