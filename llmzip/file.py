@@ -253,7 +253,8 @@ class LLMZipFile(io.BufferedIOBase):
         self._reading()
         parts: list[bytes] = []
         left = -1 if size is None or size < 0 else size
-        while left and self._fill_behind(parts):
+        # Who asks for everything must not take a part for it.
+        while left and (self._fill() if left < 0 else self._fill_behind(parts)):
             part = self._take(left)
             parts.append(part)
             left -= len(part) if left > 0 else 0

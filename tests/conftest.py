@@ -1,0 +1,291 @@
+"""What every test runs under: no network, no model hub, two threads, warnings and versions where they can be seen."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+# Before anything imports torch, tokenizers or a Hugging Face library: they read these once.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# Threads that wait by spinning take a busy machine's cores from each other: ten times slower at worst.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import importlib.metadata
+import json
+import platform
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import numpy as np
+import pytest
+import torch
+
+NUM_THREADS = 2
+LOCAL_HOSTS = ("", "localhost", "127.0.0.1", "::1")
+
+hypothesis.settings.register_profile("dev", deadline=None, max_examples=30)
+hypothesis.settings.register_profile("ci", deadline=None, max_examples=60, derandomize=True, print_blob=True)
+hypothesis.settings.register_profile("deep", deadline=None, max_examples=1000)
+DEEP = os.environ.get("LLMZIP_FUZZ") == "deep"
+hypothesis.settings.load_profile("deep" if DEEP else "ci" if os.environ.get("CI") else "dev")
+
+
+def _no_network(event: str, arguments: tuple[Any, ...]) -> None:
+    """An audit hook: it sees every connection of this process, whatever library makes it."""
+    if event == "socket.connect" and isinstance(arguments[1], tuple):
+        host = arguments[1][0]
+    elif event in ("socket.getaddrinfo", "socket.gethostbyname"):
+        host = arguments[0]
+    else:
+        return
+    name = host.decode("ascii", "replace") if isinstance(host, bytes) else host
+    if name is not None and name not in LOCAL_HOSTS:
+        # Not an OSError: a library that is prepared to be offline would swallow it.
+        raise RuntimeError(f"a test tried to reach {name!r}; tests must not use the network")
+
+
+sys.addaudithook(_no_network)
+
+
+def pytest_report_header() -> list[str]:
+    packages = (
+        "torch",
+        "transformers",
+        "tokenizers",
+        "safetensors",
+        "constriction",
+        "zstandard",
+        "numpy",
+        "hypothesis",
+    )
+    versions = []
+    for package in packages:
+        try:
+            versions.append(f"{package} {importlib.metadata.version(package)}")
+        except importlib.metadata.PackageNotFoundError:
+            versions.append(f"{package} missing")
+    cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    return [
+        ", ".join(versions),
+        f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}, CUDA device: {cuda}",
+    ]
+
+
+@pytest.fixture(autouse=True)
+def _two_threads() -> Iterator[None]:
+    """Every test starts with the same number of threads, whatever the one before asked for."""
+    if torch.get_num_threads() != NUM_THREADS:
+        torch.set_num_threads(NUM_THREADS)
+    yield
+
+
+# -- tokenizers and models ---------------------------------------------------------------------------------------------
+
+MakeTokenizer = Callable[..., Path]
+
+TRAINING_TEXT = """The ferry was late again, and the wind came over the harbour wall in long, even gusts.
+The tokenizer that learns from these lines will know the, and, ing, tion and a few more pieces: the rest is bytes.
+def add(a, b):\n    return a + b\n\n    # four blanks    and some more        \n1234567890 12 345 6789\n
+Ça va très bien, merci; où est l’été? Größe, Straße, Übermut. Cafe\u0301, cafe\u0301, café, café.\n
+"""
+
+
+@pytest.fixture(scope="session")
+def make_tokenizer() -> MakeTokenizer:
+    """Trains a byte-level BPE and writes its tokenizer.json into a folder.
+
+    Keyword arguments: vocab_size, and the settings that make a tokenizer change what it reads: normalizer,
+    add_prefix_space, special_tokens, post_processor.
+    """
+
+    def make(
+        folder: Path,
+        vocab_size: int = 320,
+        normalizer: Any = None,
+        add_prefix_space: bool = False,
+        special_tokens: tuple[str, ...] = (),
+        post_processor: Any = None,
+    ) -> Path:
+        import tokenizers
+        from tokenizers import decoders, models, pre_tokenizers, trainers
+
+        tokenizer = tokenizers.Tokenizer(models.BPE())
+        if normalizer is not None:
+            tokenizer.normalizer = normalizer
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=add_prefix_space)
+        tokenizer.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocab_size,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            special_tokens=list(special_tokens),
+            show_progress=False,
+        )
+        tokenizer.train_from_iterator(TRAINING_TEXT.splitlines(keepends=True) * 4, trainer)
+        if post_processor is not None:
+            tokenizer.post_processor = post_processor
+        folder.mkdir(parents=True, exist_ok=True)
+        tokenizer.save(str(folder / "tokenizer.json"))
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def random_checkpoint() -> Callable[..., tuple[dict[str, Any], dict[str, torch.Tensor]]]:
+    """A Hugging Face config and tensors of a small random decoder, large enough in its values not to be flat.
+
+    Keyword arguments overwrite fields of the config; `qk_norm` and `biases` add those tensors.
+    """
+
+    def make(
+        seed: int = 0, qk_norm: bool = False, biases: tuple[str, ...] = (), **fields: Any
+    ) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+        config: dict[str, Any] = {
+            "model_type": "qwen3" if qk_norm else "llama",
+            "hidden_act": "silu",
+            "vocab_size": 100,
+            "hidden_size": 48,
+            "intermediate_size": 80,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 16,
+            "rms_norm_eps": 1e-6,
+            "max_position_embeddings": 96,
+            "rope_theta": 10000.0,
+            "bos_token_id": 1,
+        } | fields
+        generator = torch.Generator().manual_seed(seed)
+
+        def normal(*shape: int, std: float = 1.0) -> torch.Tensor:
+            return torch.randn(*shape, generator=generator, dtype=torch.float32, device="cpu") * std
+
+        hidden, mlp, dim = config["hidden_size"], config["intermediate_size"], config["head_dim"]
+        heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
+        tensors = {
+            "model.embed_tokens.weight": normal(config["vocab_size"], hidden),
+            "lm_head.weight": normal(config["vocab_size"], hidden, std=3 / hidden**0.5),
+            "model.norm.weight": 1 + normal(hidden, std=0.2),
+        }
+        for number in range(config["num_hidden_layers"]):
+            layer = f"model.layers.{number}."
+            tensors[layer + "input_layernorm.weight"] = 1 + normal(hidden, std=0.2)
+            tensors[layer + "post_attention_layernorm.weight"] = 1 + normal(hidden, std=0.2)
+            shapes = {
+                "self_attn.q_proj": (heads * dim, hidden),
+                "self_attn.k_proj": (kv_heads * dim, hidden),
+                "self_attn.v_proj": (kv_heads * dim, hidden),
+                "self_attn.o_proj": (hidden, heads * dim),
+                "mlp.gate_proj": (mlp, hidden),
+                "mlp.up_proj": (mlp, hidden),
+                "mlp.down_proj": (hidden, mlp),
+            }
+            for name, (rows, columns) in shapes.items():
+                tensors[f"{layer}{name}.weight"] = normal(rows, columns, std=1.5 / columns**0.5)
+                if name in biases:
+                    tensors[f"{layer}{name}.bias"] = normal(rows, std=0.5)
+            if qk_norm:
+                tensors[layer + "self_attn.q_norm.weight"] = 1 + normal(dim, std=0.2)
+                tensors[layer + "self_attn.k_norm.weight"] = 1 + normal(dim, std=0.2)
+        return config, tensors
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def write_checkpoint() -> Callable[..., Path]:
+    """Writes a config and tensors into a folder, as Hugging Face lays them out."""
+
+    def write(folder: Path, config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Path:
+        from safetensors.torch import save_file
+
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        save_file(tensors, folder / "model.safetensors")
+        return folder
+
+    return write
+
+
+# -- an engine without weights -----------------------------------------------------------------------------------------
+
+
+class HashCache:
+    """What a HashEngine remembers of its rows: a hash of all inputs of the context."""
+
+    def __init__(self, state: torch.Tensor, length: int = 0) -> None:
+        self.state = state
+        self.length = length
+
+    def reset(self) -> None:
+        self.length = 0
+
+    def rows(self, rows: slice) -> HashCache:
+        return HashCache(self.state[rows], self.length)
+
+    def adopt(self, part: HashCache) -> None:
+        self.length = part.length
+
+
+class HashEngine:
+    """An engine whose masses are a hash of every input since its context began, so that any slip changes them."""
+
+    def __init__(self, vocab_size: int = 16, context: int = 7, start_token: int = 3, batch_tokens: int = 1024) -> None:
+        self.vocab_size = vocab_size
+        self.context = context
+        self.start_token = start_token
+        self.batch_tokens = batch_tokens
+        self.device = torch.device("cpu")
+        self.most_tokens = 0  # in one call of forward
+
+    def new_cache(self, rows: int, chunk: int, positions: int) -> HashCache:
+        return HashCache(torch.zeros(rows, dtype=torch.int64))
+
+    def step_bytes(self, rows: int, chunk: int, positions: int) -> int:
+        return 8 * rows
+
+    def forward(self, ids: torch.Tensor, cache: HashCache | None = None) -> torch.Tensor:
+        cache = cache or self.new_cache(*ids.shape, self.context)
+        if cache.length + ids.shape[1] > self.context:
+            raise ValueError("more inputs than the context holds")
+        self.most_tokens = max(self.most_tokens, ids.numel())
+        state = cache.state if cache.length else torch.zeros_like(cache.state)
+        states = []
+        for column in ids.unbind(1):
+            state = (state * 8191 + column + 1) % 1_000_003
+            states.append(state)
+        cache.state.copy_(state)
+        cache.length += ids.shape[1]
+        return torch.stack(states, 1)[:, :, None].to(torch.float32)  # below 2^24: exact
+
+    def masses(self, hidden: torch.Tensor) -> torch.Tensor:
+        state = hidden.to(torch.int64)
+        symbols = torch.arange(1, self.vocab_size + 1)
+        value = state * 2_654_435_761 + symbols * 40_503 + state * symbols * symbols
+        masses = (value ^ (value >> 13)) % (1 << 21) - (1 << 20)  # about half of them 0
+        masses.clamp_(min=0)[torch.arange(len(masses)), state[:, 0] % self.vocab_size] = 1 << 20
+        return masses.to(torch.int32)
+
+
+@pytest.fixture(scope="session")
+def hash_engine() -> type[HashEngine]:
+    """The class HashEngine."""
+    return HashEngine
+
+
+@pytest.fixture(scope="session")
+def effort() -> int:
+    """How often tests with random data repeat what they do: once, or with LLMZIP_FUZZ=deep many times."""
+    return 30 if DEEP else 1
+
+
+# -- numbers -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> np.random.Generator:
+    """Random numbers that are the same in every run, and differ between tests."""
+    return np.random.default_rng(list(request.node.nodeid.encode()))

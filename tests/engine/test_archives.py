@@ -1,0 +1,51 @@
+"""Checks that threads and batch sizes change no bit of an archive made with the embedded model."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from pathlib import Path
+
+import pytest
+
+from llmzip import codec
+from llmzip.settings import CompressSettings, DecompressSettings, EngineSettings
+
+TEXT = (Path(codec.__file__).parent / "codec.py").read_bytes()[:2500]
+
+
+def compressed(level: int, engine: EngineSettings) -> bytes:
+    sink = io.BytesIO()
+    report = codec.compress_stream(io.BytesIO(TEXT), sink, CompressSettings(level=level, engine=engine))
+    assert [frame.method for frame in report.frames] == ["lm"]
+    assert report.compressed_bytes == len(sink.getvalue()) and report.original_bytes == len(TEXT)
+    return sink.getvalue()
+
+
+@pytest.mark.parametrize("level", [1, 6])
+def test_archives_are_equal_for_every_batch_size_and_thread_count(level: int) -> None:
+    plain = compressed(level, EngineSettings(threads=2))
+    for engine in (
+        EngineSettings(threads=1),
+        EngineSettings(threads=2, batch_tokens=37),
+        EngineSettings(threads=1, batch_tokens=256),
+        EngineSettings(threads=3, batch_tokens=100_000),
+    ):
+        assert hashlib.sha256(compressed(level, engine)).digest() == hashlib.sha256(plain).digest(), engine
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_archives_decode_with_any_thread_count(threads: int) -> None:
+    archive = compressed(1, EngineSettings(threads=3 - threads))
+    sink = io.BytesIO()
+    settings = DecompressSettings(engine=EngineSettings(threads=threads, batch_tokens=64 * threads))
+    report = codec.decompress_stream(io.BytesIO(archive), sink, settings)
+    assert sink.getvalue() == TEXT
+    assert report.compressed_bytes == len(archive) and report.characters == len(TEXT.decode())
+
+
+def test_levels_differ_in_rows_only() -> None:
+    archives = {level: compressed(level, EngineSettings()) for level in (1, 3, 4, 6, 7, 9)}
+    assert archives[1] == archives[3] and archives[4] == archives[6] and archives[7] == archives[9]
+    assert len(archives[7]) <= len(archives[4]) <= len(archives[1])
+    assert archives[1] != archives[4]

@@ -1,0 +1,315 @@
+"""Checks that any bytes become token ids and back, whatever the tokenizer does to text, and what is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tokenizers import normalizers, pre_tokenizers, processors
+
+from llmzip import models
+from llmzip.errors import ModelNotFoundError, TokenizerError
+from llmzip.tokens import Tokenizer, Tokens, byte_alphabet
+
+SPECIAL = ("<|endoftext|>", "<s>", "</s>", "<pad>", "[MASK]", " the ")
+VOCABULARY = 340
+
+TORTURE = {
+    "empty": b"",
+    "blank": b" ",
+    "line feed": b"\n",
+    "ascii": b"The quick brown fox jumps over the lazy dog.",
+    "crlf": b"one\r\ntwo\r\n\r\nthree\rfour\n\r",
+    "nul": b"a\0b\0\0c\0",
+    "leading blanks": b"   three before, two after  ",
+    "tabs": b"\t\tx\t \t",
+    "special strings": "".join(SPECIAL).encode() + b"<|endoftext|" + b" <s> <pad>\n</s></s>",
+    "surrounded specials": b"word <|endoftext|> word<s>word",
+    "nfd": "Cafe\u0301 A\u030a \u1112\u1161\u11ab".encode(),
+    "nfc": "Café Å 한".encode(),
+    "compatibility": "ﬁ ﬃ Ⅷ ² ½ ＡＢＣ ㎞ \u2126 \u212b".encode(),
+    "emoji": "👩‍👩‍👧‍👦 🏳️‍🌈 👍🏽".encode(),
+    "bom": b"\xef\xbb\xbfhello",
+    "controls": bytes(range(32)) + b"\x7f" + "\x80\x85\x9f\xa0\u2028\u2029\ufeff\ufffe\uffff".encode(),
+    "unassigned": "\U000e0001\U0010ffff\ue000\u0378".encode(),
+    "replacement": "\ufffd\ufffd?".encode(),
+    "latin-1": "Grüße aus Köln, où ça va très bien".encode("latin-1"),
+    "utf-16": "Hello, wörld".encode("utf-16"),
+    "wtf-8": b"lone \xed\xa0\x80 high, \xed\xb0\x80 low, \xed\xa0\xbd\xed\xb8\x80 pair",
+    "truncated utf-8": "ende €".encode()[:-1],
+    "overlong": b"\xc0\x80 \xe0\x80\xaf \xf0\x80\x80\x80 \xf5\x80\x80\x80 \xf8\x88\x80\x80\x80",
+    "continuation": b"\x80\x80abc\xbf",
+    "one bad byte": b"good text before \xff good text after",
+    "every byte": bytes(range(256)),
+    "every byte backwards": bytes(range(255, -1, -1)) * 3,
+    "bad bytes apart": b"".join(b"\xffab" for _ in range(50)),
+    "bad bytes with text between": b"\xfe".join(["mostly fine, wörld ".encode()] * 30),
+}
+
+
+def embedded() -> Tokenizer:
+    return Tokenizer(models.choose("default").folder, 4096)
+
+
+@pytest.fixture(scope="module")
+def kinds(make_tokenizer: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tokenizer]:
+    """Tokenizers with everything in them that changes or loses bytes."""
+    settings: dict[str, dict[str, Any]] = {
+        "plain": {},
+        "nfc": {"normalizer": normalizers.NFC()},
+        "lowercase": {
+            "normalizer": normalizers.Sequence([normalizers.NFKD(), normalizers.Lowercase(), normalizers.Strip()])
+        },
+        "prefix": {"add_prefix_space": True},
+        "special": {"special_tokens": SPECIAL},
+        "template": {
+            "special_tokens": SPECIAL,
+            "post_processor": processors.TemplateProcessing(
+                single="<s> $A </s>", pair="<s> $A </s> $B:1 </s>:1", special_tokens=[("<s>", 1), ("</s>", 2)]
+            ),
+        },
+        "all": {"normalizer": normalizers.NFC(), "add_prefix_space": True, "special_tokens": SPECIAL},
+    }
+    folder = tmp_path_factory.mktemp("tokenizers")
+    made = {
+        name: Tokenizer(make_tokenizer(folder / name, vocab_size=VOCABULARY, **fields), VOCABULARY)
+        for name, fields in settings.items()
+    }
+    return made | {"embedded": embedded()}
+
+
+KINDS = ["plain", "nfc", "lowercase", "prefix", "special", "template", "all", "embedded"]
+
+
+def check(tokenizer: Tokenizer, data: bytes) -> np.ndarray:
+    """The ids of data, which must be whole and make up the data."""
+    ids = tokenizer.encode(data)
+    assert ids.dtype == np.int64 and ids.ndim == 1
+    assert tokenizer.tokens.decode(ids) == data
+    assert len(ids) <= len(data)
+    if len(ids):
+        assert 0 <= ids.min() and ids.max() < tokenizer.tokens.vocab_size
+    assert tokenizer.tokens.num_bytes(ids) == len(data)
+    assert all(tokenizer.tokens.table[i] for i in ids)  # no id that stands for nothing
+    return ids
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", TORTURE)
+def test_torture_texts_come_back(kinds: dict[str, Tokenizer], kind: str, name: str) -> None:
+    check(kinds[kind], TORTURE[name])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_single_byte_and_pair_of_edge_bytes_comes_back(kinds: dict[str, Tokenizer], kind: str) -> None:
+    for byte in range(256):
+        check(kinds[kind], bytes([byte]))
+    edges = [0, 9, 10, 13, 32, 60, 65, 127, 128, 191, 192, 194, 195, 224, 237, 240, 244, 255]
+    for first in edges:
+        for second in edges:
+            check(kinds[kind], bytes([first, second]))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_random_bytes_come_back(kinds: dict[str, Tokenizer], kind: str, rng: np.random.Generator) -> None:
+    for size in [3, 4, 5, 8, 20, 100, 1000, 20_000]:
+        check(kinds[kind], rng.bytes(size))
+    pieces = [*TORTURE.values()]
+    for _ in range(20):
+        check(kinds[kind], b"".join(pieces[n] for n in rng.integers(0, len(pieces), 6)))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"x" * 1_000_000,
+        ("ab" * 7 + "é").encode() * 60_000,
+        b"\xff" * 300_000,
+        b" " * 300_000,
+        b"\n" * 300_000,
+        b"word " * 60_000,
+    ],
+    ids=["a letter", "letters", "bad bytes", "blanks", "line feeds", "words"],
+)
+@pytest.mark.parametrize("kind", ["plain", "all", "embedded"])
+def test_long_texts_come_back(kinds: dict[str, Tokenizer], kind: str, data: bytes) -> None:
+    check(kinds[kind], data)
+
+
+@pytest.mark.parametrize("place", range(-4, 5))
+def test_characters_where_pieces_are_cut_come_back(kinds: dict[str, Tokenizer], place: int) -> None:
+    # A text is cut into pieces; nothing may happen to what lies across a cut.
+    for filler in (b"x", b"ab ", b"a\n"):
+        size = (1 << 15) + place
+        head = (filler * size)[:size]
+        for middle in ("€é👍".encode(), b"\r\n", b"  ", b"\xff\xfe", b"<|endoftext|>"):
+            check(kinds["all"], head + middle + head)
+
+
+def test_texts_are_tokenised_and_not_spelled(kinds: dict[str, Tokenizer]) -> None:
+    text = ("The wind came over the hills, and the day was cold and bright in April. " * 40).encode()
+    for kind in KINDS:
+        spelled = len(text)
+        assert len(check(kinds[kind], text)) < 0.7 * spelled, kind
+    assert len(check(kinds["embedded"], text)) < 0.3 * len(text)
+
+
+def test_a_bad_byte_costs_only_its_surroundings(kinds: dict[str, Tokenizer]) -> None:
+    text = b"the wind came over the hills and the day was cold and bright " * 20
+    clean = len(check(kinds["embedded"], text))
+    assert len(check(kinds["embedded"], text[:600] + b"\xff" + text[600:])) <= clean + 12
+
+
+def test_special_strings_are_plain_text(kinds: dict[str, Tokenizer]) -> None:
+    tokenizer = kinds["special"]
+    for text in SPECIAL:
+        ids = check(tokenizer, text.encode())
+        assert b"".join(tokenizer.tokens.table[i] for i in ids) == text.encode()
+        assert tokenizer.tokens.table[SPECIAL.index(text)] == b""
+        assert SPECIAL.index(text) not in ids
+
+
+# -- the table ---------------------------------------------------------------------------------------------------------
+
+
+def test_byte_alphabet_is_that_of_byte_level_tokenizers() -> None:
+    alphabet = byte_alphabet()
+    assert sorted(alphabet) == sorted(pre_tokenizers.ByteLevel.alphabet())
+    assert sorted(alphabet.values()) == list(range(256))
+    splitter = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    for character in ("a", " ", "\n", "é", "€", "\0", "👍"):
+        ((written, _),) = splitter.pre_tokenize_str(character)
+        assert bytes(alphabet[part] for part in written) == character.encode()
+
+
+def test_digest_is_that_of_the_format() -> None:
+    table = [b"a", b"", b"\xff\0", b"longer"]
+    blob = b"llmzip tokens 4\n" + b"".join(len(entry).to_bytes(4, "little") + entry for entry in table)
+    assert Tokens(table).digest() == hashlib.sha256(blob).digest()
+
+
+def test_tables_that_join_to_the_same_bytes_have_other_digests() -> None:
+    digests = {Tokens(table).digest() for table in ([b"ab", b"c"], [b"a", b"bc"], [b"ab", b"c", b""], [b"abc"])}
+    assert len(digests) == 4
+
+
+def test_embedded_tokenizer_is_the_one_of_the_format() -> None:
+    assert embedded().tokens.digest() == models.DEFAULT.tokenizer_digest
+
+
+def test_single_bytes_are_the_lowest_ids() -> None:
+    table = [b"ab"] + [bytes([byte]) for byte in range(256)] + [b"a", b"\0"]
+    assert Tokens(table).single_bytes().tolist() == list(range(1, 257))
+
+
+@pytest.mark.parametrize(("missing", "first"), [([0], "0x00"), ([255], "0xff"), ([97, 13, 200], "0x0d")])
+def test_missing_bytes_are_named(missing: list[int], first: str) -> None:
+    table = [bytes([byte]) for byte in range(256) if byte not in missing]
+    with pytest.raises(TokenizerError, match=f"no token for {len(missing)} of the 256 bytes \\(first: {first}\\)"):
+        Tokens(table).single_bytes()
+
+
+# -- what is refused ---------------------------------------------------------------------------------------------------
+
+
+def described(folder: Path, change: Callable[[dict[str, Any]], object], make: Callable[..., Path]) -> Path:
+    """A tokenizer folder with a change in its description."""
+    make(folder, vocab_size=VOCABULARY)
+    path = folder / "tokenizer.json"
+    description = json.loads(path.read_text(encoding="utf-8"))
+    change(description)
+    path.write_text(json.dumps(description), encoding="utf-8")
+    return folder
+
+
+def drop_byte(description: dict[str, Any]) -> None:
+    """Takes away one letter of the alphabet, as a tokenizer trained without the whole of it lacks some."""
+    vocab = description["model"]["vocab"]
+    letter = next(text for text, byte in byte_alphabet().items() if byte == 0xF5)
+    vocab[letter * 2] = vocab.pop(letter)
+
+
+def word_level(description: dict[str, Any]) -> None:
+    description["model"] = {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}
+
+
+def metaspace(description: dict[str, Any]) -> None:
+    description["pre_tokenizer"] = description["decoder"] = {
+        "type": "Metaspace",
+        "replacement": "_",
+        "prepend_scheme": "always",
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (drop_byte, "no token for 1 of the 256 bytes \\(first: 0xf5\\)"),
+        (word_level, "no byte-level BPE"),
+        (metaspace, "no byte-level BPE"),
+        (lambda description: description["model"].update(vocab=[["a", 0.1]]), "no byte-level BPE"),
+        (lambda description: description.pop("model"), "describes no tokenizer"),
+        (lambda description: description["model"]["vocab"].update(extra=VOCABULARY), f"token {VOCABULARY} is outside"),
+        (lambda description: description["model"]["vocab"].update(extra=-1), "token -1 is outside"),
+        (lambda description: description["model"]["vocab"].update(extra="7"), "token 7 is outside"),
+        (lambda description: description["model"].update(merges=[["never", "seen"]]), "cannot be loaded"),
+        (lambda description: description.update(pre_tokenizer={"type": "ByteLevel"}), "cannot be loaded"),
+    ],
+    ids=["byte", "words", "metaspace", "unigram", "nothing", "above", "below", "text id", "merges", "fields"],
+)
+def test_unfit_tokenizers_are_refused_with_the_reason(
+    change: Callable[[dict[str, Any]], object], words: str, make_tokenizer: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = described(tmp_path / "t", change, make_tokenizer)
+    with pytest.raises(TokenizerError, match=words) as caught:
+        Tokenizer(folder, VOCABULARY)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"\xff\xfe", b"[]", b"null", b'"text"', b'{"model": []}', b'{"model": {"type": "BPE", "vocab": {}}}'],
+)
+def test_broken_descriptions_are_refused(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_bytes(content)
+    with pytest.raises(TokenizerError, match="tokenizer"):
+        Tokenizer(tmp_path, VOCABULARY)
+
+
+@pytest.mark.parametrize("added", [[{"id": 3}], [3], ["text"], {"content": "a"}, 7, [None], [{"content": []}]], ids=str)
+def test_broken_added_tokens_are_refused_or_passed_over(
+    added: object, make_tokenizer: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = described(tmp_path / "t", lambda description: description.update(added_tokens=added), make_tokenizer)
+    try:
+        tokenizer = Tokenizer(folder, VOCABULARY)
+    except TokenizerError as error:
+        assert str(folder) in str(error)
+    else:
+        check(tokenizer, TORTURE["special strings"])
+
+
+def test_a_missing_tokenizer_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFoundError, match=r"no tokenizer\.json in this folder"):
+        Tokenizer(tmp_path, VOCABULARY)
+
+
+def test_ids_beyond_the_tokenizer_stand_for_nothing(make_tokenizer: Callable[..., Path], tmp_path: Path) -> None:
+    tokenizer = Tokenizer(make_tokenizer(tmp_path, vocab_size=300), 1024)
+    assert tokenizer.tokens.vocab_size == 1024
+    assert tokenizer.tokens.table[300:] == [b""] * 724
+    check(tokenizer, TORTURE["every byte"])
+
+
+def test_equal_texts_give_equal_ids_even_where_merges_are_dropped(
+    make_tokenizer: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = described(tmp_path / "t", lambda description: description["model"].update(dropout=0.5), make_tokenizer)
+    tokenizer = Tokenizer(folder, VOCABULARY)
+    text = b"the wind came over the hills and the tokenizer learns from these lines " * 5
+    assert len({check(tokenizer, text).tobytes() for _ in range(10)}) == 1
