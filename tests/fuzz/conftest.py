@@ -74,6 +74,7 @@ def samples() -> dict[str, Sample]:
     noise = np.random.default_rng(1).bytes(24)
     bare = container.pack_header(Header())
     record = ModelRecord("some model", bytes(range(16)), bytes(range(16)), 2, 512, 0)
+    user = container.pack_header(Header(container.USER_MODEL, record))
     lm = llmzip.compress(TEXT)
     stored = llmzip.compress(noise)
     short = b"The cat sat down."
@@ -87,10 +88,8 @@ def samples() -> dict[str, Sample]:
         "several frames": Sample(several_frames(noise), noise),
         "skip frame": Sample(with_skip_frame(), TEXT),
         "concatenated": Sample(stored + llmzip.compress(short), noise + short, (len(stored),)),
-        "model record": Sample(
-            plain_frame(container.STORED, noise, noise, container.pack_header(Header(container.USER_MODEL, record))), noise
-        ),
-    }  # fmt: skip
+        "model record": Sample(plain_frame(container.STORED, noise, noise, user), noise),
+    }
     assert llmzip.info(lm).archives[0].frames[0].method == "lm"
     assert len(llmzip.info(made["several frames"].archive).archives[0].frames) == 3
     return made

@@ -1,4 +1,4 @@
-"""Tiny checkpoints of every family, made and trained by transformers, and what it says about a text's length in bits."""
+"""Tiny checkpoints of every family, made and trained by transformers, and what it says a text costs in bits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks archives made with a user's own checkpoint: round trips, the record in the header, wrong and missing models."""
+"""Checks archives made with a user's own checkpoint: round trips, the header's record, wrong and missing models."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def test_characters_are_counted_in_any_pieces(text: str, step: int) -> None:
 @pytest.mark.parametrize("data", NOT_UTF8)
 def test_bytes_that_are_no_utf8_have_no_characters(data: bytes, step: int) -> None:
     assert count(data, step) is None
-    assert count("gut ".encode() + data + b" and more text", step) is None
+    assert count(b"gut " + data + b" and more text", step) is None
 
 
 def test_bits_per_byte_and_character() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 import struct
 from fractions import Fraction
@@ -76,7 +77,7 @@ def test_rope_steps_are_fractions_of_a_turn() -> None:
     steps = tables.rope_steps(10000.0, 64)
     assert len(steps) == 32
     assert steps[0] == 2935890503282001226  # 2^64 / (2 pi)
-    assert all(0 < b < a < 1 << 64 for a, b in zip(steps, steps[1:]))
+    assert all(0 < b < a < 1 << 64 for a, b in itertools.pairwise(steps))
 
 
 @pytest.mark.parametrize(

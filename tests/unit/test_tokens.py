@@ -93,7 +93,7 @@ def check(tokenizer: Tokenizer, data: bytes) -> np.ndarray:
     assert tokenizer.tokens.decode(ids) == data
     assert len(ids) <= len(data)
     if len(ids):
-        assert 0 <= ids.min() and ids.max() < tokenizer.tokens.vocab_size
+        assert ids.min() >= 0 and ids.max() < tokenizer.tokens.vocab_size
     assert tokenizer.tokens.num_bytes(ids) == len(data)
     assert all(tokenizer.tokens.table[i] for i in ids)  # no id that stands for nothing
     return ids

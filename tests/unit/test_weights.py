@@ -207,7 +207,7 @@ def test_embedded_model_is_the_one_of_the_format() -> None:
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"model_type": "gpt2"}, "model_type 'gpt2' is not one the exact engine runs \\(llama, mistral, qwen2, qwen3\\)"),
+        ({"model_type": "gpt2"}, r"model_type 'gpt2' is not one .* runs \(llama, mistral, qwen2, qwen3\)"),
         ({"model_type": None}, "model_type None"),
         ({"hidden_act": "gelu"}, "hidden_act 'gelu' is not silu"),
         ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "rope type 'llama3'"),
@@ -248,7 +248,10 @@ def test_unsupported_configs_are_refused_by_name(
 
 @pytest.mark.parametrize(
     "field",
-    ["num_hidden_layers", "num_attention_heads", "vocab_size", "hidden_size", "intermediate_size", "rms_norm_eps", "max_position_embeddings"],
+    [
+        "num_hidden_layers", "num_attention_heads", "vocab_size", "hidden_size", "intermediate_size", "rms_norm_eps",
+        "max_position_embeddings",
+    ],
 )  # fmt: skip
 def test_missing_fields_of_the_config_are_named(
     field: str, random_checkpoint: Make, write_checkpoint: Write, tmp_path: Path
@@ -372,7 +375,7 @@ def test_an_index_says_which_files_count(random_checkpoint: Make, write_checkpoi
     assert load_model(folder).digest() == right
     (folder / "model.safetensors").rename(folder / "other.safetensors")
     index = folder / "model.safetensors.index.json"
-    index.write_text(json.dumps({"weight_map": {name: "other.safetensors" for name in source}}))
+    index.write_text(json.dumps({"weight_map": dict.fromkeys(source, "other.safetensors")}))
     assert load_model(folder).digest() == right
     for broken in ("", "[]", "{}", '{"weight_map": 3}'):
         index.write_text(broken)
