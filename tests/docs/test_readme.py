@@ -1,4 +1,4 @@
-"""README.md tells the truth: its Python runs, its file tree exists, its commands are known, its level table is the code's."""
+"""README.md tells the truth: its Python runs, its file tree exists, its commands are known, its levels are the code's."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def test_links_lead_somewhere():
 def test_level_table():
     rows = re.findall(r"\| (-\d) to (-\d)[^|]* \| up to (\d+)(?:, of ([\d,]+) tokens or more)", _README)
     assert len(rows) == 3
-    for profile, (_, _, most, least) in enumerate(rows):
-        least = int(least.replace(",", ""))
+    for profile, (_, _, most, fewest) in enumerate(rows):
+        least = int(fewest.replace(",", ""))
         assert profile_plan(profile, 1 << 22, 512).num_rows == int(most)
         assert profile_plan(profile, 2 * least, 512).num_rows == 2
         assert profile_plan(profile, 2 * least - 1, 512).num_rows == 1
