@@ -285,6 +285,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if f"_{PROGRAM.upper()}_COMPLETE" in os.environ:
         program.main(prog_name=PROGRAM)  # click's own; ends the process
     process.occupy_standard_descriptors()
+    process.share_the_cores()
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         with program.make_context(PROGRAM, arguments) as ctx:

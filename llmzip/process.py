@@ -27,6 +27,14 @@ def occupy_standard_descriptors() -> None:
             os.open(os.devnull, os.O_RDONLY if descriptor else os.O_WRONLY)
 
 
+def share_the_cores() -> None:
+    """Lets torch's waiting threads give up their core soon; must come before torch is imported.
+
+    GNU OpenMP spins for a while by default. Beside other work that costs up to a factor of ten, alone nothing.
+    """
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+
 def is_terminal(descriptor: int) -> bool:
     """Whether a descriptor is a terminal."""
     try:
