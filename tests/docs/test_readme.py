@@ -1,4 +1,4 @@
-"""README.md tells the truth: its Python runs, its file tree exists, its commands are known, its levels are the code's."""
+"""README.md tells the truth: its Python runs, its file tree exists, its commands and its levels are the code's."""
 
 from __future__ import annotations
 
