@@ -98,7 +98,7 @@ def make_tokenizer() -> MakeTokenizer:
     """Trains a byte-level BPE and writes its tokenizer.json into a folder.
 
     Keyword arguments: vocab_size, and the settings that make a tokenizer change what it reads: normalizer,
-    add_prefix_space, special_tokens, post_processor.
+    add_prefix_space, special_tokens, post_processor, and before, a pre-tokenizer before the byte-level one.
     """
 
     def make(
@@ -108,6 +108,7 @@ def make_tokenizer() -> MakeTokenizer:
         add_prefix_space: bool = False,
         special_tokens: tuple[str, ...] = (),
         post_processor: Any = None,
+        before: Any = None,
     ) -> Path:
         import tokenizers
         from tokenizers import decoders, models, pre_tokenizers, trainers
@@ -115,7 +116,8 @@ def make_tokenizer() -> MakeTokenizer:
         tokenizer = tokenizers.Tokenizer(models.BPE())
         if normalizer is not None:
             tokenizer.normalizer = normalizer
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=add_prefix_space)
+        byte_level = pre_tokenizers.ByteLevel(add_prefix_space=add_prefix_space)
+        tokenizer.pre_tokenizer = byte_level if before is None else pre_tokenizers.Sequence([before, byte_level])
         tokenizer.decoder = decoders.ByteLevel()
         trainer = trainers.BpeTrainer(
             vocab_size=vocab_size,
