@@ -49,7 +49,7 @@ def in_rows(text: bytes, num_rows: int, overlap: int) -> bytes:
     tokens = model.tokenizer.encode(text)
     payload, _ = rows.encode(model.engine, tokens, rows.RowPlan(len(tokens), num_rows, overlap))
     header = FrameHeader(container.LM, True, len(text), len(payload), len(tokens), 3, num_rows, overlap)
-    return container.pack_frame(header, payload, zlib.crc32(text), container.pack_header(Header(1)))
+    return container.pack_frame(header, payload, zlib.crc32(text), container.pack_header(Header(models.DEFAULT.code)))
 
 
 def several_frames(data: bytes) -> bytes:

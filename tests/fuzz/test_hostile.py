@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 
 import llmzip
-from llmzip import container
+from llmzip import container, models
 from llmzip.container import LM, LZMA, MAGIC, STORED, ZSTD, FrameHeader, Header, pack_frame, pack_header, pack_varint
 
-SEED = pack_header(Header(1))
+SEED = pack_header(Header(models.DEFAULT.code))
 LARGEST = 1 << 26
 
 

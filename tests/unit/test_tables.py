@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import math
 import struct
+from decimal import Decimal, localcontext
 from fractions import Fraction
 
 import numpy as np
@@ -78,6 +79,16 @@ def test_rope_steps_are_fractions_of_a_turn() -> None:
     assert len(steps) == 32
     assert steps[0] == 2935890503282001226  # 2^64 / (2 pi)
     assert all(0 < b < a < 1 << 64 for a, b in itertools.pairwise(steps))
+
+
+@pytest.mark.parametrize(("theta", "head_dim"), [(10000.0, 64), (500000.0, 128), (1e6, 6)])
+def test_rope_steps_are_rounded_to_the_nearest_unit(theta: float, head_dim: int) -> None:
+    pi = Decimal("3.141592653589793238462643383279502884197169399375105820974944592307816406286208998628")
+    with localcontext() as context:
+        context.prec = 80
+        exact = [2**63 / pi * Decimal(theta) ** (Decimal(-2 * i) / head_dim) for i in range(head_dim // 2)]
+        distances = [abs(step - true) for step, true in zip(tables.rope_steps(theta, head_dim), exact, strict=True)]
+    assert max(distances) <= Decimal("0.5")
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,9 @@ TORTURE = {
 
 
 def embedded() -> Tokenizer:
-    return Tokenizer(models.choose("default").folder, 4096)
+    folder = models.DEFAULT.folder
+    config = json.loads((folder / "config.json").read_text(encoding="ascii"))
+    return Tokenizer(folder, config["vocab_size"])
 
 
 @pytest.fixture(scope="module")
