@@ -119,7 +119,9 @@ def test_every_missing_and_every_doubled_byte_is_noticed(kind: str, samples: dic
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "concatenated"])
-def test_random_damage_is_noticed(kind: str, samples: dict[str, Any], rng: np.random.Generator, effort: int) -> None:
+def test_random_damage_gives_no_wrong_text(
+    kind: str, samples: dict[str, Any], rng: np.random.Generator, effort: int
+) -> None:
     archive = samples[kind].archive
     for _ in range(300 * effort):
         changed = bytearray(archive)
@@ -134,7 +136,8 @@ def test_random_damage_is_noticed(kind: str, samples: dict[str, Any], rng: np.ra
         else:
             changed[begin:end] = b""
         if bytes(changed) not in (archive, 2 * archive):  # an archive may follow another
-            refused(bytes(changed))
+            # One in 256 passes the check; if it only hit what is no text, the text is right.
+            refused_or_right(bytes(changed), samples[kind].text)
             harmless_info(bytes(changed))
 
 
