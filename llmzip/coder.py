@@ -2,7 +2,9 @@
 
 It must not know models, tokens or files. A table holds frequencies >= 1 with sum 2^24. `Categorical` with
 `perfect=False` gives each entry one of the 2^24 units and shares out the rest in proportion, so frequencies less one,
-as float32, come back as exactly these frequencies (tested against golden words; docs/numerics.md section 9).
+as float32, come back as exactly these frequencies (tested against golden words; docs/numerics.md section 9). Binary
+decisions go through `Bernoulli`, the fastest for single calls; its rounding is stated there too, and tested for all
+65,535 probabilities.
 """
 
 from __future__ import annotations
@@ -18,6 +20,10 @@ _WORD_BYTES = 4
 _STATE_BITS = 64
 
 
+def _bernoulli() -> object:
+    return constriction.stream.model.Bernoulli(perfect=False)
+
+
 def _categorical() -> object:
     # Without `perfect=False` constriction prints a warning to standard output, where the archive goes.
     return constriction.stream.model.Categorical(perfect=False)
@@ -29,6 +35,7 @@ class Encoder:
     def __init__(self) -> None:
         self._encoder = constriction.stream.queue.RangeEncoder()
         self._family = _categorical()
+        self._bits_family = _bernoulli()
 
     def encode(self, left: np.ndarray, frequency: np.ndarray) -> None:
         """Codes intervals [left, left + frequency) of 2^24, in order.
@@ -47,6 +54,15 @@ class Encoder:
         if table.size and table.min() < 1:
             raise ValueError("an interval is empty or fills the whole range")
         self._encoder.encode(symbol, self._family, (table - 1).astype(np.float32))
+
+    def encode_bits(self, bits: np.ndarray, probability: np.ndarray) -> None:
+        """Codes binary decisions, in order; their intervals are those of docs/numerics.md section 9.
+
+        Args:
+            bits: (n,) int32, 0 or 1.
+            probability: (n,) float32: of a one, k * 2^-16 with an integer k, 1 <= k < 2^16.
+        """
+        self._encoder.encode(bits, self._bits_family, probability)
 
     def finish(self) -> bytes:
         """The shortest bytes that, followed by zero bytes, decode to what was encoded; words big-endian."""
@@ -86,6 +102,21 @@ class Decoder:
         padded = code.ljust(-(-len(code) // _WORD_BYTES) * _WORD_BYTES, b"\0")
         self._decoder = constriction.stream.queue.RangeDecoder(np.frombuffer(padded, dtype=">u4").astype(np.uint32))
         self._family = _categorical()
+        self._bits_family = _bernoulli()
+
+    def decode_bits(self, probability: np.ndarray) -> np.ndarray:
+        """Decodes binary decisions.
+
+        Args:
+            probability: (n,) float32, as for `Encoder.encode_bits`.
+
+        Returns:
+            (n,) int32, 0 or 1.
+
+        Raises:
+            CorruptError: the code is no output of the encoder.
+        """
+        return self._decode(self._bits_family, probability)
 
     def decode(self, bounds: np.ndarray) -> np.ndarray:
         """Decodes one symbol per row.
@@ -99,9 +130,11 @@ class Decoder:
         Raises:
             CorruptError: the code is no output of the encoder.
         """
-        table = (np.diff(bounds, axis=1) - 1).astype(np.float32)
+        return self._decode(self._family, (np.diff(bounds, axis=1) - 1).astype(np.float32))
+
+    def _decode(self, family: object, parameters: np.ndarray) -> np.ndarray:
         try:
-            symbols: np.ndarray = self._decoder.decode(self._family, table)
+            symbols: np.ndarray = self._decoder.decode(family, parameters)
         except AssertionError as error:  # what constriction raises for an impossible state
             raise CorruptError(f"damaged: the compressed data fits no text ({error})") from None
         return symbols

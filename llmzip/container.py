@@ -19,8 +19,19 @@ MAGIC = b"\xf7LZ"
 INDEX_MAGIC = b"ZL\xf7\n"
 SUFFIX = ".llmz"
 
-STORED, LM, LZMA, ZSTD, SKIP, INDEX = 0, 1, 2, 3, 6, 7
-METHOD_NAMES = {STORED: "stored", LM: "lm", LZMA: "lzma", ZSTD: "zstd", SKIP: "skip", INDEX: "index"}
+STORED, LM, LZMA, ZSTD, MIXED, ADAPTIVE, SKIP, INDEX = range(8)
+METHOD_NAMES = {
+    STORED: "stored",
+    LM: "lm",
+    LZMA: "lzma",
+    ZSTD: "zstd",
+    MIXED: "mixed",
+    ADAPTIVE: "adaptive",
+    SKIP: "skip",
+    INDEX: "index",
+}
+MODEL_METHODS = (LM, MIXED)
+"""The methods that need a language model; their frames hold tokens in rows."""
 
 NO_MODEL = 0
 USER_MODEL = 15
@@ -187,6 +198,13 @@ def pack_frame(header: FrameHeader, payload: bytes, crc32: int, prefix: bytes = 
         head += pack_varint(header.rows) + pack_varint(header.overlap)
     body = head + payload
     return body + bytes([crc8(body)]) + crc32.to_bytes(4, "little")
+
+
+def frame_bytes(header: FrameHeader) -> int:
+    """Size of the packed frame."""
+    rows = len(pack_varint(header.rows) + pack_varint(header.overlap)) if header.profile == 3 else 0
+    width = _width((header.original_bytes, header.payload_bytes, header.num_tokens))
+    return 1 + 3 * width + rows + header.payload_bytes + 1 + 4
 
 
 def _width(numbers: tuple[int, ...]) -> int:
@@ -461,9 +479,10 @@ def _check_frame_header(number: int, header: FrameHeader, crc32: int, width: int
     numbers = (header.original_bytes, header.payload_bytes, header.num_tokens)
     wrong = (
         width != _width(numbers)
-        or (profile and method != LM)
-        or (header.num_tokens and method != LM)
-        or (method == LM and not 0 < header.num_tokens <= header.original_bytes <= MAX_LM_BYTES)
+        or (profile and method not in MODEL_METHODS)
+        or (header.num_tokens and method not in MODEL_METHODS)
+        or (method in MODEL_METHODS and not 0 < header.num_tokens <= header.original_bytes <= MAX_LM_BYTES)
+        or (method == ADAPTIVE and not 0 < header.original_bytes <= MAX_LM_BYTES)
         or (method == STORED and header.payload_bytes != header.original_bytes)
         or (method == SKIP and (header.original_bytes or crc32))
         or (method in (LZMA, ZSTD) and not header.original_bytes)

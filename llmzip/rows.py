@@ -9,74 +9,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from .coder import Decoder, Encoder
-from .container import FrameHeader
 from .engines.base import Cache, Engine
 from .engines.freqs import Frequencies
 from .engines.memory import free_bytes
 from .errors import CorruptError, ResourceError
+from .plan import RowPlan, header_plan, profile_plan
+
+if TYPE_CHECKING:
+    from .mixing.mixer import MixDecoder, MixEncoder, Vocabulary
+
+__all__ = ["RowPlan", "decode", "encode", "header_plan", "profile_plan"]
 
 _RESTART_CHUNK = 64
 """Inputs of a row that a full cache is filled with at once when its context begins anew."""
 
 _LEAST_CHUNK = 256
 """Inputs of a row that go through the model at once, if there are as many: fewer waste time, more waste memory."""
-
-
-@dataclass(frozen=True)
-class RowPlan:
-    """How the tokens of a frame lie in rows.
-
-    Attributes:
-        num_tokens: N, at least 1.
-        num_rows: R, 1 to N.
-        overlap: inputs that a new context begins with, 1 to context - 1.
-    """
-
-    num_tokens: int
-    num_rows: int
-    overlap: int
-
-    @property
-    def full_steps(self) -> int:
-        """Steps in which all rows take part."""
-        return self.num_tokens // self.num_rows
-
-    @property
-    def long_rows(self) -> int:
-        """Rows that hold one token more than the others; they come first."""
-        return self.num_tokens % self.num_rows
-
-    def row_slices(self) -> list[slice]:
-        """Where each row lies among the frame's tokens."""
-        short, long = self.full_steps, self.long_rows
-        starts = [row * short + min(row, long) for row in range(self.num_rows + 1)]
-        return [slice(starts[row], starts[row + 1]) for row in range(self.num_rows)]
-
-
-def profile_plan(profile: int, num_tokens: int, context: int) -> RowPlan:
-    """The rows and the overlap of profiles 0, 1 and 2 (format section 4)."""
-    tokens_per_row, most, eighths = ((128, 256, 1), (512, 128, 4), (4096, 64, 6))[profile]
-    rows = max(1, min(num_tokens // tokens_per_row, most))
-    return RowPlan(num_tokens, rows, max(1, context * eighths // 8))
-
-
-def header_plan(header: FrameHeader, context: int) -> RowPlan:
-    """The rows that a frame's header asks for.
-
-    Raises:
-        CorruptError: an overlap that the model's context does not allow.
-    """
-    if header.profile != 3:
-        return profile_plan(header.profile, header.num_tokens, context)
-    if header.overlap >= context:
-        raise CorruptError(f"damaged: overlap {header.overlap} with a context of {context}")
-    return RowPlan(header.num_tokens, header.rows, header.overlap)
 
 
 @dataclass(frozen=True)
@@ -106,7 +60,11 @@ def _segments(row: int, length: int, context: int, overlap: int) -> Iterator[_Se
 
 
 def encode(
-    engine: Engine[Any], tokens: np.ndarray, plan: RowPlan, progress: Callable[[np.ndarray], None] | None = None
+    engine: Engine[Any],
+    tokens: np.ndarray,
+    plan: RowPlan,
+    progress: Callable[[np.ndarray], None] | None = None,
+    vocabulary: Vocabulary | None = None,
 ) -> tuple[bytes, float]:
     """Codes the tokens of a frame.
 
@@ -115,25 +73,69 @@ def encode(
         tokens: (N,) int64, 0 <= id < V.
         plan: with num_tokens == N.
         progress: called with the tokens that were just done.
+        vocabulary: the tokens' tree if they are to be mixed (method mixed), None for method lm.
 
     Returns:
-        The payload, and the sum of -log2 of the coded frequencies in bits.
+        The payload, and the sum of -log2 of the coded probabilities in bits.
     """
-    intervals = _token_intervals(engine, tokens, plan, progress)
-    order = np.concatenate(list(_step_order(plan)))
-    coded = intervals[order]
-    encoder = Encoder()
-    left = np.empty(2 * len(tokens), dtype=np.int64)
-    frequency = np.empty_like(left)
-    # Within a step: the groups of all rows, then the places of all rows.
-    bulk, rows = plan.full_steps * plan.num_rows, plan.num_rows
-    for target, column in ((left, 0), (frequency, 1)):
-        pairs = coded[:bulk, column::2].reshape(-1, rows, 2).transpose(0, 2, 1)
-        target[: 2 * bulk] = pairs.reshape(-1)
-        target[2 * bulk :] = coded[bulk:, column::2].T.reshape(-1)
-    encoder.encode(left, frequency)
-    bits = -float(np.log2(frequency * 2.0**-24).sum())
-    return encoder.finish(), bits
+    sink: _IntervalSink | MixEncoder
+    if vocabulary is None:
+        sink = _IntervalSink(engine.vocab_size, tokens, plan)
+    else:
+        from .mixing.mixer import MixEncoder
+
+        sink = MixEncoder(vocabulary, tokens, plan.num_rows, with_model=True)
+    for places, masses in _token_masses(engine, tokens, plan, progress):
+        sink.add(places, masses)
+    return sink.finish()
+
+
+class _IntervalSink:
+    """Codes tokens with the model's frequencies alone (numerics section 8)."""
+
+    def __init__(self, vocab_size: int, tokens: np.ndarray, plan: RowPlan) -> None:
+        self._frequencies = Frequencies(vocab_size)
+        self._tokens, self._plan = tokens, plan
+        self._intervals = np.empty((len(tokens), 4), dtype=np.int64)
+
+    def add(self, places: np.ndarray, masses: torch.Tensor) -> None:
+        """The masses, (n, V) int32, of some of the tokens."""
+        targets = torch.from_numpy(self._tokens[places]).to(masses.device)
+        self._intervals[places] = self._frequencies.intervals(masses, targets).cpu().numpy()
+
+    def finish(self) -> tuple[bytes, float]:
+        """Payload and bits, as `encode` returns them."""
+        plan, num_tokens = self._plan, len(self._tokens)
+        coded = self._intervals[np.concatenate(list(_step_order(plan)))]
+        encoder = Encoder()
+        left = np.empty(2 * num_tokens, dtype=np.int64)
+        frequency = np.empty_like(left)
+        # Within a step: the groups of all rows, then the places of all rows.
+        bulk, rows = plan.full_steps * plan.num_rows, plan.num_rows
+        for target, column in ((left, 0), (frequency, 1)):
+            pairs = coded[:bulk, column::2].reshape(-1, rows, 2).transpose(0, 2, 1)
+            target[: 2 * bulk] = pairs.reshape(-1)
+            target[2 * bulk :] = coded[bulk:, column::2].T.reshape(-1)
+        encoder.encode(left, frequency)
+        bits = -float(np.log2(frequency * 2.0**-24).sum())
+        return encoder.finish(), bits
+
+
+class _IntervalSource:
+    """Decodes what `_IntervalSink` codes, step by step."""
+
+    def __init__(self, vocab_size: int, payload: bytes) -> None:
+        self._frequencies = Frequencies(vocab_size)
+        self._decoder = Decoder(payload)
+
+    def step(self, masses: torch.Tensor) -> np.ndarray:
+        """One token per row, (n,) int64, from its masses, (n, V) int32."""
+        sums, bounds = self._frequencies.group_bounds(masses)
+        groups = self._decoder.decode(bounds.cpu().numpy()).astype(np.int64)
+        chosen = torch.from_numpy(groups).to(masses.device)
+        inner = self._frequencies.symbol_bounds(masses, sums, bounds, chosen)
+        ids: np.ndarray = groups * self._frequencies.group_size + self._decoder.decode(inner.cpu().numpy())
+        return ids
 
 
 def _step_order(plan: RowPlan) -> Iterator[np.ndarray]:
@@ -143,12 +145,10 @@ def _step_order(plan: RowPlan) -> Iterator[np.ndarray]:
     yield starts[: plan.long_rows] + plan.full_steps
 
 
-def _token_intervals(
+def _token_masses(
     engine: Engine[Any], tokens: np.ndarray, plan: RowPlan, progress: Callable[[np.ndarray], None] | None
-) -> np.ndarray:
-    """(N, 4) int64: the intervals of every token, in the order of the tokens."""
-    frequencies = Frequencies(engine.vocab_size)
-    intervals = np.empty((len(tokens), 4), dtype=np.int64)
+) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+    """Places of tokens, (n,) int64, and their masses, (n, V) int32, until every token was there; in any order."""
     slices = plan.row_slices()
     segments = [
         segment
@@ -166,12 +166,9 @@ def _token_intervals(
             places.append(np.arange(start + segment.begin + segment.known, start + segment.end))
         place = np.stack(places)
         for columns, masses in _prefill(engine, inputs, batch[0].known):
-            here = place[:, columns].reshape(-1)
-            targets = torch.from_numpy(tokens[here]).to(engine.device)
-            intervals[here] = frequencies.intervals(masses, targets).cpu().numpy()
+            yield place[:, columns].reshape(-1), masses
         if progress is not None:
             progress(tokens[place.reshape(-1)])
-    return intervals
 
 
 def _prefill(engine: Engine[Any], inputs: np.ndarray, known: int) -> Iterator[tuple[slice, torch.Tensor]]:
@@ -211,6 +208,7 @@ def decode(
     num_bytes: Callable[[np.ndarray], int],
     most_bytes: int,
     progress: Callable[[int], None] | None = None,
+    vocabulary: Vocabulary | None = None,
 ) -> np.ndarray:
     """The tokens of a frame.
 
@@ -221,6 +219,7 @@ def decode(
         num_bytes: bytes that an array of tokens stands for.
         most_bytes: what the tokens may stand for at most: a damaged payload must not fill the memory.
         progress: called with the number of bytes that a step gave.
+        vocabulary: as for `encode`.
 
     Returns:
         (N,) int64.
@@ -230,9 +229,14 @@ def decode(
     """
     rows, steps = plan.num_rows, plan.full_steps + (plan.long_rows > 0)
     history = np.full((rows, steps + 1), engine.start_token, dtype=np.int64)  # inputs: start token, then tokens
-    frequencies = Frequencies(engine.vocab_size)
-    decoder = Decoder(payload)
     _check_memory(engine, rows, steps)
+    source: _IntervalSource | MixDecoder
+    if vocabulary is None:
+        source = _IntervalSource(engine.vocab_size, payload)
+    else:
+        from .mixing.mixer import MixDecoder
+
+        source = MixDecoder(vocabulary, payload, plan.num_tokens, rows, with_model=True)
     cache = engine.new_cache(rows, _RESTART_CHUNK, steps)
     seen_bytes = 0
     for step in range(steps):
@@ -240,7 +244,7 @@ def decode(
         if cache.length == engine.context:
             _restart(engine, cache, history[:, step - plan.overlap : step])
         hidden = engine.forward(torch.from_numpy(history[:, step : step + 1]).to(engine.device), cache)
-        ids = _decode_step(decoder, frequencies, engine.masses(hidden[:active, 0]))
+        ids = source.step(engine.masses(hidden[:active, 0]))
         if ids.max() >= engine.vocab_size:
             raise CorruptError("damaged: the compressed data names a token that does not exist")
         history[:active, step + 1] = ids
@@ -266,15 +270,6 @@ def _check_memory(engine: Engine[Any], rows: int, steps: int) -> None:
             f"decoding {rows} rows at once needs {needed / 1e9:.1f} GB of memory on {engine.device}, "
             f"{free / 1e9:.1f} GB are free"
         )
-
-
-def _decode_step(decoder: Decoder, frequencies: Frequencies, masses: torch.Tensor) -> np.ndarray:
-    """One token per row: (n,) int64."""
-    sums, bounds = frequencies.group_bounds(masses)
-    groups = decoder.decode(bounds.cpu().numpy()).astype(np.int64)
-    inner = frequencies.symbol_bounds(masses, sums, bounds, torch.from_numpy(groups).to(masses.device))
-    ids: np.ndarray = groups * frequencies.group_size + decoder.decode(inner.cpu().numpy())
-    return ids
 
 
 def _restart(engine: Engine[Any], cache: Cache, inputs: np.ndarray) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -16,6 +17,9 @@ from .errors import EngineError, ModelMismatchError
 from .models import ModelChoice
 from .settings import EngineSettings
 from .tokens import Tokenizer
+
+if TYPE_CHECKING:
+    from .mixing.mixer import Vocabulary
 
 _USER_PLANES = 2
 _USER_CONTEXT = 1024
@@ -36,6 +40,13 @@ class LoadedModel:
     engine: ExactEngine
     tokenizer: Tokenizer
     header: Header
+
+    @functools.cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The tokens' tree, for the mixer."""
+        from .mixing.mixer import Vocabulary
+
+        return Vocabulary(self.tokenizer.tokens.table)
 
 
 def load(choice: ModelChoice, settings: EngineSettings) -> LoadedModel:

@@ -1,0 +1,184 @@
+"""Chooses how bytes become frames: which method, over which pieces; knows no archives, streams or files.
+
+Cheap methods are simply tried. The language model is asked about samples first, because it takes long. The model and
+torch are loaded only when they are needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from . import container, methods
+from .container import ADAPTIVE, LM, MIXED, MODEL_METHODS, FrameHeader
+from .models import ModelChoice
+from .plan import profile_plan
+from .settings import MAX_LEVEL, CompressSettings
+
+if TYPE_CHECKING:
+    from .runtime import LoadedModel
+
+Progress = Callable[[int], None]
+
+PIECE_BYTES = container.MAX_LM_BYTES
+"""Input of one frame of the methods lm, mixed and adaptive."""
+
+_LM_ONLY_LEVEL = 1
+_ADAPTIVE_FROM_LEVEL = 4
+_SAMPLED_FROM_BYTES = 1 << 15
+_SAMPLES = 4
+_LOOKS = ((1 / 32, 1536, 1.5), (1 / 16, 8192, 1.2))
+"""Part of the piece in each sample, and the most bytes of it; the factor by which the model's bits per byte may exceed
+those of the best other method on the whole piece, as each sample begins with nothing learnt."""
+
+
+class Draft(NamedTuple):
+    """A frame that is not marked as last or not.
+
+    Attributes:
+        header, payload: of the frame.
+        original: the bytes it stands for.
+        bits: ideal length, where there is one.
+    """
+
+    header: FrameHeader
+    payload: bytes
+    original: bytes
+    bits: float | None = None
+
+    @property
+    def bytes(self) -> int:
+        """Of the frame."""
+        return container.frame_bytes(self.header)
+
+
+class Drafter:
+    """Drafts frames.
+
+    Args:
+        choice: the model.
+        settings: level and engine.
+        progress: called with numbers of bytes of the original that were done.
+    """
+
+    def __init__(self, choice: ModelChoice, settings: CompressSettings, progress: Progress | None) -> None:
+        self._choice = choice
+        self._settings = settings
+        self._progress = progress
+        self._taken_bytes = self._done_bytes = 0  # of the original: looked at, and reported
+        self._loaded: LoadedModel | None = None
+
+    def model(self) -> LoadedModel:
+        """The model, loaded at the first call."""
+        if self._loaded is None:
+            from .runtime import load
+
+            self._loaded = load(self._choice, self._settings.engine)
+        return self._loaded
+
+    def best_frames(self, data: bytes, model_bytes: int) -> list[Draft]:
+        """Frames for up to 64 MiB: the plain methods over all of it, or piece by piece whatever is smallest.
+
+        Args:
+            data: at least 1 byte.
+            model_bytes: what it costs if any frame needs a model.
+        """
+        whole = _plain_draft(data)
+        pieces = [data[n : n + PIECE_BYTES] for n in range(0, len(data), PIECE_BYTES)]
+        drafts: list[Draft] = []
+        run: list[bytes] = []  # pieces for the plain methods, which do better with all of them together
+        for piece in pieces:
+            self._taken_bytes += len(piece)
+            plain = whole if len(pieces) == 1 else _plain_draft(piece)
+            draft = self._best_draft(piece, plain)
+            if draft is plain:
+                run.append(piece)
+            else:
+                drafts += _run_drafts(run, whole)
+                run = []
+                drafts.append(draft)
+            self._advance(self._taken_bytes - self._done_bytes)
+        drafts += _run_drafts(run, whole)
+        size = sum(draft.bytes for draft in drafts) + 10 * (len(drafts) - 1)  # about 10 bytes each in the index
+        if any(draft.header.method in MODEL_METHODS for draft in drafts):
+            size += model_bytes
+        return drafts if size < whole.bytes else [whole]
+
+    def _advance(self, done: int) -> None:
+        self._done_bytes += done
+        if self._progress is not None and done:
+            self._progress(done)
+
+    def _best_draft(self, piece: bytes, plain: Draft) -> Draft:
+        """The smallest of the piece's drafts that are worth their time."""
+        if methods.looks_random(piece):
+            return plain
+        best = plain
+        if self._settings.level >= _ADAPTIVE_FROM_LEVEL:
+            best = min(best, _adaptive_draft(piece), key=lambda draft: draft.bytes)
+        if not self._is_worth_a_model(piece, best):
+            return best
+        tokens = _token_draft(self.model(), piece, self._settings.level, self._advance)
+        return min(best, tokens, key=lambda draft: draft.bytes)
+
+    def _is_worth_a_model(self, piece: bytes, best: Draft) -> bool:
+        """Whether samples of the piece come out small enough; short pieces are not asked about."""
+        if len(piece) < _SAMPLED_FROM_BYTES:
+            return True
+        best_bits = 8 * len(best.payload) / len(piece)
+        return all(
+            self._sample_bits(piece, min(int(part * len(piece)), most)) <= factor * best_bits
+            for part, most, factor in _LOOKS
+        )
+
+    def _sample_bits(self, data: bytes, sample_bytes: int) -> float:
+        """Bits per byte of a few places of the data with the model, each with nothing learnt."""
+        step = (len(data) - sample_bytes) // (_SAMPLES - 1)
+        parts = [data[n * step : n * step + sample_bytes] for n in range(_SAMPLES)]
+        level = _LM_ONLY_LEVEL if self._settings.level == _LM_ONLY_LEVEL else MAX_LEVEL
+        bits = sum(_token_draft(self.model(), part, level, None).bits or 0.0 for part in parts)
+        return bits / (_SAMPLES * sample_bytes)
+
+
+def level_profile(level: int) -> int:
+    """Levels 1-3: fast (0), 4-6: normal (1), 7-9: best (2); format section 4."""
+    return (level - 1) // 3
+
+
+def _plain_draft(data: bytes) -> Draft:
+    method, payload = methods.compress_plain(data)
+    return Draft(FrameHeader(method, False, len(data), len(payload)), payload, data)
+
+
+def _run_drafts(run: list[bytes], whole: Draft) -> list[Draft]:
+    """The frame of neighbouring pieces; the whole unit's is known already."""
+    data = b"".join(run)
+    if not data:
+        return []
+    return [whole if len(data) == len(whole.original) else _plain_draft(data)]
+
+
+def _adaptive_draft(data: bytes) -> Draft:
+    from .mixing.mixer import encode_bytes
+
+    payload, bits = encode_bytes(data)
+    return Draft(FrameHeader(ADAPTIVE, False, len(data), len(payload)), payload, data, bits)
+
+
+def _token_draft(model: LoadedModel, data: bytes, level: int, progress: Progress | None) -> Draft:
+    """The data through the model, with the mixer from level 2 on."""
+    from . import rows
+    from .engines.memory import allocations_checked
+
+    tokens = model.tokenizer.encode(data)
+    profile = level_profile(level)
+    plan = profile_plan(profile, len(tokens), model.engine.context)
+    mixed = level > _LM_ONLY_LEVEL
+    report = None
+    if progress is not None:
+        table = model.tokenizer.tokens
+        report = lambda ids: progress(table.num_bytes(ids))  # noqa: E731
+    with allocations_checked():
+        payload, bits = rows.encode(model.engine, tokens, plan, report, model.vocabulary if mixed else None)
+    header = FrameHeader(MIXED if mixed else LM, False, len(data), len(payload), len(tokens), profile)
+    return Draft(header, payload, data, bits)

@@ -1,0 +1,8 @@
+"""The mixer: codes tokens as binary decisions, mixing the model's probabilities with statistics of the text so far."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+on_compiling: Callable[[], None] | None = None
+"""Called before the mixer is compiled, which takes long and happens once; the command line tells the user."""

@@ -1,0 +1,249 @@
+"""The mixer for one frame: from tokens and masses to a payload and back; must not know engines, rows of text or files.
+
+Rows share everything that is learnt. Encoder and decoder run the same walk (docs/numerics.md section 10).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..coder import Decoder, Encoder
+from . import tables
+from .compiled import announce_compiling
+from .contexts import new_texts
+from .predictor import new_decision, new_learned
+from .tree import build_tree, paths
+from .walk import GROUP_ROWS, Known, Shape, new_scratch, path_logits, take_masses, walk
+
+if TYPE_CHECKING:
+    import torch
+
+_LEAST_TABLE_BITS = 12
+_MOST_TABLE_BITS = 22
+
+
+class Vocabulary:
+    """A vocabulary as a tree, ready for any number of frames.
+
+    Args:
+        table: bytes of each token, at least 2 tokens.
+    """
+
+    def __init__(self, table: Sequence[bytes]) -> None:
+        self.tree = build_tree(list(table))
+        self.path_start, self.path_step = paths(self.tree)
+        self.leaf_bytes = [table[i] for i in self.tree.token]
+        self.size = len(table)
+
+    def shape(self, num_tokens: int, num_rows: int) -> Shape:
+        """For frames of `num_tokens` tokens in `num_rows` rows."""
+        full_steps, long_rows = divmod(num_tokens, num_rows)
+        tree = self.tree
+        return Shape(
+            tree.child,
+            tree.bounds,
+            tree.treelet,
+            tree.slot,
+            tree.token.astype(np.uint32),  # unsigned: compiled code then need not ask whether an index is negative
+            tree.leaf,
+            self.path_start,
+            self.path_step,
+            tables.log_table(),
+            tables.octave_table(),
+            num_rows,
+            full_steps,
+            long_rows,
+            full_steps + (long_rows > 0),
+            self.size,
+        )
+
+
+def table_bits(num_tokens: int) -> int:
+    """k: the table of statistics has 2^k blocks of 16 bytes (numerics section 10.4)."""
+    return min(max((32 * num_tokens - 1).bit_length(), _LEAST_TABLE_BITS), _MOST_TABLE_BITS)
+
+
+def encode_bytes(data: bytes, progress: Callable[[int], None] | None = None) -> tuple[bytes, float]:
+    """Payload and ideal bits of bytes without a model, in one row.
+
+    Args:
+        data: at least 1 byte.
+        progress: called with numbers of bytes done.
+    """
+    tokens = np.frombuffer(data, dtype=np.uint8).astype(np.int64)
+    return MixEncoder(_byte_vocabulary(), tokens, 1, with_model=False).finish(progress)
+
+
+def decode_bytes(payload: bytes, num_bytes: int, progress: Callable[[int], None] | None = None) -> bytes:
+    """What `encode_bytes` encoded.
+
+    Raises:
+        CorruptError: the payload fits nothing.
+    """
+    decoder = MixDecoder(_byte_vocabulary(), payload, num_bytes, 1, with_model=False)
+    data = bytearray()
+    while len(data) < num_bytes:
+        data += decoder.step(None).astype(np.uint8).tobytes()
+        if progress is not None:
+            progress(1)
+    return bytes(data)
+
+
+@functools.cache
+def _byte_vocabulary() -> Vocabulary:
+    return Vocabulary([bytes([byte]) for byte in range(256)])
+
+
+def memory_bytes(num_tokens: int, num_rows: int, vocab_size: int) -> int:
+    """About the memory that one frame needs in either direction, without the model's."""
+    per_row = 12_000 + 8 * vocab_size
+    return (16 << table_bits(num_tokens)) + 28_000_000 + per_row * num_rows + 300 * vocab_size + 40 * num_tokens
+
+
+class MixEncoder:
+    """Encodes one frame. First `add` for all tokens, if there is a model; then `finish`.
+
+    Args:
+        vocabulary: of the tokens.
+        tokens: (N,) int64, in the order of the text.
+        num_rows: R, 1 to N.
+        with_model: whether there is a language model.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, tokens: np.ndarray, num_rows: int, with_model: bool) -> None:
+        announce_compiling()
+        self._vocabulary = vocabulary
+        self._shape = shape = vocabulary.shape(len(tokens), num_rows)
+        self._leaf = vocabulary.tree.leaf[tokens]
+        depth = np.diff(vocabulary.path_start)[self._leaf]
+        self._decisions = int(depth.sum())
+        row_starts = [row * shape.full_steps + min(row, shape.long_rows) for row in range(num_rows + 1)]
+        self._known = Known(
+            self._leaf.astype(np.int32),
+            np.array(row_starts, dtype=np.int64),
+            np.zeros(self._decisions if with_model else 1, dtype=np.int16),
+            np.concatenate([[0], np.cumsum(depth)]).astype(np.int64),
+            np.zeros(len(tokens), dtype=np.int32),
+        )
+        self._with_model = with_model
+        self._sums = np.zeros((1, vocabulary.size + 1), dtype=np.int64)
+
+    def add(self, places: np.ndarray, masses: torch.Tensor) -> None:
+        """The model's masses of some of the tokens.
+
+        Args:
+            places: (n,) int64: which tokens; masses: (n, V) int32.
+        """
+        known = self._known
+        path_logits(
+            masses.cpu().numpy(),
+            self._leaf[places],
+            places,
+            self._shape,
+            self._sums,
+            known.logit,
+            known.logit_start,
+            known.guess,
+        )
+
+    def finish(self, progress: Callable[[int], None] | None = None) -> tuple[bytes, float]:
+        """The payload, and the ideal length of its decisions in bits.
+
+        Args:
+            progress: called with the number of tokens of each step.
+        """
+        shape = self._shape
+        probability = np.zeros(self._decisions, dtype=np.float32)
+        bits = np.zeros(self._decisions, dtype=np.int32)
+        arguments = (  # the compiled walk does not keep them alive
+            new_learned(len(shape.slot), table_bits(len(self._leaf))),
+            new_texts(shape.rows, shape.steps, self._vocabulary.leaf_bytes),
+            new_scratch(shape.rows),
+            new_decision(GROUP_ROWS),
+            shape,
+            self._known,
+            self._sums,
+            np.zeros(1, dtype=np.int64),
+            True,
+            self._with_model,
+            probability,
+            bits,
+        )
+        for step, _ in enumerate(walk(*arguments)):
+            if progress is not None:
+                progress(shape.rows if step < shape.full_steps else shape.long_rows)
+        encoder = Encoder()
+        encoder.encode_bits(bits, probability)
+        ideal = -float(np.log2(np.where(bits, probability, 1 - probability).astype(np.float64)).sum())
+        return encoder.finish(), ideal
+
+
+class MixDecoder:
+    """Decodes one frame step by step.
+
+    Args:
+        vocabulary: of the tokens.
+        payload: from `MixEncoder.finish`.
+        num_tokens: N; num_rows: R; with_model: as they were for the encoder.
+    """
+
+    def __init__(
+        self, vocabulary: Vocabulary, payload: bytes, num_tokens: int, num_rows: int, with_model: bool
+    ) -> None:
+        announce_compiling()
+        shape = self._shape = vocabulary.shape(num_tokens, num_rows)
+        self._texts = new_texts(num_rows, shape.steps, vocabulary.leaf_bytes)
+        self._token = vocabulary.tree.token
+        self._decoder = Decoder(payload)
+        self._sums = np.zeros((num_rows if with_model else 1, vocabulary.size + 1), dtype=np.int64)
+        self._guess = np.zeros(num_rows, dtype=np.int64)
+        self._probability = np.zeros(GROUP_ROWS, dtype=np.float32)
+        self._bits = np.zeros(GROUP_ROWS, dtype=np.int32)
+        nothing = np.zeros(1, dtype=np.int64)
+        self._arguments = (  # the compiled walk does not keep them alive
+            new_learned(len(shape.slot), table_bits(num_tokens)),
+            self._texts,
+            new_scratch(num_rows),
+            new_decision(GROUP_ROWS),
+            shape,
+            Known(nothing.astype(np.int32), nothing, nothing.astype(np.int16), nothing, nothing.astype(np.int32)),
+            self._sums,
+            self._guess,
+            False,
+            with_model,
+            self._probability,
+            self._bits,
+        )
+        self._walk = walk(*self._arguments)
+        next(self._walk)
+        self._step = 0
+
+    def step(self, masses: torch.Tensor | None) -> np.ndarray:
+        """The next token of every row that takes part.
+
+        Args:
+            masses: (n, V) int32, n the number of these rows; None without a model.
+
+        Returns:
+            (n,) int64.
+
+        Raises:
+            CorruptError: the payload fits no text.
+        """
+        if masses is not None:
+            take_masses(masses.cpu().numpy(), self._shape, self._sums, self._guess)
+        probability, bits, decoder = self._probability, self._bits, self._decoder
+        for asked in self._walk:
+            if asked == 0:
+                break
+            bits[:asked] = decoder.decode_bits(probability[:asked])
+        shape = self._shape
+        rows = shape.rows if self._step < shape.full_steps else shape.long_rows
+        leaves = self._texts.history[self._step : rows * shape.steps : shape.steps]
+        self._step += 1
+        tokens: np.ndarray = self._token[leaves]
+        return tokens

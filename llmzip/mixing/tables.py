@@ -1,0 +1,132 @@
+"""Constants and tables of the mixer, from integers and `decimal` only; must not know tokens, rows or numba.
+
+Logits are in units of 1/256 nat, probabilities in units of 2^-16 unless said otherwise (docs/numerics.md section 10).
+A test asserts the SHA-256 of each table.
+"""
+
+from __future__ import annotations
+
+import functools
+from decimal import ROUND_HALF_EVEN, Context, Decimal, DivisionByZero, InvalidOperation, Overflow, localcontext
+from typing import NamedTuple
+
+import numpy as np
+
+LOGIT_MAX = 2815
+"""Largest magnitude of a logit: 11 nats, where a probability is 1.1 units of 2^-16."""
+
+STRETCH_BITS = 12
+"""The logit table is indexed by probabilities of this many bits."""
+
+NO_STATE = 0
+"""State of a slot that has seen nothing."""
+
+_LARGEST_OTHER = (40, 20, 12, 8, 6, 5)
+"""How often the more frequent bit may be counted, by the count of the other one."""
+
+_DISCOUNT_ABOVE = 2
+
+# A context of our own in every field: the caller's may round otherwise or trap inexact results.
+_CONTEXT = Context(
+    prec=50,
+    rounding=ROUND_HALF_EVEN,
+    Emin=-999999,
+    Emax=999999,
+    capitals=1,
+    clamp=0,
+    flags=[],
+    traps=[InvalidOperation, DivisionByZero, Overflow],
+)
+
+
+def _round(value: Decimal) -> int:
+    return int(value.to_integral_value())
+
+
+@functools.cache
+def squash_table() -> np.ndarray:
+    """(2 LOGIT_MAX + 1,) int32: entry z + LOGIT_MAX is 2^16 / (1 + e^(-z/256)), rounded, 1 to 2^16 - 1."""
+    with localcontext(_CONTEXT):
+        values = [_round(65536 / (1 + (Decimal(-z) / 256).exp())) for z in range(-LOGIT_MAX, LOGIT_MAX + 1)]
+    return np.clip(np.array(values, dtype=np.int32), 1, 65535)
+
+
+@functools.cache
+def stretch_table() -> np.ndarray:
+    """(4096,) int32: entry i is 256 ln(q / (1 - q)) for q = (i + 1/2) / 4096, rounded, clamped to +-2047."""
+    with localcontext(_CONTEXT):
+        values = [_round(256 * (Decimal(2 * i + 1) / (8191 - 2 * i)).ln()) for i in range(1 << STRETCH_BITS)]
+    return np.clip(np.array(values, dtype=np.int32), -2047, 2047)
+
+
+@functools.cache
+def log_table() -> np.ndarray:
+    """(1024,) int32: entry i is 256 ln(1 + i / 1024), rounded."""
+    with localcontext(_CONTEXT):
+        values = [_round(256 * (1 + Decimal(i) / 1024).ln()) for i in range(1024)]
+    return np.array(values, dtype=np.int32)
+
+
+@functools.cache
+def octave_table() -> np.ndarray:
+    """(64,) int32: entry n is 256 n ln 2, rounded."""
+    with localcontext(_CONTEXT):
+        values = [_round(256 * n * Decimal(2).ln()) for n in range(64)]
+    return np.array(values, dtype=np.int32)
+
+
+@functools.cache
+def rate_table() -> np.ndarray:
+    """(1024,) int32: entry n is floor(2^16 / (n + 3/2)), the step of a probability that was updated n times."""
+    return np.array([(2 << 16) // (2 * n + 3) for n in range(1024)], dtype=np.int32)
+
+
+class States(NamedTuple):
+    """What slots remember: how often each bit came, bounded, and which came last.
+
+    Attributes:
+        successor: (2 S,) uint8: entry 2 s + y is the state after bit y.
+        probability: (S,) int32: where the probability of a one starts from, in units of 2^-22.
+        seen: (S,) uint8: bits remembered.
+    """
+
+    successor: np.ndarray
+    probability: np.ndarray
+    seen: np.ndarray
+
+
+@functools.cache
+def states() -> States:
+    """The states, numbered by count, then zeros, ones and last bit; state 0 has seen nothing."""
+    most = max(_LARGEST_OTHER)
+    pairs = [(zeros, ones) for zeros in range(most + 1) for ones in range(most + 1) if _allowed(zeros, ones)]
+    # With both bits seen, the last one tells two states apart; otherwise it is plain.
+    all_states = [
+        (zeros, ones, last) for zeros, ones in pairs for last in ((0, 1) if zeros and ones else (int(ones > 0),))
+    ]
+    all_states.sort(key=lambda state: (state[0] + state[1], *state))
+    number = {state: index for index, state in enumerate(all_states)}
+    successor = [number[_after(zeros, ones, bit)] for zeros, ones, _ in all_states for bit in (0, 1)]
+    probability = [((5 * ones + 2) << 22) // (5 * (zeros + ones) + 4) for zeros, ones, _ in all_states]
+    return States(
+        np.array(successor, dtype=np.uint8),
+        np.array(probability, dtype=np.int32),
+        np.array([zeros + ones for zeros, ones, _ in all_states], dtype=np.uint8),
+    )
+
+
+def _allowed(zeros: int, ones: int) -> bool:
+    less, more = sorted((zeros, ones))
+    return less < len(_LARGEST_OTHER) and more <= _LARGEST_OTHER[less]
+
+
+def _after(zeros: int, ones: int, bit: int) -> tuple[int, int, int]:
+    """Counts the bit; the other one's count, if it is large, loses half of what is above the limit."""
+    count = [zeros, ones]
+    count[bit] += 1
+    other = 1 - bit
+    if count[other] > _DISCOUNT_ABOVE:
+        count[other] = _DISCOUNT_ABOVE + (count[other] - _DISCOUNT_ABOVE) // 2
+    while not _allowed(*count):
+        count[bit if count[bit] > count[other] else other] -= 1
+    return count[0], count[1], bit if count[0] and count[1] else int(count[1] > 0)
