@@ -10,7 +10,7 @@ import zlib
 from typing import TYPE_CHECKING, BinaryIO
 
 from . import container, methods, models, plan
-from .container import ADAPTIVE, MIXED, MODEL_METHODS, SKIP, STORED, FrameHeader, Header
+from .container import MIXED, SKIP, STORED, FrameHeader, Header
 from .drafts import Draft, Drafter, Progress
 from .errors import CorruptError
 from .report import CharacterCounter, FrameReport, StreamReport
@@ -82,7 +82,7 @@ class ArchiveWriter:
             frames = [Draft(FrameHeader(SKIP if self._entries else STORED, last, 0, 0), b"", b"")]
         prefix = b""
         if not self._entries:
-            uses_model = any(draft.header.method in MODEL_METHODS for draft in frames) or not last
+            uses_model = any(draft.header.uses_model for draft in frames) or not last
             prefix = container.pack_header(self._archive_header() if uses_model else Header())
             self.report.compressed_bytes += len(prefix)
         out = b""
@@ -91,7 +91,7 @@ class ArchiveWriter:
             frame = container.pack_frame(header, draft.payload, zlib.crc32(original), prefix)
             size = len(frame) - len(prefix)
             prefix = b""
-            if header.method in MODEL_METHODS:
+            if header.uses_model:
                 self.report.model = self._choice.name
             self._entries.append((size, len(original)))
             self.report.frames.append(_frame_report(header, size, draft.bits))
@@ -107,10 +107,8 @@ class ArchiveWriter:
 
 
 def _frame_report(header: FrameHeader, size: int, bits: float | None) -> FrameReport:
-    num_rows = plan.num_rows(header) if header.method in MODEL_METHODS else 0
-    return FrameReport(
-        container.METHOD_NAMES[header.method], header.original_bytes, size, num_rows, header.num_tokens, bits
-    )
+    num_rows = plan.num_rows(header) if header.uses_model else 0
+    return FrameReport(header.method_name, header.original_bytes, size, num_rows, header.num_tokens, bits)
 
 
 class FrameDecoder:
@@ -131,9 +129,9 @@ class FrameDecoder:
         models.check_code(frame.archive)
         if header.method == SKIP:
             return b""
-        if header.method in MODEL_METHODS:
+        if header.uses_model:
             data = self._decode_tokens(frame, progress)
-        elif header.method == ADAPTIVE:
+        elif header.method == MIXED:
             data = _decode_adaptive(frame, progress)
         else:
             try:

@@ -19,19 +19,8 @@ MAGIC = b"\xf7LZ"
 INDEX_MAGIC = b"ZL\xf7\n"
 SUFFIX = ".llmz"
 
-STORED, LM, LZMA, ZSTD, MIXED, ADAPTIVE, SKIP, INDEX = range(8)
-METHOD_NAMES = {
-    STORED: "stored",
-    LM: "lm",
-    LZMA: "lzma",
-    ZSTD: "zstd",
-    MIXED: "mixed",
-    ADAPTIVE: "adaptive",
-    SKIP: "skip",
-    INDEX: "index",
-}
-MODEL_METHODS = (LM, MIXED)
-"""The methods that need a language model; their frames hold tokens in rows."""
+STORED, LM, LZMA, ZSTD, MIXED, SKIP, INDEX = 0, 1, 2, 3, 4, 6, 7
+METHODS = {STORED: "stored", LM: "lm", LZMA: "lzma", ZSTD: "zstd", MIXED: "mixed", SKIP: "skip", INDEX: "index"}
 
 NO_MODEL = 0
 USER_MODEL = 15
@@ -92,6 +81,16 @@ class FrameHeader:
     profile: int = 0
     rows: int = 0
     overlap: int = 0
+
+    @property
+    def uses_model(self) -> bool:
+        """Whether the frame holds tokens of a language model."""
+        return self.num_tokens > 0
+
+    @property
+    def method_name(self) -> str:
+        """For people: as in the format, and `adaptive` for the mixer without a model."""
+        return "adaptive" if self.method == MIXED and not self.uses_model else METHODS[self.method]
 
 
 @dataclass(frozen=True)
@@ -474,15 +473,16 @@ def _check_frame_header(number: int, header: FrameHeader, crc32: int, width: int
     method, profile = header.method, header.profile
     if method == INDEX:
         raise CorruptError(f"frame {number}: damaged: an index where a frame must be")
-    if method not in METHOD_NAMES:
+    if method not in METHODS:
         raise FormatError(f"frame {number}: method {method} is not supported: made by a newer llmzip")
     numbers = (header.original_bytes, header.payload_bytes, header.num_tokens)
     wrong = (
         width != _width(numbers)
-        or (profile and method not in MODEL_METHODS)
-        or (header.num_tokens and method not in MODEL_METHODS)
-        or (method in MODEL_METHODS and not 0 < header.num_tokens <= header.original_bytes <= MAX_LM_BYTES)
-        or (method == ADAPTIVE and not 0 < header.original_bytes <= MAX_LM_BYTES)
+        or (profile and not header.num_tokens)
+        or (header.num_tokens and method not in (LM, MIXED))
+        or (method == LM and not header.num_tokens)
+        or (method in (LM, MIXED) and not header.num_tokens <= header.original_bytes <= MAX_LM_BYTES)
+        or (method in (LM, MIXED) and not header.original_bytes)
         or (method == STORED and header.payload_bytes != header.original_bytes)
         or (method == SKIP and (header.original_bytes or crc32))
         or (method in (LZMA, ZSTD) and not header.original_bytes)

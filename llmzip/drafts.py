@@ -10,9 +10,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from . import container, methods
-from .container import ADAPTIVE, LM, MIXED, MODEL_METHODS, FrameHeader
+from .container import LM, MIXED, FrameHeader
 from .models import ModelChoice
-from .plan import profile_plan
+from .plan import RowPlan, profile_plan
 from .settings import MAX_LEVEL, CompressSettings
 
 if TYPE_CHECKING:
@@ -21,9 +21,13 @@ if TYPE_CHECKING:
 Progress = Callable[[int], None]
 
 PIECE_BYTES = container.MAX_LM_BYTES
-"""Input of one frame of the methods lm, mixed and adaptive."""
+"""Input of one frame of the methods lm and mixed."""
 
 _LM_ONLY_LEVEL = 1
+_LONG_ROW_TOKENS = 1 << 14
+_EXPLICIT = 3
+"""The profile whose frames say themselves how many rows they have."""
+
 _ADAPTIVE_FROM_LEVEL = 4
 _SAMPLED_FROM_BYTES = 1 << 15
 _SAMPLES = 4
@@ -100,7 +104,7 @@ class Drafter:
             self._advance(self._taken_bytes - self._done_bytes)
         drafts += _run_drafts(run, whole)
         size = sum(draft.bytes for draft in drafts) + 10 * (len(drafts) - 1)  # about 10 bytes each in the index
-        if any(draft.header.method in MODEL_METHODS for draft in drafts):
+        if any(draft.header.uses_model for draft in drafts):
             size += model_bytes
         return drafts if size < whole.bytes else [whole]
 
@@ -140,9 +144,17 @@ class Drafter:
         return bits / (_SAMPLES * sample_bytes)
 
 
-def level_profile(level: int) -> int:
-    """Levels 1-3: fast (0), 4-6: normal (1), 7-9: best (2); format section 4."""
-    return (level - 1) // 3
+def level_plan(level: int, num_tokens: int, context: int) -> tuple[RowPlan, int]:
+    """The rows of a frame, and the profile that says so in its header (format section 4).
+
+    Levels 1-3: fast (0), 4-6: normal (1), 7-8: best (2). Level 9 has four times fewer rows than 8: no row that is not
+    full enough to learn from, however long a single one takes to decode.
+    """
+    plan = profile_plan(min((level - 1) // 3, 2), num_tokens, context)
+    rows = max(1, min(num_tokens // _LONG_ROW_TOKENS, plan.num_rows))
+    if level < MAX_LEVEL or rows == plan.num_rows:
+        return plan, min((level - 1) // 3, 2)
+    return RowPlan(num_tokens, rows, plan.overlap), _EXPLICIT
 
 
 def _plain_draft(data: bytes) -> Draft:
@@ -162,7 +174,7 @@ def _adaptive_draft(data: bytes) -> Draft:
     from .mixing.mixer import encode_bytes
 
     payload, bits = encode_bytes(data)
-    return Draft(FrameHeader(ADAPTIVE, False, len(data), len(payload)), payload, data, bits)
+    return Draft(FrameHeader(MIXED, False, len(data), len(payload)), payload, data, bits)
 
 
 def _token_draft(model: LoadedModel, data: bytes, level: int, progress: Progress | None) -> Draft:
@@ -171,8 +183,7 @@ def _token_draft(model: LoadedModel, data: bytes, level: int, progress: Progress
     from .engines.memory import allocations_checked
 
     tokens = model.tokenizer.encode(data)
-    profile = level_profile(level)
-    plan = profile_plan(profile, len(tokens), model.engine.context)
+    plan, profile = level_plan(level, len(tokens), model.engine.context)
     mixed = level > _LM_ONLY_LEVEL
     report = None
     if progress is not None:
@@ -180,5 +191,6 @@ def _token_draft(model: LoadedModel, data: bytes, level: int, progress: Progress
         report = lambda ids: progress(table.num_bytes(ids))  # noqa: E731
     with allocations_checked():
         payload, bits = rows.encode(model.engine, tokens, plan, report, model.vocabulary if mixed else None)
-    header = FrameHeader(MIXED if mixed else LM, False, len(data), len(payload), len(tokens), profile)
+    record = (plan.num_rows, plan.overlap) if profile == _EXPLICIT else ()
+    header = FrameHeader(MIXED if mixed else LM, False, len(data), len(payload), len(tokens), profile, *record)
     return Draft(header, payload, data, bits)

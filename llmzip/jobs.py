@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-from . import fileops
+from . import fileops, mixing
 from .errors import EXIT_FAILED, EXIT_OK, CorruptError, LLMZipError
 from .fileops import FileProblem, Output, Source
 from .messages import Messages, detail_texts, summary_text
@@ -108,6 +108,7 @@ class Jobs:
 
     def run(self, names: Sequence[str]) -> int:
         """Does all names; "-" is the standard input. Returns the exit code."""
+        mixing.on_compiling = self._messages.compiling
         try:
             for argument in names:
                 self._run_one(None if argument == "-" else argument)

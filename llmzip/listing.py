@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, BinaryIO
 
 from ._version import FORMAT_VERSION
-from .container import METHOD_NAMES, Position, read_archives
+from .container import Position, read_archives
 from .models import describe
 
 
@@ -81,7 +81,7 @@ def read_info(source: BinaryIO) -> ArchiveInfo:
         head = frame.header
         archives[-1].frames.append(
             FrameInfo(
-                METHOD_NAMES[head.method],
+                head.method_name,
                 frame.offset_bytes,
                 frame.size_bytes,
                 head.original_bytes,

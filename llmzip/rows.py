@@ -22,7 +22,7 @@ from .errors import CorruptError, ResourceError
 from .plan import RowPlan, header_plan, profile_plan
 
 if TYPE_CHECKING:
-    from .mixing.mixer import MixDecoder, MixEncoder, Vocabulary
+    from .mixing.mixer import Vocabulary
 
 __all__ = ["RowPlan", "decode", "encode", "header_plan", "profile_plan"]
 
@@ -78,16 +78,17 @@ def encode(
     Returns:
         The payload, and the sum of -log2 of the coded probabilities in bits.
     """
-    sink: _IntervalSink | MixEncoder
     if vocabulary is None:
         sink = _IntervalSink(engine.vocab_size, tokens, plan)
-    else:
-        from .mixing.mixer import MixEncoder
+        for places, masses in _token_masses(engine, tokens, plan, progress):
+            sink.add(places, masses)
+        return sink.finish()
+    from .mixing.mixer import MixEncoder
 
-        sink = MixEncoder(vocabulary, tokens, plan.num_rows, with_model=True)
+    mixer = MixEncoder(vocabulary, tokens, plan.num_rows, with_model=True)
     for places, masses in _token_masses(engine, tokens, plan, progress):
-        sink.add(places, masses)
-    return sink.finish()
+        mixer.add(places, masses.cpu().numpy())
+    return mixer.finish()
 
 
 class _IntervalSink:
@@ -229,14 +230,8 @@ def decode(
     """
     rows, steps = plan.num_rows, plan.full_steps + (plan.long_rows > 0)
     history = np.full((rows, steps + 1), engine.start_token, dtype=np.int64)  # inputs: start token, then tokens
-    _check_memory(engine, rows, steps)
-    source: _IntervalSource | MixDecoder
-    if vocabulary is None:
-        source = _IntervalSource(engine.vocab_size, payload)
-    else:
-        from .mixing.mixer import MixDecoder
-
-        source = MixDecoder(vocabulary, payload, plan.num_tokens, rows, with_model=True)
+    _check_memory(engine, rows, steps, plan.num_tokens if vocabulary is not None else None)
+    step_tokens = _step_decoder(engine, payload, plan, vocabulary)
     cache = engine.new_cache(rows, _RESTART_CHUNK, steps)
     seen_bytes = 0
     for step in range(steps):
@@ -244,7 +239,7 @@ def decode(
         if cache.length == engine.context:
             _restart(engine, cache, history[:, step - plan.overlap : step])
         hidden = engine.forward(torch.from_numpy(history[:, step : step + 1]).to(engine.device), cache)
-        ids = source.step(engine.masses(hidden[:active, 0]))
+        ids = step_tokens(engine.masses(hidden[:active, 0]))
         if ids.max() >= engine.vocab_size:
             raise CorruptError("damaged: the compressed data names a token that does not exist")
         history[:active, step + 1] = ids
@@ -258,13 +253,29 @@ def decode(
     return np.concatenate(tokens)
 
 
-def _check_memory(engine: Engine[Any], rows: int, steps: int) -> None:
+def _step_decoder(
+    engine: Engine[Any], payload: bytes, plan: RowPlan, vocabulary: Vocabulary | None
+) -> Callable[[torch.Tensor], np.ndarray]:
+    """A function from the masses of a step, (n, V) int32, to its tokens, (n,) int64."""
+    if vocabulary is None:
+        return _IntervalSource(engine.vocab_size, payload).step
+    from .mixing.mixer import MixDecoder
+
+    mixer = MixDecoder(vocabulary, payload, plan.num_tokens, plan.num_rows, with_model=True)
+    return lambda masses: mixer.step(masses.cpu().numpy())
+
+
+def _check_memory(engine: Engine[Any], rows: int, steps: int, mixed_tokens: int | None) -> None:
     """Refuses before the allocation: a hostile header may ask for any number of rows.
 
     Raises:
         ResourceError: it does not fit.
     """
     needed, free = engine.step_bytes(rows, _RESTART_CHUNK, steps), free_bytes(engine.device)
+    if mixed_tokens is not None:
+        from .mixing.mixer import memory_bytes
+
+        needed += memory_bytes(mixed_tokens, rows, engine.vocab_size)
     if free is not None and needed > free:
         raise ResourceError(
             f"decoding {rows} rows at once needs {needed / 1e9:.1f} GB of memory on {engine.device}, "

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,9 +17,6 @@ from .contexts import new_texts
 from .predictor import new_decision, new_learned
 from .tree import build_tree, paths
 from .walk import GROUP_ROWS, Known, Shape, new_scratch, path_logits, take_masses, walk
-
-if TYPE_CHECKING:
-    import torch
 
 _LEAST_TABLE_BITS = 12
 _MOST_TABLE_BITS = 22
@@ -132,23 +128,14 @@ class MixEncoder:
         self._with_model = with_model
         self._sums = np.zeros((1, vocabulary.size + 1), dtype=np.int64)
 
-    def add(self, places: np.ndarray, masses: torch.Tensor) -> None:
+    def add(self, places: np.ndarray, masses: np.ndarray) -> None:
         """The model's masses of some of the tokens.
 
         Args:
             places: (n,) int64: which tokens; masses: (n, V) int32.
         """
-        known = self._known
-        path_logits(
-            masses.cpu().numpy(),
-            self._leaf[places],
-            places,
-            self._shape,
-            self._sums,
-            known.logit,
-            known.logit_start,
-            known.guess,
-        )
+        known, leaves = self._known, self._leaf[places]
+        path_logits(masses, leaves, places, self._shape, self._sums, known.logit, known.logit_start, known.guess)
 
     def finish(self, progress: Callable[[int], None] | None = None) -> tuple[bytes, float]:
         """The payload, and the ideal length of its decisions in bits.
@@ -222,7 +209,7 @@ class MixDecoder:
         next(self._walk)
         self._step = 0
 
-    def step(self, masses: torch.Tensor | None) -> np.ndarray:
+    def step(self, masses: np.ndarray | None) -> np.ndarray:
         """The next token of every row that takes part.
 
         Args:
@@ -235,7 +222,7 @@ class MixDecoder:
             CorruptError: the payload fits no text.
         """
         if masses is not None:
-            take_masses(masses.cpu().numpy(), self._shape, self._sums, self._guess)
+            take_masses(masses, self._shape, self._sums, self._guess)
         probability, bits, decoder = self._probability, self._bits, self._decoder
         for asked in self._walk:
             if asked == 0:

@@ -36,7 +36,7 @@ def test_text_with_the_model(run: Run, tmp_path: Path) -> None:
     two = run("compress", "-T2", "-o", "b.llmz", "a.txt")
     assert (one.returncode, two.returncode) == (0, 0)
     assert b"model seed" in one.stderr
-    assert b"frame 0: lm" in one.stderr
+    assert b"frame 0: mixed" in one.stderr
     assert (tmp_path / "b.llmz").read_bytes() == one.stdout  # threads change no bit
     assert len(one.stdout) < len(text) / 3
     back = run("-dc", "b.llmz", env={"LLMZIP_MODEL": "/nowhere"})  # decoding takes nothing from the environment

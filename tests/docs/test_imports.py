@@ -29,6 +29,7 @@ LOWEST = {"errors", "settings", "container", "_version"}
 ONLY_IN = {
     "torch": {"engines", "rows", "runtime"},
     "constriction": {"coder"},
+    "numba": {"mixing"},
     "tokenizers": {"tokens"},
     "safetensors": {"engines"},
     "zstandard": {"methods"},
@@ -92,7 +93,7 @@ def python(code: str) -> str:
 
 def test_the_walk_finds_what_is_there() -> None:
     assert internal("settings") == {"errors"}
-    assert {"coder", "container", "engines.freqs", "errors"} <= internal("rows")
+    assert {"coder", "plan", "engines.freqs", "errors"} <= internal("rows")
     assert ("torch", True) in imports("rows") and ("llmzip.engines.tables", True) in imports("engines.ops")
     assert ("tokenizers", False) in imports("tokens")
 

@@ -13,6 +13,7 @@ import zstandard
 import llmzip
 from llmzip import container, models, rows, runtime
 from llmzip.container import FrameHeader, Header, ModelRecord
+from llmzip.mixing.mixer import encode_bytes
 from llmzip.settings import EngineSettings
 
 TEXT = b"The cat sat on the mat, and that was it."
@@ -75,12 +76,14 @@ def samples() -> dict[str, Sample]:
     bare = container.pack_header(Header())
     record = ModelRecord("some model", bytes(range(16)), bytes(range(16)), 2, 512, 0)
     user = container.pack_header(Header(container.USER_MODEL, record))
-    lm = llmzip.compress(TEXT)
+    lm = llmzip.compress(TEXT, level=1)
     stored = llmzip.compress(noise)
     short = b"The cat sat down."
     made = {
         "lm": Sample(lm, TEXT),
         "lm in rows": Sample(in_rows(TEXT, 5, 3), TEXT),
+        "mixed": Sample(llmzip.compress(TEXT), TEXT),
+        "adaptive": Sample(plain_frame(container.MIXED, REPEATED, encode_bytes(REPEATED)[0], bare), REPEATED),
         "stored": Sample(stored, noise),
         "lzma": Sample(plain_frame(container.LZMA, REPEATED, raw_lzma(REPEATED), bare), REPEATED),
         "zstd": Sample(plain_frame(container.ZSTD, REPEATED, raw_zstd(REPEATED), bare), REPEATED),
@@ -91,5 +94,6 @@ def samples() -> dict[str, Sample]:
         "model record": Sample(plain_frame(container.STORED, noise, noise, user), noise),
     }
     assert llmzip.info(lm).archives[0].frames[0].method == "lm"
+    assert llmzip.info(made["mixed"].archive).archives[0].frames[0].method == "mixed"
     assert len(llmzip.info(made["several frames"].archive).archives[0].frames) == 3
     return made

@@ -318,7 +318,7 @@ def test_a_wrong_check_names_both_values() -> None:
     assert message == f"frame 0: damaged: checksum stored {right ^ 0x55:02x}, computed {right:02x}"
 
 
-@pytest.mark.parametrize("method", [4, 5])
+@pytest.mark.parametrize("method", [5])
 def test_unknown_methods_are_refused_by_number_once_the_check_held(method: int) -> None:
     data = bytearray(raw_frame(method | LAST, (3, 3, 0), b"abc"))
     message = refusal(bytes(data), FormatError)

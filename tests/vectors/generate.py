@@ -13,8 +13,9 @@ from pathlib import Path
 
 import llmzip
 from llmzip import container
-from llmzip.container import LM, LZMA, SKIP, STORED, ZSTD, FrameHeader, Header, ModelRecord
+from llmzip.container import LM, LZMA, MIXED, SKIP, STORED, ZSTD, FrameHeader, Header, ModelRecord
 from llmzip.methods import compress_plain
+from llmzip.mixing.mixer import encode_bytes
 
 FOLDER = Path(__file__).parent
 TEXT = b"The tide comes in, and the tide goes out, and the harbour master writes it down.\n"
@@ -45,6 +46,11 @@ def _plain(method: int) -> bytes:
     return _frame(method, payload, REPEATED, True, container.pack_header(Header()))
 
 
+def _adaptive(original: bytes) -> bytes:
+    payload, _ = encode_bytes(original)
+    return _frame(MIXED, payload, original, True, container.pack_header(Header()))
+
+
 def _frames_and_index(*, last: bool = True) -> bytes:
     head = container.pack_header(Header())
     first = _frame(STORED, TEXT, TEXT, False, head)
@@ -56,15 +62,19 @@ def _frames_and_index(*, last: bool = True) -> bytes:
 
 def vectors() -> Iterator[tuple[str, bytes, bytes | None]]:
     """Name, archive, and the text of good ones."""
-    lm = llmzip.compress(TEXT)
-    odd = llmzip.compress(ODD)
-    rows = llmzip.compress(TEXT * 2 + ODD + TEXT.upper() + TEXT[::-1] + bytes(range(256)), level=1)
+    lm = llmzip.compress(TEXT, level=1)
+    odd = llmzip.compress(ODD, level=1)
+    mixture = TEXT * 2 + ODD + TEXT.upper() + TEXT[::-1] + bytes(range(256))
+    rows = llmzip.compress(mixture, level=1)
     stored = llmzip.compress(b"\x00")
     yield "good-empty", llmzip.compress(b""), b""
     yield "good-stored", stored, b"\x00"
     yield "good-lm", lm, TEXT
     yield "good-lm-odd-bytes", odd, ODD
-    yield "good-lm-rows", rows, TEXT * 2 + ODD + TEXT.upper() + TEXT[::-1] + bytes(range(256))
+    yield "good-lm-rows", rows, mixture
+    yield "good-mixed", llmzip.compress(TEXT), TEXT
+    yield "good-mixed-rows", llmzip.compress(mixture, level=2), mixture
+    yield "good-mixed-without-model", _adaptive(ODD * 3), ODD * 3
     yield "good-lzma", _plain(LZMA), REPEATED
     yield "good-zstd", _plain(ZSTD), REPEATED
     yield "good-frames-skip-index", _frames_and_index(), TEXT + b"more"
@@ -86,6 +96,8 @@ def vectors() -> Iterator[tuple[str, bytes, bytes | None]]:
     yield "bad-tokens-above-bytes", _recheck(container.pack_header(Header(1)) + b"\x09\x02\x01\x03x"), None
     yield "bad-rows-above-tokens", _recheck(container.pack_header(Header(1)) + b"\xc9\x02\x01\x02\x03\x01x"), None
     yield "bad-long-varint", _recheck(container.pack_header(Header(1)) + b"\xc9\x02\x01\x02\x81\x00\x01x"), None
+    yield "bad-mixed-profile-without-tokens", _recheck(head + b"\x4c\x02\x01\x00x"), None
+    yield "bad-lm-without-tokens", _recheck(container.pack_header(Header(1)) + b"\x09\x02\x01\x00x"), None
     yield "bad-lzma-too-short", _frame(LZMA, compress_plain(REPEATED)[1], REPEATED + b"x", True, head), None
     yield "bad-zstd-garbage", _frame(ZSTD, b"no zstd frame", REPEATED, True, head), None
 
