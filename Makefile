@@ -10,7 +10,7 @@ LEVEL ?= 6
 # Waiting threads of torch give up the core soon: on a busy machine spinning costs a factor of ten.
 export GOMP_SPINCOUNT ?= 1000
 
-.PHONY: help setup demo test test-slow check fuzz golden docs bench embedded dist clean
+.PHONY: help setup demo test test-slow check fuzz golden docs bench bench-mixer embedded dist clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -65,6 +65,10 @@ docs: $(BIN)/test.stamp ## write docs/cli.md anew from --help
 
 bench: $(BIN)/test.stamp ## round trip and sizes of the files under CORPUS=DIR at LEVEL=6
 	$(BIN)/python benchmarks/bench.py $(CORPUS) --level $(LEVEL) --output bench-results
+
+bench-mixer: $(BIN)/test.stamp ## what each part of the mixer is worth, on the .txt files under CORPUS=DIR
+	$(BIN)/pip install -q matplotlib
+	$(BIN)/python benchmarks/mixer.py $(CORPUS) --output bench-results
 
 embedded: $(BIN)/llmzip.stamp ## convert CHECKPOINT=DIR into the embedded model NAME=name
 	$(BIN)/python tools/make_embedded.py $(CHECKPOINT) --name $(NAME)

@@ -49,7 +49,8 @@ def _mode(*names: str, value: str, text: str) -> Decorator:
 def _level(number: int, *names: str) -> Decorator:
     first = number == 1
     text = (
-        "Fastest to smallest; the last one counts. Today -1 to -3 are equal, and so are -4 to -6 and -7 to -9.  "
+        "Fastest to smallest; the last one counts. -1 is without the mixer; today -2 and -3 are equal, and so are -4 "
+        "to -6, and -7 and -8.  "
         f"[default: -{DEFAULT_LEVEL}]"
     )
     return click.option(

@@ -22,7 +22,7 @@ from .errors import CorruptError, ResourceError
 from .plan import RowPlan, header_plan, profile_plan
 
 if TYPE_CHECKING:
-    from .mixing.mixer import Vocabulary
+    from .mixing.vocabulary import Vocabulary
 
 __all__ = ["RowPlan", "decode", "encode", "header_plan", "profile_plan"]
 

@@ -19,7 +19,7 @@ from .settings import EngineSettings
 from .tokens import Tokenizer
 
 if TYPE_CHECKING:
-    from .mixing.mixer import Vocabulary
+    from .mixing.vocabulary import Vocabulary
 
 _USER_PLANES = 2
 _USER_CONTEXT = 1024
@@ -44,7 +44,7 @@ class LoadedModel:
     @functools.cached_property
     def vocabulary(self) -> Vocabulary:
         """The tokens' tree, for the mixer."""
-        from .mixing.mixer import Vocabulary
+        from .mixing.vocabulary import Vocabulary
 
         return Vocabulary(self.tokenizer.tokens.table)
 

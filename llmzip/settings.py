@@ -41,7 +41,7 @@ class CompressSettings:
     """How to compress.
 
     Attributes:
-        level: 1 (fastest) to 9 (smallest).
+        level: 1 (fastest; the model alone) to 9 (smallest); from 2 on with the mixer.
         model: name of an embedded model, or a folder with a Hugging Face checkpoint.
         engine: where the model runs.
     """

@@ -6,56 +6,20 @@ Rows share everything that is learnt. Encoder and decoder run the same walk (doc
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
 from ..coder import Decoder, Encoder
-from . import tables
 from .compiled import announce_compiling
 from .contexts import new_texts
+from .masses import new_masses, path_logits, take_masses
 from .predictor import new_decision, new_learned
-from .tree import build_tree, paths
-from .walk import GROUP_ROWS, Known, Shape, new_scratch, path_logits, take_masses, walk
+from .vocabulary import Vocabulary
+from .walk import GROUP_ROWS, Known, new_scratch, walk
 
 _LEAST_TABLE_BITS = 12
 _MOST_TABLE_BITS = 22
-
-
-class Vocabulary:
-    """A vocabulary as a tree, ready for any number of frames.
-
-    Args:
-        table: bytes of each token, at least 2 tokens.
-    """
-
-    def __init__(self, table: Sequence[bytes]) -> None:
-        self.tree = build_tree(list(table))
-        self.path_start, self.path_step = paths(self.tree)
-        self.leaf_bytes = [table[i] for i in self.tree.token]
-        self.size = len(table)
-
-    def shape(self, num_tokens: int, num_rows: int) -> Shape:
-        """For frames of `num_tokens` tokens in `num_rows` rows."""
-        full_steps, long_rows = divmod(num_tokens, num_rows)
-        tree = self.tree
-        return Shape(
-            tree.child,
-            tree.bounds,
-            tree.treelet,
-            tree.slot,
-            tree.token.astype(np.uint32),  # unsigned: compiled code then need not ask whether an index is negative
-            tree.leaf,
-            self.path_start,
-            self.path_step,
-            tables.log_table(),
-            tables.octave_table(),
-            num_rows,
-            full_steps,
-            long_rows,
-            full_steps + (long_rows > 0),
-            self.size,
-        )
 
 
 def table_bits(num_tokens: int) -> int:
@@ -126,7 +90,7 @@ class MixEncoder:
             np.zeros(len(tokens), dtype=np.int32),
         )
         self._with_model = with_model
-        self._sums = np.zeros((1, vocabulary.size + 1), dtype=np.int64)
+        self._masses = new_masses(1, vocabulary.size)
 
     def add(self, places: np.ndarray, masses: np.ndarray) -> None:
         """The model's masses of some of the tokens.
@@ -135,7 +99,7 @@ class MixEncoder:
             places: (n,) int64: which tokens; masses: (n, V) int32.
         """
         known, leaves = self._known, self._leaf[places]
-        path_logits(masses, leaves, places, self._shape, self._sums, known.logit, known.logit_start, known.guess)
+        path_logits(masses, leaves, places, self._shape, self._masses, known.logit, known.logit_start, known.guess)
 
     def finish(self, progress: Callable[[int], None] | None = None) -> tuple[bytes, float]:
         """The payload, and the ideal length of its decisions in bits.
@@ -153,8 +117,7 @@ class MixEncoder:
             new_decision(GROUP_ROWS),
             shape,
             self._known,
-            self._sums,
-            np.zeros(1, dtype=np.int64),
+            self._masses,
             True,
             self._with_model,
             probability,
@@ -186,8 +149,7 @@ class MixDecoder:
         self._texts = new_texts(num_rows, shape.steps, vocabulary.leaf_bytes)
         self._token = vocabulary.tree.token
         self._decoder = Decoder(payload)
-        self._sums = np.zeros((num_rows if with_model else 1, vocabulary.size + 1), dtype=np.int64)
-        self._guess = np.zeros(num_rows, dtype=np.int64)
+        self._masses = new_masses(num_rows if with_model else 1, vocabulary.size)
         self._probability = np.zeros(GROUP_ROWS, dtype=np.float32)
         self._bits = np.zeros(GROUP_ROWS, dtype=np.int32)
         nothing = np.zeros(1, dtype=np.int64)
@@ -198,8 +160,7 @@ class MixDecoder:
             new_decision(GROUP_ROWS),
             shape,
             Known(nothing.astype(np.int32), nothing, nothing.astype(np.int16), nothing, nothing.astype(np.int32)),
-            self._sums,
-            self._guess,
+            self._masses,
             False,
             with_model,
             self._probability,
@@ -222,7 +183,7 @@ class MixDecoder:
             CorruptError: the payload fits no text.
         """
         if masses is not None:
-            take_masses(masses, self._shape, self._sums, self._guess)
+            take_masses(masses, self._shape, self._masses)
         probability, bits, decoder = self._probability, self._bits, self._decoder
         for asked in self._walk:
             if asked == 0:

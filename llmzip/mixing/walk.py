@@ -22,8 +22,9 @@ from .contexts import (
     last_byte,
     mixed_hash,
 )
+from .masses import Masses, model_logit
 from .predictor import MATCHES, Decision, Learned, find_blocks, learn, predict, set_match
-from .tables import LOGIT_MAX
+from .vocabulary import Shape
 
 GROUP_ROWS = 32
 """Rows whose decisions are predicted together, before any of them is known."""
@@ -31,33 +32,6 @@ GROUP_ROWS = 32
 MATCH_BITS = 20
 _MATCH_TOKENS = (7, 3)
 _MATCH_MOST = 40
-
-
-class Shape(NamedTuple):
-    """The vocabulary's tree and the frame's rows, for the walk.
-
-    Attributes:
-        child, bounds, treelet, slot, token, leaf: as in `tree.Tree`.
-        path_start, path_step: from `tree.paths`.
-        log, octave: from `tables`.
-        rows, full_steps, long_rows, steps, vocab_size: as in `rows.RowPlan`; one more step if there are long rows.
-    """
-
-    child: np.ndarray
-    bounds: np.ndarray
-    treelet: np.ndarray
-    slot: np.ndarray
-    token: np.ndarray
-    leaf: np.ndarray
-    path_start: np.ndarray
-    path_step: np.ndarray
-    log: np.ndarray
-    octave: np.ndarray
-    rows: int
-    full_steps: int
-    long_rows: int
-    steps: int
-    vocab_size: int
 
 
 class Known(NamedTuple):
@@ -116,89 +90,6 @@ def new_scratch(rows: int) -> Scratch:
         np.zeros((rows, MATCHES), dtype=np.int64),
         np.zeros((MATCHES, 1 << MATCH_BITS), dtype=np.int32),
     )
-
-
-@compiled
-def _logarithm(value: int, log: np.ndarray, octave: np.ndarray) -> int:
-    """256 ln(value), cut to the table's steps; value: 1 to 2^62."""
-    octaves = 0
-    if value >= 1 << 32:
-        octaves += 32
-    if value >> octaves >= 1 << 16:
-        octaves += 16
-    if value >> octaves >= 1 << 8:
-        octaves += 8
-    if value >> octaves >= 1 << 4:
-        octaves += 4
-    if value >> octaves >= 1 << 2:
-        octaves += 2
-    if value >> octaves >= 1 << 1:
-        octaves += 1
-    mantissa = value >> (octaves - 10) if octaves >= 10 else value << (10 - octaves)
-    return np.int64(octave[octaves]) + np.int64(log[mantissa - 1024])
-
-
-@compiled
-def _model_logit(sums: np.ndarray, row: int, bounds: np.ndarray, node: int, log: np.ndarray, octave: np.ndarray) -> int:
-    middle = sums[row, bounds[3 * node + 1]]
-    one = _logarithm(sums[row, bounds[3 * node + 2]] - middle, log, octave)
-    zero = _logarithm(middle - sums[row, bounds[3 * node]], log, octave)
-    return min(max(one - zero, -LOGIT_MAX), LOGIT_MAX)
-
-
-@compiled
-def sum_masses(masses: np.ndarray, row: int, token: np.ndarray, sums: np.ndarray, target: int) -> None:
-    """Cumulative masses of one row, each plus 1, in the order of the leaves.
-
-    Args:
-        masses: (n, V) int32; token: (V,) int64; sums: (R, V + 1) int64, of which row `target` is filled.
-    """
-    total = np.int64(0)
-    sums[target, 0] = 0
-    for leaf in range(len(token)):
-        total += np.int64(masses[row, token[leaf]]) + 1
-        sums[target, leaf + 1] = total
-
-
-@compiled
-def likeliest(masses: np.ndarray, row: int) -> int:
-    """The token with the largest mass in a row, the first of equals; masses: (n, V) int32."""
-    most = masses[row, 0]
-    for i in range(masses.shape[1]):
-        most = max(most, masses[row, i])
-    i = 0
-    while masses[row, i] != most:
-        i += 1
-    return i
-
-
-@compiled_apart
-def path_logits(
-    masses: np.ndarray, leaves: np.ndarray, places: np.ndarray, shape: Shape,
-    sums: np.ndarray, logit: np.ndarray, logit_start: np.ndarray, guess: np.ndarray,
-) -> None:  # fmt: skip
-    """The model's logits on the paths of known tokens, and its guesses.
-
-    Args:
-        masses: (n, V) int32; leaves: (n,) leaves of the tokens; places: (n,) where they lie in the outputs; sums: room,
-            (1, V + 1) int64.
-    """
-    for i in range(len(leaves)):
-        place = places[i]
-        guess[place] = shape.leaf[likeliest(masses, i)]
-        sum_masses(masses, i, shape.token, sums, 0)
-        out = logit_start[place]
-        for step in range(shape.path_start[leaves[i]], shape.path_start[leaves[i] + 1]):
-            logit[out] = _model_logit(sums, 0, shape.bounds, shape.path_step[step] >> 1, shape.log, shape.octave)
-            out += 1
-
-
-@compiled_apart
-def take_masses(masses: np.ndarray, shape: Shape, sums: np.ndarray, guess: np.ndarray) -> None:
-    """What a decoder needs of a step's masses, (n, V) int32: cumulative sums and likeliest leaf of each row."""
-    for row in range(len(masses)):
-        guess[row] = shape.leaf[likeliest(masses, row)]
-        sum_masses(masses, row, shape.token, sums, row)
 
 
 @compiled
@@ -297,19 +188,19 @@ def _end_token(texts: Texts, scratch: Scratch, shape: Shape, row: int, leaf: int
 
 @compiled_apart
 def _begin_step(
-    texts: Texts, scratch: Scratch, shape: Shape, known: Known, guess: np.ndarray, encoding: bool, with_model: bool,
+    texts: Texts, scratch: Scratch, shape: Shape, known: Known, masses: Masses, encoding: bool, with_model: bool,
     step: int, first: int, group: int,
 ) -> None:  # fmt: skip
     for at in range(group):
         row, guessed = first + at, np.int64(0)
         if with_model:
-            guessed = np.int64(known.guess[known.start[row] + step] if encoding else guess[row])
+            guessed = np.int64(known.guess[known.start[row] + step] if encoding else masses.guess[row])
         _begin_token(texts, scratch, shape, at, row, guessed)
 
 
 @compiled_apart
 def _predict_group(
-    learned: Learned, texts: Texts, scratch: Scratch, decision: Decision, shape: Shape, known: Known, sums: np.ndarray,
+    learned: Learned, texts: Texts, scratch: Scratch, decision: Decision, shape: Shape, known: Known, masses: Masses,
     encoding: bool, with_model: bool, step: int, first: int, group: int, depth: int,
     probability: np.ndarray, bits: np.ndarray, done: int,
 ) -> int:  # fmt: skip
@@ -322,7 +213,7 @@ def _predict_group(
         if with_model and encoding:
             model = np.int64(known.logit[known.logit_start[known.start[row] + step] + depth])
         elif with_model:
-            model = _model_logit(sums, row, shape.bounds, scratch.node[at], shape.log, shape.octave)
+            model = model_logit(masses, row, shape, scratch.node[at])
         _predict_row(learned, texts, scratch, decision, shape, at, row, depth, model)
         probability[done + asked] = np.float32(decision.probability[at]) * np.float32(2.0**-16)
         if encoding:
@@ -359,14 +250,14 @@ def _end_step(texts: Texts, scratch: Scratch, shape: Shape, first: int, group: i
 
 @compiled
 def walk(
-    learned: Learned, texts: Texts, scratch: Scratch, decision: Decision, shape: Shape, known: Known, sums: np.ndarray,
-    guess: np.ndarray, encoding: bool, with_model: bool, probability: np.ndarray, bits: np.ndarray,
+    learned: Learned, texts: Texts, scratch: Scratch, decision: Decision, shape: Shape, known: Known, masses: Masses,
+    encoding: bool, with_model: bool, probability: np.ndarray, bits: np.ndarray,
 ) -> Iterator[int]:  # fmt: skip
     """Walks over all decisions of a frame.
 
-    Yields 0 before each step: a decoder then puts the sums of its rows' masses into `sums`, (R, V + 1) int64, and the
-    likeliest leaves into `guess`, (R,). Yields n > 0 when a decoder must decode n bits with `probability[:n]` into
-    `bits`. An encoder gets all probabilities and bits of the frame there, one after the other.
+    Yields 0 before each step: a decoder then calls `take_masses`. Yields n > 0 when a decoder must
+    decode n bits with `probability[:n]` into `bits`. An encoder gets all probabilities and bits of the frame there, one
+    after the other.
     """
     done = 0
     for step in range(shape.steps):
@@ -374,11 +265,11 @@ def walk(
         yield 0
         for first in range(0, active, GROUP_ROWS):
             group = min(GROUP_ROWS, active - first)
-            _begin_step(texts, scratch, shape, known, guess, encoding, with_model, step, first, group)
+            _begin_step(texts, scratch, shape, known, masses, encoding, with_model, step, first, group)
             depth = 0
             while True:
                 asked = _predict_group(
-                    learned, texts, scratch, decision, shape, known, sums, encoding, with_model,
+                    learned, texts, scratch, decision, shape, known, masses, encoding, with_model,
                     step, first, group, depth, probability, bits, done,
                 )  # fmt: skip
                 if asked == 0:

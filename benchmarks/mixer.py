@@ -1,0 +1,229 @@
+"""What each part of the mixer is worth: payload bytes and time without it; `make bench-mixer CORPUS=DIR`.
+
+Takes ten pieces of 30,000 bytes of every .txt file under DIR (at most 3 of them with --quick), asks the model once, and
+then encodes all of them with copies of the package in which one thing was changed. One row, so that only the mixer
+counts. Each copy is compiled anew, some 25 s; results go to OUTPUT/mixer.jsonl as they come, and a run that was
+stopped goes on where it was. At the end: OUTPUT/mixer.md and, with matplotlib, OUTPUT/mixer.svg.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+_PACKAGE = Path(__file__).resolve().parents[1] / "llmzip"
+_PIECE_BYTES = 30_000
+_RUNS = 3
+
+_CONTEXTS = (
+    "order 0",
+    "word",
+    "shape",
+    "last 2 tokens",
+    "the model's guess",
+    "last 3 bytes",
+    "word and word before",
+    "last 4 tokens",
+    "what followed the last token",
+    "bytes above and column",
+    "last 6 bytes",
+    "line's beginning and field",
+    "last 2 bytes",
+    "same field above",
+    "bracket and token",
+    "beginning of the line before",
+    "tokens 2 and 3 back",
+    "last byte",
+)
+
+Change = tuple[str, str, str]
+
+
+def _variants() -> dict[str, list[Change]]:
+    """Name -> (file, text, text in its place)."""
+    off = "        inputs[at, context] = logit if state != 0 else 0\n"
+    some = off.replace("state != 0", "state != 0 and {}")
+    variants: dict[str, list[Change]] = {"all": []}
+    for number, name in enumerate(_CONTEXTS):
+        variants[f"without context {number}, {name}"] = [("predictor.py", off, some.format(f"context != {number}"))]
+    for count in (2, 4, 6, 9, 12, 15):
+        variants[f"first {count} contexts"] = [
+            ("predictor.py", "for context in range(NUM_CONTEXTS)", f"for context in range({count})")
+        ]
+    for number, name in enumerate(("node", "shape", "last byte")):
+        left = f"for i in ({', '.join(str(n) for n in range(3) if n != number)}):\n        "
+        variants[f"without weight set {number}, by {name}"] = [
+            ("predictor.py", "for i in range(NUM_SETS):\n        dot", f"{left}dot"),
+            ("predictor.py", "for i in range(NUM_SETS):\n        logit,", f"{left}logit,"),
+            ("predictor.py", "65536 // NUM_SETS", "65536 // 2"),
+        ]
+    variants["without the language model"] = [("predictor.py", "inputs[at, _MODEL] = model", "inputs[at, _MODEL] = 0")]
+    for match in (0, 1):
+        variants[f"without match model {match}"] = [
+            ("predictor.py", "    entry = min(length, MATCH_LENGTHS - 1)\n",
+             f"    length = 0 if match == {match} else length\n    entry = min(length, MATCH_LENGTHS - 1)\n")
+        ]  # fmt: skip
+    last = "(2 * mixed + by_node + by_pair + 2) >> 2"
+    variants["without final maps"] = [("predictor.py", last, "mixed")]
+    variants["without the pair map"] = [("predictor.py", last, "(mixed + by_node + 1) >> 1")]
+    variants["without the node map"] = [("predictor.py", last, "(mixed + by_pair + 1) >> 1")]
+    rates = "_RATE_LEAST, _RATE_SPAN, _RATE_FALL = "
+    for least, span, fall in ((6, 84, 100), (24, 66, 100), (12, 38, 100), (12, 158, 100), (12, 78, 25), (12, 78, 400)):
+        variants[f"rate {least} + {span} falling by {fall}"] = [
+            ("predictor.py", f"{rates}12, 78, 100", f"{rates}{least}, {span}, {fall}")
+        ]
+    for name, value, others in (
+        ("_STATE_UPDATES", 255, (60, 1000)), ("_MAP_RATE", 6, (5, 7)), ("_RATE_FINAL", 6, (0, 20)),
+        ("_WEIGHT_MODEL", 40000, (20000, 65536)), ("_WEIGHT_CONTEXT", 4000, (2000, 8000)),
+    ):  # fmt: skip
+        for other in others:
+            variants[f"{name} {other} instead of {value}"] = [
+                ("predictor.py", f"{name} = {value}\n", f"{name} = {other}\n")
+            ]
+    return variants
+
+
+def _prepare(folder: Path, cache: Path, quick: bool) -> None:
+    """Asks the model about every piece and keeps its answers."""
+    from llmzip import models, rows, runtime
+    from llmzip.mixing.mixer import MixEncoder
+    from llmzip.settings import EngineSettings
+
+    model = runtime.load(models.choose("default"), EngineSettings())
+    for file in sorted(folder.rglob("*.txt")):
+        data = file.read_bytes()
+        if len(data) < _PIECE_BYTES:
+            continue
+        for piece in (0, 4, 8) if quick else range(10):
+            target = cache / f"{file.stem}-{piece}.npz"
+            if target.exists():
+                continue
+            start = piece * (len(data) - _PIECE_BYTES) // 9
+            tokens = model.tokenizer.encode(data[start : start + _PIECE_BYTES])
+            encoder = MixEncoder(model.vocabulary, tokens, 1, with_model=True)
+            plan = rows.RowPlan(len(tokens), 1, min(512, model.engine.context - 1))
+            for places, masses in rows._token_masses(model.engine, tokens, plan, None):
+                encoder.add(places, masses.cpu().numpy())
+            known = encoder._known
+            np.savez(target, tokens=tokens, logit=known.logit, guess=known.guess)
+
+
+def _encode_all(cache: Path) -> None:
+    """In a copy of the package: prints bytes and time of all pieces as JSON."""
+    import time
+
+    from llmzip import models
+    from llmzip.mixing.mixer import MixEncoder
+    from llmzip.mixing.vocabulary import Vocabulary
+    from llmzip.tokens import Tokenizer
+
+    vocabulary = Vocabulary(Tokenizer(models.choose("default").folder, 4096).tokens.table)
+    sizes, best, count = {}, 0.0, 0
+    for run in range(_RUNS + 1):  # the first one compiles
+        begin = 0.0
+        for file in sorted(cache.glob("*.npz")):
+            piece = np.load(file)
+            encoder = MixEncoder(vocabulary, piece["tokens"], 1, with_model=True)
+            encoder._known.logit[:] = piece["logit"]
+            encoder._known.guess[:] = piece["guess"]
+            started = time.perf_counter()
+            payload, _ = encoder.finish()
+            begin += time.perf_counter() - started
+            sizes[file.stem] = len(payload)
+            count += len(piece["tokens"]) if run == 0 else 0
+        if run:
+            best = min(best or begin, begin)
+    print(json.dumps({"sizes": sizes, "us_per_token": best / count * 1e6}))
+
+
+def _run(name: str, changes: list[Change], cache: Path) -> dict[str, object]:
+    with tempfile.TemporaryDirectory() as place:
+        shutil.copytree(_PACKAGE, Path(place) / "llmzip", ignore=shutil.ignore_patterns("__pycache__"))
+        for file, text, other in changes:
+            path = Path(place) / "llmzip" / "mixing" / file
+            source = path.read_text()
+            if text not in source:
+                raise SystemExit(f"{name}: {file} has no {text!r}")
+            path.write_text(source.replace(text, other))
+        done = subprocess.run(
+            [sys.executable, __file__, "--child", str(cache)],
+            env=os.environ | {"PYTHONPATH": place, "NUMBA_CACHE_DIR": f"{place}/cache"},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    if done.returncode:
+        raise SystemExit(f"{name}: {done.stderr}")
+    return {"name": name, **json.loads(done.stdout)}
+
+
+def _write(results: list[dict], output: Path) -> None:
+    base = sum(results[0]["sizes"].values())
+    kinds = sorted({piece.rpartition("-")[0] for piece in results[0]["sizes"]})
+    lines = [f"| variant | bytes | change | {' | '.join(kinds)} | us/token |", "|---|" + "---:|" * (len(kinds) + 3)]
+    for result in results:
+        total = sum(result["sizes"].values())
+        parts = [sum(size for piece, size in result["sizes"].items() if piece.startswith(f"{kind}-")) for kind in kinds]
+        cells = " | ".join(f"{part:,}" for part in parts)
+        change = f"{100 * (total / base - 1):+.2f} %"
+        lines.append(f"| {result['name']} | {total:,} | {change} | {cells} | {result['us_per_token']:.1f} |")
+    (output / "mixer.md").write_text("\n".join(lines) + "\n")
+    try:
+        import matplotlib
+    except ImportError:
+        return
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    pyplot.rcParams["svg.hashsalt"] = "llmzip"
+    figure, axes = pyplot.subplots(figsize=(7, 4.5))
+    chosen = [result for result in results if result["name"].startswith("first ") or result["name"] == "all"]
+    chosen.sort(key=lambda result: result["us_per_token"])
+    times = [result["us_per_token"] for result in chosen]
+    sizes = [sum(result["sizes"].values()) / 1000 for result in chosen]
+    axes.plot(times, sizes, "o-")
+    for result, time, size in zip(chosen, times, sizes, strict=True):
+        axes.annotate(result["name"].replace("first ", ""), (time, size), textcoords="offset points", xytext=(6, 6))
+    axes.set(
+        xlabel="time of the mixer, us per token", ylabel="all pieces, kB", title="The mixer's size against its time"
+    )
+    figure.tight_layout()
+    figure.savefig(output / "mixer.svg", metadata={"Date": None})
+
+
+def main() -> None:
+    """See the top of this file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=Path)
+    parser.add_argument("--output", type=Path, default=Path("bench-results"))
+    parser.add_argument("--quick", action="store_true", help="three pieces of each file instead of ten")
+    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child is not None:
+        return _encode_all(options.child)
+    if options.folder is None:
+        parser.error("which folder?")
+    cache = options.output / "logits"
+    cache.mkdir(parents=True, exist_ok=True)
+    _prepare(options.folder, cache, options.quick)
+    log = options.output / "mixer.jsonl"
+    results = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    done = {result["name"] for result in results}
+    for name, changes in _variants().items():
+        if name not in done:
+            results.append(_run(name, changes, cache))
+            with log.open("a") as file:
+                file.write(json.dumps(results[-1]) + "\n")
+            print(f"{name}: {sum(results[-1]['sizes'].values()):,} bytes, {results[-1]['us_per_token']:.1f} us/token")
+    _write(results, options.output)
+    return None
+
+
+if __name__ == "__main__":
+    main()
