@@ -28,12 +28,19 @@ _LONG_ROW_TOKENS = 1 << 14
 _EXPLICIT = 3
 """The profile whose frames say themselves how many rows they have."""
 
-_ADAPTIVE_FROM_LEVEL = 4
 _SAMPLED_FROM_BYTES = 1 << 15
 _SAMPLES = 4
-_LOOKS = ((1 / 32, 1536, 1.5), (1 / 16, 8192, 1.2))
-"""Part of the piece in each sample, and the most bytes of it; the factor by which the model's bits per byte may exceed
-those of the best other method on the whole piece, as each sample begins with nothing learnt."""
+_LOOKS = ((1 / 32, 1536, 1.25), (1 / 16, 8192, 1.1))
+"""Without the mixer. Part of the piece in each sample, and the most bytes of it; the factor by which the model's bits
+per byte may exceed those of the plain methods on the whole piece, as each sample begins with an empty context."""
+
+_MIXED_PART, _LEAST_SAMPLE_BYTES, _MOST_SAMPLE_BYTES = 1 / 64, 512, 4096
+_MODEL_GAIN = 0.97
+"""With the mixer: the model must bring samples, each with nothing learnt, to this part of their size without it. It
+helps a sample more than the whole piece, so that little is missed, and what is wrongly tried costs only time."""
+
+_HOPELESS = 0.5
+"""Nor is the model asked if the plain methods need less than this part of the mixer without it: far repetitions."""
 
 
 class Draft(NamedTuple):
@@ -117,31 +124,46 @@ class Drafter:
         """The smallest of the piece's drafts that are worth their time."""
         if methods.looks_random(piece):
             return plain
-        best = plain
-        if self._settings.level >= _ADAPTIVE_FROM_LEVEL:
-            best = min(best, _adaptive_draft(piece), key=lambda draft: draft.bytes)
-        if not self._is_worth_a_model(piece, best):
+        if self._settings.level == _LM_ONLY_LEVEL:
+            best, is_worth_it = plain, self._lm_looks_good(piece, plain)
+        else:
+            adaptive = _adaptive_draft(piece)
+            best = min(plain, adaptive, key=lambda draft: draft.bytes)
+            is_worth_it = self._mixing_looks_good(piece, plain, adaptive)
+        if not is_worth_it:
             return best
         tokens = _token_draft(self.model(), piece, self._settings.level, self._advance)
         return min(best, tokens, key=lambda draft: draft.bytes)
 
-    def _is_worth_a_model(self, piece: bytes, best: Draft) -> bool:
-        """Whether samples of the piece come out small enough; short pieces are not asked about."""
+    def _lm_looks_good(self, piece: bytes, plain: Draft) -> bool:
+        """Whether samples of the piece come out small enough without the mixer; short pieces are not asked about."""
         if len(piece) < _SAMPLED_FROM_BYTES:
             return True
-        best_bits = 8 * len(best.payload) / len(piece)
-        return all(
-            self._sample_bits(piece, min(int(part * len(piece)), most)) <= factor * best_bits
-            for part, most, factor in _LOOKS
-        )
+        plain_bits = 8 * len(plain.payload) / len(piece)
+        for part, most, factor in _LOOKS:
+            samples = _samples(piece, min(int(part * len(piece)), most))
+            bits = sum(_token_draft(self.model(), sample, _LM_ONLY_LEVEL, None).bits or 0.0 for sample in samples)
+            if bits > factor * plain_bits * sum(len(sample) for sample in samples):
+                return False
+        return True
 
-    def _sample_bits(self, data: bytes, sample_bytes: int) -> float:
-        """Bits per byte of a few places of the data with the model, each with nothing learnt."""
-        step = (len(data) - sample_bytes) // (_SAMPLES - 1)
-        parts = [data[n * step : n * step + sample_bytes] for n in range(_SAMPLES)]
-        level = _LM_ONLY_LEVEL if self._settings.level == _LM_ONLY_LEVEL else MAX_LEVEL
-        bits = sum(_token_draft(self.model(), part, level, None).bits or 0.0 for part in parts)
-        return bits / (_SAMPLES * sample_bytes)
+    def _mixing_looks_good(self, piece: bytes, plain: Draft, adaptive: Draft) -> bool:
+        """Whether the model helps the mixer enough in samples of the piece; short pieces are not asked about."""
+        if len(piece) < _SAMPLED_FROM_BYTES:
+            return True
+        if plain.bytes < _HOPELESS * adaptive.bytes:
+            return False
+        sample_bytes = min(max(int(_MIXED_PART * len(piece)), _LEAST_SAMPLE_BYTES), _MOST_SAMPLE_BYTES)
+        samples = _samples(piece, sample_bytes)
+        alone = sum(_adaptive_draft(sample).bits or 0.0 for sample in samples)
+        mixed = sum(_token_draft(self.model(), sample, MAX_LEVEL, None).bits or 0.0 for sample in samples)
+        return mixed <= _MODEL_GAIN * alone
+
+
+def _samples(data: bytes, sample_bytes: int) -> list[bytes]:
+    """A few places of the data, evenly spread."""
+    step = (len(data) - sample_bytes) // (_SAMPLES - 1)
+    return [data[n * step : n * step + sample_bytes] for n in range(_SAMPLES)]
 
 
 def level_plan(level: int, num_tokens: int, context: int) -> tuple[RowPlan, int]:
