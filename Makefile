@@ -57,7 +57,7 @@ fuzz: $(BIN)/test.stamp ## more random damage and more random bytes
 	LLMZIP_FUZZ=deep $(BIN)/python -m pytest -q tests/fuzz tests/property
 
 golden: $(BIN)/test.stamp ## make the golden files anew; look at the difference before you commit it
-	LLMZIP_UPDATE_GOLDEN=1 $(BIN)/python -m pytest -q tests/engine tests/golden
+	LLMZIP_UPDATE_GOLDEN=1 $(BIN)/python -m pytest -q tests/engine tests/golden tests/mixing
 	$(BIN)/python tests/vectors/generate.py
 
 docs: $(BIN)/test.stamp ## write docs/cli.md anew from --help

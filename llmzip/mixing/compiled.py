@@ -43,7 +43,6 @@ def cache_folder() -> Path | None:
     return folder if os.access(folder, os.W_OK) else None
 
 
-@functools.cache
 def announce_compiling() -> None:
     """Tells that a compilation is about to begin, once, if there is no machine code yet."""
     notify = mixing.on_compiling
@@ -51,6 +50,7 @@ def announce_compiling() -> None:
         return
     folder = cache_folder()
     if folder is None or not any(folder.rglob("walk.walk-*.nbc")):
+        mixing.on_compiling = None
         notify()
 
 

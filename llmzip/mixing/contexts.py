@@ -125,7 +125,7 @@ def hash_contexts(texts: Texts, row: int, steps: int, vocab_size: int, guess: in
     out[at, 5] = mixed_hash(5, last)
     out[at, 6] = mixed_hash(mixed_hash(6, word), scalar[s + WORD_BEFORE])
     out[at, 7] = mixed_hash(mixed_hash(mixed_hash(mixed_hash(7, t1), t2), t3), t4)
-    out[at, 8] = mixed_hash(mixed_hash(8, texts.follower[2 * t1]), texts.follower[2 * t1 + 1])
+    out[at, 8] = mixed_hash(mixed_hash(8, np.int64(texts.follower[2 * t1])), np.int64(texts.follower[2 * t1 + 1]))
     out[at, 9] = mixed_hash(mixed_hash(9, above), column)
     out[at, 10] = mixed_hash(mixed_hash(10, last), before)
     out[at, 11] = mixed_hash(mixed_hash(11, scalar[s + BEGINNING]), field)

@@ -90,8 +90,8 @@ def paths(tree: Tree) -> tuple[np.ndarray, np.ndarray]:
     """The way to every leaf.
 
     Returns:
-        starts: (V + 1,) int64; steps: (starts[V],) int32: those of leaf i are 2 node + bit, at starts[i] to
-        starts[i + 1].
+        starts: (V + 1,) int64; steps: (starts[V] + 1,) int32: those of leaf i are 2 node + bit, at starts[i] to
+        starts[i + 1]; the last entry is -1.
     """
     size = len(tree.token)
     ways: list[list[int]] = [[] for _ in range(size)]
@@ -106,4 +106,5 @@ def paths(tree: Tree) -> tuple[np.ndarray, np.ndarray]:
             else:
                 stack.append((child, here))
     starts = np.concatenate([[0], np.cumsum([len(way) for way in ways])]).astype(np.int64)
-    return starts, np.array([step for way in ways for step in way], dtype=np.int32)
+    # Whoever follows a path one step too far finds -1, which is no node's.
+    return starts, np.array([step for way in ways for step in way] + [-1], dtype=np.int32)

@@ -1,20 +1,22 @@
 """A second implementation of the decoder, from docs/format.md and docs/numerics.md alone, slow on purpose.
 
-It shares no code with the package. In comments, F n is section n of format.md and N n one of numerics.md. Products of
-integers are made in a float type that holds every sum exactly (N 1, R1); every other float operation is a numpy float32
-operation, which rounds once (R2).
+It shares no code with the package; the mixer is in mixer.py. In comments, F n is section n of format.md and N n one of
+numerics.md. Products of integers are made in a float type that holds every sum exactly (N 1, R1); every other float
+operation is a numpy float32 operation, which rounds once (R2).
 """
 
 import hashlib
 import json
 import lzma
 import zlib
+from collections.abc import Iterator
 from decimal import ROUND_HALF_EVEN, Decimal, localcontext
 from math import isqrt
 from pathlib import Path
 
 import numpy as np
 import zstandard
+from mixer import Mixer
 from safetensors.numpy import load_file
 
 F32 = np.float32
@@ -22,7 +24,7 @@ ONE = F32(1)
 TINY = F32(2.0**-40)
 PI = Decimal("3.14159265358979323846264338327950288419716939937510582097494459230781640628620899")
 MAGIC, INDEX_MAGIC = b"\xf7LZ", b"ZL\xf7\n"
-STORED, LM, LZMA, ZSTD, SKIP, INDEX = 0, 1, 2, 3, 6, 7
+STORED, LM, LZMA, ZSTD, MIXED, SKIP, INDEX = 0, 1, 2, 3, 4, 6, 7
 SEED_MODEL = "72eb9fde5cfaf68903cbedb79005a1b376862bfd594569cbd830432176e72bbe"
 SEED_TOKENIZER = "c58f4de16fb3e92bc7ae7e0e0d79563243b28e9aeb1bc7647e51b473c2674060"
 EXP_SHA256 = "ad0ebcf5140b101a31b8032ab6b9b98b9fe6c082189b064e3c09da3f2c3b2530"
@@ -257,6 +259,24 @@ class RangeDecoder:
             self.point = (self.point << 32) % 2**64 | self.word()
         return place
 
+    def bit(self, k: int) -> int:
+        """N 9, binary decisions: a one has the probability k / 2^16."""
+        q = 2**16 - k
+        return self.decode([0, 2**8 * q - (q > 2**15), 2**24])
+
+
+def predictions(model: Model, count: int, inputs: list[list[int]], overlap: int) -> Iterator[np.ndarray]:
+    """F 4: for each step the masses of the rows that take part; the caller appends their tokens to the inputs."""
+    rows = len(inputs)
+    model.reset()
+    for step in range(-(-count // rows)):
+        active = min(rows, count - step * rows)
+        if model.position == model.context:  # N 6.6
+            model.reset()
+            for back in range(overlap, 0, -1):
+                model.step([row[step - back] for row in inputs[:active]])
+        yield model.step([row[step] for row in inputs[:active]])
+
 
 def decode_tokens(model: Model, payload: bytes, count: int, rows: int, overlap: int) -> list[list[int]]:
     """F 4 and N 8: the tokens of each row."""
@@ -265,14 +285,8 @@ def decode_tokens(model: Model, payload: bytes, count: int, rows: int, overlap: 
     starts = [*range(0, size, group_size), size]
     coder = RangeDecoder(payload)
     inputs = [[model.start_token] for _ in range(rows)]
-    model.reset()
-    for step in range(-(-count // rows)):
-        active = min(rows, count - step * rows)
-        if model.position == model.context:  # N 6.6
-            model.reset()
-            for back in range(overlap, 0, -1):
-                model.step([row[step - back] for row in inputs[:active]])
-        tables = cumulative(model.step([row[step] for row in inputs[:active]]))
+    for masses in predictions(model, count, inputs, overlap):
+        tables = cumulative(masses)
         groups = [coder.decode(table[starts]) for table in tables]
         for row, (table, group) in enumerate(zip(tables, groups, strict=True)):
             part = table[starts[group] : starts[group + 1] + 1]
@@ -281,6 +295,24 @@ def decode_tokens(model: Model, payload: bytes, count: int, rows: int, overlap: 
             need(token < size, "damaged: a token outside of the vocabulary")
             inputs[row].append(token)
     return [row[1:] for row in inputs]
+
+
+def decode_mixed(
+    model: Model, words: list[bytes], payload: bytes, count: int, rows: int, overlap: int
+) -> list[list[int]]:
+    """F 4a and N 10: the tokens of each row."""
+    inputs = [[model.start_token] for _ in range(rows)]
+    mixer = Mixer(words, count, rows, RangeDecoder(payload).bit)
+    for masses in predictions(model, count, inputs, overlap):
+        for row, token in zip(inputs, mixer.step(masses.tolist(), len(masses)), strict=False):
+            row.append(token)
+    return [row[1:] for row in inputs]
+
+
+def decode_adaptive(payload: bytes, size: int) -> bytes:
+    """F 4b: one row, whose tokens are bytes."""
+    mixer = Mixer([bytes([value]) for value in range(256)], size, 1, RangeDecoder(payload).bit)
+    return bytes(mixer.step(None, 1)[0] for _ in range(size))
 
 
 # ---- Tokenizer (F 6) ----
@@ -392,22 +424,31 @@ def decode_frame(reader: Reader, start: int, model: Model | None, words: list[by
     payload = reader.take(payload_size)
     need(crc8(reader.data[start : reader.at]) == reader.uint(1), "damaged: crc8")
     crc32 = reader.uint(4)
-    need(method in (STORED, LM, LZMA, ZSTD, SKIP), f"unknown method {method}")
-    need(method == LM or (count == 0 and profile == 0), "damaged: tokens or a profile without a model")
+    need(method != INDEX, "damaged: an index where a frame must be")
+    need(method in (STORED, LM, LZMA, ZSTD, MIXED, SKIP), f"unknown method {method}")
+    need(count > 0 if method == LM else count == 0 or method == MIXED, "damaged: number of tokens")
+    need(count > 0 or profile == 0, "damaged: a profile without tokens")
     widest = max(size, payload_size, count)
     need(width == max(1, (widest.bit_length() + 7) // 8), "damaged: the sizes are wider than needed")
     need(method == SKIP or size > 0 or (method == STORED and alone and tag & 8 > 0), "damaged: an empty frame")
     need(method != SKIP or (size == 0 and crc32 == 0), "damaged: a skip frame is not empty")
-    if method == LM:
+    need(method not in (LM, MIXED) or size <= 2**21, "damaged: original size is over the limit")
+    need(count <= size, "damaged: more tokens than bytes")
+    if count:
         need(model is not None, "damaged: a frame needs a model, the header names none")
-        need(0 < count <= size <= 2**24, "damaged: tokens or original size are over the limit")
         if profile < 3:
             part, most = ((128, 256), (512, 128), (4096, 64))[profile]
             rows = min(max(count // part, 1), most)
             overlap = max(1, (model.context // 8, model.context // 2, 3 * model.context // 4)[profile])
-        need(1 <= rows <= min(count, 65536) and 1 <= overlap < model.context, "damaged: rows record")
-        tokens = decode_tokens(model, payload, count, rows, overlap)
+        need(1 <= rows <= min(count, 4096) and 1 <= overlap < model.context, "damaged: rows record")
+        need(-(-count // rows) <= 2**16, "damaged: a row is over the limit")
+        if method == LM:
+            tokens = decode_tokens(model, payload, count, rows, overlap)
+        else:
+            tokens = decode_mixed(model, words, payload, count, rows, overlap)
         original = b"".join(words[token] for row in tokens for token in row)
+    elif method == MIXED:
+        original = decode_adaptive(payload, size)
     else:
         original = decode_payload(method, payload, size)
     need(len(original) == size, "damaged: another original size")

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import random
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import decoder
 import pytest
+from safetensors.numpy import load_file, save_file
 
 import llmzip
+from llmzip.mixing import mixer
 
 SEED = Path(llmzip.__file__).parent / "embedded" / "seed"
 ENGLISH = b"""\
@@ -39,11 +42,11 @@ def method_of(archive: bytes) -> int:
 INPUTS = {
     "empty": (b"", 6, decoder.STORED),
     "one byte": (b"a", 6, decoder.STORED),
-    "short English": (ENGLISH[:60], 6, decoder.LM),
+    "short English": (ENGLISH[:60], 1, decoder.LM),
     "several rows": (ENGLISH, 1, decoder.LM),
-    "invalid UTF-8": (ENGLISH[:50] + b"\xff\xc3\x28\x80" + ENGLISH[60:90], 9, decoder.LM),
-    "repetitive": (b"0123456789abcdef" * 256, 6, decoder.ZSTD),
-    "numbers": (b"".join((n * n).to_bytes(4, "little") for n in range(1000)), 6, decoder.LZMA),
+    "invalid UTF-8": (ENGLISH[:50] + b"\xff\xc3\x28\x80" + ENGLISH[60:90], 1, decoder.LM),
+    "repetitive": (b"0123456789abcdef" * 256, 1, decoder.ZSTD),
+    "numbers": (b"".join((n * n).to_bytes(4, "little") for n in range(1000)), 1, decoder.LZMA),
     "random": (random.Random(5).randbytes(1500), 6, decoder.STORED),
 }
 
@@ -56,6 +59,75 @@ def test_one_archive(name: str) -> None:
     if name == "several rows":
         assert int.from_bytes(archive[9:11], "little") >= 256, "fewer tokens make a single row"
     assert decoder.decode(archive, SEED) == data
+
+
+CSV = "".join(f'{n},"item {n % 7}",{n * 37 % 1000}.{n % 10},({n % 3}; [a{n % 4}])\n' for n in range(60)).encode()
+CODE = b"def f(x):\n    return {'a': [x, (x + 1) * <b>], 'c': (x)}\n\n" * 3 + b"if (a[0] > b) { c = d; }\n"
+REPEATED = ENGLISH[:180] + b"\n" + ENGLISH[60:180] + b" and again: " + ENGLISH[:110]
+NO_UTF8 = ENGLISH[:90] + b"\xff\0\1\2\3\4\4\4\2\2\2\2\x80\xc8 Gr\xf6\xdfe " + "été 日本語 ".encode() + ENGLISH[90:150]
+
+
+@pytest.mark.parametrize(
+    ("data", "level"),
+    [(ENGLISH, 2), (CSV[:230], 2), (CODE, 6), (REPEATED, 9), (NO_UTF8, 9), (b"Yes.", 9)],
+    ids=["two rows", "fields", "brackets", "matches", "no UTF-8", "a few tokens"],
+)
+def test_mixed(data: bytes, level: int) -> None:
+    archive = llmzip.compress(data, level=level)
+    assert method_of(archive) == decoder.MIXED and archive[3] >> 4 == 1
+    assert decoder.decode(archive, SEED) == data
+
+
+@pytest.fixture
+def small_model(tmp_path: Path, make_tokenizer: Callable[..., Path]) -> Path:
+    """A layer of the embedded model with a tokenizer of a few tokens: it knows nothing, but it is fast."""
+    folder = make_tokenizer(tmp_path / "small")
+    size = len(decoder.token_bytes(folder / "tokenizer.json"))
+    tensors = load_file(SEED / "model.safetensors")
+    kept = {name: tensor for name, tensor in tensors.items() if "layers." not in name or name.startswith("layers.0.")}
+    kept |= {name: tensor[:size].copy() for name, tensor in kept.items() if name.startswith(("embedding_", "head_"))}
+    config = json.loads((SEED / "config.json").read_text("utf-8"))
+    config |= {"num_layers": 1, "windows": [40], "context": 96, "vocab_size": size, "start_token": 0}
+    save_file(kept, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(config), "utf-8")
+    return folder
+
+
+def test_mixed_rows_of_several_groups(small_model: Path) -> None:
+    """More rows than 32, no multiple of it, in contexts that begin anew; in the last step there are fewer."""
+    words = [word for word in decoder.token_bytes(small_model / "tokenizer.json") if len(word) > 2 and word.isascii()]
+    data = b"".join(random.Random(3).choices(words, k=4050))
+    archive = llmzip.compress(data, level=2, model=str(small_model))
+    tag = 5 + archive[4]  # the header with its model record ends here
+    width = (archive[tag] >> 4 & 3) + 1
+    count = int.from_bytes(archive[tag + 1 + 2 * width : tag + 1 + 3 * width], "little")
+    rows = count // 128
+    assert archive[3] >> 4 == 15 and archive[tag] & 7 == decoder.MIXED and archive[tag] >> 6 == 0
+    assert 32 < rows < 64 and count % rows > 0
+    assert decoder.decode(archive, small_model) == data
+
+
+ADAPTIVE = {
+    "binary": b"".join((n * n).to_bytes(4, "little") for n in range(300)),
+    "zeros": bytes(500),
+    "digits": bytes(random.Random(2).choices(b"0123456789", k=800)),
+    "lines": CSV,
+}
+
+
+@pytest.mark.parametrize("name", ADAPTIVE)
+def test_adaptive(name: str) -> None:
+    data = ADAPTIVE[name]
+    archive = llmzip.compress(data, level=6)
+    assert method_of(archive) == decoder.MIXED and archive[3] >> 4 == 0, "no model is needed"
+    assert decoder.decode(archive, SEED) == data
+
+
+@pytest.mark.parametrize("data", [b"\0", b"a", b"\xff", b"\n\n", bytes(300), bytes(range(256)) * 2])
+def test_adaptive_frames_that_are_seldom_written(data: bytes) -> None:
+    """Of data that other methods store in less, the mixer's payload alone."""
+    payload, _ = mixer.encode_bytes(data)
+    assert decoder.decode_adaptive(bytes(payload), len(data)) == data
 
 
 def test_the_example_of_the_document() -> None:

@@ -1,0 +1,146 @@
+"""Checks which method is chosen for what, and that the archives decode; with the embedded model, so on little data."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import mixer_samples as samples
+import pytest
+
+import llmzip
+from llmzip import drafts
+from llmzip.container import MIXED, FrameHeader
+from llmzip.drafts import Drafter, level_plan
+from llmzip.models import choose
+from llmzip.plan import header_plan
+from llmzip.settings import CompressSettings, EngineSettings
+
+CORPORA = Path(__file__).parents[2] / "corpora"
+LEVELS = [1, 2, 4, 9]
+ENGLISH = (CORPORA / "prose-en.txt").read_bytes()[:1300]
+
+
+def binary(num_records: int) -> bytes:
+    """Records of numbers, as programs write them."""
+    return b"".join(struct.pack("<IHhf", 1_000_000 + 3 * n, n % 7, -n, n * 0.37) for n in range(num_records))
+
+
+def methods_of(data: bytes, level: int) -> list[str]:
+    """The methods of the frames of an archive, which is no larger than it may be and decodes."""
+    archive = llmzip.compress(data, level=level)
+    assert llmzip.decompress(archive) == data
+    assert len(archive) <= len(data) + 19
+    return [frame.method for frame in llmzip.info(archive).archives[0].frames]
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_english_goes_through_the_model(level: int) -> None:
+    assert methods_of(ENGLISH, level) == ["lm" if level == 1 else "mixed"]
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("num_bytes", [1, 20, 600, 5000])
+def test_noise_is_stored(num_bytes: int, level: int) -> None:
+    # Very short noise may come out a byte smaller by luck, with any method.
+    found = methods_of(samples.noise(num_bytes), level)
+    if num_bytes >= 20:
+        assert found == ["stored"]
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_binary_goes_through_the_mixer_alone(level: int) -> None:
+    found = methods_of(binary(150), level)
+    assert found == ["adaptive"] if level > 1 else found[0] in ("lzma", "zstd", "lm")
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("num_bytes", [40, 1000, 33_000])
+def test_zeros_are_tiny_with_any_method(num_bytes: int, level: int) -> None:
+    data = bytes(num_bytes)
+    archive = llmzip.compress(data, level=level)
+    assert len(archive) < 48
+    assert llmzip.decompress(archive) == data
+    if level > 1 and num_bytes == 33_000:
+        assert llmzip.info(archive).archives[0].frames[0].method == "adaptive"
+
+
+def test_higher_levels_are_not_larger() -> None:
+    sizes = [len(llmzip.compress(ENGLISH, level=level)) for level in LEVELS]
+    assert sizes[1:] == sorted(sizes[1:], reverse=True)
+    assert sizes[1] <= sizes[0] + 4  # the mixer has little to learn from a short text
+
+
+@pytest.mark.parametrize(
+    ("level", "num_tokens", "num_rows", "profile"),
+    [
+        (1, 128 * 9, 9, 0), (3, 128 * 9, 9, 0), (4, 512 * 9, 9, 1), (6, 512 * 9, 9, 1), (7, 4096 * 9, 9, 2),
+        (8, 4096 * 9, 9, 2), (9, 4096 * 9, 2, 3), (9, 1 << 14, 1, 3), (9, 8191, 1, 2), (9, 8192, 1, 3), (9, 5, 1, 2),
+        (9, 1 << 21, 64, 2), (9, 63 << 14, 63, 3),
+    ],
+)  # fmt: skip
+def test_levels_have_their_rows(level: int, num_tokens: int, num_rows: int, profile: int) -> None:
+    plan, found = level_plan(level, num_tokens, 512)
+    assert (plan.num_rows, found) == (num_rows, profile)
+    # What the header says, or leaves to the profile, gives the same rows again.
+    record = (plan.num_rows, plan.overlap) if found == 3 else (0, 0)
+    assert header_plan(FrameHeader(MIXED, True, 1 << 21, 5, num_tokens, found, *record), 512) == plan
+
+
+def test_empty_archives_have_no_method() -> None:
+    for level in LEVELS:
+        assert methods_of(b"", level) == ["stored"]
+
+
+# -- pieces and samples ------------------------------------------------------------------------------------------------
+
+
+def method_name(draft: drafts.Draft) -> str:
+    """As reports have it."""
+    return draft.header.method_name
+
+
+def drafter(level: int) -> Drafter:
+    return Drafter(choose("default"), CompressSettings(level=level, engine=EngineSettings()), None)
+
+
+def test_every_piece_has_its_own_method(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drafts, "PIECE_BYTES", len(ENGLISH))
+    data = ENGLISH + samples.noise(2 * len(ENGLISH)) + ENGLISH[::-1][:700]
+    found = drafter(2).best_frames(data, 0)
+    assert b"".join(draft.original for draft in found) == data
+    names = [method_name(draft) for draft in found]
+    assert names[:2] == ["mixed", "stored"] and len(found[1].original) == 2 * len(ENGLISH)
+
+
+def test_pieces_for_the_plain_methods_stay_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drafts, "PIECE_BYTES", 1000)
+    data = samples.noise(5500)
+    found = drafter(9).best_frames(data, 0)
+    assert [draft.original for draft in found] == [data]
+
+
+def test_long_pieces_are_sampled_before_they_go_through_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Binary data never goes through the model as a whole, though the text of its size would."""
+    seen: list[int] = []
+    draft = drafts._token_draft
+
+    def noted(model: object, data: bytes, level: int, progress: object) -> object:
+        seen.append(len(data))
+        return draft(model, data, level, progress)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(drafts, "_token_draft", noted)
+    data = binary(3000)
+    assert len(data) >= 1 << 15
+    found = drafter(4).best_frames(data, 0)
+    assert b"".join(draft.original for draft in found) == data
+    assert method_name(found[0]) == "adaptive"
+    assert 1 <= len(seen) <= 8 and max(seen) < len(data) // 15
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_progress_adds_up(level: int) -> None:
+    for data in (ENGLISH[:500], samples.noise(600), bytes(700)):
+        done: list[int] = []
+        Drafter(choose("default"), CompressSettings(level=level), done.append).best_frames(data, 0)
+        assert sum(done) == len(data)
