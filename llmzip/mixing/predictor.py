@@ -148,7 +148,7 @@ def find_blocks(learned: Learned, decision: Decision, at: int, hashes: np.ndarra
     blocks, last = learned.blocks, len(learned.blocks) - 1
     salt = (treelet * 0x9E3779B1) & 0xFFFFFFFF
     for context in range(NUM_CONTEXTS):
-        key = ((hashes[at, context] ^ salt) * 0x5851F42D) & 0xFFFFFFFFFFFF
+        key = (hashes[at, context] ^ salt) * 0x5851F42D  # below 2^63
         block = (key >> 28) & last
         check = max(1, (key >> 20) & 0xFF)
         if blocks[block, 0] != check:

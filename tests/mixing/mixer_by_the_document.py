@@ -293,7 +293,7 @@ class Mixer:
     def _find_blocks(self, token: Token, treelet: int) -> None:
         token.treelet, token.blocks = treelet, []
         for h in token.hashes:
-            key = ((h ^ ((treelet * 0x9E3779B1) % 2**32)) * 0x5851F42D) % 2**48
+            key = (h ^ ((treelet * 0x9E3779B1) % 2**32)) * 0x5851F42D
             b, check = (key >> 28) % 2**self.k, max(1, (key >> 20) % 2**8)
             if self.blocks[b][0] != check:
                 other = b ^ 1

@@ -71,3 +71,14 @@ def test_blocks_are_found_as_documented_in_a_table_that_is_full(rng: np.random.G
     assert {block: list(row) for block, row in mixer.blocks.items() if any(row)} == {
         block: row.tolist() for block, row in enumerate(learned.blocks) if row.any()
     }
+
+
+@pytest.mark.parametrize("table_bits", [12, 20, 22])
+def test_every_bit_of_the_table_is_used(table_bits: int, rng: np.random.Generator) -> None:
+    learned, decision = new_learned(1, table_bits), new_decision(1)
+    seen = set()
+    for _ in range(40):
+        find_blocks(learned, decision, 0, rng.integers(0, 1 << 32, (1, 18)), 5)
+        seen |= set(decision.block[0].tolist())
+    used = np.array(sorted(seen))
+    assert [bool((used >> bit & 1).any()) for bit in range(table_bits)] == [True] * table_bits

@@ -394,7 +394,7 @@ class Mixer:
 
     def find_block(self, context: int, treelet: int) -> bytearray:
         """The block's check and its states at the places 1 .. 15."""
-        key = ((context ^ (treelet * 0x9E3779B1 % 2**32)) * 0x5851F42D) % 2**48
+        key = (context ^ (treelet * 0x9E3779B1 % 2**32)) * 0x5851F42D
         b, check = (key >> 28) % 2**self.block_bits, max(1, (key >> 20) % 2**8)
         block, neighbour = self.blocks[b], self.blocks[b ^ 1]
         if block[0] == check:
