@@ -15,7 +15,7 @@ from llmzip import LLMZipError
 from llmzip.container import MAGIC, crc8
 
 KINDS = [
-    "lm", "lm in rows", "stored", "lzma", "zstd", "empty", "several frames", "skip frame", "concatenated",
+    "lm", "lm in rows", "mixed", "adaptive", "stored", "lzma", "zstd", "empty", "several frames", "skip frame", "concatenated",
     "model record",
 ]  # fmt: skip
 FLIPS = [1, 2, 4, 8, 16, 32, 64, 128, 255, 0x5A]
@@ -149,7 +149,7 @@ def with_right_check(frame: bytes) -> bytes:
     return frame[:-5] + bytes([crc8(frame[:-5])]) + frame[-4:]
 
 
-@pytest.mark.parametrize("kind", ["lm", "lm in rows", "stored", "lzma", "zstd", "model record"])
+@pytest.mark.parametrize("kind", ["lm", "lm in rows", "mixed", "adaptive", "stored", "lzma", "zstd", "model record"])
 def test_damage_behind_a_right_check_gives_no_wrong_text(
     kind: str, samples: dict[str, Any], rng: np.random.Generator
 ) -> None:
