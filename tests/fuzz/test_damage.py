@@ -15,8 +15,8 @@ from llmzip import LLMZipError
 from llmzip.container import MAGIC, crc8
 
 KINDS = [
-    "lm", "lm in rows", "mixed", "adaptive", "stored", "lzma", "zstd", "empty", "several frames", "skip frame", "concatenated",
-    "model record",
+    "lm", "lm in rows", "mixed", "adaptive", "stored", "lzma", "zstd", "empty", "several frames", "skip frame",
+    "concatenated", "model record",
 ]  # fmt: skip
 FLIPS = [1, 2, 4, 8, 16, 32, 64, 128, 255, 0x5A]
 
