@@ -32,6 +32,7 @@ def writing(tmp_path: Path, archive: Path) -> subprocess.Popen[bytes]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # under nohup it is ignored, and stays so
     )
     assert process.stdin is not None
     process.stdin.write(archive.read_bytes())
