@@ -120,12 +120,11 @@ def _encode_all(cache: Path) -> None:
     """In a copy of the package: prints bytes and time of all pieces as JSON."""
     import time
 
-    from llmzip import models
+    from llmzip import models, runtime
     from llmzip.mixing.mixer import MixEncoder
-    from llmzip.mixing.vocabulary import Vocabulary
-    from llmzip.tokens import Tokenizer
+    from llmzip.settings import EngineSettings
 
-    vocabulary = Vocabulary(Tokenizer(models.choose("default").folder, 4096).tokens.table)
+    vocabulary = runtime.load(models.choose("default"), EngineSettings()).vocabulary
     sizes, best, count = {}, 0.0, 0
     for run in range(_RUNS + 1):  # the first one compiles
         begin = 0.0

@@ -34,7 +34,6 @@ class ArchiveWriter:
     """
 
     def __init__(self, settings: CompressSettings, progress: Progress | None = None) -> None:
-        self._settings = settings
         self._choice = models.choose(settings.model)
         self._drafter = Drafter(self._choice, settings, progress)
         self._buffer = bytearray()
@@ -74,16 +73,13 @@ class ArchiveWriter:
 
     def _unit(self, data: bytes, last: bool) -> bytes:
         if data:
-            # Without a model, a single header need not tell which.
-            alone = last and not self._entries
-            saved = len(container.pack_header(self._archive_header())) - len(container.pack_header(Header()))
-            frames = self._drafter.best_frames(data, saved if alone else 0)
+            frames = self._drafter.best_frames(data, alone=last and not self._entries)
         else:  # an empty archive's only frame, or one that is there to be the last, after flush_frame()
             frames = [Draft(FrameHeader(SKIP if self._entries else STORED, last, 0, 0), b"", b"")]
         prefix = b""
         if not self._entries:
             uses_model = any(draft.header.uses_model for draft in frames) or not last
-            prefix = container.pack_header(self._archive_header() if uses_model else Header())
+            prefix = container.pack_header(self._drafter.header() if uses_model else Header())
             self.report.compressed_bytes += len(prefix)
         out = b""
         for number, draft in enumerate(frames):
@@ -100,14 +96,9 @@ class ArchiveWriter:
             out += frame
         return out
 
-    def _archive_header(self) -> Header:
-        if self._choice.embedded is not None:
-            return Header(self._choice.embedded.code)  # its digests are known without loading it
-        return self._drafter.model().header
-
 
 def _frame_report(header: FrameHeader, size: int, bits: float | None) -> FrameReport:
-    num_rows = plan.num_rows(header) if header.uses_model else 0
+    num_rows = plan.header_plan(header, container.MAX_CONTEXT).num_rows if header.uses_model else 0
     return FrameReport(header.method_name, header.original_bytes, size, num_rows, header.num_tokens, bits)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from . import container, methods
-from .container import LM, MIXED, FrameHeader
+from .container import LM, MIXED, FrameHeader, Header
 from .models import ModelChoice
 from .plan import RowPlan, profile_plan
 from .settings import MAX_LEVEL, CompressSettings
@@ -79,20 +79,17 @@ class Drafter:
         self._taken_bytes = self._done_bytes = 0  # of the original: looked at, and reported
         self._loaded: LoadedModel | None = None
 
-    def model(self) -> LoadedModel:
-        """The model, loaded at the first call."""
-        if self._loaded is None:
-            from .runtime import load
+    def header(self) -> Header:
+        """What an archive begins with if it needs the model; loads a user's, whose digests must be known."""
+        embedded = self._choice.embedded
+        return self._model().header if embedded is None else Header(embedded.code)
 
-            self._loaded = load(self._choice, self._settings.engine)
-        return self._loaded
-
-    def best_frames(self, data: bytes, model_bytes: int) -> list[Draft]:
+    def best_frames(self, data: bytes, alone: bool) -> list[Draft]:
         """Frames for up to 64 MiB: the plain methods over all of it, or piece by piece whatever is smallest.
 
         Args:
             data: at least 1 byte.
-            model_bytes: what it costs if any frame needs a model.
+            alone: whether the archive holds nothing else; then its header tells the model only if a frame needs it.
         """
         whole = _plain_draft(data)
         pieces = [data[n : n + PIECE_BYTES] for n in range(0, len(data), PIECE_BYTES)]
@@ -111,9 +108,17 @@ class Drafter:
             self._advance(self._taken_bytes - self._done_bytes)
         drafts += _run_drafts(run, whole)
         size = sum(draft.bytes for draft in drafts) + 10 * (len(drafts) - 1)  # about 10 bytes each in the index
-        if any(draft.header.uses_model for draft in drafts):
-            size += model_bytes
+        if alone and any(draft.header.uses_model for draft in drafts):
+            size += len(container.pack_header(self.header())) - len(container.pack_header(Header()))
         return drafts if size < whole.bytes else [whole]
+
+    def _model(self) -> LoadedModel:
+        """Loaded at the first call."""
+        if self._loaded is None:
+            from .runtime import load
+
+            self._loaded = load(self._choice, self._settings.engine)
+        return self._loaded
 
     def _advance(self, done: int) -> None:
         self._done_bytes += done
@@ -121,42 +126,39 @@ class Drafter:
             self._progress(done)
 
     def _best_draft(self, piece: bytes, plain: Draft) -> Draft:
-        """The smallest of the piece's drafts that are worth their time."""
+        """The smallest of the piece's drafts that are worth their time; of a short piece no samples are taken."""
         if methods.looks_random(piece):
             return plain
+        short = len(piece) < _SAMPLED_FROM_BYTES
         if self._settings.level == _LM_ONLY_LEVEL:
-            best, is_worth_it = plain, self._lm_looks_good(piece, plain)
+            best, is_worth_it = plain, short or self._lm_looks_good(piece, plain)
         else:
             adaptive = _adaptive_draft(piece)
             best = min(plain, adaptive, key=lambda draft: draft.bytes)
-            is_worth_it = self._mixing_looks_good(piece, plain, adaptive)
+            is_worth_it = short or self._mixing_looks_good(piece, plain, adaptive)
         if not is_worth_it:
             return best
-        tokens = _token_draft(self.model(), piece, self._settings.level, self._advance)
+        tokens = _token_draft(self._model(), piece, self._settings.level, self._advance)
         return min(best, tokens, key=lambda draft: draft.bytes)
 
     def _lm_looks_good(self, piece: bytes, plain: Draft) -> bool:
-        """Whether samples of the piece come out small enough without the mixer; short pieces are not asked about."""
-        if len(piece) < _SAMPLED_FROM_BYTES:
-            return True
+        """Whether samples of the piece come out small enough without the mixer."""
         plain_bits = 8 * len(plain.payload) / len(piece)
         for part, most, factor in _LOOKS:
             samples = _samples(piece, min(int(part * len(piece)), most))
-            bits = sum(_token_draft(self.model(), sample, _LM_ONLY_LEVEL, None).bits or 0.0 for sample in samples)
+            bits = sum(_token_draft(self._model(), sample, _LM_ONLY_LEVEL, None).bits or 0.0 for sample in samples)
             if bits > factor * plain_bits * sum(len(sample) for sample in samples):
                 return False
         return True
 
     def _mixing_looks_good(self, piece: bytes, plain: Draft, adaptive: Draft) -> bool:
-        """Whether the model helps the mixer enough in samples of the piece; short pieces are not asked about."""
-        if len(piece) < _SAMPLED_FROM_BYTES:
-            return True
+        """Whether the model helps the mixer enough in samples of the piece."""
         if plain.bytes < _HOPELESS * adaptive.bytes:
             return False
         sample_bytes = min(max(int(_MIXED_PART * len(piece)), _LEAST_SAMPLE_BYTES), _MOST_SAMPLE_BYTES)
         samples = _samples(piece, sample_bytes)
         alone = sum(_adaptive_draft(sample).bits or 0.0 for sample in samples)
-        mixed = sum(_token_draft(self.model(), sample, MAX_LEVEL, None).bits or 0.0 for sample in samples)
+        mixed = sum(_token_draft(self._model(), sample, MAX_LEVEL, None).bits or 0.0 for sample in samples)
         return mixed <= _MODEL_GAIN * alone
 
 
@@ -172,10 +174,11 @@ def level_plan(level: int, num_tokens: int, context: int) -> tuple[RowPlan, int]
     Levels 1-3: fast (0), 4-6: normal (1), 7-8: best (2). Level 9 has four times fewer rows than 8: no row that is not
     full enough to learn from, however long a single one takes to decode.
     """
-    plan = profile_plan(min((level - 1) // 3, 2), num_tokens, context)
+    profile = (level - 1) // 3
+    plan = profile_plan(profile, num_tokens, context)
     rows = max(1, min(num_tokens // _LONG_ROW_TOKENS, plan.num_rows))
     if level < MAX_LEVEL or rows == plan.num_rows:
-        return plan, min((level - 1) // 3, 2)
+        return plan, profile
     return RowPlan(num_tokens, rows, plan.overlap), _EXPLICIT
 
 

@@ -9,18 +9,16 @@ from .errors import CorruptError
 
 
 @dataclass(frozen=True)
-class RowPlan:
-    """How the tokens of a frame lie in rows.
+class Rows:
+    """Where the tokens of a frame lie, and which rows take part in which step.
 
     Attributes:
         num_tokens: N, at least 1.
         num_rows: R, 1 to N.
-        overlap: inputs that a new context begins with, 1 to context - 1.
     """
 
     num_tokens: int
     num_rows: int
-    overlap: int
 
     @property
     def full_steps(self) -> int:
@@ -32,11 +30,35 @@ class RowPlan:
         """Rows that hold one token more than the others; they come first."""
         return self.num_tokens % self.num_rows
 
+    @property
+    def steps(self) -> int:
+        """The full steps, and one more for the long rows if there are any."""
+        return self.full_steps + (self.long_rows > 0)
+
+    def active_rows(self, step: int) -> int:
+        """Rows that take part in a step; they come first."""
+        return self.num_rows if step < self.full_steps else self.long_rows
+
+    def row_starts(self) -> list[int]:
+        """R + 1 places: where each row begins among the frame's tokens, and N."""
+        short, long = self.full_steps, self.long_rows
+        return [row * short + min(row, long) for row in range(self.num_rows + 1)]
+
     def row_slices(self) -> list[slice]:
         """Where each row lies among the frame's tokens."""
-        short, long = self.full_steps, self.long_rows
-        starts = [row * short + min(row, long) for row in range(self.num_rows + 1)]
+        starts = self.row_starts()
         return [slice(starts[row], starts[row + 1]) for row in range(self.num_rows)]
+
+
+@dataclass(frozen=True)
+class RowPlan(Rows):
+    """Rows that go through a model.
+
+    Attributes:
+        overlap: inputs that a new context begins with, 1 to context - 1.
+    """
+
+    overlap: int
 
 
 def profile_plan(profile: int, num_tokens: int, context: int) -> RowPlan:
@@ -57,8 +79,3 @@ def header_plan(header: FrameHeader, context: int) -> RowPlan:
     if header.overlap >= context:
         raise CorruptError(f"damaged: overlap {header.overlap} with a context of {context}")
     return RowPlan(header.num_tokens, header.rows, header.overlap)
-
-
-def num_rows(header: FrameHeader) -> int:
-    """R of a frame that holds tokens, as far as its header is right."""
-    return header.rows if header.profile == 3 else profile_plan(header.profile, header.num_tokens, 8).num_rows

@@ -141,7 +141,7 @@ class _IntervalSource:
 
 def _step_order(plan: RowPlan) -> Iterator[np.ndarray]:
     """Indices of the tokens, step by step."""
-    starts = np.array([part.start for part in plan.row_slices()], dtype=np.int64)
+    starts = np.array(plan.row_starts()[:-1], dtype=np.int64)
     yield (starts[None, :] + np.arange(plan.full_steps)[:, None]).reshape(-1)
     yield starts[: plan.long_rows] + plan.full_steps
 
@@ -228,14 +228,14 @@ def decode(
     Raises:
         CorruptError: the payload fits no text.
     """
-    rows, steps = plan.num_rows, plan.full_steps + (plan.long_rows > 0)
+    rows, steps = plan.num_rows, plan.steps
     history = np.full((rows, steps + 1), engine.start_token, dtype=np.int64)  # inputs: start token, then tokens
     _check_memory(engine, rows, steps, plan.num_tokens if vocabulary is not None else None)
     step_tokens = _step_decoder(engine, payload, plan, vocabulary)
     cache = engine.new_cache(rows, _RESTART_CHUNK, steps)
     seen_bytes = 0
     for step in range(steps):
-        active = rows if step < plan.full_steps else plan.long_rows
+        active = plan.active_rows(step)
         if cache.length == engine.context:
             _restart(engine, cache, history[:, step - plan.overlap : step])
         hidden = engine.forward(torch.from_numpy(history[:, step : step + 1]).to(engine.device), cache)

@@ -23,8 +23,7 @@ EXP2_SIZE = 22 * EXP2_STEPS
 """Entries of the table; the last one is 0, so an index may be clamped to EXP2_SIZE - 1."""
 
 _PI = Decimal("3.14159265358979323846264338327950288419716939937510582097494459230781640628620899")
-# A context of our own in every field: the caller's may round otherwise or trap inexact results.
-_CONTEXT = Context(
+DECIMAL_CONTEXT = Context(
     prec=70,
     rounding=ROUND_HALF_EVEN,
     Emin=-999999,
@@ -34,6 +33,7 @@ _CONTEXT = Context(
     flags=[],
     traps=[InvalidOperation, DivisionByZero, Overflow],
 )
+"""A context of our own in every field: the caller's may round otherwise or trap inexact results."""
 
 
 def float32(value: Decimal | Fraction | float) -> float:
@@ -87,13 +87,13 @@ def exp2_table() -> np.ndarray:
 @functools.cache
 def log2e_steps() -> float:
     """1024 * log2(e) as float32: natural-logarithm units into table steps."""
-    with localcontext(_CONTEXT):
+    with localcontext(DECIMAL_CONTEXT):
         return float32(EXP2_STEPS / Decimal(2).ln())
 
 
 def attention_factor(head_dim: int) -> float:
     """1024 * log2(e) / sqrt(head_dim) as float32."""
-    with localcontext(_CONTEXT):
+    with localcontext(DECIMAL_CONTEXT):
         return float32(EXP2_STEPS / Decimal(2).ln() / Decimal(head_dim).sqrt())
 
 
@@ -107,7 +107,7 @@ def rope_steps(theta: float, head_dim: int) -> list[int]:
     Returns:
         head_dim / 2 integers in [0, 2^64): round(2^64 * theta^(-2i / head_dim) / (2 pi)).
     """
-    with localcontext(_CONTEXT):
+    with localcontext(DECIMAL_CONTEXT):
         log_theta = Decimal(theta).ln()
         turn = Decimal(2) ** 64 / (2 * _PI)
         return [int((turn * (-log_theta * (2 * i) / head_dim).exp()).to_integral_value()) for i in range(head_dim // 2)]
@@ -131,7 +131,7 @@ def rope_tables(theta: float, head_dim: int, positions: int) -> tuple[np.ndarray
     phase = np.arange(positions, dtype=np.uint64)[:, None] * steps[None, :]
     quadrant = (phase >> np.uint64(62)).astype(np.int64)
     fraction = ((phase >> np.uint64(30)) & np.uint64(0xFFFFFFFF)).astype(np.int64)
-    with localcontext(_CONTEXT):
+    with localcontext(DECIMAL_CONTEXT):
         quarter_turn = int((_PI / 2 * 2**30).to_integral_value())
     angle = (fraction * quarter_turn) >> 32  # [0, pi/2) in units of 2^-30
     square = (angle * angle) >> 30

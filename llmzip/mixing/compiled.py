@@ -44,13 +44,12 @@ def cache_folder() -> Path | None:
 
 
 def announce_compiling() -> None:
-    """Tells that a compilation is about to begin, once, if there is no machine code yet."""
-    notify = mixing.on_compiling
+    """Tells that a compilation is about to begin if there is no machine code yet; only the first call looks."""
+    notify, mixing.on_compiling = mixing.on_compiling, None
     if notify is None or _config.DISABLE_JIT:
         return
     folder = cache_folder()
     if folder is None or not any(folder.rglob("walk.walk-*.nbc")):
-        mixing.on_compiling = None
         notify()
 
 

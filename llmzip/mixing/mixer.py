@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ..coder import Decoder, Encoder
+from ..plan import Rows
 from .compiled import announce_compiling
 from .contexts import new_texts
 from .masses import new_masses, path_logits, take_masses
@@ -77,14 +78,14 @@ class MixEncoder:
     def __init__(self, vocabulary: Vocabulary, tokens: np.ndarray, num_rows: int, with_model: bool) -> None:
         announce_compiling()
         self._vocabulary = vocabulary
-        self._shape = shape = vocabulary.shape(len(tokens), num_rows)
+        self._rows = Rows(len(tokens), num_rows)
+        self._shape = vocabulary.shape(self._rows)
         self._leaf = vocabulary.tree.leaf[tokens]
         depth = np.diff(vocabulary.path_start)[self._leaf]
         self._decisions = int(depth.sum())
-        row_starts = [row * shape.full_steps + min(row, shape.long_rows) for row in range(num_rows + 1)]
         self._known = Known(
             self._leaf.astype(np.int32),
-            np.array(row_starts, dtype=np.int64),
+            np.array(self._rows.row_starts(), dtype=np.int64),
             np.zeros(self._decisions if with_model else 1, dtype=np.int16),
             np.concatenate([[0], np.cumsum(depth)]).astype(np.int64),
             np.zeros(len(tokens), dtype=np.int32),
@@ -125,7 +126,7 @@ class MixEncoder:
         )
         for step, _ in enumerate(walk(*arguments)):
             if progress is not None:
-                progress(shape.rows if step < shape.full_steps else shape.long_rows)
+                progress(self._rows.active_rows(step))
         encoder = Encoder()
         encoder.encode_bits(bits, probability)
         ideal = -float(np.log2(np.where(bits, probability, 1 - probability).astype(np.float64)).sum())
@@ -145,7 +146,8 @@ class MixDecoder:
         self, vocabulary: Vocabulary, payload: bytes, num_tokens: int, num_rows: int, with_model: bool
     ) -> None:
         announce_compiling()
-        shape = self._shape = vocabulary.shape(num_tokens, num_rows)
+        self._rows = Rows(num_tokens, num_rows)
+        self._shape = shape = vocabulary.shape(self._rows)
         self._texts = new_texts(num_rows, shape.steps, vocabulary.leaf_bytes)
         self._token = vocabulary.tree.token
         self._decoder = Decoder(payload)
@@ -189,9 +191,8 @@ class MixDecoder:
             if asked == 0:
                 break
             bits[:asked] = decoder.decode_bits(probability[:asked])
-        shape = self._shape
-        rows = shape.rows if self._step < shape.full_steps else shape.long_rows
-        leaves = self._texts.history[self._step : rows * shape.steps : shape.steps]
+        steps = self._shape.steps
+        leaves = self._texts.history[self._step : self._rows.active_rows(self._step) * steps : steps]
         self._step += 1
         tokens: np.ndarray = self._token[leaves]
         return tokens

@@ -7,10 +7,12 @@ A test asserts the SHA-256 of each table.
 from __future__ import annotations
 
 import functools
-from decimal import ROUND_HALF_EVEN, Context, Decimal, DivisionByZero, InvalidOperation, Overflow, localcontext
+from decimal import Decimal, localcontext
 from typing import NamedTuple
 
 import numpy as np
+
+from ..engines.tables import DECIMAL_CONTEXT
 
 LOGIT_MAX = 2815
 """Largest magnitude of a logit: 11 nats, where a probability is 1.1 units of 2^-16."""
@@ -18,25 +20,10 @@ LOGIT_MAX = 2815
 STRETCH_BITS = 12
 """The logit table is indexed by probabilities of this many bits."""
 
-NO_STATE = 0
-"""State of a slot that has seen nothing."""
-
 _LARGEST_OTHER = (40, 20, 12, 8, 6, 5)
 """How often the more frequent bit may be counted, by the count of the other one."""
 
 _DISCOUNT_ABOVE = 2
-
-# A context of our own in every field: the caller's may round otherwise or trap inexact results.
-_CONTEXT = Context(
-    prec=50,
-    rounding=ROUND_HALF_EVEN,
-    Emin=-999999,
-    Emax=999999,
-    capitals=1,
-    clamp=0,
-    flags=[],
-    traps=[InvalidOperation, DivisionByZero, Overflow],
-)
 
 
 def _round(value: Decimal) -> int:
@@ -46,7 +33,7 @@ def _round(value: Decimal) -> int:
 @functools.cache
 def squash_table() -> np.ndarray:
     """(2 LOGIT_MAX + 1,) int32: entry z + LOGIT_MAX is 2^16 / (1 + e^(-z/256)), rounded, 1 to 2^16 - 1."""
-    with localcontext(_CONTEXT):
+    with localcontext(DECIMAL_CONTEXT):
         values = [_round(65536 / (1 + (Decimal(-z) / 256).exp())) for z in range(-LOGIT_MAX, LOGIT_MAX + 1)]
     return np.clip(np.array(values, dtype=np.int32), 1, 65535)
 
@@ -54,7 +41,7 @@ def squash_table() -> np.ndarray:
 @functools.cache
 def stretch_table() -> np.ndarray:
     """(4096,) int32: entry i is 256 ln(q / (1 - q)) for q = (i + 1/2) / 4096, rounded, clamped to +-2047."""
-    with localcontext(_CONTEXT):
+    with localcontext(DECIMAL_CONTEXT):
         values = [_round(256 * (Decimal(2 * i + 1) / (8191 - 2 * i)).ln()) for i in range(1 << STRETCH_BITS)]
     return np.clip(np.array(values, dtype=np.int32), -2047, 2047)
 
@@ -62,7 +49,7 @@ def stretch_table() -> np.ndarray:
 @functools.cache
 def log_table() -> np.ndarray:
     """(1024,) int32: entry i is 256 ln(1 + i / 1024), rounded."""
-    with localcontext(_CONTEXT):
+    with localcontext(DECIMAL_CONTEXT):
         values = [_round(256 * (1 + Decimal(i) / 1024).ln()) for i in range(1024)]
     return np.array(values, dtype=np.int32)
 
@@ -70,7 +57,7 @@ def log_table() -> np.ndarray:
 @functools.cache
 def octave_table() -> np.ndarray:
     """(64,) int32: entry n is 256 n ln 2, rounded."""
-    with localcontext(_CONTEXT):
+    with localcontext(DECIMAL_CONTEXT):
         values = [_round(256 * n * Decimal(2).ln()) for n in range(64)]
     return np.array(values, dtype=np.int32)
 

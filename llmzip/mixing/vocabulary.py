@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..plan import Rows
 from . import tables
 from .tree import build_tree, paths
 
@@ -18,7 +19,7 @@ class Shape(NamedTuple):
         child, bounds, treelet, slot, token, leaf: as in `tree.Tree`.
         path_start, path_step: from `tree.paths`.
         log, octave: from `tables`.
-        rows, full_steps, long_rows, steps, vocab_size: as in `rows.RowPlan`; one more step if there are long rows.
+        rows, full_steps, long_rows, steps: as in `plan.Rows`; vocab_size: V.
     """
 
     child: np.ndarray
@@ -51,9 +52,8 @@ class Vocabulary:
         self.leaf_bytes = [table[i] for i in self.tree.token]
         self.size = len(table)
 
-    def shape(self, num_tokens: int, num_rows: int) -> Shape:
-        """For frames of `num_tokens` tokens in `num_rows` rows."""
-        full_steps, long_rows = divmod(num_tokens, num_rows)
+    def shape(self, rows: Rows) -> Shape:
+        """For frames with these rows."""
         tree = self.tree
         return Shape(
             tree.child,
@@ -66,9 +66,9 @@ class Vocabulary:
             self.path_step,
             tables.log_table(),
             tables.octave_table(),
-            num_rows,
-            full_steps,
-            long_rows,
-            full_steps + (long_rows > 0),
+            rows.num_rows,
+            rows.full_steps,
+            rows.long_rows,
+            rows.steps,
             self.size,
         )

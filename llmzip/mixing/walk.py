@@ -35,11 +35,11 @@ _MATCH_MOST = 40
 
 
 class Known(NamedTuple):
-    """What only an encoder has: every row's tokens, and the model's logits on their paths.
+    """What only an encoder has: every row's tokens, and the model's logits on their paths. A decoder's has (1,) zeros.
 
     Attributes:
         leaf: (N,) int32, row after row; start: (R + 1,) int64.
-        logit: (total,) int16 in the order of `leaf`; logit_start: (N + 1,) int64, or (1,) if there is no model.
+        logit: (total,) int16 in the order of `leaf`, or (1,) if there is no model; logit_start: (N + 1,) int64.
         guess: (N,) int32: the model's likeliest leaf.
     """
 
@@ -55,7 +55,7 @@ class Scratch(NamedTuple):
 
     Attributes:
         hashes: (G, NUM_CONTEXTS) int64.
-        node, treelet, leaf, longest, byte, before: (G,) int64.
+        node, treelet, leaf, byte, before: (G,) int64.
         expected: (G, MATCHES) int64: the leaf that a match model expects, or -1.
         pointer, length: (R, MATCHES) int64: where in the history the match goes on, or -1; tokens that agree.
         found: (MATCHES, 2^MATCH_BITS) int32: place behind the last occurrence of a hash, plus 1; 0 for none.
@@ -65,7 +65,6 @@ class Scratch(NamedTuple):
     node: np.ndarray
     treelet: np.ndarray
     leaf: np.ndarray
-    longest: np.ndarray
     byte: np.ndarray
     before: np.ndarray
     expected: np.ndarray
@@ -76,7 +75,7 @@ class Scratch(NamedTuple):
 
 def new_scratch(rows: int) -> Scratch:
     """For a frame of `rows` rows."""
-    group = [np.zeros(GROUP_ROWS, dtype=np.int64) for _ in range(6)]
+    group = [np.zeros(GROUP_ROWS, dtype=np.int64) for _ in range(5)]
     return Scratch(
         np.zeros((GROUP_ROWS, NUM_CONTEXTS), dtype=np.int64),
         group[0],
@@ -84,7 +83,6 @@ def new_scratch(rows: int) -> Scratch:
         group[2],
         group[3],
         group[4],
-        group[5],
         np.full((GROUP_ROWS, MATCHES), -1, dtype=np.int64),
         np.full((rows, MATCHES), -1, dtype=np.int64),
         np.zeros((rows, MATCHES), dtype=np.int64),

@@ -65,6 +65,15 @@ def test_zeros_are_tiny_with_any_method(num_bytes: int, level: int) -> None:
         assert llmzip.info(archive).archives[0].frames[0].method == "adaptive"
 
 
+def test_noise_needs_no_model(tmp_path: Path) -> None:
+    """An empty folder cannot be loaded; noise does not notice, English does."""
+    data = samples.noise(5000)
+    archive = llmzip.compress(data, model=tmp_path)
+    assert llmzip.decompress(archive) == data
+    with pytest.raises(llmzip.ModelNotFoundError, match=r"no config\.json"):
+        llmzip.compress(ENGLISH, model=tmp_path)
+
+
 def test_higher_levels_are_not_larger() -> None:
     sizes = [len(llmzip.compress(ENGLISH, level=level)) for level in LEVELS]
     assert sizes[1:] == sorted(sizes[1:], reverse=True)
@@ -107,7 +116,7 @@ def drafter(level: int) -> Drafter:
 def test_every_piece_has_its_own_method(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drafts, "PIECE_BYTES", len(ENGLISH))
     data = ENGLISH + samples.noise(2 * len(ENGLISH)) + ENGLISH[::-1][:700]
-    found = drafter(2).best_frames(data, 0)
+    found = drafter(2).best_frames(data, alone=False)
     assert b"".join(draft.original for draft in found) == data
     names = [method_name(draft) for draft in found]
     assert names[:2] == ["mixed", "stored"] and len(found[1].original) == 2 * len(ENGLISH)
@@ -116,7 +125,7 @@ def test_every_piece_has_its_own_method(monkeypatch: pytest.MonkeyPatch) -> None
 def test_pieces_for_the_plain_methods_stay_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drafts, "PIECE_BYTES", 1000)
     data = samples.noise(5500)
-    found = drafter(9).best_frames(data, 0)
+    found = drafter(9).best_frames(data, alone=False)
     assert [draft.original for draft in found] == [data]
 
 
@@ -132,7 +141,7 @@ def test_long_pieces_are_sampled_before_they_go_through_the_model(monkeypatch: p
     monkeypatch.setattr(drafts, "_token_draft", noted)
     data = binary(3000)
     assert len(data) >= 1 << 15
-    found = drafter(4).best_frames(data, 0)
+    found = drafter(4).best_frames(data, alone=False)
     assert b"".join(draft.original for draft in found) == data
     assert method_name(found[0]) == "adaptive"
     assert 1 <= len(seen) <= 8 and max(seen) < len(data) // 15
@@ -142,5 +151,5 @@ def test_long_pieces_are_sampled_before_they_go_through_the_model(monkeypatch: p
 def test_progress_adds_up(level: int) -> None:
     for data in (ENGLISH[:500], samples.noise(600), bytes(700)):
         done: list[int] = []
-        Drafter(choose("default"), CompressSettings(level=level), done.append).best_frames(data, 0)
+        Drafter(choose("default"), CompressSettings(level=level), done.append).best_frames(data, alone=False)
         assert sum(done) == len(data)

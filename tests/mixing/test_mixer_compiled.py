@@ -180,6 +180,7 @@ def test_nothing_is_announced_where_there_is_machine_code(told: list[str], fresh
     (folder / "mixing_0" / "walk.walk-252.py311.1.nbc").write_bytes(b"")
     compiled.announce_compiling()
     assert told == []
+    assert mixing.on_compiling is None  # nobody looks into the folder again
 
 
 def test_nothing_is_announced_without_the_compiler(told: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
