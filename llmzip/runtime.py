@@ -57,7 +57,7 @@ def load(choice: ModelChoice, settings: EngineSettings) -> LoadedModel:
     """
     if settings.threads is not None:
         torch.set_num_threads(settings.threads or os.cpu_count() or 1)
-    device = _device(settings.device)
+    device = find_device(settings.device)
     stamp = tuple((file.name, file.stat().st_mtime_ns) for file in sorted(choice.folder.iterdir()) if file.is_file())
     return _load(choice, device, settings.batch_tokens, stamp)
 
@@ -96,8 +96,12 @@ def _load(choice: ModelChoice, device: str, batch_tokens: int | None, stamp: tup
     return LoadedModel(choice.name, ExactEngine(model, device, batch_tokens), tokenizer, header)
 
 
-def _device(name: str) -> str:
-    """auto is CUDA if there is a usable one."""
+def find_device(name: str) -> str:
+    """The device that a setting stands for: auto is CUDA if there is a usable one.
+
+    Raises:
+        EngineError: it is not here.
+    """
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda"):

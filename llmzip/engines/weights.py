@@ -294,7 +294,7 @@ def load_model(
         raise ModelUnsupportedError(f"model {folder}: config.json cannot be read: {error}") from None
     if not isinstance(config, dict):
         raise ModelUnsupportedError(f"model {folder}: config.json holds no object")
-    tensors = _read_safetensors(folder)
+    tensors = read_tensors(folder)
     try:
         if config.get("format") == "llmzip-int8":
             if config.get("numerics") != NUMERICS_VERSION:
@@ -311,7 +311,18 @@ def load_model(
         raise ModelUnsupportedError(f"model {folder}: config.json lacks or misstates {error}") from None
 
 
-def _read_safetensors(folder: Path) -> dict[str, torch.Tensor]:
+def is_int8(folder: Path) -> bool:
+    """Whether a folder holds the int8 form, not a Hugging Face checkpoint."""
+    return bool(json.loads((folder / "config.json").read_text(encoding="utf-8")).get("format") == "llmzip-int8")
+
+
+def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a checkpoint by name, from one or several safetensors files.
+
+    Raises:
+        ModelNotFoundError: no safetensors in the folder.
+        ModelUnsupportedError: a file that cannot be read.
+    """
     files = _weight_files(folder)
     if not files:
         hint = " (pickled weights are refused: they can run code)" if list(folder.glob("*.bin")) else ""

@@ -1,0 +1,110 @@
+"""Checkpoints: everything a training needs to go on at the same bits; must not know how it trains.
+
+A checkpoint is one safetensors file, `step-NNNNNNNN.safetensors`, with JSON in its metadata. It is written beside its
+place and renamed, and the one before is removed only then: whenever the process dies, a whole one is left.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from ..errors import LLMZipError
+
+FOLDER = "unfinished"
+"""Where a training keeps its checkpoints and tokens, inside the model's folder."""
+
+_VERSION = 1
+_PREFIX, _SUFFIX = "step-", ".safetensors"
+
+
+def save(folder: Path, step: int, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> None:
+    """Writes a checkpoint and removes older ones.
+
+    Raises:
+        LLMZipError: it cannot be written; the one before is left.
+    """
+    path = folder / f"{_PREFIX}{step:08}{_SUFFIX}"
+    unfinished = folder / f"{_PREFIX}{step:08}.tmp"
+    metadata = {"llmzip": json.dumps({"version": _VERSION, "step": step, **facts})}
+    try:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, unfinished, metadata)
+        _sync(unfinished)
+        os.replace(unfinished, path)
+        _sync(folder)
+    except (OSError, SafetensorError) as error:
+        unfinished.unlink(missing_ok=True)
+        kept = _steps(folder)
+        last = f"; that of step {kept[-1]:,} is kept" if kept else ""
+        raise LLMZipError(f"{folder}: the checkpoint of step {step:,} cannot be written: {error}{last}") from None
+    for old in _steps(folder)[:-1]:
+        (folder / f"{_PREFIX}{old:08}{_SUFFIX}").unlink(missing_ok=True)
+
+
+def load(folder: Path) -> tuple[int, dict[str, torch.Tensor], dict[str, Any]]:
+    """The newest checkpoint: its step, tensors and facts.
+
+    Raises:
+        LLMZipError: there is none, or it is damaged or of another version.
+    """
+    steps = _steps(folder)
+    if not steps:
+        raise LLMZipError(f"{folder.parent}: no unfinished training here")
+    path = folder / f"{_PREFIX}{steps[-1]:08}{_SUFFIX}"
+    try:
+        with safe_open(path, framework="pt") as reader:
+            facts = json.loads((reader.metadata() or {})["llmzip"])
+            tensors = {name: reader.get_tensor(name) for name in reader.keys()}  # noqa: SIM118 - no dict
+        version = facts.pop("version")
+        step = int(facts.pop("step"))
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise LLMZipError(f"{path}: this checkpoint cannot be read: {error}") from None
+    if version != _VERSION:
+        raise LLMZipError(f"{path}: a checkpoint of version {version}, this llmzip reads version {_VERSION}")
+    return step, tensors, facts
+
+
+def exists(folder: Path) -> bool:
+    """Whether there is a checkpoint to go on from."""
+    return bool(_steps(folder))
+
+
+def restore(targets: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor]) -> None:
+    """Copies a checkpoint's tensors over those of a training.
+
+    Raises:
+        LLMZipError: it is one of another shape.
+    """
+    if targets.keys() != tensors.keys():
+        odd = min(targets.keys() ^ tensors.keys())
+        raise LLMZipError(f"the checkpoint is of a model of another shape: {odd} is only in one of them")
+    for name, target in targets.items():
+        if target.shape != tensors[name].shape or target.dtype != tensors[name].dtype:
+            raise LLMZipError(
+                f"the checkpoint is of a model of another shape: {name} is {tuple(tensors[name].shape)}, "
+                f"not {tuple(target.shape)}"
+            )
+    with torch.no_grad():
+        for name, target in targets.items():
+            target.copy_(tensors[name])
+
+
+def _steps(folder: Path) -> list[int]:
+    names = [path.name[len(_PREFIX) : -len(_SUFFIX)] for path in folder.glob(f"{_PREFIX}*{_SUFFIX}")]
+    return sorted(int(name) for name in names if name.isdigit())
+
+
+def _sync(path: Path) -> None:
+    """Flushes a file or a folder to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

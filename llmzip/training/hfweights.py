@@ -1,0 +1,106 @@
+"""Weights under the names of Hugging Face checkpoints, and back; must not know how they are trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from ..engines.weights import ExactModel
+from ..errors import ModelUnsupportedError
+from .network import Network
+from .shapes import Shape
+
+_PLAIN = {
+    "input_norm": "input_layernorm",
+    "out": "self_attn.o_proj",
+    "q_norm": "self_attn.q_norm",
+    "k_norm": "self_attn.k_norm",
+    "post_norm": "post_attention_layernorm",
+    "down": "mlp.down_proj",
+}
+
+
+def names(shape: Shape) -> dict[str, list[tuple[str, int]]]:
+    """Parameter of the network -> its parts in a checkpoint, with the rows of each."""
+    found = {"embedding": [("model.embed_tokens.weight", shape.vocab_size)]}
+    if not shape.tied:
+        found["head"] = [("lm_head.weight", shape.vocab_size)]
+    rows = {"out": shape.hidden_size, "down": shape.hidden_size, "q_norm": shape.head_dim, "k_norm": shape.head_dim}
+    for number in range(shape.num_layers):
+        ours, theirs = f"layers.{number}.", f"model.layers.{number}."
+        for name, place in _PLAIN.items():
+            if shape.qk_norm or name not in ("q_norm", "k_norm"):
+                found[ours + name] = [(f"{theirs}{place}.weight", rows.get(name, shape.hidden_size))]
+        projections = list(zip("qkv", shape.qkv_sizes, strict=True))
+        found[f"{ours}qkv"] = [(f"{theirs}self_attn.{x}_proj.weight", size) for x, size in projections]
+        if shape.qkv_bias:
+            found[f"{ours}qkv_bias"] = [(f"{theirs}self_attn.{x}_proj.bias", size) for x, size in projections]
+        found[f"{ours}gate_up"] = [(f"{theirs}mlp.{x}_proj.weight", shape.mlp_size) for x in ("gate", "up")]
+    return found | {"final_norm": [("model.norm.weight", shape.hidden_size)]}
+
+
+def export(network: Network) -> dict[str, torch.Tensor]:
+    """All weights under Hugging Face's names, float32 on the CPU."""
+    parameters = dict(network.named_parameters())
+    tensors: dict[str, torch.Tensor] = {}
+    for name, parts in names(network.shape).items():
+        pieces = parameters[name].detach().cpu().split([rows for _, rows in parts])  # type: ignore[no-untyped-call]
+        tensors |= {theirs: piece.contiguous() for (theirs, _), piece in zip(parts, pieces, strict=True)}
+    return tensors
+
+
+def load(network: Network, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Fills a network from a checkpoint.
+
+    Raises:
+        ModelUnsupportedError: a tensor is missing or of another shape.
+    """
+    parameters = dict(network.named_parameters())
+    with torch.no_grad():
+        for name, parts in names(network.shape).items():
+            missing = [theirs for theirs, _ in parts if theirs not in tensors]
+            if missing:
+                raise ModelUnsupportedError(f"weights: tensor {missing[0]} is missing")
+            whole = torch.cat([tensors[theirs].float() for theirs, _ in parts])
+            if whole.shape != parameters[name].shape:
+                raise ModelUnsupportedError(
+                    f"weights: {parts[0][0]} is {tuple(whole.shape)}, not {tuple(parameters[name].shape)}"
+                )
+            parameters[name].copy_(whole)
+
+
+def load_int8(network: Network, model: ExactModel) -> None:
+    """Fills a network from an int8 form: each weight is the integer times its row's scale."""
+    found = model.tensors()
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            matrix = parameter.ndim == 2
+            parameter.copy_(found[f"{name}_q"] * found[f"{name}_scale"][:, None] if matrix else found[name])
+
+
+def shape_of_int8(model: ExactModel, sequence: int | None) -> Shape:
+    """The shape that a network must have to be filled from an int8 form.
+
+    Raises:
+        ModelUnsupportedError: it has biases where no network has them.
+    """
+    config, layer = model.config, model.layers[0]
+    if any(bias is not None for bias in (layer.out_bias, layer.gate_up_bias, layer.down_bias)):
+        raise ModelUnsupportedError("a model with these biases cannot be trained here")
+    window = min((window for window in config.windows if window), default=config.context)
+    return Shape(
+        vocab_size=config.vocab_size,
+        hidden_size=config.hidden_size,
+        num_layers=config.num_layers,
+        num_heads=config.num_heads,
+        num_kv_heads=config.num_kv_heads,
+        head_dim=config.head_dim,
+        mlp_size=config.mlp_size,
+        sequence=sequence or min(window, 1024),
+        rope_theta=config.rope_theta,
+        norm_eps=config.norm_eps,
+        qk_norm=layer.q_norm is not None,
+        qkv_bias=layer.qkv_bias is not None,
+        tied=model.head_q is model.embedding_q,
+    )

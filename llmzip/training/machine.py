@@ -1,0 +1,65 @@
+"""What the machine can do: number format, compiling, and how fast; must not know texts, checkpoints or plans."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+_MATRIX = 1536
+_RUNS = 5
+_BF16_GAIN = 1.3
+"""bfloat16 must be this much faster than float32 to be taken on a CPU: some only emulate it."""
+
+_COMPILERS = ("g++", "clang++", "c++")
+
+
+def synchronise(device: torch.device) -> None:
+    """Waits until the device has done all that was asked of it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def matrix_flops(device: torch.device, dtype: torch.dtype) -> float:
+    """Floating-point operations per second of large square matrix products, the best of some runs."""
+    size = _MATRIX * (6 if device.type == "cuda" else 1)
+    a = torch.randn(size, size, device=device).to(dtype)
+    best = float("inf")
+    for _ in range(_RUNS + 1):
+        synchronise(device)
+        start = time.perf_counter()
+        torch.mm(a, a)
+        synchronise(device)
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best
+
+
+def choose_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the device computes it in hardware, else float32."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    gain = matrix_flops(device, torch.bfloat16) / matrix_flops(device, torch.float32)
+    return torch.bfloat16 if gain >= _BF16_GAIN else torch.float32
+
+
+def can_compile(device: torch.device) -> bool:
+    """Whether torch.compile has what it needs here: Triton for CUDA, a C++ compiler for the CPU."""
+    if device.type == "cuda":
+        return importlib.util.find_spec("triton") is not None
+    return any(shutil.which(name) for name in _COMPILERS)
+
+
+def seconds_per_call(device: torch.device, call: Callable[[], Any], calls: int) -> float:
+    """The median time of some calls, after one that does not count."""
+    times = []
+    for _ in range(calls + 1):
+        synchronise(device)
+        start = time.perf_counter()
+        call()
+        synchronise(device)
+        times.append(time.perf_counter() - start)
+    return sorted(times[1:])[calls // 2]

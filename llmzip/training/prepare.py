@@ -1,0 +1,272 @@
+"""From settings to a training at its first step: texts, tokenizer, tokens, shape, plan; must not know how to train."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from .. import models
+from ..engines import weights
+from ..errors import LLMZipError, ModelNotFoundError, ModelUnsupportedError, SettingsError
+from ..runtime import find_device
+from ..tokens import Tokenizer
+from . import bpe, checkpoint, dataset, hfweights, machine, schedule, shapes, texts
+from .settings import DEFAULT_SECONDS, TrainSettings
+from .shapes import Shape
+from .trainer import Facts, Sample, Trainer, make_samples, measure
+
+_MICRO_TOKENS_CPU, _MICRO_TOKENS_CUDA = 8192, 65536
+_COMPILE_FROM_SECONDS = 240.0
+"""Compiling takes some 25 s on a CPU and gains a third."""
+
+_MAX_SAMPLE_BYTES = 1 << 20
+MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json")
+
+
+class Listener(Protocol):
+    """Who is told what is going on."""
+
+    def line(self, text: str) -> None:
+        """A fact."""
+
+    def stage(self, name: str, total_bytes: int | None) -> AbstractContextManager[Callable[[int], Any]]:
+        """A part of the work over so many bytes; gives the function that counts them."""
+
+
+def prepare(settings: TrainSettings, listener: Listener) -> Trainer:
+    """Everything up to the first checkpoint, which is on the disk when this returns.
+
+    Raises:
+        LLMZipError: what is wrong with the settings, the texts, the model or the disk, in one line.
+    """
+    device = torch.device(find_device(settings.engine.device))
+    if settings.engine.threads is not None:
+        torch.set_num_threads(settings.engine.threads or os.cpu_count() or 1)
+    folder = _empty_folder(settings)
+    files = texts.find(settings.texts, without=settings.folder)
+    texts.find(settings.valid)
+    started = time.monotonic()
+    with listener.stage("reading", None) as tick:
+        sources = dataset.survey(files, settings.mix, settings.seed, tick)
+    total = sum(source.size for source in sources)
+    listener.line(f"text: {len(files):,} files, {total:,} bytes")
+    base = None if settings.start_from is None else _Base(settings)
+    if base is None:
+        shape = settings.shape()
+        description, found = bpe.train(dataset.samples(sources), shape.vocab_size)
+        bpe.write(description, folder)
+        if found < shape.vocab_size:
+            listener.line(f"vocabulary: {found:,} tokens, all that this text has pairs for")
+            shape = dataclasses.replace(shape, vocab_size=found)
+    else:
+        shape = base.shape
+        shutil.copyfile(base.folder / "tokenizer.json", folder / "tokenizer.json")
+    tokenizer = Tokenizer(folder, shape.vocab_size)
+    with listener.stage("tokenising", total) as tick:
+        dataset.write(folder, sources, settings.texts, tokenizer, not settings.valid, tick)
+    data = dataset.Dataset(folder)
+    num_bytes = sum(part.num_bytes for part in data.parts)
+    listener.line(
+        f"tokens: {len(data.ids):,}, {num_bytes / len(data.ids):.2f} bytes each ({time.monotonic() - started:.0f} s)"
+    )
+    listener.line(f"model: {shape.describe()}")
+    start_token = int(tokenizer.tokens.single_bytes()[0]) if base is None else base.start_token
+    dtype = machine.choose_dtype(device)
+    facts = Facts(
+        shape=shapes.as_dict(shape),
+        plan={},
+        seed=settings.seed,
+        dtype=str(dtype).removeprefix("torch."),
+        compiled=False,
+        threads=torch.get_num_threads(),
+        device=str(device),
+        torch_version=str(torch.__version__),
+        start_token=start_token,
+        tokens_digest=data.digest,
+        peak_flops=machine.matrix_flops(device, dtype),
+    )
+    valid = read_valid(settings.valid) or data.held_out
+    facts.about = {
+        "texts": list(settings.texts),
+        "valid": list(settings.valid),
+        "mix": dict(settings.mix),
+        "from": settings.start_from,
+        "parts": [vars(part) for part in data.parts],
+        "bytes": num_bytes,
+        "tokens": len(data.ids),
+        "preset": settings.preset,
+    }
+    _write_valid(folder, valid)
+    _plan(settings, facts, shape, folder, data, listener)
+    trainer = Trainer(folder, facts, data, samples(folder, facts))
+    if base is None:
+        trainer.network.initialise(settings.seed)
+    else:
+        base.fill(trainer)
+    trainer.save()
+    return trainer
+
+
+def resume(folder: Path) -> Trainer:
+    """The unfinished training in a model's folder.
+
+    Raises:
+        LLMZipError: there is none, or it cannot be read.
+    """
+    inside = folder / checkpoint.FOLDER
+    if not checkpoint.exists(inside):
+        raise LLMZipError(f"{folder}: no unfinished training here")
+    return Trainer.resume(inside, dataset.Dataset(inside), lambda facts: samples(inside, facts))
+
+
+def samples(folder: Path, facts: Facts) -> list[Sample]:
+    """The validation texts of a training, as rows of tokens."""
+    shape = Shape(**facts.shape)
+    tokenizer = Tokenizer(folder, shape.vocab_size)
+    lengths = np.array([len(entry) for entry in tokenizer.tokens.table])
+    found = {}
+    for name, text in valid_texts(folder).items():
+        ids = tokenizer.encode(text[:_MAX_SAMPLE_BYTES])
+        found[name] = (ids, lengths[ids])
+    return make_samples(found, shape.sequence, facts.start_token)
+
+
+def read_valid(names: Sequence[str]) -> dict[str, bytes]:
+    """Whole validation files by name; several files below one directory are joined by NUL bytes."""
+    joined: dict[str, list[bytes]] = {}
+    for file in texts.find(names):
+        joined.setdefault(os.fspath(names[file.source]), []).append(b"".join(texts.chunks(file.path)))
+    return {name: b"\0".join(parts) for name, parts in joined.items()}
+
+
+_VALID_NAMES, _VALID_FOLDER = "valid.json", "valid"
+
+
+def _write_valid(folder: Path, found: dict[str, bytes]) -> None:
+    (folder / _VALID_FOLDER).mkdir(exist_ok=True)
+    for number, text in enumerate(found.values()):
+        (folder / _VALID_FOLDER / str(number)).write_bytes(text)
+    (folder / _VALID_NAMES).write_text(json.dumps(list(found)) + "\n", encoding="utf-8")
+
+
+def valid_texts(folder: Path) -> dict[str, bytes]:
+    """Name -> validation text, of a training's folder."""
+    try:
+        names = json.loads((folder / _VALID_NAMES).read_text(encoding="utf-8"))
+        return {name: (folder / _VALID_FOLDER / str(number)).read_bytes() for number, name in enumerate(names)}
+    except (OSError, ValueError, TypeError) as error:
+        raise LLMZipError(f"{folder}: the validation texts cannot be read: {error}") from None
+
+
+# -- folders and base models -----------------------------------------------------------------------------------------
+
+
+def _empty_folder(settings: TrainSettings) -> Path:
+    """Makes the folder for an unfinished training; nothing that is there is overwritten without `force`."""
+    inside = settings.folder / checkpoint.FOLDER
+    if settings.folder.exists() and not settings.folder.is_dir():
+        raise SettingsError(f"{settings.folder}: exists and is no directory")
+    if not settings.force:
+        if checkpoint.exists(inside):
+            raise LLMZipError(
+                f"{settings.folder}: holds an unfinished training: go on with --resume, or begin anew with --force"
+            )
+        there = [name for name in MODEL_FILES if (settings.folder / name).exists()]
+        if there:
+            raise LLMZipError(f"{settings.folder}: holds a model ({there[0]}): use --force to replace it")
+    try:
+        shutil.rmtree(inside, ignore_errors=True)
+        inside.mkdir(parents=True)
+    except OSError as error:
+        raise LLMZipError(f"{inside}: cannot be made: {error.strerror}") from None
+    return inside
+
+
+class _Base:
+    """The model to continue from."""
+
+    def __init__(self, settings: TrainSettings) -> None:
+        assert settings.start_from is not None
+        self.folder = models.choose(settings.start_from).folder
+        sequence = settings.overrides.get("sequence")
+        exact = weights.load_model(self.folder)
+        self.start_token = exact.config.start_token
+        tensors = None if weights.is_int8(self.folder) else weights.read_tensors(self.folder)
+        if tensors is None:
+            self.shape = hfweights.shape_of_int8(exact, sequence)
+            self._load: Callable[[Trainer], None] = lambda trainer: hfweights.load_int8(trainer.network, exact)
+        else:
+            config = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
+            self.shape = shapes.from_config(config, sequence)
+            self._load = lambda trainer: hfweights.load(trainer.network, tensors)
+        if not (self.folder / "tokenizer.json").is_file():
+            raise ModelNotFoundError(f"model {self.folder}: no tokenizer.json in this folder")
+
+    def fill(self, trainer: Trainer) -> None:
+        """Loads the weights into the network."""
+        try:
+            self._load(trainer)
+        except ModelUnsupportedError as error:
+            raise ModelUnsupportedError(f"model {self.folder}: {error}") from None
+
+
+# -- the plan --------------------------------------------------------------------------------------------------------
+
+
+def _plan(
+    settings: TrainSettings, facts: Facts, shape: Shape, folder: Path, data: dataset.Dataset, listener: Listener
+) -> None:
+    """Settles plan and compiling by measuring some steps, and writes them into the facts."""
+    device = torch.device(facts.device)
+    most = max(1, (_MICRO_TOKENS_CUDA if device.type == "cuda" else _MICRO_TOKENS_CPU) // shape.sequence)
+    wanted = settings.batch_tokens or schedule.MIN_BATCH
+    micro = min(most, max(1, wanted // shape.sequence)) if settings.batch_tokens else most
+    seconds = settings.seconds if settings.seconds is not None else DEFAULT_SECONDS
+
+    def timed(compiled: bool) -> tuple[float, float]:
+        trial = dataclasses.replace(facts, compiled=compiled)
+        trial.plan = dataclasses.asdict(schedule.make_plan(1, micro, micro, shape.sequence))
+        trainer = Trainer(folder, trial, data, [])
+        trainer.network.initialise(0)
+        return measure(trainer)
+
+    part, update = timed(False)
+    if settings.steps is not None:
+        batch = max(1, (settings.batch_tokens or 8192) // shape.sequence)
+        seconds = settings.steps * (batch / micro * part + update)
+    facts.compiled = settings.compile if settings.compile is not None else seconds >= _COMPILE_FROM_SECONDS
+    if facts.compiled and not machine.can_compile(device):
+        facts.compiled = False
+        if settings.compile:
+            raise SettingsError("--compile: torch.compile needs a C++ compiler here (or Triton, on a GPU)")
+    if facts.compiled:
+        eager = part
+        part, update = timed(True)
+        if part > eager and settings.compile is None:
+            part, facts.compiled = eager, False
+    if settings.steps is not None:
+        steps = settings.steps
+    else:
+        tokens = int(seconds / part * micro * shape.sequence)
+        batch = max(1, (settings.batch_tokens or schedule.batch_tokens(tokens)) // shape.sequence)
+        steps = max(1, int(seconds / (batch / micro * part + update)))
+    micro = next(size for size in range(min(micro, batch), 0, -1) if batch % size == 0)
+    plan = schedule.make_plan(steps, batch, micro, shape.sequence, settings.matrix_rate, settings.weight_decay)
+    facts.plan = dataclasses.asdict(plan)
+    epochs = steps * plan.batch_tokens / max(1, len(data.ids))
+    listener.line(
+        f"plan: {steps:,} steps of {plan.batch_tokens:,} tokens ({epochs:.2f} epochs), some "
+        f"{steps * (batch / micro * part * micro / most + update) / 60:.0f} min; "
+        f"{facts.device}, {facts.dtype}{', compiled' if facts.compiled else ''}, "
+        f"peak {facts.peak_flops / 1e12:.2f} TFLOP/s"
+    )

@@ -1,0 +1,82 @@
+"""What the user of `llmzip train` may choose, checked; must not know texts, torch or files' contents."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import SettingsError
+from ..settings import EngineSettings
+from .shapes import PRESETS, Shape
+
+DEFAULT_SECONDS = 20 * 60.0
+MIN_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """One training.
+
+    Attributes:
+        texts: files and directories.
+        folder: of the model that is made.
+        valid: files to validate on; none to keep a hundredth of the texts back.
+        mix: pattern of file names -> share of the training sequences, above 0 and at most 1.
+        preset: name of a shape.
+        overrides: fields of the shape that differ from the preset's.
+        start_from: an embedded model's name or a folder, to continue from; its shape and tokenizer are kept.
+        seconds: for the steps of the training; None if `steps` says it.
+        steps: number of updates; None if `seconds` says it.
+        batch_tokens: of one update; None chooses by the budget.
+        matrix_rate, weight_decay: of Muon.
+        seed: of everything random.
+        engine: device and threads.
+        compile: whether to use torch.compile; None decides by budget and machine.
+        force: replace a model or an unfinished training that is there.
+    """
+
+    texts: tuple[str, ...]
+    folder: Path
+    valid: tuple[str, ...] = ()
+    mix: Mapping[str, float] = field(default_factory=dict)
+    preset: str = "small"
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    start_from: str | None = None
+    seconds: float | None = None
+    steps: int | None = None
+    batch_tokens: int | None = None
+    matrix_rate: float = 0.02
+    weight_decay: float = 0.05
+    seed: int = 0
+    engine: EngineSettings = field(default_factory=EngineSettings)
+    compile: bool | None = None
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.texts:
+            raise SettingsError("no text to train on: name files or directories")
+        if self.preset not in PRESETS:
+            raise SettingsError(f"preset {self.preset!r} is not one of {', '.join(PRESETS)}")
+        if self.seconds is not None and self.steps is not None:
+            raise SettingsError("--time and --steps exclude each other")
+        if self.seconds is not None and not MIN_SECONDS <= self.seconds <= 1e8:
+            raise SettingsError(f"a time of {self.seconds:g} s is too short to train in")
+        if self.steps is not None and not 1 <= self.steps <= 10**8:
+            raise SettingsError(f"the number of steps must be at least 1, not {self.steps}")
+        if self.batch_tokens is not None and not 16 <= self.batch_tokens <= 1 << 24:
+            raise SettingsError(f"the batch must be 16 to {1 << 24:,} tokens, not {self.batch_tokens:,}")
+        if not 0 < self.matrix_rate <= 1 or not 0 <= self.weight_decay <= 10:
+            raise SettingsError("the learning rate must be above 0 and at most 1, the weight decay 0 to 10")
+        for pattern, share in self.mix.items():
+            if not 0 < share <= 1:
+                raise SettingsError(f"--mix {pattern}: the share must be above 0 and at most 1, not {share:g}")
+        if self.start_from is not None and set(self.overrides) - {"sequence"}:
+            raise SettingsError("--from keeps the model's shape: only --sequence may be chosen")
+        self.shape()
+
+    def shape(self) -> Shape:
+        """Of a model from scratch."""
+        return dataclasses.replace(PRESETS[self.preset], **self.overrides)

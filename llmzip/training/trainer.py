@@ -1,0 +1,279 @@
+"""The training itself: from tokens on the disk to weights, resumable at the same bits; must not know archives.
+
+What a training does is settled before its first step and kept in its checkpoints: shape, plan, number format, threads,
+order of the sequences. Nothing later depends on clocks, so a training that was killed ends at the weights of one that
+was not (on a CPU of the same kind with the same torch; CUDA's sums are not always in one order).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import LLMZipError, ResourceError
+from . import checkpoint, machine
+from .dataset import Dataset, Order
+from .network import Loss, Network, bits
+from .optimizer import Optimizer, clip, orthogonal
+from .schedule import Plan
+from .shapes import Shape
+
+_GRADIENT_LIMIT = 1.0
+_EVALUATIONS = 20
+_EVALUATED_ROWS = 64
+_ROWS_AT_ONCE = 16
+_SPEED_WINDOW = 20
+
+
+@dataclass
+class Facts:
+    """What a checkpoint holds beside tensors; all of JSON's types.
+
+    Attributes:
+        shape, plan: fields of `Shape` and `Plan`.
+        seed: of the order.
+        dtype: "bfloat16" or "float32".
+        compiled: whether torch.compile is used.
+        threads: of torch on the CPU.
+        device: "cpu" or "cuda".
+        torch_version: that it was begun with.
+        start_token: fed before each sequence.
+        tokens_digest: of the dataset.
+        peak_flops: of the device, measured at the start.
+        seconds: spent on steps so far.
+        history: (step, training bits per token, {file: validation bits per byte}).
+        about: for the model card.
+    """
+
+    shape: dict[str, Any]
+    plan: dict[str, Any]
+    seed: int
+    dtype: str
+    compiled: bool
+    threads: int
+    device: str
+    torch_version: str
+    start_token: int
+    tokens_digest: str
+    peak_flops: float
+    seconds: float = 0.0
+    history: list[tuple[int, float, dict[str, float]]] = field(default_factory=list)
+    about: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Text to validate on, as rows that each start from an empty context.
+
+    Attributes:
+        name: of the file.
+        rows: (R, T + 1) int64, the start token first.
+        num_bytes: that the rows stand for.
+    """
+
+    name: str
+    rows: torch.Tensor
+    num_bytes: int
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What is told after each step.
+
+    Attributes:
+        step: steps done.
+        loss: bits per token of the step's text.
+        tokens_per_second: of the last steps.
+        peak_share: of the device's measured peak.
+        bits_per_byte: file -> validation, when there was one after this step.
+    """
+
+    step: int
+    loss: float
+    tokens_per_second: float
+    peak_share: float
+    bits_per_byte: dict[str, float] | None
+
+
+class Trainer:
+    """A network, its optimizer and the place in the order of sequences.
+
+    Args:
+        folder: for checkpoints.
+        facts: what is settled.
+        dataset: the tokens.
+        samples: to validate on.
+    """
+
+    def __init__(self, folder: Path, facts: Facts, dataset: Dataset, samples: list[Sample]) -> None:
+        if dataset.digest != facts.tokens_digest:
+            raise LLMZipError(f"{folder}: the tokens are not those that this training was begun with")
+        self.folder, self.facts, self.samples = folder, facts, samples
+        self.shape, self.plan = Shape(**facts.shape), Plan(**facts.plan)
+        self.device = torch.device(facts.device)
+        self.dtype = getattr(torch, facts.dtype)
+        if facts.device == "cpu":
+            torch.set_num_threads(facts.threads)
+        self.step = 0
+        self.network = Network(self.shape, self.dtype).to(self.device)
+        self.parameters: dict[str, torch.nn.Parameter] = dict(self.network.named_parameters())
+        self.optimizer = Optimizer(self.parameters, self.plan, self.shape, self.dtype)
+        self._order = Order(dataset.parts, self.shape.sequence, self.plan.steps * self.plan.batch, facts.seed)
+        self.epochs = self._order.epochs(self.plan.steps * self.plan.batch)
+        # torch knows few operations on unsigned integers; two's complement holds the same bits.
+        signed = dataset.ids.view("<i2" if dataset.ids.itemsize == 2 else "<i4")
+        self._ids = _from_map(signed).to(self.device)
+        self._id_mask = (1 << 8 * dataset.ids.itemsize) - 1
+        self._forward: Callable[[torch.Tensor], torch.Tensor] = self.network
+        if facts.compiled:
+            self._forward = torch.compile(self.network, dynamic=False)
+            if self.device.type == "cuda":
+                self.optimizer.orthogonalise = torch.compile(orthogonal, dynamic=False)
+
+    @classmethod
+    def resume(cls, folder: Path, dataset: Dataset, samples: Callable[[Facts], list[Sample]]) -> Trainer:
+        """The training whose newest checkpoint is in `folder`.
+
+        Raises:
+            LLMZipError: no checkpoint, or one that does not fit.
+        """
+        step, tensors, facts_found = checkpoint.load(folder)
+        try:
+            facts = Facts(**facts_found)
+            if facts.device != "cpu" and not torch.cuda.is_available():
+                raise LLMZipError(f"{folder.parent}: this training was begun on a GPU, and torch finds none here")
+            trainer = cls(folder, facts, dataset, samples(facts))
+        except TypeError as error:
+            raise LLMZipError(f"{folder}: the checkpoint lacks or misstates {error}") from None
+        checkpoint.restore(trainer.tensors(), tensors)
+        trainer.step = step
+        return trainer
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Weights and momenta by name."""
+        return {f"weights.{name}": p.data for name, p in self.parameters.items()} | self.optimizer.state
+
+    def save(self) -> None:
+        """Writes a checkpoint of the steps done so far."""
+        checkpoint.save(self.folder, self.step, self.tensors(), asdict(self.facts))
+
+    # -- steps -------------------------------------------------------------------------------------------------------
+
+    def run(self) -> Iterator[Progress]:
+        """Does the steps that are left; the caller decides between them whether to save or to stop."""
+        every = max(1, self.plan.steps // _EVALUATIONS)
+        times: list[float] = []
+        while self.step < self.plan.steps:
+            start = time.perf_counter()
+            loss = self.train_step()
+            machine.synchronise(self.device)
+            times = [*times[1 - _SPEED_WINDOW :], time.perf_counter() - start]
+            self.facts.seconds += times[-1]
+            self.step += 1
+            evaluated = None
+            if self.step % every == 0 or self.step == self.plan.steps:
+                evaluated = self.evaluate()
+                self.facts.history.append((self.step, loss, evaluated))
+            speed = self.plan.batch_tokens * len(times) / sum(times)
+            share = speed * self.shape.flops_per_token / self.facts.peak_flops
+            yield Progress(self.step, loss, speed, share, evaluated)
+
+    def train_step(self) -> float:
+        """One update; returns the mean bits per token."""
+        plan = self.plan
+        starts = self._order.starts(self.step * plan.batch, plan.batch)
+        total = torch.zeros((), device=self.device)
+        for parameter in self.parameters.values():
+            parameter.grad = None
+        for first in range(0, plan.batch, plan.micro_batch):
+            total += self.accumulate(self.batch(starts[first : first + plan.micro_batch]), plan.batch_tokens)
+        norm = clip(list(self.parameters.values()), _GRADIENT_LIMIT)
+        if not bool(torch.isfinite(norm)):
+            raise LLMZipError(f"step {self.step:,}: the loss is not finite; try a lower --rate")
+        self.optimizer.step(self.step)
+        return float(total) / plan.batch_tokens / float(np.log(2))
+
+    def batch(self, starts: np.ndarray) -> torch.Tensor:
+        """(B, T + 1) int64: the start token, then T tokens from each place."""
+        places = torch.from_numpy(starts).to(self.device)[:, None] + torch.arange(
+            self.shape.sequence, device=self.device
+        )
+        ids = self._ids[places].long() & self._id_mask
+        return torch.nn.functional.pad(ids, (1, 0), value=self.facts.start_token)
+
+    def accumulate(self, ids: torch.Tensor, batch_tokens: int) -> torch.Tensor:
+        """Adds the gradients of one part of a batch; returns its sum of -ln p.
+
+        Args:
+            ids: (B, T + 1) int64.
+            batch_tokens: of the whole batch.
+        """
+        hidden = self._forward(ids[:, :-1]).flatten(0, 1)
+        loss: torch.Tensor = Loss.apply(hidden, self.network.output_weight, ids[:, 1:].flatten())  # type: ignore[no-untyped-call]
+        (loss / batch_tokens).backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    def evaluate(self) -> dict[str, float]:
+        """Bits per byte of each sample."""
+        return {sample.name: self.sample_bits(sample) / sample.num_bytes for sample in self.samples}
+
+    def sample_bits(self, sample: Sample) -> float:
+        """Bits of a sample's tokens."""
+        total = 0.0
+        for start in range(0, len(sample.rows), _ROWS_AT_ONCE):
+            total += float(bits(self.network, sample.rows[start : start + _ROWS_AT_ONCE].to(self.device)).sum())
+        return total
+
+
+def _from_map(ids: np.ndarray) -> torch.Tensor:
+    """A tensor over a read-only memory map; nothing ever writes to it."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.from_numpy(ids)
+
+
+def make_samples(ids: Mapping[str, tuple[np.ndarray, np.ndarray]], sequence: int, start_token: int) -> list[Sample]:
+    """Rows from all over some texts, few enough to be cheap.
+
+    Args:
+        ids: name -> (n,) token ids and (n,) bytes of each.
+        sequence: T.
+        start_token: put before each row.
+    """
+    samples = []
+    each = max(1, _EVALUATED_ROWS // max(1, len(ids)))
+    for name, (tokens, lengths) in ids.items():
+        length = min(sequence, len(tokens))
+        if not length:
+            continue
+        count = min(each, len(tokens) // length)
+        starts = [n * (len(tokens) - length) // max(1, count - 1) for n in range(count)] if count > 1 else [0]
+        rows = np.stack([np.concatenate([[start_token], tokens[s : s + length]]) for s in starts])
+        num_bytes = sum(int(lengths[s : s + length].sum()) for s in starts)
+        samples.append(Sample(name, torch.from_numpy(rows), num_bytes))
+    return samples
+
+
+def measure(trainer: Trainer) -> tuple[float, float]:
+    """Seconds of one part of a batch, forward and backward, and of an update; weights are changed.
+
+    Raises:
+        ResourceError: there is not enough memory for it.
+    """
+    ids = trainer.batch(np.zeros(trainer.plan.micro_batch, dtype=np.int64))
+    try:
+        part = machine.seconds_per_call(trainer.device, lambda: trainer.accumulate(ids, ids.numel()), 3)
+        update = machine.seconds_per_call(trainer.device, lambda: trainer.optimizer.step(0), 2)
+    except torch.cuda.OutOfMemoryError:
+        raise ResourceError(
+            f"{trainer.plan.micro_batch} sequences of {trainer.shape.sequence:,} tokens do not fit the GPU's memory"
+        ) from None
+    return part, update
