@@ -1,8 +1,8 @@
 """Integer weights: from a Hugging Face checkpoint, to and from the int8 form, and their digest; must not know text.
 
-The int8 form is a folder with config.json (the fields of ExactConfig) and model.safetensors (int8 matrices
-`NAME_q`, float32 row scales `NAME_scale`, float32 norms and biases). The digest covers what the engine computes
-with, so sharding, file order and the source's dtype do not change it (docs/numerics.md section 7).
+The int8 form is a file `model.llmzw` (docs/weights.md): the fields of ExactConfig, int8 matrices `NAME_q`, float32 row
+scales `NAME_scale`, float32 norms and biases. The digest covers what the engine computes with, so files, sharding and
+the source's dtype do not change it (docs/numerics.md section 7).
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from .._version import NUMERICS_VERSION
 from ..errors import ModelNotFoundError, ModelUnsupportedError
-from . import ops, tables
+from . import ops, tables, weightfile
 
 _MAX_CONTEXT = 1 << 17
 _MAX_SIZE = 1 << 18
 _MAX_VALUE = 2.0**50
 _MAX_NORM = 2.0**20
+INT8_NAME = "model.llmzw"
 _HF_FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 
 
@@ -266,19 +266,18 @@ def _check_range(model: ExactModel) -> None:
 
 
 def save_int8(model: ExactModel, folder: Path) -> None:
-    """Writes the int8 form: config.json and model.safetensors (made by `make default-model`)."""
-    config = dataclasses.asdict(model.config) | {"format": "llmzip-int8", "numerics": NUMERICS_VERSION}
-    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="ascii")
-    save_file({name: t.cpu().contiguous() for name, t in model.tensors().items()}, folder / "model.safetensors")
+    """Writes the int8 form into a folder."""
+    tensors = {name: tensor.cpu().contiguous().numpy() for name, tensor in model.tensors().items()}
+    (folder / INT8_NAME).write_bytes(weightfile.pack(dataclasses.asdict(model.config), NUMERICS_VERSION, tensors))
 
 
 def load_model(
     folder: Path, planes: int = 2, context: int = _MAX_CONTEXT, start_token: int | None = None
 ) -> ExactModel:
-    """Loads the int8 form, or converts a Hugging Face checkpoint of a supported shape.
+    """Loads the int8 form if the folder holds one, or converts a Hugging Face checkpoint of a supported shape.
 
     Args:
-        folder: with config.json and *.safetensors.
+        folder: with model.llmzw, or with config.json and *.safetensors.
         planes, context, start_token: for a Hugging Face checkpoint; the int8 form carries its own. The context is cut
             to what the model was made for; the start token is by default the model's BOS, else its EOS, else 0.
 
@@ -287,33 +286,50 @@ def load_model(
         ModelUnsupportedError: a shape, a setting or a value that cannot run exactly.
     """
     try:
+        if is_int8(folder):
+            return _load_int8(folder / INT8_NAME)
+        config = read_config(folder)
+        return convert(config, read_tensors(folder), planes, context, start_token)
+    except ModelUnsupportedError as error:
+        raise ModelUnsupportedError(f"model {folder}: {error}") from None
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise ModelUnsupportedError(f"model {folder}: its configuration lacks or misstates {error}") from None
+
+
+def _load_int8(path: Path) -> ExactModel:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelUnsupportedError(f"{path.name} cannot be read: {error.strerror}") from None
+    config, numerics, arrays = weightfile.unpack(data)
+    if numerics != NUMERICS_VERSION:
+        raise ModelUnsupportedError(f"made for numerics version {numerics}, this llmzip has version {NUMERICS_VERSION}")
+    fields = {field.name: config[field.name] for field in dataclasses.fields(ExactConfig)}
+    fields["windows"] = tuple(fields["windows"])
+    return _assemble(ExactConfig(**fields), {name: torch.from_numpy(array) for name, array in arrays.items()}.get)
+
+
+def is_int8(folder: Path) -> bool:
+    """Whether a folder holds the int8 form; it then comes before a checkpoint that lies beside it."""
+    return (folder / INT8_NAME).exists()
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The config.json of a checkpoint.
+
+    Raises:
+        ModelNotFoundError: there is none.
+        ModelUnsupportedError: it cannot be read.
+    """
+    try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ModelNotFoundError(f"model {folder}: no config.json in this folder") from None
     except (OSError, ValueError) as error:
-        raise ModelUnsupportedError(f"model {folder}: config.json cannot be read: {error}") from None
+        raise ModelUnsupportedError(f"config.json cannot be read: {error}") from None
     if not isinstance(config, dict):
-        raise ModelUnsupportedError(f"model {folder}: config.json holds no object")
-    tensors = read_tensors(folder)
-    try:
-        if config.get("format") == "llmzip-int8":
-            if config.get("numerics") != NUMERICS_VERSION:
-                raise ModelUnsupportedError(
-                    f"made for numerics version {config.get('numerics')}, this llmzip has version {NUMERICS_VERSION}"
-                )
-            fields = {field.name: config[field.name] for field in dataclasses.fields(ExactConfig)}
-            fields["windows"] = tuple(fields["windows"])
-            return _assemble(ExactConfig(**fields), tensors.get)
-        return convert(config, tensors, planes, context, start_token)
-    except ModelUnsupportedError as error:
-        raise ModelUnsupportedError(f"model {folder}: {error}") from None
-    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-        raise ModelUnsupportedError(f"model {folder}: config.json lacks or misstates {error}") from None
-
-
-def is_int8(folder: Path) -> bool:
-    """Whether a folder holds the int8 form, not a Hugging Face checkpoint."""
-    return bool(json.loads((folder / "config.json").read_text(encoding="utf-8")).get("format") == "llmzip-int8")
+        raise ModelUnsupportedError("config.json holds no object")
+    return config
 
 
 def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
@@ -333,7 +349,7 @@ def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
             with safe_open(file, framework="pt") as reader:
                 tensors |= {name: reader.get_tensor(name) for name in reader.keys()}  # noqa: SIM118 - no dict
         except (OSError, SafetensorError) as error:
-            raise ModelUnsupportedError(f"model {folder}: {file.name} cannot be read: {error}") from None
+            raise ModelUnsupportedError(f"{file.name} cannot be read: {error}") from None
     return tensors
 
 
@@ -349,7 +365,7 @@ def _weight_files(folder: Path) -> list[Path]:
         usual = folder / "model.safetensors"
         return [usual] if usual.is_file() else sorted(folder.glob("*.safetensors"))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelUnsupportedError(f"model {folder}: model.safetensors.index.json cannot be read: {error}") from None
+        raise ModelUnsupportedError(f"model.safetensors.index.json cannot be read: {error}") from None
 
 
 def quantise_rows(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -51,9 +51,7 @@ class Layer(nn.Module):
             spread = (batch, length, kv_heads, heads // kv_heads, dim)
             k = k.unsqueeze(3).expand(spread).reshape(batch, length, heads, dim)
             v = v.unsqueeze(3).expand(spread).reshape(batch, length, heads, dim)
-        seen = F.scaled_dot_product_attention(
-            q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), is_causal=True
-        )
+        seen = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), is_causal=True)
         x = x + F.linear(seen.transpose(1, 2).reshape(batch, length, heads * dim), self.out.to(dtype))
         gate, up = F.linear(rms_norm(x, self.post_norm, shape.norm_eps), self.gate_up.to(dtype)).chunk(2, -1)
         return x + F.linear(F.silu(gate) * up, self.down.to(dtype))

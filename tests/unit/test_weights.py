@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from llmzip import models
-from llmzip.engines.weights import ExactModel, convert, load_model, quantise_rows, save_int8
+from llmzip.engines import weightfile
+from llmzip.engines.weights import INT8_NAME, ExactModel, convert, load_model, quantise_rows, save_int8
 from llmzip.errors import ModelNotFoundError, ModelUnsupportedError
 
 Checkpoint = tuple[dict[str, Any], dict[str, torch.Tensor]]
@@ -412,7 +413,7 @@ def test_folders_without_weights_say_what_they_lack(random_checkpoint: Make, tmp
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"\xff\xfe\x00", b"[]", b"null", b"3", b'{"format": "llmzip-int8"}', b"{}"]
+    "content", [b"", b"{", b"\xff\xfe\x00", b"[]", b"null", b"3", b"{}"]
 )
 def test_broken_configs_are_refused(
     content: bytes, random_checkpoint: Make, write_checkpoint: Write, tmp_path: Path
@@ -438,11 +439,13 @@ def changed_int8(
 ) -> Path:
     """A model in the int8 form, changed on disk."""
     save_int8(convert(*random_checkpoint(), 1, 50), folder)
-    config = json.loads((folder / "config.json").read_text())
-    tensors = load_file(folder / "model.safetensors")
+    config, numerics, arrays = weightfile.unpack((folder / INT8_NAME).read_bytes())
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    config["numerics"] = numerics
     change(config, tensors)
-    (folder / "config.json").write_text(json.dumps(config))
-    save_file(tensors, folder / "model.safetensors")
+    numerics = config.pop("numerics")
+    changed = {name: tensor.numpy() for name, tensor in tensors.items()}
+    (folder / INT8_NAME).write_bytes(weightfile.pack(config, numerics, changed))
     return folder
 
 
@@ -463,8 +466,8 @@ def changed_int8(
             r"tensor final_norm is torch\.float32 \(47,\)",
         ),
         (
-            lambda config, tensors: tensors.update(final_norm=torch.ones(48).half()),
-            r"tensor final_norm is torch\.float16",
+            lambda config, tensors: tensors.update(final_norm=torch.ones(48, dtype=torch.int8)),
+            r"tensor final_norm is torch\.int8",
         ),
     ],
 )

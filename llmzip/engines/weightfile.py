@@ -1,0 +1,261 @@
+"""The weight file: named arrays to and from entropy-coded bytes (docs/weights.md); must not know torch or models.
+
+Interleaved range ANS: the lanes of a round are independent, so numpy treats them at once, and neither compiled code nor
+the archive's coder is needed. Decoding is some ten array operations a round.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..errors import ModelUnsupportedError
+
+MAGIC, VERSION = b"\xf7LW", 1
+_TOTAL_BITS = 14
+_TOTAL = 1 << _TOTAL_BITS
+_LOW_BITS = 16
+_LOW = 1 << _LOW_BITS
+_MAX_HEADER = 1 << 20
+_MAX_LANES = 1 << 14
+_VALUES_PER_LANE, _MOST_LANES_WRITTEN = 2048, 4096
+_MAX_VALUES_PER_BYTE = 1 << 10
+_DTYPES = {"int8": "<i1", "float32": "<f4"}
+_PREFIX_BYTES = len(MAGIC) + 1 + 4
+
+
+# -- writing ---------------------------------------------------------------------------------------------------------
+
+
+def pack(config: Mapping[str, Any], numerics: int, tensors: Mapping[str, np.ndarray]) -> bytes:
+    """A weight file.
+
+    Args:
+        config: of JSON's types.
+        numerics: version of the arithmetic that the model is for.
+        tensors: name -> int8 or float32 array; written in the order of their names.
+    """
+    listed = [(name, array.dtype.name, array) for name, array in sorted(tensors.items())]
+    header = {"config": config, "numerics": numerics, "tensors": [[n, k, list(a.shape)] for n, k, a in listed]}
+    text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
+    planes = [plane for _, kind, array in listed for plane in _planes(array, kind)]
+    lanes = min(_MOST_LANES_WRITTEN, max(1, sum(len(plane) for plane in planes) // _VALUES_PER_LANE))
+    records, coded = [], []
+    for plane in planes:
+        frequencies = _frequencies(np.bincount(plane, minlength=256))
+        table = _pack_table(frequencies)
+        if len(table) + _cost_bits(plane, frequencies) / 8 < len(plane):
+            records.append(b"\1" + table)
+            coded.append((plane, frequencies))
+        else:
+            records.append(b"\0" + plane.tobytes())
+    states, words = _encode(coded, lanes)
+    out = b"".join(
+        [
+            MAGIC,
+            bytes([VERSION]),
+            len(text).to_bytes(4, "little"),
+            text,
+            lanes.to_bytes(2, "little"),
+            *records,
+            states.astype("<u4").tobytes(),
+            len(words).to_bytes(4, "little"),
+            words.astype("<u2").tobytes(),
+        ]
+    )
+    return out + zlib.crc32(out).to_bytes(4, "little")
+
+
+def _planes(array: np.ndarray, kind: str) -> list[np.ndarray]:
+    flat = np.ascontiguousarray(array, dtype=_DTYPES[kind]).reshape(-1, 1).view(np.uint8)
+    return [np.ascontiguousarray(flat[:, column]) for column in range(flat.shape[1])]
+
+
+def _frequencies(counts: np.ndarray) -> np.ndarray:
+    """(256,) int64 with sum 2^14, at least 1 for what occurs, near the counts in proportion."""
+    total = int(counts.sum())
+    if total == 0:
+        return np.array([_TOTAL] + [0] * 255)
+    found: np.ndarray = np.maximum(np.rint(counts * (_TOTAL / total)).astype(np.int64), (counts > 0).astype(np.int64))
+    while (excess := int(found.sum()) - _TOTAL) != 0:
+        # Rounding leaves a few units, and many rare values some more: the largest bear them best.
+        most = int(found.argmax())
+        found[most] -= excess if excess < 0 else min(excess, max(1, int(found[most]) // 8))
+    return found
+
+
+def _cost_bits(plane: np.ndarray, frequencies: np.ndarray) -> float:
+    used = np.flatnonzero(np.bincount(plane, minlength=256))
+    counts = np.bincount(plane, minlength=256)[used]
+    return float((counts * (_TOTAL_BITS - np.log2(frequencies[used]))).sum())
+
+
+def _encode(planes: Sequence[tuple[np.ndarray, np.ndarray]], lanes: int) -> tuple[np.ndarray, np.ndarray]:
+    """The states and words from which the planes decode; everything is coded backwards."""
+    states = np.full(lanes, _LOW, dtype=np.uint64)
+    groups: list[np.ndarray] = []
+    for plane, frequencies in reversed(planes):
+        starts = np.cumsum(frequencies) - frequencies
+        if int(frequencies.max()) == _TOTAL:
+            continue  # a state that meets the whole range stays as it is
+        for first in range((len(plane) - 1) // lanes * lanes, -1, -lanes):
+            symbols = plane[first : first + lanes]
+            x = states[: len(symbols)]
+            frequency = frequencies[symbols].astype(np.uint64)
+            full = x >= frequency << np.uint64(32 - _TOTAL_BITS)
+            groups.append(x[full].astype(np.uint16))
+            x[full] >>= np.uint64(_LOW_BITS)
+            x[:] = (x // frequency << np.uint64(_TOTAL_BITS)) + x % frequency + starts[symbols].astype(np.uint64)
+    words = np.concatenate(groups[::-1]) if groups else np.zeros(0, dtype=np.uint16)
+    return states.astype(np.uint32), words
+
+
+def _pack_table(frequencies: np.ndarray) -> bytes:
+    out, i = bytearray(), 0
+    while i < 256:
+        out += _varint(int(frequencies[i]))
+        if frequencies[i] == 0:
+            run = 1
+            while i + run < 256 and frequencies[i + run] == 0:
+                run += 1
+            out += _varint(run - 1)
+            i += run
+        else:
+            i += 1
+    return bytes(out)
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*out, value])
+
+
+# -- reading ---------------------------------------------------------------------------------------------------------
+
+
+class _Reader:
+    """A place in the file that never passes its end."""
+
+    def __init__(self, data: bytes, end: int) -> None:
+        self.data, self.end, self.at = data, end, 0
+
+    def take(self, count: int) -> bytes:
+        if count > self.end - self.at:
+            raise ModelUnsupportedError("weight file: truncated")
+        self.at += count
+        return self.data[self.at - count : self.at]
+
+    def number(self, size: int) -> int:
+        return int.from_bytes(self.take(size), "little")
+
+    def varint(self) -> int:
+        value = 0
+        for shift in range(0, 35, 7):
+            byte = self.number(1)
+            value |= (byte & 127) << shift
+            if byte < 128:
+                return value
+        raise ModelUnsupportedError("weight file: damaged: a number is too long")
+
+
+def unpack(data: bytes) -> tuple[dict[str, Any], int, dict[str, np.ndarray]]:
+    """Config, numerics version and tensors of a weight file; the inverse of `pack`.
+
+    Raises:
+        ModelUnsupportedError: no weight file, another version, or a damaged one.
+    """
+    if data[: len(MAGIC)] != MAGIC:
+        raise ModelUnsupportedError("weight file: not one of llmzip")
+    if data[len(MAGIC) : len(MAGIC) + 1] not in (b"", bytes([VERSION])):
+        raise ModelUnsupportedError(f"weight file: version {data[len(MAGIC)]}, this llmzip reads version {VERSION}")
+    if len(data) < _PREFIX_BYTES + 4 or zlib.crc32(data[:-4]) != int.from_bytes(data[-4:], "little"):
+        raise ModelUnsupportedError("weight file: damaged: its crc32 is wrong")
+    reader = _Reader(data, len(data) - 4)
+    reader.take(len(MAGIC) + 1)
+    length = reader.number(4)
+    if length > _MAX_HEADER:
+        raise ModelUnsupportedError("weight file: damaged: its header is too long")
+    try:
+        header = json.loads(reader.take(length).decode())
+        config, numerics = dict(header["config"]), int(header["numerics"])
+        listed = [(str(name), str(kind), [int(size) for size in shape]) for name, kind, shape in header["tensors"]]
+        widths = [np.dtype(_DTYPES[kind]).itemsize for _, kind, _ in listed]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ModelUnsupportedError(f"weight file: damaged: its header is wrong ({error})") from None
+    sizes = [math.prod(shape) for _, _, shape in listed]
+    # Python's integers do not overflow, so this bound holds for whatever sizes a file claims.
+    if any(min(shape, default=1) < 0 for *_, shape in listed) or sum(sizes) > _MAX_VALUES_PER_BYTE * len(data):
+        raise ModelUnsupportedError("weight file: damaged: more values than a file of this size can hold")
+    lanes = reader.number(2)
+    if not 1 <= lanes <= _MAX_LANES:
+        raise ModelUnsupportedError(f"weight file: damaged: {lanes} lanes")
+    planes = [_read_plane(reader, size) for size, width in zip(sizes, widths, strict=True) for _ in range(width)]
+    states = np.frombuffer(reader.take(4 * lanes), dtype="<u4").astype(np.uint32)
+    words = np.frombuffer(reader.take(2 * reader.number(4)), dtype="<u2")
+    if reader.at != reader.end:
+        raise ModelUnsupportedError("weight file: damaged: bytes are left over")
+    _decode(planes, states, words)
+    tensors: dict[str, np.ndarray] = {}
+    arrays = iter(array for array, _ in planes)
+    for (name, kind, shape), width in zip(listed, widths, strict=True):
+        bytes_of = np.stack([next(arrays) for _ in range(width)], axis=1)
+        tensors[name] = bytes_of.view(_DTYPES[kind]).reshape(shape)
+    return config, numerics, tensors
+
+
+def _read_plane(reader: _Reader, size: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """The bytes of a plane, and the frequencies to decode them with if they are still to come."""
+    mode = reader.number(1)
+    if mode == 0:
+        return np.frombuffer(reader.take(size), dtype=np.uint8), None
+    if mode != 1:
+        raise ModelUnsupportedError(f"weight file: damaged: a plane of kind {mode}")
+    frequencies: list[int] = []
+    while len(frequencies) < 256:
+        frequencies.append(reader.varint())
+        if frequencies[-1] == 0:
+            frequencies += [0] * min(reader.varint(), 256)
+    if len(frequencies) != 256 or sum(frequencies) != _TOTAL:
+        raise ModelUnsupportedError("weight file: damaged: a table of frequencies is wrong")
+    return np.empty(size, dtype=np.uint8), np.array(frequencies, dtype=np.int64)
+
+
+def _decode(planes: Sequence[tuple[np.ndarray, np.ndarray | None]], states: np.ndarray, words: np.ndarray) -> None:
+    """Fills the coded planes."""
+    if int(states.min()) < _LOW:
+        raise ModelUnsupportedError("weight file: damaged: a coder's state is too small")
+    lanes, at = len(states), 0
+    low, mask, shift = np.uint32(_LOW), np.uint32(_TOTAL - 1), np.uint32(_TOTAL_BITS)
+    word_shift = np.uint32(_LOW_BITS)
+    for plane, frequencies in planes:
+        if frequencies is None:
+            continue
+        symbol_of = np.repeat(np.arange(256, dtype=np.uint8), frequencies)
+        if int(frequencies.max()) == _TOTAL:
+            plane[:] = symbol_of[0]
+            continue
+        frequency_of = frequencies[symbol_of].astype(np.uint32)
+        rest_of = (np.arange(_TOTAL) - (np.cumsum(frequencies) - frequencies)[symbol_of]).astype(np.uint32)
+        for first in range(0, len(plane), lanes):
+            x = states[: min(lanes, len(plane) - first)]
+            slot = x & mask
+            plane[first : first + lanes] = symbol_of[slot]
+            # f * (x >> 14) + rest < 2^14 * 2^18: no product leaves 32 bits.
+            x >>= shift
+            x *= frequency_of[slot]
+            x += rest_of[slot]
+            short = np.flatnonzero(x < low)
+            if at + len(short) > len(words):
+                raise ModelUnsupportedError("weight file: damaged: its words end too early")
+            x[short] = (x[short] << word_shift) | words[at : at + len(short)]
+            at += len(short)
+    if at != len(words) or bool((states != low).any()):
+        raise ModelUnsupportedError("weight file: damaged: the coders do not end as they began")
