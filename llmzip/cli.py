@@ -24,6 +24,7 @@ from .jobs import COMPRESS, DECOMPRESS, LIST, TEST, Jobs, Options, explain
 from .messages import PROGRAM, Messages
 from .records import RecordFile
 from .settings import DEFAULT_LEVEL, DEFAULT_MODEL, CompressSettings, DecompressSettings, EngineSettings
+from .traincli import train_command
 
 _DEFAULT = "\0"  # no argument of a process can be this, so nobody calls the hidden command by its name
 _STANDARD_OUTPUTS = ("-", "/dev/stdout")  # as a name, root's --force would replace the device itself
@@ -160,6 +161,7 @@ for _name, _command in (
     ("compress", compress_command),
     ("decompress", decompress_command),
     ("info", info_command),
+    ("train", train_command),
 ):
     program.add_command(_command, _name)
 

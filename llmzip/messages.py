@@ -56,6 +56,11 @@ class Messages:
         if self.verbosity >= 2:
             _write(printable(text))
 
+    def fact(self, text: str) -> None:
+        """A line of a long work's log."""
+        if self.verbosity >= 0:
+            _write(printable(text))
+
     def compiling(self) -> None:
         """A line while the mixer is compiled, where a summary would be shown too."""
         if self.shows_summary:
@@ -89,6 +94,22 @@ class Messages:
             dynamic_ncols=True,
         ) as bar:
             yield bar.update
+
+    @contextlib.contextmanager
+    def steps(self, total: int, done: int) -> Iterator[Callable[[str], Any]]:
+        """A bar over the steps of a training; gives the function that advances it by one and tells how it goes."""
+        if not self.shows_progress:
+            yield lambda text: None
+            return
+        from tqdm import tqdm
+
+        with tqdm(total=total, initial=done, desc="training", file=sys.stderr, leave=False, dynamic_ncols=True) as bar:
+
+            def advance(text: str) -> None:
+                bar.set_postfix_str(text, refresh=False)
+                bar.update()
+
+            yield advance
 
 
 def _write(line: str) -> None:

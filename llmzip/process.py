@@ -100,13 +100,37 @@ def signals_clean_up(announce: Callable[[str], None]) -> Iterator[None]:
         announce(signal.Signals(number).name)
         die_by_signal(number)
 
+    with _handled(handle):
+        yield
+
+
+@contextlib.contextmanager
+def _handled(handler: Callable[[int, object], None]) -> Iterator[None]:
+    """Sets a handler for the signals that ask a program to end, where they are not ignored."""
     previous: dict[int, Any] = {}
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-            previous[number] = signal.signal(number, handle)
+            previous[number] = signal.signal(number, handler)
     try:
         yield
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        for number, before in previous.items():
+            signal.signal(number, before)
+
+
+@contextlib.contextmanager
+def signals_ask_to_stop() -> Iterator[list[int]]:
+    """While active, the first INT, TERM or HUP is put into the list, for the work to stop where nothing is lost.
+
+    The second one ends the process at once. Ignored signals stay ignored.
+    """
+    asked: list[int] = []
+
+    def handle(number: int, frame: object) -> None:
+        if asked:
+            die_by_signal(number)
+        asked.append(number)
+
+    with _handled(handle):
+        yield asked

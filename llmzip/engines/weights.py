@@ -368,17 +368,25 @@ def _weight_files(folder: Path) -> list[Path]:
         raise ModelUnsupportedError(f"model.safetensors.index.json cannot be read: {error}") from None
 
 
-def quantise_rows(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """A matrix as int8 with one scale per row: round(w / s) with s = max(max |w|, TINY) * (1 / 127).
+def quantise_rows(weight: torch.Tensor, grid: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
+    """A matrix as int8 with one scale per row.
 
     Args:
         weight: (N, K) floating point, finite.
+        grid: 0 for the finest scale, s = max(max |w|, TINY) * (1 / 127). Above 0, a step is at least grid / 127 of the
+            row's root mean square, and s is rounded up to 5 bits, so that both entropy-code well (docs/weights.md).
 
     Returns:
         (N, K) int8, |w_q| <= 127; (N,) float32.
     """
-    w_q, scale = ops.quantise(weight.to(torch.float32), ops.ACT_MAX)
-    return w_q.to(torch.int8), scale[:, 0].contiguous()
+    wide = weight.to(torch.float32)
+    if not grid:
+        w_q, scale = ops.quantise(wide, ops.ACT_MAX)
+        return w_q.to(torch.int8), scale[:, 0].contiguous()
+    least = torch.maximum(wide.abs().amax(1), grid * wide.square().mean(1).sqrt()).clamp(min=ops.TINY) / ops.ACT_MAX
+    mantissa, exponent = torch.frexp(least)
+    rough = torch.ldexp(torch.ceil(mantissa * 32) / 32, exponent)
+    return torch.round(wide / rough[:, None]).to(torch.int8), rough
 
 
 def convert(
@@ -387,8 +395,15 @@ def convert(
     planes: int,
     context: int,
     start_token: int | None = None,
+    grid: float = 0.0,
 ) -> ExactModel:
-    """A Hugging Face Llama, Mistral, Qwen2 or Qwen3 checkpoint as integers; arguments as in `load_model`.
+    """A Hugging Face Llama, Mistral, Qwen2 or Qwen3 checkpoint as integers.
+
+    Args:
+        config: its config.json.
+        tensors: its weights by name.
+        planes, context, start_token: as in `load_model`.
+        grid: as in `quantise_rows`.
 
     Raises:
         ModelUnsupportedError: naming the first thing that the exact engine cannot run.
@@ -420,7 +435,7 @@ def convert(
         context=min(context, config["max_position_embeddings"], _MAX_CONTEXT),
         start_token=start_token,
     )
-    return _assemble(exact, _converted(exact, tensors, bool(config.get("tie_word_embeddings"))).get)
+    return _assemble(exact, _converted(exact, tensors, bool(config.get("tie_word_embeddings")), grid).get)
 
 
 def _rope_theta(config: Mapping[str, Any]) -> float:
@@ -448,7 +463,9 @@ def _windows(config: Mapping[str, Any], family: str, layers: int) -> tuple[int, 
     return tuple(window if kind == "sliding_attention" else 0 for kind in kinds)
 
 
-def _converted(exact: ExactConfig, source: Mapping[str, torch.Tensor], tied: bool) -> dict[str, torch.Tensor]:
+def _converted(
+    exact: ExactConfig, source: Mapping[str, torch.Tensor], tied: bool, grid: float
+) -> dict[str, torch.Tensor]:
     """Tensors of the int8 form from a checkpoint's, fused and quantised; `tied` ignores a head of its own."""
     left = set(source)
 
@@ -464,7 +481,7 @@ def _converted(exact: ExactConfig, source: Mapping[str, torch.Tensor], tied: boo
     out: dict[str, torch.Tensor] = {}
 
     def matrix(name: str, parts: list[str]) -> None:
-        out[f"{name}_q"], out[f"{name}_scale"] = quantise_rows(torch.cat([take(f"{p}.weight") for p in parts]))
+        out[f"{name}_q"], out[f"{name}_scale"] = quantise_rows(torch.cat([take(f"{p}.weight") for p in parts]), grid)
         if any(f"{p}.bias" in source for p in parts):
             out[f"{name}_bias"] = torch.cat([take(f"{p}.bias") for p in parts])
 

@@ -1,0 +1,124 @@
+"""The model card, README.md of a model's folder, with the fields that Hugging Face reads; must not know torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .._version import __version__
+from .schedule import Plan
+from .shapes import Shape, to_config
+
+if TYPE_CHECKING:
+    from ..engines.weights import ExactModel
+    from .finish import Result
+    from .trainer import Facts
+
+
+def text(
+    name: str,
+    facts: Facts,
+    shape: Shape,
+    plan: Plan,
+    model: ExactModel,
+    results: Sequence[Result],
+    folder: Path,
+) -> str:
+    """The card.
+
+    Args:
+        name: of the model.
+        facts, shape, plan: of the training.
+        model: its int8 form.
+        results: on the validation texts.
+        folder: with the files, for their sizes.
+    """
+    about = facts.about
+    origin = f"continued from `{about['from']}`" if about.get("from") else "from scratch"
+    parts = "; ".join(
+        f"`{part['name']}` {part['num_bytes']:,} bytes, {100 * part['share']:.0f} % of the sequences"
+        for part in about["parts"]
+    )
+    tokens = plan.steps * plan.batch_tokens
+    rows = [
+        (
+            "shape",
+            f"{to_config(shape)['model_type']}; {shape.describe()}; {'tied' if shape.tied else 'untied'} embedding",
+        ),
+        (
+            "tokenizer",
+            f"byte-level BPE, {shape.vocab_size:,} tokens, {about['bytes'] / about['tokens']:.2f} bytes each",
+        ),
+        ("training", f"{origin}; {plan.steps:,} steps of {plan.batch_tokens:,} tokens, {tokens / 1e6:.1f} M tokens"),
+        ("time", f"{facts.seconds / 60:.1f} min on {facts.device}, {facts.threads} threads, {facts.dtype}"),
+        ("rates", f"Muon {plan.matrix_rate:g}, weight decay {plan.weight_decay:g}; Adam {plan.embedding_rate:.4g}"),
+        ("data", f"{', '.join(f'`{text}`' for text in about['texts'])}: {parts}"),
+        ("seed", f"{facts.seed}"),
+        ("made by", f"llmzip {__version__}, torch {facts.torch_version}"),
+        ("int8 form", f"{(folder / 'model.llmzw').stat().st_size:,} bytes, {model.config.planes} plane(s)"),
+        ("model digest", f"`{model.digest().hex()}`"),
+    ]
+    lines = [
+        "---",
+        "library_name: transformers",
+        "pipeline_tag: text-generation",
+        "tags: [llmzip, compression]",
+        "---",
+        f"# {name}",
+        "",
+        "A language model for lossless compression, trained by `llmzip train`. To compress with it, or decompress:",
+        "",
+        f"    llmzip --model {name} FILE",
+        f"    llmzip -d --model {name} FILE.llmz",
+        "",
+        "Whoever decompresses needs `model.llmzw` and `tokenizer.json` of this folder, and nothing else of it.",
+        "",
+        "| | |",
+        "|---|---|",
+        *(f"| {key} | {value} |" for key, value in rows),
+        "",
+        "## Results on validation text",
+        "",
+        *table(results),
+        "",
+        "float and exact: bits per byte of rows of one sequence that each start from an empty context, by the network",
+        "and by the exact engine. llmzip, xz -9e and zstd -19: bits per byte of archives of the beginning of each text,",
+        "without the model's size; llmzip at its default level, decoded and compared.",
+        "",
+        "## Progress",
+        "",
+        "| step | training, bits/token | validation, bits/byte |",
+        "|---:|---:|---|",
+        *(
+            f"| {step:,} | {loss:.3f} | {', '.join(f'{key} {value:.3f}' for key, value in found.items())} |"
+            for step, loss, found in facts.history
+        ),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def table(results: Sequence[Result]) -> list[str]:
+    """Lines of a Markdown table, aligned for a terminal too."""
+    heads = ("text", "bytes", "float", "exact", "llmzip", "xz -9e", "zstd -19")
+    body = [
+        (
+            result.name,
+            f"{result.original_bytes:,}",
+            f"{result.float_bits / result.num_bytes:.4f}",
+            f"{result.exact_bits / result.num_bytes:.4f}",
+            *(
+                f"{8 * size / result.original_bytes:.3f}"
+                for size in (result.archive_bytes, result.xz_bytes, result.zstd_bytes)
+            ),
+        )
+        for result in results
+    ]
+    widths = [max(len(row[i]) for row in [heads, *body]) for i in range(len(heads))]
+
+    def line(cells: Sequence[str]) -> str:
+        first, *rest = (f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+        return f"| {first.strip():<{widths[0]}} | {' | '.join(rest)} |"
+
+    rule = "|" + "|".join("-" * (width + 1) + ("-" if i == 0 else ":") for i, width in enumerate(widths)) + "|"
+    return [line(heads), rule, *map(line, body)]

@@ -1,0 +1,94 @@
+"""What `llmzip train` does, told to the user line by line; must not know click or how anything is computed."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ..errors import LLMZipError
+from ..messages import PROGRAM, Messages
+from ..process import die_by_signal, signals_ask_to_stop, signals_clean_up
+from .card import table
+from .finish import finish
+from .prepare import prepare, resume
+from .settings import TrainSettings
+from .trainer import Progress, Trainer
+
+
+class _Told:
+    """The listener of prepare and finish."""
+
+    def __init__(self, messages: Messages) -> None:
+        self._messages = messages
+
+    def line(self, text: str) -> None:
+        self._messages.fact(text)
+
+    @contextlib.contextmanager
+    def stage(self, name: str, total_bytes: int | None) -> Iterator[Callable[[int], Any]]:
+        with self._messages.progress(name, total_bytes) as advance:
+            yield advance or (lambda count: None)
+
+
+def run(settings: TrainSettings | Path, save_seconds: float, messages: Messages) -> None:
+    """Trains a model, or goes on with a training.
+
+    Args:
+        settings: of a new training, or the folder of an unfinished one.
+        save_seconds: between checkpoints.
+        messages: to tell what happens.
+
+    Raises:
+        LLMZipError: in one line, what went wrong; the last checkpoint is kept.
+    """
+    told = _Told(messages)
+    with signals_clean_up(messages.stopped):
+        if isinstance(settings, Path):
+            trainer = resume(settings)
+            told.line(f"going on after step {trainer.step:,} of {trainer.plan.steps:,}")
+        else:
+            trainer = prepare(settings, told)
+    folder = trainer.folder.parent
+    _train(trainer, save_seconds, messages, f"{PROGRAM} train --resume -o {folder}")
+    with signals_clean_up(messages.stopped):
+        results = finish(trainer, told)
+    for line in table(results):
+        told.line(line)
+    size = (folder / "model.llmzw").stat().st_size
+    told.line(f"{folder}: {size:,} bytes of weights; compress with: {PROGRAM} --model {folder} FILE")
+
+
+def _train(trainer: Trainer, save_seconds: float, messages: Messages, again: str) -> None:
+    """Does the steps that are left, with checkpoints; a signal stops it behind a step and a last checkpoint."""
+    saved = time.monotonic()
+    steps = trainer.plan.steps
+    with signals_ask_to_stop() as asked, messages.steps(steps, trainer.step) as advance:
+        try:
+            for progress in trainer.run():
+                advance(f"{progress.loss:.3f} bits/token, {progress.tokens_per_second:,.0f} tokens/s")
+                if progress.bits_per_byte is not None:
+                    messages.fact(_evaluation(progress, steps))
+                if asked:
+                    break
+                if time.monotonic() - saved >= save_seconds:
+                    trainer.save()
+                    saved = time.monotonic()
+            trainer.save()
+        except LLMZipError as error:
+            raise LLMZipError(f"{error}; to go on: {again}") from None
+    if asked:
+        name = signal.Signals(asked[0]).name
+        messages.error(None, f"stopped by {name} after step {trainer.step:,} of {steps:,}; to go on: {again}")
+        die_by_signal(asked[0])
+
+
+def _evaluation(progress: Progress, steps: int) -> str:
+    found = ", ".join(f"{name} {bits:.3f}" for name, bits in (progress.bits_per_byte or {}).items())
+    return (
+        f"step {progress.step:,} of {steps:,}: {progress.loss:.3f} bits/token; validation {found} bits/byte; "
+        f"{progress.tokens_per_second:,.0f} tokens/s, {100 * progress.peak_share:.0f} % of peak"
+    )

@@ -1,0 +1,149 @@
+"""From a trained network to a model's folder: checkpoint, int8 form, figures; must not know how it was trained.
+
+Everything is made inside the folder of the unfinished training and moved to its place at the end, so a training that
+is killed here finishes when it is resumed.
+"""
+
+from __future__ import annotations
+
+import json
+import lzma
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import zstandard
+from safetensors.torch import save_file
+
+from ..engines.exact import ExactEngine
+from ..engines.weights import ExactModel, convert, save_int8
+from ..errors import LLMZipError
+from ..file import compress, decompress
+from . import card, hfweights, shapes
+from .prepare import Listener, valid_texts
+from .trainer import Sample, Trainer
+
+GRID = 9.0
+"""Steps of 9/127 of a row's root mean square cost nothing measurable and take 5.9 bits a weight (docs/training.md)."""
+
+_SECOND_PLANE_FROM = 1.002
+"""A second plane of activations is taken if it saves this much: it doubles the time of the products."""
+
+_ARCHIVE_BYTES = 1 << 18
+_BUILD = "model"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one validation text became.
+
+    Attributes:
+        name: of the text.
+        num_bytes: that the code lengths are about: the same rows for both.
+        float_bits, exact_bits: code lengths of the network and of the exact engine, each row from an empty context.
+        original_bytes: that the archives are about: the beginning of the text.
+        archive_bytes, xz_bytes, zstd_bytes: whole archives; llmzip's at its default level, decoded and compared.
+    """
+
+    name: str
+    num_bytes: int
+    float_bits: float
+    exact_bits: float
+    original_bytes: int
+    archive_bytes: int
+    xz_bytes: int
+    zstd_bytes: int
+
+
+def finish(trainer: Trainer, listener: Listener) -> list[Result]:
+    """Writes the model into its folder and removes what only the training needed.
+
+    Raises:
+        LLMZipError: the disk, or a model that the exact engine refuses.
+    """
+    unfinished = trainer.folder
+    folder, build = unfinished.parent, unfinished / _BUILD
+    config = shapes.to_config(trainer.shape)
+    tensors = hfweights.export(trainer.network)
+    model = _to_int8(trainer, config, tensors)
+    try:
+        shutil.rmtree(build, ignore_errors=True)
+        build.mkdir()
+        _write_checkpoint(build, config, tensors)
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            if (unfinished / name).exists():
+                shutil.copyfile(unfinished / name, build / name)
+        save_int8(model, build)
+        results = _results(trainer, model, build, listener)
+        (build / "README.md").write_text(
+            card.text(folder.resolve().name, trainer.facts, trainer.shape, trainer.plan, model, results, build),
+            encoding="utf-8",
+        )
+        for path in sorted(build.iterdir()):
+            os.replace(path, folder / path.name)
+        shutil.rmtree(unfinished)
+    except OSError as error:
+        raise LLMZipError(
+            f"{folder}: the model cannot be written: {error.strerror}; the training is kept, --resume finishes it"
+        ) from None
+    return results
+
+
+def _to_int8(trainer: Trainer, config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> ExactModel:
+    """With one plane of activations, or two if that is measurably better."""
+    one, two = (
+        convert(config, tensors, planes, shapes.DECODED_CONTEXT, trainer.facts.start_token, GRID) for planes in (1, 2)
+    )
+    if not trainer.samples:
+        return one
+    with_one, with_two = (sum(exact_bits(ExactEngine(m), s) for s in trainer.samples) for m in (one, two))
+    return two if with_one > _SECOND_PLANE_FROM * with_two else one
+
+
+def exact_bits(engine: ExactEngine, sample: Sample) -> float:
+    """Code length of a sample by the exact engine's frequencies (numerics section 8, less the rounding down)."""
+    total, reserve = 0.0, engine.vocab_size / (1 << 24)
+    rows = sample.rows.to(engine.device)
+    for row in rows:
+        masses = engine.masses(engine.forward(row[None, :-1])[0]).double()
+        share = masses.gather(1, row[1:, None])[:, 0] / masses.sum(1)
+        total -= float(torch.log2(share * (1 - reserve) + 2.0**-24).sum())
+    return total
+
+
+def _write_checkpoint(build: Path, config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+    (build / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="ascii")
+    narrow = {name: tensor.to(torch.bfloat16) for name, tensor in tensors.items()}
+    save_file(narrow, build / "model.safetensors", {"format": "pt"})
+    shutil.copymode(build / "config.json", build / "model.safetensors")  # safetensors writes for the owner only
+
+
+def _results(trainer: Trainer, model: ExactModel, build: Path, listener: Listener) -> list[Result]:
+    engine = ExactEngine(model, trainer.device)
+    texts = valid_texts(trainer.folder)
+    results = []
+    device = trainer.facts.device
+    total = sum(min(_ARCHIVE_BYTES, len(texts[sample.name])) for sample in trainer.samples)
+    with listener.stage("compressing the validation text", total) as tick:
+        for sample in trainer.samples:
+            data = texts[sample.name][:_ARCHIVE_BYTES]
+            archive = compress(data, model=build, device=device)
+            if decompress(archive, model=build, device=device) != data:
+                raise LLMZipError(f"{sample.name}: the archive does not decode to the text; please report this")
+            results.append(
+                Result(
+                    sample.name,
+                    sample.num_bytes,
+                    trainer.sample_bits(sample),
+                    exact_bits(engine, sample),
+                    len(data),
+                    len(archive),
+                    len(lzma.compress(data, preset=9 | lzma.PRESET_EXTREME)),
+                    len(zstandard.ZstdCompressor(level=19).compress(data)),
+                )
+            )
+            tick(len(data))
+    return results
