@@ -40,7 +40,7 @@ class Share(click.ParamType):  # type: ignore[type-arg, unused-ignore]
             self.fail(f"{share!r} in {value!r} is no number", param, ctx)
 
 
-def _option(*names: str, text: str, **how: Any) -> Any:
+def _option(*names: str, text: str, **how: Any) -> options.Decorator:
     return click.option(*names, help=text, **how)
 
 
@@ -57,32 +57,43 @@ _SHAPE = {
 
 
 def _shape_options(function: Any) -> Any:
-    for name, (field, text) in reversed(_SHAPE.items()):
+    for name, (field, text) in reversed(list(_SHAPE.items())):
         function = _option(name, field, metavar="N", type=int, text=f"{text}  [default: by the preset]")(function)
     return function
 
 
-# fmt: off
 @click.command("train", context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.argument("texts", nargs=-1, metavar="TEXT...", type=click.Path())
 @_option("-o", "--output", metavar="DIR", required=True, type=click.Path(path_type=Path), text="The model's folder.")
 @_option("--resume", is_flag=True, text="Go on with the unfinished training in DIR, as it was begun.")
 @_option("--from", "start_from", metavar="NAME|DIR", text="Continue from a model; keeps its shape and tokenizer.")
 @_option(
-    "--preset", type=click.Choice(["small", "base"]), default="small", show_default=True,
+    "--preset",
+    type=click.Choice(["small", "base"]),
+    default="small",
+    show_default=True,
     text="Shape of the model: some 5 or 21 million weights, 4 or 16 MB on disk.",
 )
 @_option(
-    "--time", "seconds", metavar="TIME", type=Duration(),
+    "--time",
+    "seconds",
+    metavar="TIME",
+    type=Duration(),
     text="Time for the steps, like 90s, 20m, 2h; reading and the final report come on top.  [default: 20m]",
 )
 @_option("--steps", metavar="N", type=int, text="Number of steps, instead of --time.")
 @_option(
-    "--valid", metavar="TEXT", multiple=True, type=click.Path(),
+    "--valid",
+    metavar="TEXT",
+    multiple=True,
+    type=click.Path(),
     text="Validate on TEXT; may be repeated. Without it a hundredth of the text is kept back.",
 )
 @_option(
-    "--mix", metavar="PATTERN=SHARE", multiple=True, type=Share(),
+    "--mix",
+    metavar="PATTERN=SHARE",
+    multiple=True,
+    type=Share(),
     text="Share of the files whose names match PATTERN in what is trained on; may be repeated.  [default: by size]",
 )
 @_option("--batch", "batch_tokens", metavar="N", type=int, text="Tokens of a step.  [default: by the budget]")
@@ -91,19 +102,28 @@ def _shape_options(function: Any) -> Any:
 @_shape_options
 @_option("--seed", metavar="N", type=int, default=0, show_default=True, text="Of everything random.")
 @_option(
-    "--save-every", "save_seconds", metavar="TIME", type=Duration(), default="5m", show_default=True,
+    "--save-every",
+    "save_seconds",
+    metavar="TIME",
+    type=Duration(),
+    default="5m",
+    show_default=True,
     text="Time between checkpoints.",
 )
 @_option("--compile/--no-compile", "compile_", default=None, text="Use torch.compile.  [default: if it pays]")
 @_option(
-    "-T", "--threads", metavar="N", type=int, envvar="LLMZIP_THREADS", show_envvar=True,
+    "-T",
+    "--threads",
+    metavar="N",
+    type=int,
+    envvar="LLMZIP_THREADS",
+    show_envvar=True,
     text="CPU threads, 0 for all cores.",
 )
 @_option("--device", metavar="DEVICE", default="auto", show_default=True, text="auto, cpu, cuda or cuda:N.")
 @_option("-f", "--force", is_flag=True, text="Replace a model or an unfinished training in DIR.")
 @options.progress
 @options.talk
-# fmt: on
 def train_command(
     *,
     texts: tuple[str, ...],

@@ -83,7 +83,7 @@ def text(
         *table(results),
         "",
         "float and exact: bits per byte of rows of one sequence that each start from an empty context, by the network",
-        "and by the exact engine. llmzip, xz -9e and zstd -19: bits per byte of archives of the beginning of each text,",
+        "and by the exact engine. llmzip, xz -9e, zstd -19: bits per byte of archives of the beginning of each text,",
         "without the model's size; llmzip at its default level, decoded and compared.",
         "",
         "## Progress",
