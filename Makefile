@@ -10,7 +10,7 @@ LEVEL ?= 6
 # Waiting threads of torch give up the core soon: on a busy machine spinning costs a factor of ten.
 export GOMP_SPINCOUNT ?= 1000
 
-.PHONY: help setup demo test test-slow check fuzz golden docs bench bench-mixer embedded dist clean
+.PHONY: help setup demo test test-slow check fuzz golden docs bench bench-mixer bench-train embedded dist clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -70,8 +70,11 @@ bench-mixer: $(BIN)/test.stamp ## what each part of the mixer is worth, on the .
 	$(BIN)/pip install -q matplotlib
 	$(BIN)/python benchmarks/mixer.py $(CORPUS) --output bench-results
 
-embedded: $(BIN)/llmzip.stamp ## convert CHECKPOINT=DIR into the embedded model NAME=name
-	$(BIN)/python tools/make_embedded.py $(CHECKPOINT) --name $(NAME)
+bench-train: $(BIN)/test.stamp ## speed of llmzip train, with its share of the device's peak
+	$(BIN)/python benchmarks/train.py --output bench-results
+
+embedded: $(BIN)/llmzip.stamp ## put MODEL=DIR, made by llmzip train, into the package as NAME=name
+	$(BIN)/python tools/make_embedded.py $(MODEL) --name $(NAME)
 
 dist: ## build wheel and source archive
 	$(PYTHON) -m pip wheel -q --no-deps -w dist .

@@ -116,7 +116,8 @@ def open_text(path: Path) -> BinaryIO:
     if kind == "zstd":
         import zstandard
 
-        return cast(BinaryIO, zstandard.open(path, "rb", dctx=zstandard.ZstdDecompressor(max_window_size=1 << 31)))
+        decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 31)
+        return cast(BinaryIO, decompressor.stream_reader(open(path, "rb"), read_across_frames=True))
     return open(path, "rb")
 
 
