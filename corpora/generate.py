@@ -27,7 +27,8 @@ COLUMNS = ("name", "bytes", "sha256", "kind", "language", "origin", "licence")
 BY_HAND = "written for llmzip"
 BY_SCRIPT = "generate.py"
 LICENCE = "MIT"
-NOT_CORPUS = {".gitattributes", "README.md", "generate.py", "fetch.py", MANIFEST}
+LOG_SCRIPTS = {"make_logs.py", "log_words.py", "log_system.py", "log_requests.py", "log_visits.py"}
+NOT_CORPUS = {".gitattributes", "README.md", "generate.py", "fetch.py", MANIFEST} | LOG_SCRIPTS
 
 
 class Entry(NamedTuple):
