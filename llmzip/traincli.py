@@ -150,26 +150,33 @@ def train_command(
     llmzip train /var/log/app/2026-0[1-5]* -o app-model --time 20m
     llmzip --model app-model /var/log/app/2026-06-01.log
     """
+    from .errors import LLMZipError, SettingsError
     from .messages import Messages
     from .settings import EngineSettings
     from .training.command import run
     from .training.settings import TrainSettings
 
     messages = Messages(max(-2, verbose - quiet), progress, debug)
-    if resume:
-        if texts:
-            raise click.UsageError("--resume goes on as the training was begun: it takes no TEXT")
-        run(output, save_seconds, messages)
-        return 0
     overrides = {field: values.pop(field) for field, _ in _SHAPE.values()}
-    settings = TrainSettings(
-        texts=texts,
-        folder=output,
-        mix=dict(mix),
-        overrides={field: value for field, value in overrides.items() if value is not None},
-        engine=EngineSettings(device=device, threads=threads),
-        compile=compile_,
-        **values,
-    )
-    run(settings, save_seconds, messages)
+    try:
+        if resume:
+            if texts:
+                raise click.UsageError("--resume goes on as the training was begun: it takes no TEXT")
+            run(output, save_seconds, messages)
+        else:
+            settings = TrainSettings(
+                texts=texts,
+                folder=output,
+                mix=dict(mix),
+                overrides={field: value for field, value in overrides.items() if value is not None},
+                engine=EngineSettings(device=device, threads=threads),
+                compile=compile_,
+                **values,
+            )
+            run(settings, save_seconds, messages)
+    except SettingsError:
+        raise
+    except LLMZipError as error:
+        messages.error(None, str(error), error)
+        return error.exit_code
     return 0

@@ -70,7 +70,8 @@ def survey(
         tick: called with bytes that were read.
 
     Raises:
-        SettingsError: too little text, a pattern without a file, or shares that do not fit.
+        SettingsError: a pattern without a file, or shares that do not fit.
+        LLMZipError: too little text.
     """
     sources: dict[str, Source] = {}
     for file in files:
@@ -93,7 +94,7 @@ def survey(
     found = [source for source in sources.values() if source.size]
     total = sum(source.size for source in found)
     if total < MIN_BYTES:
-        raise SettingsError(f"the text has {total:,} bytes; at least {MIN_BYTES:,} are needed to train on")
+        raise LLMZipError(f"the text has {total:,} bytes; at least {MIN_BYTES:,} are needed to train on")
     return found
 
 

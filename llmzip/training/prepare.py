@@ -49,6 +49,13 @@ def prepare(settings: TrainSettings, listener: Listener) -> Trainer:
     Raises:
         LLMZipError: what is wrong with the settings, the texts, the model or the disk, in one line.
     """
+    try:
+        return _prepare(settings, listener)
+    except OSError as error:
+        raise LLMZipError(f"{settings.folder}: cannot be written: {error.strerror or error}") from None
+
+
+def _prepare(settings: TrainSettings, listener: Listener) -> Trainer:
     device = torch.device(find_device(settings.engine.device))
     if settings.engine.threads is not None:
         torch.set_num_threads(settings.engine.threads or os.cpu_count() or 1)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from ..errors import LLMZipError, SettingsError
+from ..errors import LLMZipError
 
 _READ_BYTES = 1 << 20
 _PROBE_BYTES = 1 << 16
@@ -57,7 +57,7 @@ def find(names: Sequence[str | os.PathLike[str]], without: Path | None = None) -
         without: a directory to leave out: the one that is written to.
 
     Raises:
-        SettingsError: a name that is no file or directory, or a directory without text.
+        LLMZipError: a name that is no file or directory, or a directory without text.
     """
     found: list[TextFile] = []
     for source, name in enumerate(names):
@@ -65,12 +65,12 @@ def find(names: Sequence[str | os.PathLike[str]], without: Path | None = None) -
         if path.is_dir():
             below = [TextFile(file, source) for file in _walk(path, without) if _looks_like_text(file)]
             if not below:
-                raise SettingsError(f"{path}: no text in this directory")
+                raise LLMZipError(f"{path}: no text in this directory")
             found += below
         elif path.exists():
             found.append(TextFile(path, source))
         else:
-            raise SettingsError(f"{path}: no such file or directory")
+            raise LLMZipError(f"{path}: no such file or directory")
     return found
 
 
