@@ -40,7 +40,7 @@ def test_file_tree_is_complete():
     for file in sorted((_ROOT / "llmzip").glob("*.py")):
         if not file.name.startswith("_") or file.name == "__init__.py":
             assert file.name in package, file.name
-    for file in sorted((_ROOT / "llmzip").glob("[em]*/[a-z]*.py")):
+    for file in sorted((_ROOT / "llmzip").glob("[emt]*/[a-z]*.py")):
         assert file.name in package, file.name
     for name in re.findall(r"[a-z_]+\.py", package):
         assert list((_ROOT / "llmzip").rglob(name)), name

@@ -1,0 +1,88 @@
+"""The worked example of docs/training.md: new logs under a model of the old ones; `make bench-logs MODEL=DIR`.
+
+Compresses every file of the given days with llmzip and its default level, with the trained model and with the embedded
+one, and with zstd -19, with a dictionary of `zstd --train`'s making from the training days, and xz -9e. Each archive of
+llmzip is decoded and compared. Dictionaries are made per service, as the logs of one service resemble each other, and
+over all files; the smaller result counts. Prints a Markdown table; --output DIR also writes logs.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import lzma
+from collections.abc import Sequence
+from pathlib import Path
+
+import zstandard
+
+import llmzip
+
+_DICTIONARY_BYTES = 112_640
+"""The default size of zstd --train."""
+
+_SAMPLE_BYTES = 4096
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path, help="made by llmzip train")
+    parser.add_argument("--train", nargs="+", type=Path, required=True, help="what it was trained on")
+    parser.add_argument("--test", nargs="+", type=Path, required=True, help="what to compress")
+    parser.add_argument("--no-embedded", action="store_true", help="leave out the embedded model")
+    parser.add_argument("--output", type=Path)
+    args = parser.parse_args()
+    models = [("trained", args.model)] + ([] if args.no_embedded else [("embedded", "default")])
+    everything = dictionary(args.train)
+    heads = ["file", "bytes", "xz -9e", "zstd -19", "zstd -19 --train", *(f"llmzip, {name}" for name, _ in models)]
+    print("| " + " | ".join(heads) + " | of zstd --train |\n|---|" + "---:|" * len(heads), flush=True)
+    rows = []
+    for path in args.test:
+        data = path.read_bytes()
+        service = path.stem.rsplit("-", 1)[-1]
+        alike = [other for other in args.train if other.stem.endswith(f"-{service}")]
+        dictionaries = [everything] + ([dictionary(alike)] if alike else [])
+        row = {
+            "file": path.name,
+            "bytes": len(data),
+            "xz": len(lzma.compress(data, preset=9 | lzma.PRESET_EXTREME)),
+            "zstd": len(zstandard.ZstdCompressor(level=19).compress(data)),
+            "zstd_train": min(
+                len(zstandard.ZstdCompressor(level=19, dict_data=made).compress(data)) for made in dictionaries
+            ),
+        }
+        for name, model in models:
+            archive = llmzip.compress(data, model=model)
+            if llmzip.decompress(archive, model=None if model == "default" else model) != data:
+                raise SystemExit(f"{path}: the archive does not decode to the file")
+            row[name] = len(archive)
+        rows.append(row)
+        print(line(row, [name for name, _ in models]), flush=True)
+    total = {key: sum(row[key] for row in rows) for key in rows[0] if key != "file"} | {"file": "all"}
+    print(line(total, [name for name, _ in models]))
+    if args.output:
+        args.output.mkdir(parents=True, exist_ok=True)
+        (args.output / "logs.json").write_text(json.dumps([*rows, total], indent=2) + "\n", encoding="utf-8")
+
+
+def dictionary(paths: Sequence[Path]) -> zstandard.ZstdCompressionDict:
+    """What zstd --train -B4096 makes of some files."""
+    samples = [
+        data[start : start + _SAMPLE_BYTES]
+        for path in paths
+        for data in [path.read_bytes()]
+        for start in range(0, len(data), _SAMPLE_BYTES)
+    ]
+    return zstandard.train_dictionary(_DICTIONARY_BYTES, samples, level=19)
+
+
+def line(row: dict[str, int | str], models: Sequence[str]) -> str:
+    """One line of the table."""
+    keys = ("bytes", "xz", "zstd", "zstd_train", *models)
+    share = int(row[models[0]]) / int(row["zstd_train"])
+    return f"| {row['file']} | " + " | ".join(f"{row[key]:,}" for key in keys) + f" | {share:.2f} |"
+
+
+if __name__ == "__main__":
+    main()
