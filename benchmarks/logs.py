@@ -1,6 +1,6 @@
 """The worked example of docs/training.md: new logs under a model of the old ones; `make bench-logs MODEL=DIR`.
 
-Compresses every file of the given days with llmzip and its default level, with the trained model and with the embedded
+Compresses every file of the given days, or pieces of it, with llmzip and its default level, with the trained model and with the embedded
 one, and with zstd -19, with a dictionary of `zstd --train`'s making from the training days, and xz -9e. Each archive of
 llmzip is decoded and compared. Dictionaries are made per service, as the logs of one service resemble each other, and
 over all files; the smaller result counts. Prints a Markdown table; --output DIR also writes logs.json.
@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import lzma
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import zstandard
@@ -31,6 +31,7 @@ def main() -> None:
     parser.add_argument("--train", nargs="+", type=Path, required=True, help="what it was trained on")
     parser.add_argument("--test", nargs="+", type=Path, required=True, help="what to compress")
     parser.add_argument("--no-embedded", action="store_true", help="leave out the embedded model")
+    parser.add_argument("--piece-bytes", type=int, help="compress pieces of this size, cut at ends of lines, not files")
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()
     models = [("trained", args.model)] + ([] if args.no_embedded else [("embedded", "default")])
@@ -43,20 +44,18 @@ def main() -> None:
         service = path.stem.rsplit("-", 1)[-1]
         alike = [other for other in args.train if other.stem.endswith(f"-{service}")]
         dictionaries = [everything] + ([dictionary(alike)] if alike else [])
-        row = {
-            "file": path.name,
-            "bytes": len(data),
-            "xz": len(lzma.compress(data, preset=9 | lzma.PRESET_EXTREME)),
-            "zstd": len(zstandard.ZstdCompressor(level=19).compress(data)),
-            "zstd_train": min(
-                len(zstandard.ZstdCompressor(level=19, dict_data=made).compress(data)) for made in dictionaries
-            ),
-        }
-        for name, model in models:
-            archive = llmzip.compress(data, model=model)
-            if llmzip.decompress(archive, model=None if model == "default" else model) != data:
-                raise SystemExit(f"{path}: the archive does not decode to the file")
-            row[name] = len(archive)
+        row = {"file": path.name, "bytes": len(data)} | dict.fromkeys(("xz", "zstd", "zstd_train"), 0)
+        for piece in pieces(data, args.piece_bytes or len(data)):
+            row["xz"] += len(lzma.compress(piece, preset=9 | lzma.PRESET_EXTREME))
+            row["zstd"] += len(zstandard.ZstdCompressor(level=19).compress(piece))
+            row["zstd_train"] += min(
+                len(zstandard.ZstdCompressor(level=19, dict_data=made).compress(piece)) for made in dictionaries
+            )
+            for name, model in models:
+                archive = llmzip.compress(piece, model=model)
+                if llmzip.decompress(archive, model=None if model == "default" else model) != piece:
+                    raise SystemExit(f"{path}: an archive does not decode to the text")
+                row[name] = row.get(name, 0) + len(archive)
         rows.append(row)
         print(line(row, [name for name, _ in models]), flush=True)
     total = {key: sum(row[key] for row in rows) for key in rows[0] if key != "file"} | {"file": "all"}
@@ -64,6 +63,17 @@ def main() -> None:
     if args.output:
         args.output.mkdir(parents=True, exist_ok=True)
         (args.output / "logs.json").write_text(json.dumps([*rows, total], indent=2) + "\n", encoding="utf-8")
+
+
+def pieces(data: bytes, size: int) -> Iterator[bytes]:
+    """Parts of at most `size` bytes, cut behind a line where there is one."""
+    start = 0
+    while start < len(data):
+        end = min(start + size, len(data))
+        if end < len(data):
+            end = data.rfind(b"\n", start, end) + 1 or end
+        yield data[start:end]
+        start = end
 
 
 def dictionary(paths: Sequence[Path]) -> zstandard.ZstdCompressionDict:
