@@ -1,9 +1,10 @@
-"""The worked example of docs/training.md: new logs under a model of the old ones; `make bench-logs MODEL=DIR`.
+"""The worked example of docs/training.md: new logs under a model of the old ones; `make bench-logs MODEL=DIR LOGS=DIR`.
 
-Compresses every file of the given days, or pieces of it, with llmzip and its default level, with the trained model and with the embedded
-one, and with zstd -19, with a dictionary of `zstd --train`'s making from the training days, and xz -9e. Each archive of
-llmzip is decoded and compared. Dictionaries are made per service, as the logs of one service resemble each other, and
-over all files; the smaller result counts. Prints a Markdown table; --output DIR also writes logs.json.
+Compresses every file of the given days, or pieces of it, with llmzip at its default level, with the trained model and
+with the embedded one, and with zstd -19, with a dictionary of `zstd --train`'s making from the training days, and
+xz -9e. Each archive of llmzip is decoded and compared. Dictionaries are made per service, as the logs of one service
+resemble each other, and over all files; the smaller result counts. Prints a Markdown table; --output DIR also writes
+logs.json.
 """
 
 from __future__ import annotations
