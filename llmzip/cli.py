@@ -29,17 +29,6 @@ from .traincli import train_command
 _DEFAULT = "\0"  # no argument of a process can be this, so nobody calls the hidden command by its name
 _STANDARD_OUTPUTS = ("-", "/dev/stdout")  # as a name, root's --force would replace the device itself
 
-_EPILOG = """\b
-Exit codes:
-  0      all went well
-  1      a file failed or was skipped
-  2      wrong usage
-  3      a model is missing or another than the archive's, if nothing else failed
-  4      an archive is damaged, if nothing else failed
-  128+n  ended by signal n
-Scripts should test for 0.
-"""
-
 
 # -- the group -------------------------------------------------------------------------------------------------------
 
@@ -83,7 +72,7 @@ _CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_
 program = Program(PROGRAM, add_help_option=False, context_settings=_CONTEXT)
 
 
-@click.command(_DEFAULT, cls=DefaultCommand, hidden=True, context_settings=_CONTEXT, epilog=_EPILOG)
+@click.command(_DEFAULT, cls=DefaultCommand, hidden=True, context_settings=_CONTEXT, epilog=options.EXIT_CODES)
 @options.files
 @options.modes
 @options.levels
@@ -110,7 +99,7 @@ def default_command(**values: Any) -> int:
     return _run(values.pop("operation") or COMPRESS, **values)
 
 
-@click.command("compress", context_settings=_CONTEXT, epilog=_EPILOG)
+@click.command("compress", context_settings=_CONTEXT, epilog=options.EXIT_CODES)
 @options.files
 @options.levels
 @options.compress_model
@@ -127,7 +116,7 @@ def compress_command(**values: Any) -> int:
     return _run(COMPRESS, **values)
 
 
-@click.command("decompress", context_settings=_CONTEXT, epilog=_EPILOG)
+@click.command("decompress", context_settings=_CONTEXT, epilog=options.EXIT_CODES)
 @options.files
 @options.decompress_model
 @options.engine
@@ -143,7 +132,7 @@ def decompress_command(**values: Any) -> int:
     return _run(DECOMPRESS, **values)
 
 
-@click.command("info", context_settings=_CONTEXT, epilog=_EPILOG)
+@click.command("info", context_settings=_CONTEXT, epilog=options.EXIT_CODES)
 @options.files
 @options.json
 @options.talk

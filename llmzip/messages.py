@@ -66,11 +66,11 @@ class Messages:
         if self.shows_summary:
             _write(f"{PROGRAM}: compiling the mixer for this processor, once: up to a minute")
 
-    def stopped(self, signal_name: str) -> None:
+    def stopped(self, signal_name: str, what: str = "unfinished output is removed") -> None:
         """Called from a signal handler: no buffered stream here, it may be in use below us."""
         if self.verbosity >= -1:
             with contextlib.suppress(OSError):
-                os.write(2, f"\n{PROGRAM}: stopped by {signal_name}; unfinished output is removed\n".encode())
+                os.write(2, f"\n{PROGRAM}: stopped by {signal_name}; {what}\n".encode())
 
     @contextlib.contextmanager
     def progress(self, name: str, total_bytes: int | None) -> Iterator[Callable[[int], Any] | None]:

@@ -11,6 +11,17 @@ from .jobs import COMPRESS, DECOMPRESS, LIST, TEST
 from .messages import PROGRAM
 from .settings import DEFAULT_LEVEL
 
+EXIT_CODES = """\b
+Exit codes:
+  0      all went well
+  1      a file failed or was skipped
+  2      wrong usage
+  3      a model is missing or another than the archive's, if nothing else failed
+  4      an archive is damaged, if nothing else failed
+  128+n  ended by signal n
+Scripts should test for 0.
+"""
+
 Decorator = Callable[[Any], Any]
 
 

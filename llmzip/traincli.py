@@ -62,7 +62,11 @@ def _shape_options(function: Any) -> Any:
     return function
 
 
-@click.command("train", context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.command(
+    "train",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=options.EXIT_CODES,
+)
 @click.argument("texts", nargs=-1, metavar="TEXT...", type=click.Path())
 @_option("-o", "--output", metavar="DIR", required=True, type=click.Path(path_type=Path), text="The model's folder.")
 @_option("--resume", is_flag=True, text="Go on with the unfinished training in DIR, as it was begun.")
@@ -174,8 +178,8 @@ def train_command(
                 **values,
             )
             run(settings, save_seconds, messages)
-    except SettingsError:
-        raise
+    except SettingsError as error:
+        raise click.UsageError(str(error), click.get_current_context()) from None
     except LLMZipError as error:
         messages.error(None, str(error), error)
         return error.exit_code

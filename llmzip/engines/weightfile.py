@@ -25,6 +25,7 @@ _MAX_HEADER = 1 << 20
 _MAX_LANES = 1 << 14
 _VALUES_PER_LANE, _MOST_LANES_WRITTEN = 2048, 4096
 _MAX_VALUES_PER_BYTE = 1 << 10
+_MAX_DIMENSIONS = 8
 _DTYPES = {"int8": "<i1", "float32": "<f4"}
 _PREFIX_BYTES = len(MAGIC) + 1 + 4
 
@@ -185,14 +186,16 @@ def unpack(data: bytes) -> tuple[dict[str, Any], int, dict[str, np.ndarray]]:
         raise ModelUnsupportedError("weight file: damaged: its header is too long")
     try:
         header = json.loads(reader.take(length).decode())
-        config, numerics = dict(header["config"]), int(header["numerics"])
-        listed = [(str(name), str(kind), [int(size) for size in shape]) for name, kind, shape in header["tensors"]]
+        config, numerics = dict(header["config"]), _size(header["numerics"])
+        listed = [(str(name), str(kind), [_size(size) for size in shape]) for name, kind, shape in header["tensors"]]
+        if any(len(shape) > _MAX_DIMENSIONS for *_, shape in listed):
+            raise ValueError("a tensor of too many dimensions")
         widths = [np.dtype(_DTYPES[kind]).itemsize for _, kind, _ in listed]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelUnsupportedError(f"weight file: damaged: its header is wrong ({error})") from None
     sizes = [math.prod(shape) for _, _, shape in listed]
     # Python's integers do not overflow, so this bound holds for whatever sizes a file claims.
-    if any(min(shape, default=1) < 0 for *_, shape in listed) or sum(sizes) > _MAX_VALUES_PER_BYTE * len(data):
+    if sum(sizes) > _MAX_VALUES_PER_BYTE * len(data):
         raise ModelUnsupportedError("weight file: damaged: more values than a file of this size can hold")
     lanes = reader.number(2)
     if not 1 <= lanes <= _MAX_LANES:
@@ -209,6 +212,12 @@ def unpack(data: bytes) -> tuple[dict[str, Any], int, dict[str, np.ndarray]]:
         bytes_of = np.stack([next(arrays) for _ in range(width)], axis=1)
         tensors[name] = bytes_of.view(_DTYPES[kind]).reshape(shape)
     return config, numerics, tensors
+
+
+def _size(value: object) -> int:
+    if type(value) is not int or not 0 <= value < 1 << 31:
+        raise ValueError(f"{value!r} is no size")
+    return value
 
 
 def _read_plane(reader: _Reader, size: int) -> tuple[np.ndarray, np.ndarray | None]:

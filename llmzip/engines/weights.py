@@ -419,7 +419,7 @@ def convert(
         raise ModelUnsupportedError(f"hidden_act {config.get('hidden_act')!r} is not silu")
     layers, heads = config["num_hidden_layers"], config["num_attention_heads"]
     if start_token is None:
-        start_token = next((config[k] for k in ("bos_token_id", "eos_token_id") if isinstance(config.get(k), int)), 0)
+        start_token = default_start_token(config)
     exact = ExactConfig(
         vocab_size=config["vocab_size"],
         hidden_size=config["hidden_size"],
@@ -436,6 +436,11 @@ def convert(
         start_token=start_token,
     )
     return _assemble(exact, _converted(exact, tensors, bool(config.get("tie_word_embeddings")), grid).get)
+
+
+def default_start_token(config: Mapping[str, Any]) -> int:
+    """A checkpoint's BOS, else its EOS, else 0."""
+    return next((config[k] for k in ("bos_token_id", "eos_token_id") if isinstance(config.get(k), int)), 0)
 
 
 def _rope_theta(config: Mapping[str, Any]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,8 +13,29 @@ from .shapes import Shape, to_config
 
 if TYPE_CHECKING:
     from ..engines.weights import ExactModel
-    from .finish import Result
     from .trainer import Facts
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one validation text became.
+
+    Attributes:
+        name: of the text.
+        num_bytes: that the code lengths are about: the same rows for both.
+        float_bits, exact_bits: code lengths of the network and of the exact engine, each row from an empty context.
+        original_bytes: that the archives are about: the beginning of the text.
+        archive_bytes, xz_bytes, zstd_bytes: whole archives; llmzip's at its default level, decoded and compared.
+    """
+
+    name: str
+    num_bytes: int
+    float_bits: float
+    exact_bits: float
+    original_bytes: int
+    archive_bytes: int
+    xz_bytes: int
+    zstd_bytes: int
 
 
 def text(
@@ -37,9 +59,11 @@ def text(
     about = facts.about
     origin = f"continued from `{about['from']}`" if about.get("from") else "from scratch"
     parts = "; ".join(
-        f"`{part['name']}` {part['num_bytes']:,} bytes, {100 * part['share']:.0f} % of the sequences"
+        f"{_code(part['name']) or 'the rest'} {part['num_bytes']:,} bytes, {100 * part['share']:.0f} % of the sequences"
         for part in about["parts"]
     )
+    if not about["mix"]:
+        parts = f"{about['bytes']:,} bytes"
     tokens = plan.steps * plan.batch_tokens
     rows = [
         (
@@ -53,7 +77,7 @@ def text(
         ("training", f"{origin}; {plan.steps:,} steps of {plan.batch_tokens:,} tokens, {tokens / 1e6:.1f} M tokens"),
         ("time", f"{facts.seconds / 60:.1f} min on {facts.device}, {facts.threads} threads, {facts.dtype}"),
         ("rates", f"Muon {plan.matrix_rate:g}, weight decay {plan.weight_decay:g}; Adam {plan.embedding_rate:.4g}"),
-        ("data", f"{', '.join(f'`{text}`' for text in about['texts'])}: {parts}"),
+        ("data", f"{', '.join(map(_code, about['texts']))}: {parts}"),
         ("seed", f"{facts.seed}"),
         ("made by", f"llmzip {__version__}, torch {facts.torch_version}"),
         ("int8 form", f"{(folder / 'model.llmzw').stat().st_size:,} bytes, {model.config.planes} plane(s)"),
@@ -96,6 +120,10 @@ def text(
         ),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _code(name: str) -> str:
+    return f"`{name}`" if name else ""
 
 
 def table(results: Sequence[Result]) -> list[str]:

@@ -6,6 +6,8 @@ place and renamed, and the one before is removed only then: whenever the process
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -33,14 +35,16 @@ def save(folder: Path, step: int, tensors: Mapping[str, torch.Tensor], facts: Ma
     """
     path = folder / f"{_PREFIX}{step:08}{_SUFFIX}"
     unfinished = folder / f"{_PREFIX}{step:08}.tmp"
-    metadata = {"llmzip": json.dumps({"version": _VERSION, "step": step, **facts})}
+    stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    metadata = {"llmzip": json.dumps({"version": _VERSION, "step": step, "digest": _digest(stored), **facts})}
     try:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, unfinished, metadata)
+        save_file(stored, unfinished, metadata)
         _sync(unfinished)
         os.replace(unfinished, path)
         _sync(folder)
     except (OSError, SafetensorError) as error:
-        unfinished.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
         kept = _steps(folder)
         last = f"; that of step {kept[-1]:,} is kept" if kept else ""
         raise LLMZipError(f"{folder}: the checkpoint of step {step:,} cannot be written: {error}{last}") from None
@@ -64,11 +68,20 @@ def load(folder: Path) -> tuple[int, dict[str, torch.Tensor], dict[str, Any]]:
             tensors = {name: reader.get_tensor(name) for name in reader.keys()}  # noqa: SIM118 - no dict
         version = facts.pop("version")
         step = int(facts.pop("step"))
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        digest = facts.pop("digest", "")
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise LLMZipError(f"{path}: this checkpoint cannot be read: {error}") from None
     if version != _VERSION:
         raise LLMZipError(f"{path}: a checkpoint of version {version}, this llmzip reads version {_VERSION}")
+    if digest != _digest(tensors):
+        raise LLMZipError(f"{path}: this checkpoint is damaged: its digest is wrong")
     return step, tensors, facts
+
+
+def remove(folder: Path) -> None:
+    """Removes all checkpoints of a folder, the newest last."""
+    for step in _steps(folder):
+        (folder / f"{_PREFIX}{step:08}{_SUFFIX}").unlink()
 
 
 def exists(folder: Path) -> bool:
@@ -94,6 +107,15 @@ def restore(targets: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Ten
     with torch.no_grad():
         for name, target in targets.items():
             target.copy_(tensors[name])
+
+
+def _digest(tensors: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 of names and values, in the order of the names."""
+    sha = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        sha.update(name.encode() + b"\0")
+        sha.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return sha.hexdigest()
 
 
 def _steps(folder: Path) -> list[int]:

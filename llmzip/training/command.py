@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -46,15 +47,19 @@ def run(settings: TrainSettings | Path, save_seconds: float, messages: Messages)
         LLMZipError: in one line, what went wrong; the last checkpoint is kept.
     """
     told = _Told(messages)
-    with signals_clean_up(messages.stopped):
+    folder = settings if isinstance(settings, Path) else settings.folder
+    again = f"to go on: {PROGRAM} train --resume -o {shlex.quote(str(folder))}"
+    before = again if isinstance(settings, Path) else "nothing was trained yet"
+    with signals_clean_up(lambda name: messages.stopped(name, before)):
         if isinstance(settings, Path):
             trainer = resume(settings)
             told.line(f"going on after step {trainer.step:,} of {trainer.plan.steps:,}")
+            if trainer.other_torch:
+                told.line(f"begun with torch {trainer.other_torch}, another version: the weights may differ a little")
         else:
             trainer = prepare(settings, told)
-    folder = trainer.folder.parent
-    _train(trainer, save_seconds, messages, f"{PROGRAM} train --resume -o {folder}")
-    with signals_clean_up(messages.stopped):
+    _train(trainer, save_seconds, messages, again)
+    with signals_clean_up(lambda name: messages.stopped(name, again)):
         results = finish(trainer, told)
     for line in table(results):
         told.line(line)
@@ -78,11 +83,13 @@ def _train(trainer: Trainer, save_seconds: float, messages: Messages, again: str
                     trainer.save()
                     saved = time.monotonic()
             trainer.save()
+        except FloatingPointError as error:
+            raise LLMZipError(str(error)) from None
         except LLMZipError as error:
-            raise LLMZipError(f"{error}; to go on: {again}") from None
+            raise LLMZipError(f"{error}; {again}") from None
     if asked:
         name = signal.Signals(asked[0]).name
-        messages.error(None, f"stopped by {name} after step {trainer.step:,} of {steps:,}; to go on: {again}")
+        messages.error(None, f"stopped by {name} after step {trainer.step:,} of {steps:,}; {again}")
         die_by_signal(asked[0])
 
 

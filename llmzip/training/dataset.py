@@ -27,11 +27,14 @@ MIN_BYTES = 20_000
 _SLICE_BYTES = 3000
 _SLICES = 4000
 _SURVEY_BLOCK = 1 << 13
-_MAX_BLOCK, _MIN_BLOCK = 1 << 16, 1 << 9
+_MAX_BLOCK, _MIN_BLOCK = 1 << 16, 1 << 7
 _HELD_OUT_EVERY = 100
 _MAX_HELD_OUT = 1 << 20
+_MOST_NAMES = 8
 _ENCODE_BYTES = 1 << 22
-_REST = "text"
+_REST = ""
+"""Name of the files that no pattern matches; no pattern is empty."""
+
 _TOKENS_NAME = "tokens.bin"
 _INDEX_NAME = "tokens.json"
 
@@ -44,7 +47,7 @@ class Source:
     """The files of one --mix pattern, or all that match none.
 
     Attributes:
-        name: the pattern, or "text".
+        name: the pattern, or "".
         files: of it, in order.
         size: bytes of text.
         share: of the training sequences.
@@ -178,7 +181,8 @@ def write(
     Args:
         folder: for the ids and their index.
         sources: to read.
-        names: the arguments that the files came from; held-out text is told by them, or by --mix patterns.
+        names: the arguments that the files came from; held-out text is told by them if they are few, or by --mix
+            patterns.
         tokenizer: to use.
         hold_out: whether to keep every hundredth block back, 1 MiB in all at most.
         tick: called with bytes of text that were tokenised.
@@ -200,16 +204,19 @@ def write(
             return len(ids)
 
         for source in sources:
-            start, num_bytes, waiting = written, 0, bytearray()
+            start, num_bytes, waiting, apart = written, 0, bytearray(), False
             for file in source.files:
                 for block in texts.blocks(file.path, size):
                     number += 1
+                    apart |= block.begins  # also where the beginning is held out
                     if hold_out and number % every == every // 2:
-                        name = names[file.source] if source.name == _REST else source.name
+                        own = source.name != _REST
+                        name = source.name if own else names[file.source] if len(names) <= _MOST_NAMES else "held out"
                         held_out.setdefault(name, []).append(block.data)
                         continue
-                    if block.begins and (written > start or waiting):
+                    if apart and (written > start or waiting):
                         waiting += b"\0"
+                    apart = False
                     waiting += block.data
                     num_bytes += len(block.data)
                     if len(waiting) >= _ENCODE_BYTES:
@@ -232,7 +239,8 @@ class Order:
     """Where each training sequence begins.
 
     A source is cut into sequences at an offset that differs in each epoch, and they are taken in an order that differs
-    too. Sources take turns so that after any number of sequences each had its share, to within one.
+    too. Sources take turns in proportion to their shares (Sainte-Laguë's method), so each has had its share at any
+    time, to within a few sequences.
 
     Args:
         parts: of the dataset.
@@ -248,7 +256,7 @@ class Order:
         for part in parts:
             if part.length < 2 * sequence:
                 raise SettingsError(
-                    f"{part.name}: {part.length:,} tokens are too few for sequences of {sequence:,}; "
+                    f"{part.name or 'the text'}: {part.length:,} tokens are too few for sequences of {sequence:,}; "
                     "choose a shorter --sequence"
                 )
         self._parts, self._sequence, self._seed = parts, sequence, seed

@@ -10,7 +10,6 @@ import json
 import lzma
 import os
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,8 @@ from ..engines.exact import ExactEngine
 from ..engines.weights import ExactModel, convert, save_int8
 from ..errors import LLMZipError
 from ..file import compress, decompress
-from . import card, hfweights, shapes
+from . import card, checkpoint, hfweights, shapes
+from .card import Result
 from .prepare import Listener, valid_texts
 from .trainer import Sample, Trainer
 
@@ -36,28 +36,6 @@ _ARCHIVE_BYTES = 1 << 18
 _BUILD = "model"
 
 
-@dataclass(frozen=True)
-class Result:
-    """What one validation text became.
-
-    Attributes:
-        name: of the text.
-        num_bytes: that the code lengths are about: the same rows for both.
-        float_bits, exact_bits: code lengths of the network and of the exact engine, each row from an empty context.
-        original_bytes: that the archives are about: the beginning of the text.
-        archive_bytes, xz_bytes, zstd_bytes: whole archives; llmzip's at its default level, decoded and compared.
-    """
-
-    name: str
-    num_bytes: int
-    float_bits: float
-    exact_bits: float
-    original_bytes: int
-    archive_bytes: int
-    xz_bytes: int
-    zstd_bytes: int
-
-
 def finish(trainer: Trainer, listener: Listener) -> list[Result]:
     """Writes the model into its folder and removes what only the training needed.
 
@@ -66,7 +44,7 @@ def finish(trainer: Trainer, listener: Listener) -> list[Result]:
     """
     unfinished = trainer.folder
     folder, build = unfinished.parent, unfinished / _BUILD
-    config = shapes.to_config(trainer.shape)
+    config = shapes.to_config(trainer.shape, trainer.facts.start_token)
     tensors = hfweights.export(trainer.network)
     model = _to_int8(trainer, config, tensors)
     try:
@@ -81,9 +59,13 @@ def finish(trainer: Trainer, listener: Listener) -> list[Result]:
         (build / "README.md").write_text(
             card.text(folder.resolve().name, trainer.facts, trainer.shape, trainer.plan, model, results, build),
             encoding="utf-8",
+            errors="replace",  # names of files may be no UTF-8
         )
+        (folder / "model.safetensors.index.json").unlink(missing_ok=True)  # of a model that is replaced
         for path in sorted(build.iterdir()):
             os.replace(path, folder / path.name)
+        # Without a checkpoint it is no unfinished training any more; without tokens it would be a broken one.
+        checkpoint.remove(unfinished)
         shutil.rmtree(unfinished)
     except OSError as error:
         raise LLMZipError(

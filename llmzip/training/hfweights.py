@@ -62,12 +62,11 @@ def load(network: Network, tensors: Mapping[str, torch.Tensor]) -> None:
             missing = [theirs for theirs, _ in parts if theirs not in tensors]
             if missing:
                 raise ModelUnsupportedError(f"weights: tensor {missing[0]} is missing")
-            whole = torch.cat([tensors[theirs].float() for theirs, _ in parts])
-            if whole.shape != parameters[name].shape:
-                raise ModelUnsupportedError(
-                    f"weights: {parts[0][0]} is {tuple(whole.shape)}, not {tuple(parameters[name].shape)}"
-                )
-            parameters[name].copy_(whole)
+            for theirs, rows in parts:
+                shape = (rows, *parameters[name].shape[1:])
+                if tensors[theirs].shape != shape:
+                    raise ModelUnsupportedError(f"weights: {theirs} is {tuple(tensors[theirs].shape)}, not {shape}")
+            parameters[name].copy_(torch.cat([tensors[theirs].float() for theirs, _ in parts]))
 
 
 def load_int8(network: Network, model: ExactModel) -> None:

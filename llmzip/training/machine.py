@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-_MATRIX = 1536
+_MATRIX, _SMALL = 1536, 384
 _RUNS = 5
 _BF16_GAIN = 1.3
 """bfloat16 must be this much faster than float32 to be taken on a CPU: some only emulate it."""
@@ -24,9 +24,9 @@ def synchronise(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def matrix_flops(device: torch.device, dtype: torch.dtype) -> float:
-    """Floating-point operations per second of large square matrix products, the best of some runs."""
-    size = _MATRIX * (6 if device.type == "cuda" else 1)
+def matrix_flops(device: torch.device, dtype: torch.dtype, size: int | None = None) -> float:
+    """Floating-point operations per second of square matrix products, large ones by default; the best of some runs."""
+    size = size or _MATRIX * (6 if device.type == "cuda" else 1)
     a = torch.randn(size, size, device=device).to(dtype)
     best = float("inf")
     for _ in range(_RUNS + 1):
@@ -42,7 +42,8 @@ def choose_dtype(device: torch.device) -> torch.dtype:
     """bfloat16 where the device computes it in hardware, else float32."""
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    gain = matrix_flops(device, torch.bfloat16) / matrix_flops(device, torch.float32)
+    # Small products: where bfloat16 is emulated, large ones take half a minute.
+    gain = matrix_flops(device, torch.bfloat16, _SMALL) / matrix_flops(device, torch.float32, _SMALL)
     return torch.bfloat16 if gain >= _BF16_GAIN else torch.float32
 
 

@@ -17,7 +17,7 @@ import torch
 
 from .. import models
 from ..engines import weights
-from ..errors import LLMZipError, ModelNotFoundError, ModelUnsupportedError, SettingsError
+from ..errors import LLMZipError, ModelNotFoundError, ModelUnsupportedError, SettingsError, TokenizerError
 from ..runtime import find_device
 from ..tokens import Tokenizer
 from . import bpe, checkpoint, dataset, hfweights, machine, schedule, shapes, texts
@@ -30,7 +30,15 @@ _COMPILE_FROM_SECONDS = 240.0
 """Compiling takes some 25 s on a CPU and gains a third."""
 
 _MAX_SAMPLE_BYTES = 1 << 20
-MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json")
+MODEL_FILES = (
+    "config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "model.llmzw",
+    "README.md",
+)
+"""What a training leaves in the model's folder."""
 
 
 class Listener(Protocol):
@@ -59,15 +67,19 @@ def _prepare(settings: TrainSettings, listener: Listener) -> Trainer:
     device = torch.device(find_device(settings.engine.device))
     if settings.engine.threads is not None:
         torch.set_num_threads(settings.engine.threads or os.cpu_count() or 1)
-    folder = _empty_folder(settings)
-    files = texts.find(settings.texts, without=settings.folder)
+    _check_folder(settings)
+    passed_over: list[Path] = []
+    files = texts.find(settings.texts, settings.folder, passed_over)
     texts.find(settings.valid)
     started = time.monotonic()
     with listener.stage("reading", None) as tick:
         sources = dataset.survey(files, settings.mix, settings.seed, tick)
     total = sum(source.size for source in sources)
     listener.line(f"text: {len(files):,} files, {total:,} bytes")
+    if passed_over:
+        listener.line(f"passed over: {len(passed_over):,} files that are no text, such as {passed_over[0]}")
     base = None if settings.start_from is None else _Base(settings)
+    folder = _empty_folder(settings)
     if base is None:
         shape = settings.shape()
         description, found = bpe.train(dataset.samples(sources), shape.vocab_size)
@@ -77,7 +89,7 @@ def _prepare(settings: TrainSettings, listener: Listener) -> Trainer:
             shape = dataclasses.replace(shape, vocab_size=found)
     else:
         shape = base.shape
-        shutil.copyfile(base.folder / "tokenizer.json", folder / "tokenizer.json")
+        bpe.write(base.tokenizer, folder)
     tokenizer = Tokenizer(folder, shape.vocab_size)
     with listener.stage("tokenising", total) as tick:
         dataset.write(folder, sources, settings.texts, tokenizer, not settings.valid, tick)
@@ -178,19 +190,24 @@ def valid_texts(folder: Path) -> dict[str, bytes]:
 # -- folders and base models -----------------------------------------------------------------------------------------
 
 
-def _empty_folder(settings: TrainSettings) -> Path:
-    """Makes the folder for an unfinished training; nothing that is there is overwritten without `force`."""
-    inside = settings.folder / checkpoint.FOLDER
+def _check_folder(settings: TrainSettings) -> None:
+    """Nothing that is there is overwritten without `force`."""
     if settings.folder.exists() and not settings.folder.is_dir():
         raise SettingsError(f"{settings.folder}: exists and is no directory")
-    if not settings.force:
-        if checkpoint.exists(inside):
-            raise LLMZipError(
-                f"{settings.folder}: holds an unfinished training: go on with --resume, or begin anew with --force"
-            )
-        there = [name for name in MODEL_FILES if (settings.folder / name).exists()]
-        if there:
-            raise LLMZipError(f"{settings.folder}: holds a model ({there[0]}): use --force to replace it")
+    if settings.force:
+        return
+    if checkpoint.exists(settings.folder / checkpoint.FOLDER):
+        raise LLMZipError(
+            f"{settings.folder}: holds an unfinished training: go on with --resume, or begin anew with --force"
+        )
+    there = [name for name in MODEL_FILES if (settings.folder / name).exists()]
+    if there:
+        raise LLMZipError(f"{settings.folder}: holds a model ({there[0]}): use --force to replace it")
+
+
+def _empty_folder(settings: TrainSettings) -> Path:
+    """Makes the folder for an unfinished training, empty."""
+    inside = settings.folder / checkpoint.FOLDER
     try:
         shutil.rmtree(inside, ignore_errors=True)
         inside.mkdir(parents=True)
@@ -200,24 +217,30 @@ def _empty_folder(settings: TrainSettings) -> Path:
 
 
 class _Base:
-    """The model to continue from."""
+    """The model to continue from: a checkpoint, or else an int8 form."""
 
     def __init__(self, settings: TrainSettings) -> None:
         assert settings.start_from is not None
         self.folder = models.choose(settings.start_from).folder
         sequence = settings.overrides.get("sequence")
-        exact = weights.load_model(self.folder)
-        self.start_token = exact.config.start_token
-        tensors = None if weights.is_int8(self.folder) else weights.read_tensors(self.folder)
-        if tensors is None:
+        self._load: Callable[[Trainer], None]
+        if weights.is_int8(self.folder) and not (self.folder / "config.json").exists():
+            exact = weights.load_model(self.folder)
+            self.start_token = exact.config.start_token
             self.shape = hfweights.shape_of_int8(exact, sequence)
-            self._load: Callable[[Trainer], None] = lambda trainer: hfweights.load_int8(trainer.network, exact)
+            self._load = lambda trainer: hfweights.load_int8(trainer.network, exact)
         else:
-            config = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
+            config = weights.read_config(self.folder)
+            tensors = weights.read_tensors(self.folder)
             self.shape = shapes.from_config(config, sequence)
+            self.start_token = weights.default_start_token(config)
             self._load = lambda trainer: hfweights.load(trainer.network, tensors)
-        if not (self.folder / "tokenizer.json").is_file():
-            raise ModelNotFoundError(f"model {self.folder}: no tokenizer.json in this folder")
+        try:
+            self.tokenizer = (self.folder / "tokenizer.json").read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise ModelNotFoundError(f"model {self.folder}: no tokenizer.json in this folder") from None
+        except (OSError, ValueError) as error:
+            raise TokenizerError(f"model {self.folder}: tokenizer.json cannot be read: {error}") from None
 
     def fill(self, trainer: Trainer) -> None:
         """Loads the weights into the network."""

@@ -13,7 +13,7 @@ from ..settings import EngineSettings
 from .shapes import PRESETS, Shape
 
 DEFAULT_SECONDS = 20 * 60.0
-MIN_SECONDS = 1.0
+MIN_SECONDS, _MAX_SECONDS = 1.0, 1e8
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,10 @@ class TrainSettings:
             raise SettingsError(f"preset {self.preset!r} is not one of {', '.join(PRESETS)}")
         if self.seconds is not None and self.steps is not None:
             raise SettingsError("--time and --steps exclude each other")
-        if self.seconds is not None and not MIN_SECONDS <= self.seconds <= 1e8:
-            raise SettingsError(f"a time of {self.seconds:g} s is too short to train in")
+        if self.seconds is not None and not MIN_SECONDS <= self.seconds <= _MAX_SECONDS:
+            raise SettingsError(f"the time must be {MIN_SECONDS:g} to {_MAX_SECONDS:g} s, not {self.seconds:g}")
+        if not 0 <= self.seed < 1 << 63:
+            raise SettingsError(f"the seed must be 0 to 2^63 - 1, not {self.seed}")
         if self.steps is not None and not 1 <= self.steps <= 10**8:
             raise SettingsError(f"the number of steps must be at least 1, not {self.steps}")
         if self.batch_tokens is not None and not 16 <= self.batch_tokens <= 1 << 24:

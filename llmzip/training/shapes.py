@@ -59,6 +59,8 @@ class Shape:
                 raise SettingsError(f"{name.replace('_', ' ')} must be {low} to {high}, not {value!r}")
         if self.num_heads % self.num_kv_heads:
             raise SettingsError(f"{self.num_heads} heads are no multiple of {self.num_kv_heads} key/value heads")
+        if self.qk_norm and self.qkv_bias:
+            raise SettingsError("no family has both norms and biases of queries and keys")
         if self.head_dim % 2:
             raise SettingsError(f"the head size must be even, not {self.head_dim}")
 
@@ -112,13 +114,18 @@ _SIZES = {
 }
 
 
-def to_config(shape: Shape) -> dict[str, Any]:
-    """The Hugging Face configuration of a model of this shape (bf16 weights, a window in every layer)."""
+def to_config(shape: Shape, start_token: int | None = None) -> dict[str, Any]:
+    """The Hugging Face configuration of a model of this shape (bf16 weights, a window in every layer).
+
+    Args:
+        shape: of the model.
+        start_token: that each sequence began with; stored as the BOS.
+    """
     windowed = ["sliding_attention"] * shape.num_layers
     config: dict[str, Any] = {
         "attention_bias": shape.qkv_bias,
         "attention_dropout": 0.0,
-        "bos_token_id": None,
+        "bos_token_id": start_token,
         "dtype": "bfloat16",
         "eos_token_id": None,
         "hidden_act": "silu",

@@ -9,18 +9,21 @@ from __future__ import annotations
 import gzip
 import lzma
 import os
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
+import zstandard
+
 from ..errors import LLMZipError
 
-_READ_BYTES = 1 << 20
+_READ_BYTES, _ZSTD_READ_BYTES = 1 << 20, 1 << 16
 _PROBE_BYTES = 1 << 16
 _MAX_CONTROL_SHARE = 0.02
 _CONTROL = bytes({*range(1, 9), *range(14, 32)} - {27})
-_COMPRESSED = {".xz": "xz", ".gz": "gzip", ".zst": "zstd"}
+_UNREADABLE = (OSError, EOFError, lzma.LZMAError, zlib.error, zstandard.ZstdError)
 
 
 @dataclass(frozen=True)
@@ -49,28 +52,38 @@ class Block:
     begins: bool
 
 
-def find(names: Sequence[str | os.PathLike[str]], without: Path | None = None) -> list[TextFile]:
+def find(
+    names: Sequence[str | os.PathLike[str]], without: Path | None = None, passed_over: list[Path] | None = None
+) -> list[TextFile]:
     """The files that the arguments name; directories stand for all text files below them, in the order of names.
 
     Args:
         names: files and directories.
         without: a directory to leave out: the one that is written to.
+        passed_over: gets the files below directories that are no text.
 
     Raises:
-        LLMZipError: a name that is no file or directory, or a directory without text.
+        LLMZipError: a name that is no file or directory, a pipe, or a directory without text.
     """
     found: list[TextFile] = []
     for source, name in enumerate(names):
         path = Path(name)
+        try:
+            path.stat()
+        except (OSError, ValueError):
+            raise LLMZipError(f"{path}: no such file or directory") from None
         if path.is_dir():
-            below = [TextFile(file, source) for file in _walk(path, without) if _looks_like_text(file)]
+            all_below = list(_walk(path, without))
+            below = [TextFile(file, source) for file in all_below if _looks_like_text(file)]
+            if passed_over is not None:
+                passed_over += sorted(set(all_below) - {file.path for file in below})
             if not below:
                 raise LLMZipError(f"{path}: no text in this directory")
             found += below
-        elif path.exists():
+        elif path.is_file():
             found.append(TextFile(path, source))
         else:
-            raise LLMZipError(f"{path}: no such file or directory")
+            raise LLMZipError(f"{path}: no file; it is read more than once, so write it to one first")
     return found
 
 
@@ -97,45 +110,54 @@ def _same(one: Path, other: Path) -> bool:
 def _looks_like_text(path: Path) -> bool:
     """Whether few of the first bytes are control characters or no UTF-8."""
     try:
-        with open_text(path) as stream:
-            probe = stream.read(_PROBE_BYTES)
-    except (OSError, LLMZipError, EOFError, ValueError):
+        probe = next(_chunks(path), b"")[:_PROBE_BYTES]
+    except _UNREADABLE:
         return False
     controls = len(probe) - len(probe.translate(None, _CONTROL))
     wrong = len(probe.decode("utf-8", "ignore").encode()) < (1 - _MAX_CONTROL_SHARE) * len(probe) - 3
     return bool(probe) and not wrong and max(controls, probe.count(0)) <= _MAX_CONTROL_SHARE * len(probe)
 
 
-def open_text(path: Path) -> BinaryIO:
-    """The bytes of a file, uncompressed if its suffix is .xz, .gz or .zst."""
-    kind = _COMPRESSED.get(path.suffix)
-    if kind == "xz":
-        return cast(BinaryIO, lzma.open(path))
-    if kind == "gzip":
-        return cast(BinaryIO, gzip.open(path))
-    if kind == "zstd":
-        import zstandard
-
-        decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 31)
-        return cast(BinaryIO, decompressor.stream_reader(open(path, "rb"), read_across_frames=True))
-    return open(path, "rb")
-
-
 def chunks(path: Path) -> Iterator[bytes]:
-    """A file in parts, with every error told by its name.
+    """A file in parts, uncompressed if its suffix is .xz, .gz or .zst; every error is told by its name.
 
     Raises:
         LLMZipError: it cannot be read.
     """
-    from zstandard import ZstdError
-
     try:
-        with open_text(path) as stream:
-            while data := stream.read(_READ_BYTES):
-                yield data
-    except (OSError, EOFError, lzma.LZMAError, ZstdError) as error:
+        yield from _chunks(path)
+    except _UNREADABLE as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise LLMZipError(f"{path}: cannot be read: {reason}") from None
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    with open(path, "rb") as file:
+        stream: BinaryIO = file
+        if path.suffix == ".zst":
+            yield from _zstd_chunks(file)
+            return
+        if path.suffix == ".xz":
+            stream = cast(BinaryIO, lzma.LZMAFile(file))  # noqa: SIM115 - closed with the file
+        elif path.suffix == ".gz":
+            stream = cast(BinaryIO, gzip.GzipFile(fileobj=file))
+        while data := stream.read(_READ_BYTES):
+            yield data
+
+
+def _zstd_chunks(file: BinaryIO) -> Iterator[bytes]:
+    """All frames of a zstd file; zstandard's own reader takes a frame that ends too early for a whole one."""
+    context = zstandard.ZstdDecompressor(max_window_size=1 << 31)
+    frame = None
+    while data := file.read(_ZSTD_READ_BYTES):
+        while data:
+            frame = frame or context.decompressobj()
+            if text := frame.decompress(data):
+                yield text
+            data = frame.unused_data if frame.eof else b""
+            frame = None if frame.eof else frame
+    if frame is not None:
+        raise EOFError("Compressed file ended before the end-of-stream marker was reached")
 
 
 def blocks(path: Path, size: int) -> Iterator[Block]:

@@ -146,14 +146,24 @@ class Trainer:
         step, tensors, facts_found = checkpoint.load(folder)
         try:
             facts = Facts(**facts_found)
+            if facts.dtype not in ("bfloat16", "float32"):
+                raise TypeError(f"dtype {facts.dtype!r}")
             if facts.device != "cpu" and not torch.cuda.is_available():
                 raise LLMZipError(f"{folder.parent}: this training was begun on a GPU, and torch finds none here")
             trainer = cls(folder, facts, dataset, samples(facts))
-        except TypeError as error:
+        except (TypeError, AttributeError, KeyError, ValueError) as error:
+            if isinstance(error, LLMZipError):
+                raise
             raise LLMZipError(f"{folder}: the checkpoint lacks or misstates {error}") from None
         checkpoint.restore(trainer.tensors(), tensors)
         trainer.step = step
         return trainer
+
+    @property
+    def other_torch(self) -> str:
+        """The version of torch that the training was begun with, if it is not this one; else empty."""
+        begun = self.facts.torch_version
+        return begun if begun != str(torch.__version__) else ""
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Weights and momenta by name."""
@@ -185,7 +195,11 @@ class Trainer:
             yield Progress(self.step, loss, speed, share, evaluated)
 
     def train_step(self) -> float:
-        """One update; returns the mean bits per token."""
+        """One update; returns the mean bits per token.
+
+        Raises:
+            FloatingPointError: the gradients are no numbers any more.
+        """
         plan = self.plan
         starts = self._order.starts(self.step * plan.batch, plan.batch)
         total = torch.zeros((), device=self.device)
@@ -195,7 +209,7 @@ class Trainer:
             total += self.accumulate(self.batch(starts[first : first + plan.micro_batch]), plan.batch_tokens)
         norm = clip(list(self.parameters.values()), _GRADIENT_LIMIT)
         if not bool(torch.isfinite(norm)):
-            raise LLMZipError(f"step {self.step:,}: the loss is not finite; try a lower --rate")
+            raise FloatingPointError(f"step {self.step:,}: the loss is not finite; begin anew with a lower --rate")
         self.optimizer.step(self.step)
         return float(total) / plan.batch_tokens / float(np.log(2))
 

@@ -52,7 +52,7 @@ def test_document_repeats_the_help() -> None:
         ["compress", "-h"],
         ["decompress", "--help"],
         ["info", "-h"],
-        pytest.param(["train", "-h"], marks=pytest.mark.xfail(strict=True, reason="it does not tell its exit codes")),
+        ["train", "-h"],
     ],
 )
 def test_help_goes_to_stdout(run: Run, arguments: list[str]) -> None:

@@ -165,7 +165,6 @@ def test_formats_coder_methods_and_tokens_do_not_know_each_other() -> None:
     assert internal("report") == set()
 
 
-@pytest.mark.xfail(strict=True, reason="training.card names a type of training.finish, which imports the card")
 def test_there_are_no_cycles() -> None:
     done: set[str] = set()
 

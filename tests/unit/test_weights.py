@@ -412,9 +412,7 @@ def test_folders_without_weights_say_what_they_lack(random_checkpoint: Make, tmp
         load_model(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"{", b"\xff\xfe\x00", b"[]", b"null", b"3", b"{}"]
-)
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe\x00", b"[]", b"null", b"3", b"{}"])
 def test_broken_configs_are_refused(
     content: bytes, random_checkpoint: Make, write_checkpoint: Write, tmp_path: Path
 ) -> None:
