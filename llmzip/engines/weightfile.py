@@ -40,6 +40,9 @@ def pack(config: Mapping[str, Any], numerics: int, tensors: Mapping[str, np.ndar
         config: of JSON's types.
         numerics: version of the arithmetic that the model is for.
         tensors: name -> int8 or float32 array; written in the order of their names.
+
+    Raises:
+        ModelUnsupportedError: almost constant tensors, which would go past a reader's limit.
     """
     listed = [(name, array.dtype.name, array) for name, array in sorted(tensors.items())]
     header = {"config": config, "numerics": numerics, "tensors": [[n, k, list(a.shape)] for n, k, a in listed]}
@@ -69,7 +72,10 @@ def pack(config: Mapping[str, Any], numerics: int, tensors: Mapping[str, np.ndar
             words.astype("<u2").tobytes(),
         ]
     )
-    return out + zlib.crc32(out).to_bytes(4, "little")
+    out += zlib.crc32(out).to_bytes(4, "little")
+    if sum(array.size for _, _, array in listed) > _MAX_VALUES_PER_BYTE * len(out):
+        raise ModelUnsupportedError("weight file: nearly all weights are equal: no reader would take such a file")
+    return out
 
 
 def _planes(array: np.ndarray, kind: str) -> list[np.ndarray]:
@@ -194,8 +200,9 @@ def unpack(data: bytes) -> tuple[dict[str, Any], int, dict[str, np.ndarray]]:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelUnsupportedError(f"weight file: damaged: its header is wrong ({error})") from None
     sizes = [math.prod(shape) for _, _, shape in listed]
+    most = sum(math.prod(max(1, size) for size in shape) for _, _, shape in listed)
     # Python's integers do not overflow, so this bound holds for whatever sizes a file claims.
-    if sum(sizes) > _MAX_VALUES_PER_BYTE * len(data):
+    if most > _MAX_VALUES_PER_BYTE * len(data):
         raise ModelUnsupportedError("weight file: damaged: more values than a file of this size can hold")
     lanes = reader.number(2)
     if not 1 <= lanes <= _MAX_LANES:

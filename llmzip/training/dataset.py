@@ -184,7 +184,7 @@ def write(
         names: the arguments that the files came from; held-out text is told by them if they are few, or by --mix
             patterns.
         tokenizer: to use.
-        hold_out: whether to keep every hundredth block back, 1 MiB in all at most.
+        hold_out: whether to keep every hundredth block back, or fewer, for some 1 MiB in all at most.
         tick: called with bytes of text that were tokenised.
     """
     dtype = np.dtype("<u2" if tokenizer.tokens.vocab_size <= 1 << 16 else "<u4")

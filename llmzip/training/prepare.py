@@ -84,6 +84,8 @@ def _prepare(settings: TrainSettings, listener: Listener) -> Trainer:
         shape = settings.shape()
         description, found = bpe.train(dataset.samples(sources), shape.vocab_size)
         bpe.write(description, folder)
+        if found <= 256:
+            raise LLMZipError("this text is no UTF-8 with words that come more than once: nothing to train on")
         if found < shape.vocab_size:
             listener.line(f"vocabulary: {found:,} tokens, all that this text has pairs for")
             shape = dataclasses.replace(shape, vocab_size=found)
@@ -230,10 +232,13 @@ class _Base:
             self.shape = hfweights.shape_of_int8(exact, sequence)
             self._load = lambda trainer: hfweights.load_int8(trainer.network, exact)
         else:
-            config = weights.read_config(self.folder)
-            tensors = weights.read_tensors(self.folder)
-            self.shape = shapes.from_config(config, sequence)
-            self.start_token = weights.default_start_token(config)
+            config, tensors = weights.read_config(self.folder), weights.read_tensors(self.folder)
+            try:
+                self.shape = shapes.from_config(config, sequence)
+                # What the exact engine cannot run is refused now, not when the training is over.
+                self.start_token = weights.convert(config, tensors, 1, shapes.DECODED_CONTEXT).config.start_token
+            except ModelUnsupportedError as error:
+                raise ModelUnsupportedError(f"model {self.folder}: {error}") from None
             self._load = lambda trainer: hfweights.load(trainer.network, tensors)
         try:
             self.tokenizer = (self.folder / "tokenizer.json").read_text(encoding="utf-8")

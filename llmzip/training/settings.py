@@ -73,7 +73,7 @@ class TrainSettings:
         if not 0 < self.matrix_rate <= 1 or not 0 <= self.weight_decay <= 10:
             raise SettingsError("the learning rate must be above 0 and at most 1, the weight decay 0 to 10")
         for pattern, share in self.mix.items():
-            if not 0 < share <= 1:
+            if not pattern or not 0 < share <= 1:
                 raise SettingsError(f"--mix {pattern}: the share must be above 0 and at most 1, not {share:g}")
         if self.start_from is not None and set(self.overrides) - {"sequence"}:
             raise SettingsError("--from keeps the model's shape: only --sequence may be chosen")

@@ -57,6 +57,8 @@ class Shape:
             value = getattr(self, name)
             if type(value) is not int or not low <= value <= high:
                 raise SettingsError(f"{name.replace('_', ' ')} must be {low} to {high}, not {value!r}")
+        if not 1.0 < self.rope_theta <= 1e12 or not 2.0**-40 <= self.norm_eps <= 1.0:
+            raise SettingsError(f"rope theta {self.rope_theta} or norm epsilon {self.norm_eps} is out of range")
         if self.num_heads % self.num_kv_heads:
             raise SettingsError(f"{self.num_heads} heads are no multiple of {self.num_kv_heads} key/value heads")
         if self.qk_norm and self.qkv_bias:
@@ -162,8 +164,12 @@ def from_config(config: Mapping[str, Any], sequence: int | None) -> Shape:
     if family not in ("llama", "mistral", "qwen2", "qwen3"):
         raise ModelUnsupportedError(f"model_type {family!r} cannot be trained here, only llama, mistral, qwen2, qwen3")
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if not isinstance(rope, dict) or any(isinstance(value, dict) for value in rope.values()):
+        raise ModelUnsupportedError("rotary parameters of this form cannot be trained here")
     if (rope.get("rope_type") or rope.get("type") or "default") != "default" or config.get("quantization_config"):
         raise ModelUnsupportedError("scaled rotary positions and quantised weights cannot be trained here")
+    if (rope.get("partial_rotary_factor") or config.get("partial_rotary_factor") or 1.0) != 1.0:
+        raise ModelUnsupportedError("partial rotary positions cannot be trained here")
     if config.get("hidden_act") != "silu" or config.get("mlp_bias"):
         raise ModelUnsupportedError("only gated MLPs with silu and without bias can be trained here")
     if config.get("attention_bias") and family != "qwen2":

@@ -19,7 +19,7 @@ import zstandard
 
 from ..errors import LLMZipError
 
-_READ_BYTES, _ZSTD_READ_BYTES = 1 << 20, 1 << 16
+_READ_BYTES, _ZSTD_READ_BYTES = 1 << 20, 1 << 12
 _PROBE_BYTES = 1 << 16
 _MAX_CONTROL_SHARE = 0.02
 _CONTROL = bytes({*range(1, 9), *range(14, 32)} - {27})

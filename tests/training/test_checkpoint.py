@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 
 from llmzip.errors import LLMZipError
 from llmzip.training import checkpoint
-from llmzip.training.checkpoint import exists, load, restore, save
+from llmzip.training.checkpoint import exists, load, remove, restore, save
 
 FACTS: dict[str, Any] = {
     "shape": {"vocab_size": 300},
@@ -108,6 +108,16 @@ def test_unfinished_and_other_files_are_ignored(folder: Path) -> None:
     assert names(folder) == sorted([*others, "step-00000007.safetensors"])
     with pytest.raises(LLMZipError, match="no unfinished training here"):
         load(folder / "not there")
+
+
+def test_all_checkpoints_can_be_removed(folder: Path, tmp_path: Path) -> None:
+    for step in (99, 100):
+        save(tmp_path, step, tensors(step), FACTS)
+        shutil.copy(tmp_path / f"step-{step:08}.safetensors", folder)
+    (folder / "tokens.bin").write_bytes(b"")
+    remove(folder)
+    assert not exists(folder) and names(folder) == ["tokens.bin"]
+    remove(folder)
 
 
 # -- disks that are full, and worse ------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import transformers
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llmzip.errors import ModelUnsupportedError, SettingsError
@@ -104,7 +104,6 @@ def test_norms_and_biases_together_are_of_no_family() -> None:
 
 @given(shape=SHAPES)
 def test_transformers_reads_configurations(shape: Shape) -> None:
-    assume(shape.qk_norm or shape.hidden_size % shape.num_heads == 0)
     config = transformers.AutoConfig.for_model(**to_config(shape))
     assert config.sliding_window == shape.sequence and config.max_position_embeddings == DECODED_CONTEXT
     assert config.rope_parameters["rope_theta"] == shape.rope_theta
@@ -144,6 +143,12 @@ OLD: dict[str, Any] = {
     "model_type": "llama", "hidden_act": "silu", "vocab_size": 1000, "hidden_size": 64, "intermediate_size": 96,
     "num_hidden_layers": 2, "num_attention_heads": 4, "rms_norm_eps": 1e-6, "max_position_embeddings": 2048,
 }  # fmt: skip
+
+
+def test_start_token_is_the_bos() -> None:
+    for token in (None, 0, 7):
+        assert to_config(Shape(), token) == to_config(Shape()) | {"bos_token_id": token}
+        assert transformers.AutoConfig.for_model(**to_config(Shape(), token)).bos_token_id == token
 
 
 def test_what_old_configurations_leave_out() -> None:
@@ -190,3 +195,22 @@ def test_configurations_that_cannot_be_trained_are_named(fields: dict[str, Any],
 def test_missing_fields_are_refused(field: str) -> None:
     with pytest.raises(ModelUnsupportedError, match="lacks or misstates"):
         from_config({name: value for name, value in OLD.items() if name != field}, None)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 1e6}}},
+        {"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}},
+        {"partial_rotary_factor": 0.5},
+        {"rope_parameters": "x"},
+        {"rope_theta": 0.5},
+        {"rope_theta": float("nan")},
+        {"rms_norm_eps": 2.0},
+        {"rms_norm_eps": -1},
+    ],
+    ids=str,
+)
+def test_configurations_that_the_exact_engine_refuses_are_refused_before(fields: dict[str, Any]) -> None:
+    with pytest.raises(ModelUnsupportedError):
+        from_config(OLD | fields, None)

@@ -112,6 +112,19 @@ def test_a_name_that_no_file_can_have_is_missing() -> None:
         find(["x" * 300])
 
 
+def test_pipes_that_are_named_are_refused(tree: Path) -> None:
+    with pytest.raises(LLMZipError, match=r"pipe\.txt: no file; it is read more than once"):
+        found(tree, "b.txt", "pipe.txt")
+
+
+def test_files_that_are_no_text_are_told(tree: Path) -> None:
+    passed_over: list[Path] = []
+    find([tree, tree / "noise.bin"], tree / "out", passed_over)
+    assert [path.name for path in passed_over] == [
+        *("controls", "empty.txt", "noise.bin", "noise.gz", "nothing.txt.xz", "wide.txt", "zeros"),
+    ]
+
+
 def test_few_odd_bytes_are_still_text(tmp_path: Path) -> None:
     some, many = LINES + b"\x01\xff" * 5, LINES + b"\xff" * 200
     (tmp_path / "some.txt").write_bytes(some)

@@ -461,3 +461,7 @@ def test_a_file_with_as_many_values_as_it_may_have_is_read() -> None:
 )
 def test_sizes_that_no_array_can_have_are_refused(change: dict[str, Any]) -> None:
     refused(file_of(**change))
+
+
+def test_many_sizes_beside_a_zero_are_refused() -> None:
+    refused(file_of([("a", "int8", [1 << 30, 1 << 30, 1 << 30, 0])], b"\0"))
