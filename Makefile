@@ -74,7 +74,7 @@ bench-train: $(BIN)/test.stamp ## speed of llmzip train, with its share of the d
 	$(BIN)/python benchmarks/train.py --output bench-results
 
 bench-logs: $(BIN)/test.stamp ## the worked example: new logs under MODEL=DIR, made by llmzip train from LOGS=DIR
-	$(BIN)/python benchmarks/logs.py $(MODEL) --train $(LOGS)/2026-03-0[2-9]-*.log --test $(LOGS)/2026-03-1*-*.log
+	$(BIN)/python benchmarks/logs.py $(MODEL) --train $(LOGS)/2026-03-0[2-9]-*.log --test $(LOGS)/2026-03-11-*.log
 
 embedded: $(BIN)/llmzip.stamp ## put MODEL=DIR, made by llmzip train, into the package as NAME=name
 	$(BIN)/python tools/make_embedded.py $(MODEL) --name $(NAME)
