@@ -1,8 +1,8 @@
 """A second implementation of the decoder, from docs/format.md and docs/numerics.md alone, slow on purpose.
 
-It shares no code with the package; the mixer is in mixer.py. In comments, F n is section n of format.md and N n one of
-numerics.md. Products of integers are made in a float type that holds every sum exactly (N 1, R1); every other float
-operation is a numpy float32 operation, which rounds once (R2).
+It shares no code with the package; the mixer is in mixer.py, weight files in weights.py. In comments, F n is section
+n of format.md and N n one of numerics.md. Products of integers are made in a float type that holds every sum exactly
+(N 1, R1); every other float operation is a numpy float32 operation, which rounds once (R2).
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import zstandard
 from mixer import Mixer
-from safetensors.numpy import load_file
+from weights import read_weights
 
 F32 = np.float32
 ONE = F32(1)
@@ -125,8 +125,7 @@ class Model:
     """The model of a folder, its digest (N 7), and one context of several rows in lockstep."""
 
     def __init__(self, folder: Path) -> None:
-        config = json.loads((folder / "config.json").read_text("utf-8"))
-        self.weights = load_file(folder / "model.safetensors")
+        config, self.weights = read_weights(folder / "model.llmzw")
         self.context, self.start_token, self.planes = config["context"], config["start_token"], config["planes"]
         self.heads, self.kv_heads, self.dim = config["num_heads"], config["num_kv_heads"], config["head_dim"]
         self.windows, self.vocab_size, self.eps = config["windows"], config["vocab_size"], F32(config["norm_eps"])
@@ -140,7 +139,6 @@ class Model:
     def make_digest(self, config: dict) -> bytes:
         """N 7."""
         parts = {key: value.hex() if isinstance(value, float) else value for key, value in config.items()}
-        del parts["format"], parts["numerics"]  # of the file, not of the model
         digest = hashlib.sha256(b"llmzip exact model, numerics 1\n")
         digest.update(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode() + b"\n")
         for name, tensor in sorted(self.weights.items()):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import shutil
 from collections.abc import Callable
@@ -10,9 +9,10 @@ from pathlib import Path
 
 import decoder
 import pytest
-from safetensors.numpy import load_file, save_file
+from weights import read_weights
 
 import llmzip
+from llmzip.engines import weightfile
 from llmzip.mixing import mixer
 
 SEED = Path(llmzip.__file__).parent / "embedded" / "seed"
@@ -83,13 +83,11 @@ def small_model(tmp_path: Path, make_tokenizer: Callable[..., Path]) -> Path:
     """A layer of the embedded model with a tokenizer of a few tokens: it knows nothing, but it is fast."""
     folder = make_tokenizer(tmp_path / "small")
     size = len(decoder.token_bytes(folder / "tokenizer.json"))
-    tensors = load_file(SEED / "model.safetensors")
+    config, tensors = read_weights(SEED / "model.llmzw")
     kept = {name: tensor for name, tensor in tensors.items() if "layers." not in name or name.startswith("layers.0.")}
     kept |= {name: tensor[:size].copy() for name, tensor in kept.items() if name.startswith(("embedding_", "head_"))}
-    config = json.loads((SEED / "config.json").read_text("utf-8"))
     config |= {"num_layers": 1, "windows": [40], "context": 96, "vocab_size": size, "start_token": 0}
-    save_file(kept, folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps(config), "utf-8")
+    (folder / "model.llmzw").write_bytes(weightfile.pack(config, 1, kept))
     return folder
 
 
@@ -155,9 +153,9 @@ def test_frames_and_index() -> None:
 def test_user_model_whose_context_begins_anew(tmp_path: Path) -> None:
     """The embedded weights with a short context: a model record, a window, and two new beginnings of the context."""
     folder = shutil.copytree(SEED, tmp_path / "model")
-    config = json.loads((folder / "config.json").read_text("utf-8"))
+    config, tensors = read_weights(folder / "model.llmzw")
     config |= {"context": 32, "windows": [9] * config["num_layers"]}
-    (folder / "config.json").write_text(json.dumps(config), "utf-8")
+    (folder / "model.llmzw").write_bytes(weightfile.pack(config, 1, tensors))
     archive = llmzip.compress(ENGLISH[:300], level=1, model=str(folder))
     assert archive[3] >> 4 == 15
     assert decoder.decode(archive, folder) == ENGLISH[:300]
