@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from .trainer import Facts
 
 
+_MOST_NAMES = 8
+
+
 @dataclass(frozen=True)
 class Result:
     """What one validation text became.
@@ -64,6 +67,8 @@ def text(
     )
     if not about["mix"]:
         parts = f"{about['bytes']:,} bytes"
+    names = about["texts"]
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
     tokens = plan.steps * plan.batch_tokens
     rows = [
         (
@@ -77,7 +82,7 @@ def text(
         ("training", f"{origin}; {plan.steps:,} steps of {plan.batch_tokens:,} tokens, {tokens / 1e6:.1f} M tokens"),
         ("time", f"{facts.seconds / 60:.1f} min on {facts.device}, {facts.threads} threads, {facts.dtype}"),
         ("rates", f"Muon {plan.matrix_rate:g}, weight decay {plan.weight_decay:g}; Adam {plan.embedding_rate:.4g}"),
-        ("data", f"{', '.join(map(_code, about['texts']))}: {parts}"),
+        ("data", f"{', '.join(map(_code, names[:_MOST_NAMES]))}{more}: {parts}"),
         ("seed", f"{facts.seed}"),
         ("made by", f"llmzip {__version__}, torch {facts.torch_version}"),
         ("int8 form", f"{(folder / 'model.llmzw').stat().st_size:,} bytes, {model.config.planes} plane(s)"),
