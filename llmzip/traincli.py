@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from . import options
 
@@ -69,8 +70,13 @@ def _shape_options(function: Any) -> Any:
 )
 @click.argument("texts", nargs=-1, metavar="TEXT...", type=click.Path())
 @_option("-o", "--output", metavar="DIR", required=True, type=click.Path(path_type=Path), text="The model's folder.")
-@_option("--resume", is_flag=True, text="Go on with the unfinished training in DIR, as it was begun.")
-@_option("--from", "start_from", metavar="NAME|DIR", text="Continue from a model; keeps its shape and tokenizer.")
+@_option("--resume", is_flag=True, text="Go on with the unfinished training in DIR.")
+@_option(
+    "--from",
+    "start_from",
+    metavar="NAME|DIR",
+    text="Continue from a model; keeps its shape and tokenizer, but --layers may add some.",
+)
 @_option(
     "--preset",
     type=click.Choice(["small", "base"]),
@@ -83,9 +89,10 @@ def _shape_options(function: Any) -> Any:
     "seconds",
     metavar="TIME",
     type=Duration(),
-    text="Time for the steps, like 90s, 20m, 2h; reading and the final report come on top.  [default: 20m]",
+    text="Time for the steps, like 90s, 20m, 2h; reading and the final report come on top. With --resume, for those "
+    "that are left.  [default: 20m]",
 )
-@_option("--steps", metavar="N", type=int, text="Number of steps, instead of --time.")
+@_option("--steps", metavar="N", type=int, text="Number of steps in all, instead of --time.")
 @_option(
     "--valid",
     metavar="TEXT",
@@ -157,16 +164,15 @@ def train_command(
     from .errors import LLMZipError, SettingsError
     from .messages import Messages
     from .settings import EngineSettings
-    from .training.command import run
+    from .training.command import Resumed, run
     from .training.settings import TrainSettings
 
     messages = Messages(max(-2, verbose - quiet), progress, debug)
     overrides = {field: values.pop(field) for field, _ in _SHAPE.values()}
     try:
         if resume:
-            if texts:
-                raise click.UsageError("--resume goes on as the training was begun: it takes no TEXT")
-            run(output, save_seconds, messages)
+            _check_resume(click.get_current_context())
+            run(Resumed(output, values["steps"], values["seconds"]), save_seconds, messages)
         else:
             settings = TrainSettings(
                 texts=texts,
@@ -184,3 +190,17 @@ def train_command(
         messages.error(None, str(error), error)
         return error.exit_code
     return 0
+
+
+_WITH_RESUME = ("output", "resume", "seconds", "steps", "save_seconds", "progress", "quiet", "verbose", "debug")
+
+
+def _check_resume(context: click.Context) -> None:
+    """Refuses what --resume would ignore."""
+    for option in context.command.params:
+        given = context.get_parameter_source(str(option.name)) is ParameterSource.COMMANDLINE
+        if given and option.name not in _WITH_RESUME:
+            name = "TEXT" if isinstance(option, click.Argument) else option.opts[-1]
+            raise click.UsageError(f"--resume goes on as the training was begun: it takes no {name}")
+    if context.params["steps"] is not None and context.params["seconds"] is not None:
+        raise click.UsageError("--time and --steps exclude each other")

@@ -7,6 +7,7 @@ import shlex
 import signal
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,26 @@ class _Told:
             yield advance or (lambda count: None)
 
 
-def run(settings: TrainSettings | Path, save_seconds: float, messages: Messages) -> None:
+@dataclass(frozen=True)
+class Resumed:
+    """An unfinished training to go on with.
+
+    Attributes:
+        folder: of the model.
+        steps: in all, if it is to end sooner or later than planned.
+        seconds: or the time for the steps that are left.
+    """
+
+    folder: Path
+    steps: int | None = None
+    seconds: float | None = None
+
+
+def run(settings: TrainSettings | Resumed, save_seconds: float, messages: Messages) -> None:
     """Trains a model, or goes on with a training.
 
     Args:
-        settings: of a new training, or the folder of an unfinished one.
+        settings: of a new training, or the unfinished one.
         save_seconds: between checkpoints.
         messages: to tell what happens.
 
@@ -47,12 +63,12 @@ def run(settings: TrainSettings | Path, save_seconds: float, messages: Messages)
         LLMZipError: in one line, what went wrong; the last checkpoint is kept.
     """
     told = _Told(messages)
-    folder = settings if isinstance(settings, Path) else settings.folder
+    folder = settings.folder
     again = f"to go on: {PROGRAM} train --resume -o {shlex.quote(str(folder))}"
-    before = again if isinstance(settings, Path) else "nothing was trained yet"
+    before = again if isinstance(settings, Resumed) else "nothing was trained yet"
     with signals_clean_up(lambda name: messages.stopped(name, before)):
-        if isinstance(settings, Path):
-            trainer = resume(settings)
+        if isinstance(settings, Resumed):
+            trainer = resume(folder, settings.steps, settings.seconds)
             told.line(f"going on after step {trainer.step:,} of {trainer.plan.steps:,}")
             if trainer.other_torch:
                 told.line(f"begun with torch {trainer.other_torch}, another version: the weights may differ a little")

@@ -21,6 +21,7 @@ from ..errors import LLMZipError, ModelNotFoundError, ModelUnsupportedError, Set
 from ..runtime import find_device
 from ..tokens import Tokenizer
 from . import bpe, checkpoint, dataset, hfweights, machine, schedule, shapes, texts
+from .network import Network
 from .settings import DEFAULT_SECONDS, TrainSettings
 from .shapes import Shape
 from .trainer import Facts, Sample, Trainer, make_samples, measure
@@ -71,6 +72,7 @@ def _prepare(settings: TrainSettings, listener: Listener) -> Trainer:
     passed_over: list[Path] = []
     files = texts.find(settings.texts, settings.folder, passed_over)
     texts.find(settings.valid)
+    base = None if settings.start_from is None else _Base(settings)
     started = time.monotonic()
     with listener.stage("reading", None) as tick:
         sources = dataset.survey(files, settings.mix, settings.seed, tick)
@@ -78,7 +80,6 @@ def _prepare(settings: TrainSettings, listener: Listener) -> Trainer:
     listener.line(f"text: {len(files):,} files, {total:,} bytes")
     if passed_over:
         listener.line(f"passed over: {len(passed_over):,} files that are no text, such as {passed_over[0]}")
-    base = None if settings.start_from is None else _Base(settings)
     folder = _empty_folder(settings)
     if base is None:
         shape = settings.shape()
@@ -133,21 +134,41 @@ def _prepare(settings: TrainSettings, listener: Listener) -> Trainer:
     if base is None:
         trainer.network.initialise(settings.seed)
     else:
-        base.fill(trainer)
+        base.fill(trainer, settings.seed)
     trainer.save()
     return trainer
 
 
-def resume(folder: Path) -> Trainer:
+def resume(folder: Path, steps: int | None = None, seconds: float | None = None) -> Trainer:
     """The unfinished training in a model's folder.
 
+    Args:
+        folder: of the model.
+        steps: number of steps in all, if it is to end sooner or later than planned.
+        seconds: or the time that the steps which are left shall take.
+
     Raises:
+        SettingsError: no steps are left.
         LLMZipError: there is none, or it cannot be read.
     """
     inside = folder / checkpoint.FOLDER
     if not checkpoint.exists(inside):
         raise LLMZipError(f"{folder}: no unfinished training here")
-    return Trainer.resume(inside, dataset.Dataset(inside), lambda facts: samples(inside, facts))
+
+    def new_steps(facts: Facts, done: int) -> int:
+        wanted = steps if steps is not None else done + 1
+        if seconds is not None:
+            if not done:
+                raise SettingsError("--time: no step is done yet, so nothing is known of their time; use --steps")
+            wanted = done + max(1, int(seconds * done / facts.seconds))
+        if wanted <= done:
+            raise SettingsError(f"--steps: {done:,} steps are done already")
+        return wanted
+
+    changed = steps is not None or seconds is not None
+    return Trainer.resume(
+        inside, dataset.Dataset(inside), lambda facts: samples(inside, facts), new_steps if changed else None
+    )
 
 
 def samples(folder: Path, facts: Facts) -> list[Sample]:
@@ -225,12 +246,12 @@ class _Base:
         assert settings.start_from is not None
         self.folder = models.choose(settings.start_from).folder
         sequence = settings.overrides.get("sequence")
-        self._load: Callable[[Trainer], None]
+        self._load: Callable[[Network], None]
         if weights.is_int8(self.folder) and not (self.folder / "config.json").exists():
             exact = weights.load_model(self.folder)
             self.start_token = exact.config.start_token
             self.shape = hfweights.shape_of_int8(exact, sequence)
-            self._load = lambda trainer: hfweights.load_int8(trainer.network, exact)
+            self._load = lambda network: hfweights.load_int8(network, exact)
         else:
             config, tensors = weights.read_config(self.folder), weights.read_tensors(self.folder)
             try:
@@ -239,7 +260,12 @@ class _Base:
                 self.start_token = weights.convert(config, tensors, 1, shapes.DECODED_CONTEXT).config.start_token
             except ModelUnsupportedError as error:
                 raise ModelUnsupportedError(f"model {self.folder}: {error}") from None
-            self._load = lambda trainer: hfweights.load(trainer.network, tensors)
+            self._load = lambda network: hfweights.load(network, tensors)
+        self._own_shape = self.shape
+        layers = settings.overrides.get("num_layers", self.shape.num_layers)
+        if layers < self.shape.num_layers:
+            raise SettingsError(f"--layers: the model has {self.shape.num_layers}, and --from can only add some")
+        self.shape = dataclasses.replace(self.shape, num_layers=layers)
         try:
             self.tokenizer = (self.folder / "tokenizer.json").read_text(encoding="utf-8")
         except FileNotFoundError:
@@ -247,12 +273,17 @@ class _Base:
         except (OSError, ValueError) as error:
             raise TokenizerError(f"model {self.folder}: tokenizer.json cannot be read: {error}") from None
 
-    def fill(self, trainer: Trainer) -> None:
-        """Loads the weights into the network."""
+    def fill(self, trainer: Trainer, seed: int) -> None:
+        """Loads the weights into the network; layers that the model lacks begin behind its own, and do nothing yet."""
+        network = Network(self._own_shape)
         try:
-            self._load(trainer)
+            self._load(network)
         except ModelUnsupportedError as error:
             raise ModelUnsupportedError(f"model {self.folder}: {error}") from None
+        trainer.network.initialise(seed)
+        with torch.no_grad():
+            for name, parameter in network.named_parameters():
+                trainer.parameters[name].copy_(parameter)
 
 
 # -- the plan --------------------------------------------------------------------------------------------------------

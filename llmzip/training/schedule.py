@@ -7,7 +7,7 @@ seconds: a run that is interrupted must end at the same weights.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 MIN_BATCH, MAX_BATCH = 4096, 131072
 _STEPS_WANTED = 3600
@@ -31,7 +31,8 @@ class Plan:
         weight_decay: of matrices, times the learning rate at each step.
         warm_up: steps in which the rates rise.
         decay_share: the last part of the steps, in which the rates fall in a line ...
-        final_rate: ... to this part of them.
+        final_rate: ... to this part of them ...
+        top_rate: ... from this part of them, which is below 1 only if the plan was changed while they fell.
     """
 
     steps: int
@@ -46,6 +47,7 @@ class Plan:
     warm_up: int
     decay_share: float
     final_rate: float
+    top_rate: float = 1.0
 
     @property
     def batch_tokens(self) -> int:
@@ -54,9 +56,12 @@ class Plan:
 
     def rate(self, step: int) -> float:
         """Factor of all learning rates at a step, counted from 0."""
+        return min(self.falling(step), (step + 1) / (self.warm_up + 1))
+
+    def falling(self, step: int) -> float:
+        """The same without the warm-up."""
         left = (self.steps - step) / max(1.0, self.decay_share * self.steps)
-        fall = self.final_rate + (1 - self.final_rate) * min(1.0, left)
-        return min(fall, (step + 1) / (self.warm_up + 1))
+        return self.final_rate + (self.top_rate - self.final_rate) * min(1.0, left)
 
     def momentum_at(self, step: int) -> float:
         """Muon's momentum at a step: it rises from 0.85 over the first 300 steps."""
@@ -88,3 +93,20 @@ def make_plan(
         decay_share=0.6,
         final_rate=0.03,
     )
+
+
+def change_steps(plan: Plan, done: int, steps: int) -> Plan:
+    """A plan that ends after another number of steps; no rate jumps.
+
+    Rates that fall already go on to fall, in one line to the new end. Otherwise they fall over the usual part of the
+    steps, or over all that are left if those are fewer.
+
+    Args:
+        plan: so far.
+        done: steps that are done.
+        steps: the new number, more than `done`.
+    """
+    left = (steps - done) / steps
+    if done >= (1 - plan.decay_share) * plan.steps:
+        return replace(plan, steps=steps, decay_share=left, top_rate=plan.falling(done))
+    return replace(plan, steps=steps, decay_share=min(plan.decay_share, left))

@@ -75,8 +75,8 @@ class TrainSettings:
         for pattern, share in self.mix.items():
             if not pattern or not 0 < share <= 1:
                 raise SettingsError(f"--mix {pattern}: the share must be above 0 and at most 1, not {share:g}")
-        if self.start_from is not None and set(self.overrides) - {"sequence"}:
-            raise SettingsError("--from keeps the model's shape: only --sequence may be chosen")
+        if self.start_from is not None and set(self.overrides) - {"sequence", "num_layers"}:
+            raise SettingsError("--from keeps the model's shape: only --sequence and --layers may be chosen")
         self.shape()
 
     def shape(self) -> Shape:

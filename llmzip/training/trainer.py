@@ -21,7 +21,7 @@ from . import checkpoint, machine
 from .dataset import Dataset, Order
 from .network import Loss, Network, bits
 from .optimizer import Optimizer, clip, orthogonal
-from .schedule import Plan
+from .schedule import Plan, change_steps
 from .shapes import Shape
 
 _GRADIENT_LIMIT = 1.0
@@ -137,8 +137,20 @@ class Trainer:
                 self.optimizer.orthogonalise = torch.compile(orthogonal, dynamic=False)
 
     @classmethod
-    def resume(cls, folder: Path, dataset: Dataset, samples: Callable[[Facts], list[Sample]]) -> Trainer:
+    def resume(
+        cls,
+        folder: Path,
+        dataset: Dataset,
+        samples: Callable[[Facts], list[Sample]],
+        new_steps: Callable[[Facts, int], int] | None = None,
+    ) -> Trainer:
         """The training whose newest checkpoint is in `folder`.
+
+        Args:
+            folder: with checkpoints.
+            dataset: the tokens.
+            samples: makes the samples to validate on.
+            new_steps: number of steps in all by facts and steps done, to end sooner or later than planned.
 
         Raises:
             LLMZipError: no checkpoint, or one that does not fit.
@@ -150,6 +162,8 @@ class Trainer:
                 raise TypeError(f"dtype {facts.dtype!r}")
             if facts.device != "cpu" and not torch.cuda.is_available():
                 raise LLMZipError(f"{folder.parent}: this training was begun on a GPU, and torch finds none here")
+            if new_steps is not None:
+                facts.plan = asdict(change_steps(Plan(**facts.plan), step, new_steps(facts, step)))
             trainer = cls(folder, facts, dataset, samples(facts))
         except (TypeError, AttributeError, KeyError, ValueError) as error:
             if isinstance(error, LLMZipError):

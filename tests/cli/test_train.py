@@ -396,6 +396,33 @@ def test_transformers_cut_the_same_tokens_after_from(from_seed: Trained) -> None
     assert theirs(sample)["input_ids"] == ours.encode(sample).ids
 
 
+def test_layers_that_are_added_do_nothing_at_first(from_seed: Trained, tmp_path: Path, call: Call) -> None:
+    options = ["--steps=1", "--batch=512", "--sequence=32", "--rate=1e-9", "--no-compile", "--device=cpu"]
+    (tmp_path / "text.txt").write_bytes(b"\0".join(DOCUMENTS))
+    found = []
+    for layers in (6, 8):
+        code, err = call("train", "text.txt", "-o", f"m{layers}", "--from=seed", f"--layers={layers}", *options)
+        assert code == 0, err
+        assert load_model(tmp_path / f"m{layers}").config.num_layers == layers
+        found.append(losses(err)[0])
+    assert found[0] == pytest.approx(found[1], abs=2e-3)
+    code, err = call("train", "text.txt", "-o", "m5", "--from=seed", "--layers=5", *options)
+    assert code == 2 and "--from can only add some" in err
+
+
+def test_resume_with_another_number_of_steps(tmp_path: Path, text: Path, call: Call) -> None:
+    process = start(tmp_path, "train", text.name, "-o", "model", *OPTIONS, "--save-every", "0s")
+    wait_until(lambda: newest(tmp_path / "model") >= 4)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    done = newest(tmp_path / "model")
+    code, err = call("train", "--resume", "-o", "model", "--steps", str(done))
+    assert code == 2 and f"{done:,} steps are done already" in err
+    code, err = call("train", "--resume", "-o", "model", "--steps", str(done + 3))
+    assert code == 0 and f"going on after step {done} of {done + 3}" in err, err
+    assert f"; {done + 3} steps of" in card(tmp_path / "model")
+
+
 # -- killed ----------------------------------------------------------------------------------------------------------
 
 DIES = '''
@@ -606,6 +633,10 @@ def test_bar_and_time(tmp_path: Path, text: Path) -> None:
         ("text.txt -o model -T -1", "threads"),
         ("text.txt -o model --nope", "--nope"),
         ("text.txt -o model --resume", "no TEXT"),
+        ("-o model --resume --rate 0.01", "takes no --rate"),
+        ("-o model --resume --layers 3", "takes no --layers"),
+        ("-o model --resume -f", "takes no --force"),
+        ("-o model --resume --steps 9 --time 5m", "exclude each other"),
         ("text.txt -o text.txt", "text.txt: exists and is no directory"),
     ],
 )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from llmzip.training.schedule import MAX_BATCH, MIN_BATCH, Plan, batch_tokens, make_plan
+from llmzip.training.schedule import MAX_BATCH, MIN_BATCH, Plan, batch_tokens, change_steps, make_plan
 
 
 def plan(steps: int, tokens: int = 8192) -> Plan:
@@ -94,3 +95,27 @@ def test_adams_rates_grow_with_the_root_of_the_batch(tokens: int, embedding: flo
     made = plan(100, tokens)
     assert (made.embedding_rate, made.vector_rate) == pytest.approx((embedding, vector), rel=1e-5)
     assert made.matrix_rate == 0.02
+
+
+@given(before=st.integers(2, 10**5), data=st.data())
+def test_changing_the_number_of_steps_makes_no_jump(before: int, data: st.DataObject) -> None:
+    made = plan(before)
+    done = data.draw(st.integers(1, before - 1), label="done")
+    steps = data.draw(st.integers(done + 1, 10**6), label="steps")
+    changed = change_steps(made, done, steps)
+    assert changed.steps == steps
+    assert changed.falling(done) == pytest.approx(made.falling(done))
+    assert changed.falling(steps) == pytest.approx(made.final_rate)
+    assert all(
+        later <= earlier + 1e-12
+        for earlier, later in itertools.pairwise(changed.falling(step) for step in range(done, min(steps, done + 50)))
+    )
+
+
+def test_changing_the_number_of_steps_keeps_the_usual_fall() -> None:
+    assert change_steps(plan(1000), 300, 1000) == plan(1000)
+    assert change_steps(plan(1000), 300, 4000) == replace(plan(4000), warm_up=plan(1000).warm_up)
+    sooner = change_steps(plan(1000), 300, 400)
+    assert sooner.falling(300) == 1 and sooner.falling(350) == pytest.approx((1 + 0.03) / 2)
+    again = change_steps(sooner, 350, 500)
+    assert again.falling(350) == sooner.falling(350) and again.falling(425) == pytest.approx((0.515 + 0.03) / 2)

@@ -1,0 +1,215 @@
+"""What each choice of the training recipe is worth: short trainings that differ in one thing; the log has the results.
+
+    python benchmarks/ablation.py --texts FOLDER --valid FILE... --output FILE.jsonl [--only NAME...]
+
+Every training reads the same number of bytes of text, in the same order where the vocabulary is the same, and is
+judged by the same slices of the validation files, each from an empty context. Two seeds of the plain recipe show what
+is noise. A line of JSON is added for each training, and trainings that have one are skipped, so it can be stopped at
+any time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+
+from llmzip.settings import EngineSettings
+from llmzip.tokens import Tokenizer
+from llmzip.training import machine, network, prepare, schedule
+from llmzip.training.dataset import Dataset
+from llmzip.training.settings import TrainSettings
+from llmzip.training.trainer import Facts, Trainer
+
+SLICE_BYTES, SLICES = 1024, 64
+AVERAGES = (0.98, 0.99, 0.995)
+PLAIN: dict[str, Any] = {
+    "num_layers": 4, "hidden_size": 192, "num_heads": 3, "num_kv_heads": 1, "mlp_size": 512, "vocab_size": 4096,
+    "sequence": 512, "batch_tokens": 4096,
+}  # fmt: skip
+VARIANTS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "seed 1": {"seed": 1},
+    "vocabulary 2,048": {"vocab_size": 2048},
+    "vocabulary 8,192": {"vocab_size": 8192},
+    "Muon's rate 0.03": {"matrix_rate": 0.03},
+    "Muon's rate 0.013": {"matrix_rate": 0.013},
+    "6 layers of 160": {"num_layers": 6, "hidden_size": 160, "mlp_size": 416},
+    "3 layers of 224": {"num_layers": 3, "hidden_size": 224, "mlp_size": 592},
+    "3 key/value heads, MLP 424": {"num_kv_heads": 3, "mlp_size": 424},
+    "batch of 8,192": {"batch_tokens": 8192},
+    "batch of 2,048": {"batch_tokens": 2048},
+    "Adam's rates doubled": {"embedding_rate": 2.0, "vector_rate": 2.0},
+    "Adam's rates halved": {"embedding_rate": 0.5, "vector_rate": 0.5},
+    "weight decay 0": {"weight_decay": 0.0},
+    "weight decay 0.2": {"weight_decay": 0.2},
+    "decay over the last 30 %": {"decay_share": 0.3},
+    "decay over the last 90 %": {"decay_share": 0.9},
+    "decay to 0": {"final_rate": 0.0},
+    "sequences of 256": {"sequence": 256},
+    "sequences of 1,024": {"sequence": 1024},
+    "sharper attention at the start": {"sharpness": 2.25},
+    "softer attention at the start": {"sharpness": 1.0},
+    "less prose": {"mix": (0.30, 0.20, 0.20, 0.12, 0.18)},
+    "no q/k norms": {"qk_norm": False},
+    "2 layers of 272": {"num_layers": 2, "hidden_size": 272, "mlp_size": 720},
+    "MLP 768, 3 layers": {"num_layers": 3, "mlp_size": 728},
+}
+"""Name -> what differs; `embedding_rate` and `vector_rate` are factors."""
+
+_MIX_NAMES = ("prose", "docs", "code", "structured", "langs")
+_MIX = (0.45, 0.17, 0.15, 0.08, 0.15)
+
+
+class Quiet:
+    """A listener that tells only facts."""
+
+    def line(self, text: str) -> None:
+        print("   ", text, flush=True)
+
+    @contextlib.contextmanager
+    def stage(self, name: str, total_bytes: int | None) -> Iterator[Callable[[int], Any]]:
+        yield lambda count: None
+
+
+def prepared(work: Path, texts: str, vocab_size: int) -> Path:
+    """The folder of tokens for a vocabulary, made once."""
+    folder = work / f"v{vocab_size}"
+    if not (folder / "unfinished" / "tokens.json").exists():
+        settings = TrainSettings(
+            texts=(texts,),
+            folder=folder,
+            mix={f"*{name}*": share for name, share in zip(_MIX_NAMES, _MIX, strict=True)},
+            overrides={"vocab_size": vocab_size, "num_layers": 1, "hidden_size": 64, "num_heads": 1, "sequence": 64},
+            steps=1,
+            engine=EngineSettings(device="auto"),
+            compile=False,
+            force=True,
+        )
+        prepare.prepare(settings, Quiet())
+    return folder / "unfinished"
+
+
+def slices(path: Path, tokenizer: Tokenizer, start_token: int) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """(R, T + 1) ids, (R, T) which of them count, and the bytes that they stand for."""
+    text = path.read_bytes()
+    starts = [n * (len(text) - SLICE_BYTES) // (SLICES - 1) for n in range(SLICES)]
+    rows = [tokenizer.encode(text[start : start + SLICE_BYTES]) for start in starts]
+    ids = torch.zeros((len(rows), 1 + max(map(len, rows))), dtype=torch.int64)
+    ids[:, 0] = start_token
+    counts = torch.zeros((len(rows), ids.shape[1] - 1), dtype=torch.bool)
+    for number, row in enumerate(rows):
+        ids[number, 1 : 1 + len(row)] = torch.from_numpy(row.astype("int64"))
+        counts[number, : len(row)] = True
+    return ids, counts, SLICE_BYTES * SLICES
+
+
+def train(folder: Path, what: dict[str, Any], text_bytes: int, valid: list[Path]) -> dict[str, Any]:
+    """One training; bits per byte of each validation file and of weight averages."""
+    what = PLAIN | what
+    data = Dataset(folder)
+    if "mix" in what:
+        shares = dict(zip(_MIX_NAMES, what["mix"], strict=True))
+        data.parts = [dataclasses.replace(part, share=shares[part.name.strip("*")]) for part in data.parts]
+    shape = dataclasses.replace(
+        TrainSettings(texts=("",), folder=folder).shape(),
+        **{name: value for name, value in what.items() if name in {f.name for f in dataclasses.fields(prepare.Shape)}},
+    )
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    share = {part.name: part.share for part in data.parts}
+    # Shares are of sequences, so of tokens.
+    bytes_per_token = sum(share[part.name] * part.num_bytes / part.length for part in data.parts)
+    batch = max(1, what["batch_tokens"] // shape.sequence)
+    steps = round(text_bytes / bytes_per_token / (batch * shape.sequence))
+    plan = schedule.make_plan(
+        steps, batch, min(batch, 8192 // shape.sequence), shape.sequence, what.get("matrix_rate", 0.02),
+        what.get("weight_decay", 0.05),
+    )  # fmt: skip
+    changed = {name: what[name] for name in ("decay_share", "final_rate") if name in what}
+    changed |= {name: getattr(plan, name) * what[name] for name in ("embedding_rate", "vector_rate") if name in what}
+    plan = dataclasses.replace(plan, **changed)
+    dtype = machine.choose_dtype(device)
+    facts = Facts(
+        shape=dataclasses.asdict(shape), plan=dataclasses.asdict(plan), seed=what.get("seed", 0),
+        dtype=str(dtype).removeprefix("torch."), compiled=machine.can_compile(device), threads=torch.get_num_threads(),
+        device=str(device), torch_version=str(torch.__version__), start_token=0, tokens_digest=data.digest,
+        peak_flops=1,
+    )  # fmt: skip
+    tokenizer = Tokenizer(folder, shape.vocab_size)
+    facts.start_token = int(tokenizer.tokens.single_bytes()[0])
+    trainer = Trainer(folder, facts, data, [])
+    trainer.network.initialise(what.get("seed", 0))
+    if "sharpness" in what:
+        for name, parameter in trainer.parameters.items():
+            if name.endswith(("q_norm", "k_norm")):
+                parameter.data.fill_(what["sharpness"])
+    weights = [parameter.data for parameter in trainer.parameters.values()]
+    averages = {keep: [weight.clone() for weight in weights] for keep in AVERAGES}
+    started, seconds = time.monotonic(), []
+    for trainer.step in range(steps):
+        begun = time.monotonic()
+        trainer.train_step()
+        seconds.append(time.monotonic() - begun)
+        for keep, average in averages.items():
+            torch._foreach_lerp_(average, weights, 1 - keep)
+    samples = {path.stem: slices(path, tokenizer, facts.start_token) for path in valid}
+    longest = max(ids.shape[1] for ids, _, _ in samples.values())
+    judge = network.Network(dataclasses.replace(shape, sequence=longest), dtype).to(device)
+
+    def judged(tensors: list[torch.Tensor]) -> dict[str, float]:
+        for parameter, tensor in zip(judge.parameters(), tensors, strict=True):
+            parameter.data.copy_(tensor)
+        found = {}
+        for name, (ids, counts, num_bytes) in samples.items():
+            total = 0.0
+            for first in range(0, len(ids), 16):
+                bits = network.bits(judge, ids[first : first + 16].to(device))
+                total += float(bits[counts[first : first + 16].to(device)].sum())
+            found[name] = total / num_bytes
+        return found
+
+    result = judged(weights)
+    middle = sorted(seconds)[len(seconds) // 2]
+    return {
+        "steps": steps, "batch": plan.batch_tokens, "parameters": shape.num_parameters,
+        "bytes_per_token": bytes_per_token, "seconds": time.monotonic() - started,
+        "tokens_per_second": plan.batch_tokens / middle,
+        "bits": result, "mean": math.fsum(result.values()) / len(result),
+        "averages": {str(keep): math.fsum(judged(average).values()) / len(valid) for keep, average in averages.items()},
+    }  # fmt: skip
+
+
+@click.command()
+@click.option("--texts", required=True, type=click.Path(exists=True), help="Folder of texts, named by their kind.")
+@click.option("--valid", required=True, multiple=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--work", required=True, type=click.Path(path_type=Path), help="Folder for tokens.")
+@click.option("--output", required=True, type=click.Path(path_type=Path), help="JSON lines.")
+@click.option("--bytes", "text_bytes", default=8_000_000, show_default=True, help="Text that each training reads.")
+@click.option("--only", multiple=True, help="Variants; all without it.")
+def main(texts: str, valid: tuple[Path, ...], work: Path, output: Path, text_bytes: int, only: tuple[str, ...]) -> None:
+    done = set()
+    if output.exists():
+        done = {json.loads(line)["name"] for line in output.read_text().splitlines()}
+    for name in only or VARIANTS:
+        if name in done:
+            continue
+        what = VARIANTS[name]
+        folder = prepared(work, texts, (PLAIN | what)["vocab_size"])
+        result = {"name": name, **train(folder, what, text_bytes, list(valid))}
+        with open(output, "a") as file:
+            file.write(json.dumps(result) + "\n")
+        kinds = " ".join(f"{kind} {bits:.4f}" for kind, bits in result["bits"].items())
+        print(f"{name}: {result['mean']:.4f} ({kinds}) averages {result['averages']} "
+              f"{result['tokens_per_second']:,.0f} tokens/s, {result['seconds']:.0f} s", flush=True)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
