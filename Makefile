@@ -63,8 +63,8 @@ golden: $(BIN)/test.stamp ## make the golden files anew; look at the difference 
 docs: $(BIN)/test.stamp ## write docs/cli.md anew from --help
 	LLMZIP_UPDATE_DOCS=1 $(BIN)/python -m pytest -q tests/cli -k docs
 
-bench: $(BIN)/test.stamp ## round trip and sizes of the files under CORPUS=DIR at LEVEL=6
-	$(BIN)/python benchmarks/bench.py $(CORPUS) --level $(LEVEL) --output bench-results
+bench: $(BIN)/test.stamp ## round trip and sizes of the files under CORPUS=DIR at LEVEL=6, by MODEL=name
+	$(BIN)/python benchmarks/bench.py $(CORPUS) --level $(LEVEL) --model $(or $(MODEL),default) --output bench-results
 
 bench-mixer: $(BIN)/test.stamp ## what each part of the mixer is worth, on the .txt files under CORPUS=DIR
 	$(BIN)/pip install -q matplotlib

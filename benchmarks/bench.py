@@ -38,7 +38,7 @@ _PEERS = {
 }
 
 
-def measure(path: Path, level: int) -> dict[str, object]:
+def measure(path: Path, level: int, model: str) -> dict[str, object]:
     """One verified round trip of a file, and the sizes of the others.
 
     Raises:
@@ -48,7 +48,7 @@ def measure(path: Path, level: int) -> dict[str, object]:
     packed, unpacked = Path(f"{path.name}.bench.llmz"), Path(f"{path.name}.bench.out")
     try:
         with path.open("rb") as source, packed.open("wb") as sink:
-            report = compress_stream(source, sink, CompressSettings(level=level))
+            report = compress_stream(source, sink, CompressSettings(level=level, model=model))
         archive = packed.read_bytes()
         with packed.open("rb") as source, unpacked.open("wb") as sink:
             back = decompress_stream(source, sink, DecompressSettings())
@@ -67,6 +67,7 @@ def measure(path: Path, level: int) -> dict[str, object]:
         "sha256": hashlib.sha256(data).hexdigest(),
         "characters": characters.finish(),
         "level": level,
+        "model": model,
         "llmzip_bytes": len(archive),
         "archive_sha256": hashlib.sha256(archive).hexdigest(),
         "methods": sorted({frame.method for frame in report.frames}),
@@ -115,6 +116,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("corpus", type=Path, nargs="+", help="files, or folders that are searched")
     parser.add_argument("--level", type=int, default=6)
+    parser.add_argument("--model", default="default", help="an embedded model's name")
     parser.add_argument("--output", type=Path, default=Path("bench-results"))
     parser.add_argument("--most-bytes", type=int, default=None, help="leave out larger files")
     args = parser.parse_args()
@@ -123,14 +125,14 @@ def main() -> int:
     args.output.mkdir(parents=True, exist_ok=True)
     log = args.output / "results.jsonl"
     known = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-    done = {(row["sha256"], row["level"], row["file"]): row for row in known}
-    llmzip.decompress(llmzip.compress(b"The model is loaded before the first measurement."))
+    done = {(row["sha256"], row["level"], row["model"], row["file"]): row for row in known}
+    llmzip.decompress(llmzip.compress(b"The model is loaded before the first measurement.", model=args.model))
     rows = []
     for file in sorted(files, key=lambda path: path.stat().st_size):
-        key = (hashlib.sha256(file.read_bytes()).hexdigest(), args.level, file.name)
+        key = (hashlib.sha256(file.read_bytes()).hexdigest(), args.level, args.model, file.name)
         row = done.get(key)
         if row is None:
-            row = measure(file, args.level)
+            row = measure(file, args.level, args.model)
             with log.open("a") as sink:
                 sink.write(json.dumps(row) + "\n")
         rows.append(row)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +17,7 @@ _RUNS = 5
 _BF16_GAIN = 1.3
 """bfloat16 must be this much faster than float32 to be taken on a CPU: some only emulate it."""
 
+_CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 _COMPILERS = ("g++", "clang++", "c++")
 
 
@@ -52,6 +55,17 @@ def can_compile(device: torch.device) -> bool:
     if device.type == "cuda":
         return importlib.util.find_spec("triton") is not None
     return any(shutil.which(name) for name in _COMPILERS)
+
+
+def compile_in(folder: Path) -> None:
+    """Makes torch.compile keep its files in a folder of this training alone.
+
+    The cache that all programs of a user share may hold what a killed process left half written, and that breaks every
+    later run; here it is begun anew by each process.
+    """
+    if os.environ.get(_CACHE_VARIABLE) != str(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        os.environ[_CACHE_VARIABLE] = str(folder)
 
 
 def seconds_per_call(device: torch.device, call: Callable[[], Any], calls: int) -> float:

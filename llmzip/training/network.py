@@ -8,6 +8,7 @@ Shapes: B sequences, T tokens, H hidden size, V vocabulary.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,7 +17,8 @@ from torch import nn
 
 from .shapes import Shape
 
-_LOSS_CHUNK_CPU, _LOSS_CHUNK_CUDA = 1024, 16384
+_LOSS_CHUNK, _LOSS_CHUNK_COMPILED, _LOSS_CHUNK_CUDA = 1024, 256, 16384
+LossAndSlope = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
 class Layer(nn.Module):
@@ -47,12 +49,7 @@ class Layer(nn.Module):
         if self.q_norm is not None and self.k_norm is not None:
             q, k = rms_norm(q, self.q_norm, shape.norm_eps), rms_norm(k, self.k_norm, shape.norm_eps)
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
-        if kv_heads < heads:
-            spread = (batch, length, kv_heads, heads // kv_heads, dim)
-            k = k.unsqueeze(3).expand(spread).reshape(batch, length, heads, dim)
-            v = v.unsqueeze(3).expand(spread).reshape(batch, length, heads, dim)
-        seen = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), is_causal=True)
-        x = x + F.linear(seen.transpose(1, 2).reshape(batch, length, heads * dim), self.out.to(dtype))
+        x = x + F.linear(attention(q, k, v).reshape(batch, length, heads * dim), self.out.to(dtype))
         gate, up = F.linear(rms_norm(x, self.post_norm, shape.norm_eps), self.gate_up.to(dtype)).chunk(2, -1)
         return x + F.linear(F.silu(gate) * up, self.down.to(dtype))
 
@@ -128,6 +125,91 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tenso
     return torch.cat([first * cos - second * sin, second * cos + first * sin], -1)
 
 
+def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """Causal attention.
+
+    Args:
+        q: (B, T, heads, D).
+        k, v: (B, T, G, D); G divides heads, and query head h sees key head h // (heads / G).
+
+    Returns:
+        (B, T, heads, D).
+    """
+    if q.device.type == "cpu" and _FLASH is not None and torch.is_grad_enabled():
+        seen: torch.Tensor = _BlockedBackward.apply(q, k, v)  # type: ignore[no-untyped-call]
+        return seen
+    k, v = _spread(k, q.shape[2]), _spread(v, q.shape[2])
+    return F.scaled_dot_product_attention(
+        q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), is_causal=True
+    ).transpose(1, 2)
+
+
+def _spread(x: torch.Tensor, heads: int) -> torch.Tensor:
+    """(B, T, G, D) to (B, T, heads, D)."""
+    batch, length, groups, dim = x.shape
+    spread = (batch, length, groups, heads // groups, dim)
+    return x.unsqueeze(3).expand(spread).reshape(batch, length, heads, dim)
+
+
+_FLASH = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
+_ATTENTION_BLOCK = 128
+
+
+class _BlockedBackward(torch.autograd.Function):
+    """Causal attention on a CPU: torch's forward pass, and a backward pass by matrix products.
+
+    torch's own backward pass takes twice as long as this one compiled, and no less than this one uncompiled
+    (docs/log.md). Query heads that share keys go through one product; blocks of queries see no keys behind them.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """As `attention`."""
+        assert _FLASH is not None
+        heads = q.shape[2]
+        seen, log_sums = _FLASH(
+            q.transpose(1, 2), _spread(k, heads).transpose(1, 2), _spread(v, heads).transpose(1, 2), 0.0, True
+        )
+        seen = seen.transpose(1, 2)
+        ctx.save_for_backward(q, k, v, seen, log_sums)
+        return seen  # type: ignore[no-any-return]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Gradients of q, k and v."""
+        q, k, v, seen, log_sums = ctx.saved_tensors
+        batch, length, heads, dim = q.shape
+        groups = k.shape[2]
+        sharing, scale = heads // groups, 1 / math.sqrt(dim)
+
+        def grouped(x: torch.Tensor) -> torch.Tensor:  # (B, T, heads, n) to (B * G, T, sharing * n)
+            return x.reshape(batch, length, groups, -1).transpose(1, 2).reshape(batch * groups, length, -1)
+
+        def back(x: torch.Tensor) -> torch.Tensor:
+            return x.view(batch, groups, length, -1, dim).transpose(1, 2).reshape(batch, length, -1, dim).to(q.dtype)
+
+        queries, keys, values, slopes = grouped(q), grouped(k), grouped(v), grouped(grads[0])
+        means = grouped((grads[0].float() * seen.float()).sum(-1, keepdim=True))
+        sums = grouped(log_sums.transpose(1, 2).unsqueeze(3))
+        d_queries = []
+        d_keys = torch.zeros((batch * groups, length, dim), device=q.device)
+        d_values = torch.zeros_like(d_keys)
+        for start in range(0, length, _ATTENTION_BLOCK):
+            end = min(length, start + _ATTENTION_BLOCK)
+            rows = (batch * groups, (end - start) * sharing, -1)
+            here, slope = queries[:, start:end].reshape(rows), slopes[:, start:end].reshape(rows)
+            scores = torch.bmm(here, keys[:, :end].mT).float() * scale
+            times = torch.arange(start, end, device=q.device).repeat_interleave(sharing)
+            seen_keys = times[:, None] >= torch.arange(end, device=q.device)
+            weights = torch.where(seen_keys, torch.exp(scores - sums[:, start:end].reshape(rows)), 0.0)
+            d_scores = torch.bmm(slope, values[:, :end].mT).float() - means[:, start:end].reshape(rows)
+            d_scores = (weights * d_scores * scale).to(q.dtype)
+            d_queries.append(torch.bmm(d_scores, keys[:, :end]).view(batch * groups, end - start, -1))
+            d_keys[:, :end] += torch.bmm(d_scores.mT, here)
+            d_values[:, :end] += torch.bmm(weights.to(q.dtype).mT, slope)
+        return back(torch.cat(d_queries, 1)), back(d_keys), back(d_values)
+
+
 class Loss(torch.autograd.Function):
     """Sum of -ln p of the targets; never holds more than a chunk of the logits.
 
@@ -136,36 +218,57 @@ class Loss(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def forward(
+        ctx: Any,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        targets: torch.Tensor,
+        loss_and_slope: LossAndSlope,
+        chunk: int,
+    ) -> torch.Tensor:
         """hidden (n, H) of the computing dtype, weight (V, H) float32, targets (n,) int64."""
         narrow = weight.to(hidden.dtype)
         d_hidden, d_weight = torch.empty_like(hidden), torch.zeros_like(weight)
         total = torch.zeros((), device=hidden.device)
-        size = _LOSS_CHUNK_CUDA if hidden.is_cuda else _LOSS_CHUNK_CPU
-        for start in range(0, len(targets), size):
-            part = hidden[start : start + size]
-            loss, slope = _loss_and_slope(part @ narrow.T, targets[start : start + size])
+        for start in range(0, len(targets), chunk):
+            part = hidden[start : start + chunk]
+            loss, slope = loss_and_slope(part @ narrow.T, targets[start : start + chunk])
             total += loss
-            d_hidden[start : start + size] = slope @ narrow
+            d_hidden[start : start + chunk] = slope @ narrow
             d_weight += slope.T @ part
         ctx.save_for_backward(d_hidden, d_weight)
         return total
 
     @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Gradients of hidden and weight."""
         d_hidden, d_weight = ctx.saved_tensors
-        return d_hidden * grads[0].to(d_hidden.dtype), d_weight * grads[0], None
+        return d_hidden * grads[0].to(d_hidden.dtype), d_weight * grads[0], None, None, None
 
 
-def _loss_and_slope(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def loss_sum(
+    hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, loss_and_slope: LossAndSlope | None = None
+) -> torch.Tensor:
+    """Sum of -ln p of the targets, differentiable.
+
+    Args:
+        hidden: (n, H) of the computing dtype.
+        weight: (V, H) float32, the output's.
+        targets: (n,) int64.
+        loss_and_slope: the function of this name, compiled.
+    """
+    chunk = _LOSS_CHUNK_CUDA if hidden.is_cuda else _LOSS_CHUNK_COMPILED if loss_and_slope else _LOSS_CHUNK
+    found: torch.Tensor = Loss.apply(hidden, weight, targets, loss_and_slope or plain_loss_and_slope, chunk)  # type: ignore[no-untyped-call]
+    return found
+
+
+def plain_loss_and_slope(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Sum of the losses, and the gradient of the logits in their dtype."""
     wide = logits.float()
     norm = wide.logsumexp(-1, keepdim=True)
     loss = norm.sum() - wide.gather(1, targets[:, None]).sum()
-    slope = (wide - norm).exp_()
-    slope[torch.arange(len(targets), device=targets.device), targets] -= 1
-    return loss, slope.to(logits.dtype)
+    at_target = torch.arange(logits.shape[1], device=logits.device) == targets[:, None]
+    return loss, ((wide - norm).exp() - at_target.float()).to(logits.dtype)
 
 
 def bits(network: Network, ids: torch.Tensor) -> torch.Tensor:

@@ -19,7 +19,7 @@ import torch
 from ..errors import LLMZipError, ResourceError
 from . import checkpoint, machine
 from .dataset import Dataset, Order
-from .network import Loss, Network, bits
+from .network import LossAndSlope, Network, bits, loss_sum, plain_loss_and_slope
 from .optimizer import Optimizer, clip, orthogonal
 from .schedule import Plan, change_steps
 from .shapes import Shape
@@ -131,8 +131,11 @@ class Trainer:
         self._ids = _from_map(signed).to(self.device)
         self._id_mask = (1 << 8 * dataset.ids.itemsize) - 1
         self._forward: Callable[[torch.Tensor], torch.Tensor] = self.network
+        self._loss_and_slope: LossAndSlope | None = None
         if facts.compiled:
+            machine.compile_in(folder.resolve() / "compiled")
             self._forward = torch.compile(self.network, dynamic=False)
+            self._loss_and_slope = torch.compile(plain_loss_and_slope, dynamic=False)
             if self.device.type == "cuda":
                 self.optimizer.orthogonalise = torch.compile(orthogonal, dynamic=False)
 
@@ -243,7 +246,7 @@ class Trainer:
             batch_tokens: of the whole batch.
         """
         hidden = self._forward(ids[:, :-1]).flatten(0, 1)
-        loss: torch.Tensor = Loss.apply(hidden, self.network.output_weight, ids[:, 1:].flatten())  # type: ignore[no-untyped-call]
+        loss = loss_sum(hidden, self.network.output_weight, ids[:, 1:].flatten(), self._loss_and_slope)
         (loss / batch_tokens).backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 

@@ -14,9 +14,9 @@ import pytest
 from .conftest import COMMAND, Run, environment, leftovers
 
 
-def wait_until(condition: Callable[[], object]) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 30) -> None:
     """Waits for something that another process does."""
-    end = time.monotonic() + 30
+    end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.01)

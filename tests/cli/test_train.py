@@ -32,6 +32,7 @@ from safetensors.torch import load_file, save_file
 
 from llmzip import cli
 from llmzip.engines.weights import load_model
+from llmzip.training.machine import can_compile
 
 from .conftest import COMMAND, environment
 from .test_bad_input import only_line
@@ -421,6 +422,24 @@ def test_resume_with_another_number_of_steps(tmp_path: Path, text: Path, call: C
     code, err = call("train", "--resume", "-o", "model", "--steps", str(done + 3))
     assert code == 0 and f"going on after step {done} of {done + 3}" in err, err
     assert f"; {done + 3} steps of" in card(tmp_path / "model")
+
+
+@pytest.mark.skipif(not can_compile(torch.device("cpu")), reason="no C++ compiler")
+def test_resume_a_compiled_training_whose_cache_is_half_written(tmp_path: Path, text: Path) -> None:
+    tiny = [option for option in TINY if option != "--no-compile"]
+    process = start(tmp_path, "train", text.name, "-o", "model", *tiny, "--compile", "--steps=4000", "--save-every=0s")
+    wait_until(lambda: newest(tmp_path / "model") >= 2 or process.poll() is not None, seconds=300)
+    process.kill()
+    process.communicate(timeout=60)
+    made = [
+        path for path in (tmp_path / "model" / "unfinished" / "compiled").rglob("*") if path.suffix in (".py", ".so")
+    ]
+    assert made
+    for path in made:
+        os.truncate(path, path.stat().st_size // 2)
+    done = llmzip(tmp_path, "train", "--resume", "-o", "model", "--steps", str(newest(tmp_path / "model") + 1))
+    assert done.returncode == 0, done.stderr.decode()
+    assert sorted(os.listdir(tmp_path / "model")) == FILES
 
 
 # -- killed ----------------------------------------------------------------------------------------------------------

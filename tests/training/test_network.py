@@ -14,7 +14,7 @@ import transformers
 from llmzip.engines.exact import ExactEngine
 from llmzip.engines.weights import convert
 from llmzip.training import hfweights
-from llmzip.training.network import Loss, Network, bits
+from llmzip.training.network import Network, attention, bits, loss_sum, plain_loss_and_slope
 from llmzip.training.shapes import Shape, to_config
 
 FORMS = ["qwen3", "qwen3 untied", "qwen2", "qwen2 untied", "mistral", "mistral untied"]
@@ -58,7 +58,7 @@ def test_every_parameter_has_its_gradient(form: str, shapes: dict[str, Shape], r
     network = random_network(shapes[form])
     model = by_transformers(network)
     ids = random_ids(network.shape, 2, network.shape.sequence)
-    Loss.apply(network(ids[:, :-1]).flatten(0, 1), network.output_weight, ids[:, 1:].flatten()).backward()
+    loss_sum(network(ids[:, :-1]).flatten(0, 1), network.output_weight, ids[:, 1:].flatten()).backward()
     F.cross_entropy(model(ids[:, :-1]).logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="sum").backward()
     theirs = {name: parameter.grad for name, parameter in model.named_parameters()}
     for name, parts in hfweights.names(network.shape).items():
@@ -152,6 +152,32 @@ def test_bfloat16_is_near(form: str, shapes: dict[str, Shape], random_network: R
     assert bits(narrow, ids).mean() == pytest.approx(float(bits(wide, ids).mean()), rel=0.01)
 
 
+# -- attention ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("length", [1, 5, 127, 128, 129, 300])
+@pytest.mark.parametrize(("heads", "groups"), [(4, 1), (6, 2), (3, 3)])
+def test_gradients_of_attention_are_those_of_the_definition(length: int, heads: int, groups: int) -> None:
+    random = torch.Generator().manual_seed(length)
+    inputs = [torch.randn(2, length, n, 16, generator=random, requires_grad=True) for n in (heads, groups, groups)]
+    slope = torch.randn(2, length, heads, 16, generator=random)
+    found = attention(*inputs)
+    found.backward(slope)
+    ours = [tensor.grad for tensor in inputs]
+    for tensor in inputs:
+        tensor.grad = None
+    q, k, v = inputs
+    k, v = (x.repeat_interleave(heads // groups, 2) for x in (k, v))
+    scores = torch.einsum("bthd,bshd->bhts", q, k) / 4
+    scores = scores.masked_fill(torch.ones(length, length, dtype=torch.bool).triu(1), -torch.inf)
+    expected = torch.einsum("bhts,bshd->bthd", scores.softmax(-1), v)
+    expected.backward(slope)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(ours, [tensor.grad for tensor in inputs], rtol=1e-4, atol=1e-4)
+    with torch.no_grad():
+        torch.testing.assert_close(attention(*inputs), expected, rtol=1e-4, atol=1e-5)
+
+
 # -- the loss ----------------------------------------------------------------------------------------------------------
 
 
@@ -161,7 +187,7 @@ def test_loss_and_gradients_are_those_of_torch(n: int) -> None:
     hidden = torch.randn(n, 16, generator=random, requires_grad=True)
     weight = torch.randn(50, 16, generator=random, requires_grad=True)
     targets = torch.randint(50, (n,), generator=random)
-    found = Loss.apply(hidden, weight, targets)
+    found = loss_sum(hidden, weight, targets)
     (found * 0.37).backward()
     ours = hidden.grad, weight.grad
     hidden.grad = weight.grad = None
@@ -171,10 +197,23 @@ def test_loss_and_gradients_are_those_of_torch(n: int) -> None:
     torch.testing.assert_close(ours, (hidden.grad, weight.grad), rtol=1e-4, atol=1e-4)
 
 
+def test_the_loss_in_other_chunks_is_the_same() -> None:
+    random = torch.Generator().manual_seed(9)
+    hidden, weight = (torch.randn(n, 16, generator=random, requires_grad=True) for n in (700, 50))
+    targets = torch.randint(50, (700,), generator=random)
+    found = []
+    for slope in (None, plain_loss_and_slope):
+        hidden.grad = weight.grad = None
+        loss = loss_sum(hidden, weight, targets, slope)
+        loss.backward()
+        found.append((loss.detach(), hidden.grad, weight.grad))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-4)
+
+
 def test_loss_survives_extreme_logits() -> None:
     hidden = torch.tensor([[1e4, -1e4], [-3e4, 1.0]], requires_grad=True)
     weight = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 2.0]], requires_grad=True)
-    loss = Loss.apply(hidden, weight, torch.tensor([1, 2]))
+    loss = loss_sum(hidden, weight, torch.tensor([1, 2]))
     loss.backward()
     assert loss.item() == pytest.approx(2e4)
     for tensor in (hidden.grad, weight.grad):
@@ -189,7 +228,7 @@ def test_a_tied_embedding_gets_both_gradients(shapes: dict[str, Shape], random_n
         network.zero_grad()
         hidden, weight = network(ids[:, :-1]).flatten(0, 1), network.output_weight
         hidden = hidden.detach().requires_grad_() if detach == "hidden" else hidden
-        Loss.apply(hidden, weight.detach() if detach == "weight" else weight, ids[:, 1:].flatten()).backward()
+        loss_sum(hidden, weight.detach() if detach == "weight" else weight, ids[:, 1:].flatten()).backward()
         assert network.embedding.grad is not None
         parts.append(network.embedding.grad.clone())
     assert parts[0].abs().max() > 0 and parts[1].abs().max() > 0
@@ -202,7 +241,7 @@ def test_loss_is_the_same_at_every_run(shapes: dict[str, Shape], random_network:
     gradients = []
     for _ in range(3):
         network.zero_grad()
-        Loss.apply(network(ids[:, :-1]).flatten(0, 1), network.output_weight, ids[:, 1:].flatten()).backward()
+        loss_sum(network(ids[:, :-1]).flatten(0, 1), network.output_weight, ids[:, 1:].flatten()).backward()
         gradients.append([parameter.grad for parameter in network.parameters()])
     for other in gradients[1:]:
         assert all(torch.equal(a, b) for a, b in zip(gradients[0], other, strict=True))
@@ -217,7 +256,7 @@ def test_bits_are_the_loss_of_each_token(form: str, shapes: dict[str, Shape], ra
     logits = by_transformers(network)(ids[:, :-1]).logits.detach()
     expected = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none") / math.log(2)
     torch.testing.assert_close(found.flatten(), expected.double(), rtol=1e-4, atol=1e-4)
-    loss = Loss.apply(network(ids[:, :-1]).flatten(0, 1), network.output_weight, ids[:, 1:].flatten())
+    loss = loss_sum(network(ids[:, :-1]).flatten(0, 1), network.output_weight, ids[:, 1:].flatten())
     assert loss.item() / math.log(2) == pytest.approx(float(found.sum()), rel=1e-5)
 
 

@@ -1,0 +1,74 @@
+"""Trains the embedded models: `python tools/train_embedded.py TEXTS VALID OUTPUT --budget gpu --minutes 9`.
+
+TEXTS and VALID are folders whose files are named by their kind (prose, docs, code, structured, langs). Each call goes
+on where the last one was stopped, so a machine that can be had only for some minutes at a time will do; it says when
+everything is done, and then exits with 0, else with 3. Then `make embedded MODEL=OUTPUT/base NAME=base` puts a model
+into the package.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+MIX = {"prose": 0.45, "docs": 0.17, "code": 0.15, "structured": 0.08, "langs": 0.15}
+RECIPES = {
+    # One H200-class GPU, some 20 minutes of steps.
+    "gpu": {
+        "base": ["--preset=base", "--time=15m"],
+        "small": ["--preset=small", "--sequence=1024", "--time=5m"],
+    },
+    # Two CPU cores with bfloat16 products, some hours.
+    "cpu": {
+        "small": ["--preset=small", "--layers=4", "--hidden=192", "--heads=3", "--mlp=512", "--time=40m"],
+        "base": ["--preset=small", "--layers=9", "--time=3h"],
+    },
+}
+UNFINISHED = 3
+
+
+def main() -> int:
+    """Goes on with the first model that is not finished, and then the next."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("texts", type=Path)
+    parser.add_argument("valid", type=Path)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--budget", required=True, choices=RECIPES)
+    parser.add_argument("--minutes", type=float, help="stop with a checkpoint after so long")
+    parser.add_argument("--short", action="store_true", help="a few steps of each, to try everything")
+    args = parser.parse_args()
+    end = time.monotonic() + 60 * args.minutes if args.minutes else None
+    for name, recipe in RECIPES[args.budget].items():
+        folder = args.output / name
+        if (folder / "model.llmzw").exists():
+            continue
+        if (folder / "unfinished" / "tokens.json").exists() and any(folder.glob("unfinished/step-*")):
+            options = ["--resume"]
+        else:
+            options = [str(path) for path in sorted(args.texts.iterdir()) if any(kind in path.name for kind in MIX)]
+            options += [f"--valid={path}" for path in sorted(args.valid.iterdir())]
+            options += [f"--mix=*{kind}*={share}" for kind, share in MIX.items()]
+            options += [*recipe, "--save-every=2m", "--force"]
+            if args.short:
+                options = [option for option in options if not option.startswith("--time")] + ["--steps=20"]
+        command = [sys.executable, "-m", "llmzip", "train", *options, "-o", str(folder)]
+        print(" ".join(command), flush=True)
+        process = subprocess.Popen(command)
+        try:
+            code = process.wait(None if end is None else max(1.0, end - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGINT)
+            process.wait()
+            return UNFINISHED
+        if code:
+            return UNFINISHED
+    print("all models are finished")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
