@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from llmzip import models
+
 from .conftest import Run, leftovers
 
 
@@ -35,7 +37,7 @@ def test_text_with_the_model(run: Run, tmp_path: Path) -> None:
     one = run("-vv", "-T1", "a.txt", "-c")
     two = run("compress", "-T2", "-o", "b.llmz", "a.txt")
     assert (one.returncode, two.returncode) == (0, 0)
-    assert b"model seed" in one.stderr
+    assert f"model {models.DEFAULT.name}".encode() in one.stderr
     assert b"frame 0: mixed" in one.stderr
     assert (tmp_path / "b.llmz").read_bytes() == one.stdout  # threads change no bit
     assert len(one.stdout) < len(text) / 3

@@ -30,7 +30,7 @@ import zstandard
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from llmzip import cli
+from llmzip import cli, models
 from llmzip.engines.weights import load_model
 from llmzip.training.machine import can_compile
 
@@ -43,6 +43,7 @@ SHAPE = {"layers": 1, "hidden": 32, "heads": 1, "kv-heads": 1, "head-size": 32, 
 TINY = [*(f"--{name}={value}" for name, value in SHAPE.items()), "--batch=256", "--no-compile", "--device=cpu"]
 STEPS = 40
 OPTIONS = [*TINY, f"--steps={STEPS}"]
+EMBEDDED = models.EMBEDDED[-1]
 FORMS = ["config.json", "model.llmzw", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
 FILES = ["README.md", *FORMS]
 
@@ -363,51 +364,54 @@ def test_from_checkpoint_keeps_the_start_token(call: Call, trained: Trained, tmp
 
 
 @pytest.fixture(scope="module")
-def from_seed(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+def from_embedded(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """The embedded model after some steps on other text."""
-    folder = tmp_path_factory.mktemp("from-seed")
+    folder = tmp_path_factory.mktemp("from-embedded")
     (folder / "text.txt").write_bytes(b"\0".join(DOCUMENTS))
     options = ["--steps=3", "--batch=512", "--sequence=32", "--no-compile", "--device=cpu"]
-    done = llmzip(folder, "train", "text.txt", "-o", "model", "--from=seed", *options)
+    done = llmzip(folder, "train", "text.txt", "-o", "model", f"--from={EMBEDDED.name}", *options)
     assert done.returncode == 0, done.stderr.decode()
     return Trained(folder / "model", done.stderr.decode())
 
 
-def test_from_embedded_model(from_seed: Trained) -> None:
-    told = losses(from_seed.err)
+def test_from_embedded_model(from_embedded: Trained) -> None:
+    told = losses(from_embedded.err)
     assert told[-1] < told[0] < 3
-    base = Path(cli.__file__).parent / "embedded" / "seed"
-    assert (from_seed.model / "tokenizer.json").read_bytes() == (base / "tokenizer.json").read_bytes()
-    ours, theirs = (load_model(model).config for model in (from_seed.model, base))
+    base = EMBEDDED.folder
+    assert (from_embedded.model / "tokenizer.json").read_bytes() == (base / "tokenizer.json").read_bytes()
+    ours, theirs = (load_model(model).config for model in (from_embedded.model, base))
     for name in ("vocab_size", "hidden_size", "num_layers", "num_heads", "num_kv_heads", "head_dim", "mlp_size"):
         assert getattr(ours, name) == getattr(theirs, name)
     assert ours.start_token == theirs.start_token
     assert set(ours.windows) == {32}
-    assert json.loads((from_seed.model / "config.json").read_text())["sliding_window"] == 32
+    assert json.loads((from_embedded.model / "config.json").read_text())["sliding_window"] == 32
 
 
-def test_transformers_cut_the_same_tokens_after_from(from_seed: Trained) -> None:
+def test_transformers_cut_the_same_tokens_after_from(from_embedded: Trained) -> None:
     import tokenizers
     import transformers
 
-    assert sorted(os.listdir(from_seed.model)) == FILES
+    assert sorted(os.listdir(from_embedded.model)) == FILES
     sample = "the wind  12345 x1234\n\n   don't (again)\n\ty"
-    theirs = transformers.AutoTokenizer.from_pretrained(from_seed.model, local_files_only=True)
-    ours = tokenizers.Tokenizer.from_file(str(from_seed.model / "tokenizer.json"))
+    theirs = transformers.AutoTokenizer.from_pretrained(from_embedded.model, local_files_only=True)
+    ours = tokenizers.Tokenizer.from_file(str(from_embedded.model / "tokenizer.json"))
     assert theirs(sample)["input_ids"] == ours.encode(sample).ids
 
 
-def test_layers_that_are_added_do_nothing_at_first(from_seed: Trained, tmp_path: Path, call: Call) -> None:
+def test_layers_that_are_added_do_nothing_at_first(from_embedded: Trained, tmp_path: Path, call: Call) -> None:
     options = ["--steps=1", "--batch=512", "--sequence=32", "--rate=1e-9", "--no-compile", "--device=cpu"]
     (tmp_path / "text.txt").write_bytes(b"\0".join(DOCUMENTS))
     found = []
-    for layers in (6, 8):
-        code, err = call("train", "text.txt", "-o", f"m{layers}", "--from=seed", f"--layers={layers}", *options)
+    own = load_model(EMBEDDED.folder).config.num_layers
+    for layers in (own, own + 2):
+        code, err = call(
+            "train", "text.txt", "-o", f"m{layers}", f"--from={EMBEDDED.name}", f"--layers={layers}", *options
+        )
         assert code == 0, err
         assert load_model(tmp_path / f"m{layers}").config.num_layers == layers
         found.append(losses(err)[0])
     assert found[0] == pytest.approx(found[1], abs=2e-3)
-    code, err = call("train", "text.txt", "-o", "m5", "--from=seed", "--layers=5", *options)
+    code, err = call("train", "text.txt", "-o", "fewer", f"--from={EMBEDDED.name}", f"--layers={own - 1}", *options)
     assert code == 2 and "--from can only add some" in err
 
 
@@ -646,8 +650,8 @@ def test_bar_and_time(tmp_path: Path, text: Path) -> None:
         ("text.txt -o model --mix *.txt=much", "much"),
         ("text.txt -o model --mix *.txt=1.5", "--mix *.txt"),
         ("text.txt -o model --mix *.txt=0", "--mix *.txt"),
-        ("text.txt -o model --from seed --vocab 400", "--from"),
-        ("text.txt -o model --from seed --layers 2", "--from"),
+        ("text.txt -o model --from default --vocab 400", "--from"),
+        ("text.txt -o model --from default --layers 1", "--from"),
         ("text.txt -o model --device tpu", "tpu"),
         ("text.txt -o model -T -1", "threads"),
         ("text.txt -o model --nope", "--nope"),
@@ -782,10 +786,10 @@ def test_pipe(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "words"),
     [
-        (None, "'base' is neither a folder nor an embedded model (seed)"),
-        ([], "base: no config.json"),
-        (["model.llmzw"], "base: no tokenizer.json"),
-        (["config.json", "tokenizer.json"], "base: no .safetensors file"),
+        (None, "'theirs' is neither a folder nor an embedded model ("),
+        ([], "theirs: no config.json"),
+        (["model.llmzw"], "theirs: no tokenizer.json"),
+        (["config.json", "tokenizer.json"], "theirs: no .safetensors file"),
     ],
     ids=["missing", "empty", "no-tokenizer", "no-weights"],
 )
@@ -793,10 +797,10 @@ def test_models_that_cannot_be_continued(
     call: Call, trained: Trained, tmp_path: Path, text: Path, files: list[str] | None, words: str
 ) -> None:
     if files is not None:
-        (tmp_path / "base").mkdir()
+        (tmp_path / "theirs").mkdir()
         for name in files:
-            shutil.copy(trained.model / name, tmp_path / "base")
-    code, err = call("train", text.name, "-o", "model", "--steps", "2", "--from", "base", "-q")
+            shutil.copy(trained.model / name, tmp_path / "theirs")
+    code, err = call("train", text.name, "-o", "model", "--steps", "2", "--from", "theirs", "-q")
     assert code == 3
     assert words in only_line(err.encode())
 

@@ -12,10 +12,11 @@ import pytest
 from weights import read_weights
 
 import llmzip
+from llmzip import models
 from llmzip.engines import weightfile
 from llmzip.mixing import mixer
 
-SEED = Path(llmzip.__file__).parent / "embedded" / "seed"
+EMBEDDED = models.DEFAULT.folder
 ENGLISH = b"""\
 The lighthouse keeper wrote one line each evening, and when the winter was over he had a book. It said little about
 the sea. It said how much oil was left, which lamp had smoked, and who had come up the path: the postman on Tuesdays,
@@ -58,7 +59,7 @@ def test_one_archive(name: str) -> None:
     assert method_of(archive) == method
     if name == "several rows":
         assert int.from_bytes(archive[9:11], "little") >= 256, "fewer tokens make a single row"
-    assert decoder.decode(archive, SEED) == data
+    assert decoder.decode(archive, EMBEDDED) == data
 
 
 CSV = "".join(f'{n},"item {n % 7}",{n * 37 % 1000}.{n % 10},({n % 3}; [a{n % 4}])\n' for n in range(60)).encode()
@@ -75,7 +76,7 @@ NO_UTF8 = ENGLISH[:90] + b"\xff\0\1\2\3\4\4\4\2\2\2\2\x80\xc8 Gr\xf6\xdfe " + "Ã
 def test_mixed(data: bytes, level: int) -> None:
     archive = llmzip.compress(data, level=level)
     assert method_of(archive) == decoder.MIXED and archive[3] >> 4 == 1
-    assert decoder.decode(archive, SEED) == data
+    assert decoder.decode(archive, EMBEDDED) == data
 
 
 @pytest.fixture
@@ -83,7 +84,7 @@ def small_model(tmp_path: Path, make_tokenizer: Callable[..., Path]) -> Path:
     """A layer of the embedded model with a tokenizer of a few tokens: it knows nothing, but it is fast."""
     folder = make_tokenizer(tmp_path / "small")
     size = len(decoder.token_bytes(folder / "tokenizer.json"))
-    config, tensors = read_weights(SEED / "model.llmzw")
+    config, tensors = read_weights(EMBEDDED / "model.llmzw")
     kept = {name: tensor for name, tensor in tensors.items() if "layers." not in name or name.startswith("layers.0.")}
     kept |= {name: tensor[:size].copy() for name, tensor in kept.items() if name.startswith(("embedding_", "head_"))}
     config |= {"num_layers": 1, "windows": [40], "context": 96, "vocab_size": size, "start_token": 0}
@@ -118,7 +119,7 @@ def test_adaptive(name: str) -> None:
     data = ADAPTIVE[name]
     archive = llmzip.compress(data, level=6)
     assert method_of(archive) == decoder.MIXED and archive[3] >> 4 == 0, "no model is needed"
-    assert decoder.decode(archive, SEED) == data
+    assert decoder.decode(archive, EMBEDDED) == data
 
 
 @pytest.mark.parametrize("data", [b"\0", b"a", b"\xff", b"\n\n", bytes(300), bytes(range(256)) * 2])
@@ -131,12 +132,12 @@ def test_adaptive_frames_that_are_seldom_written(data: bytes) -> None:
 def test_the_example_of_the_document() -> None:
     archive = bytes.fromhex("F74C5A01 08000000 85 00000000")
     assert llmzip.compress(b"") == archive
-    assert decoder.decode(archive, SEED) == b""
+    assert decoder.decode(archive, EMBEDDED) == b""
 
 
 def test_concatenated_archives() -> None:
     archives = llmzip.compress(b"\0" * 300) + llmzip.compress(ENGLISH[:40]) + llmzip.compress(b"")
-    assert decoder.decode(archives, SEED) == b"\0" * 300 + ENGLISH[:40]
+    assert decoder.decode(archives, EMBEDDED) == b"\0" * 300 + ENGLISH[:40]
 
 
 def test_frames_and_index() -> None:
@@ -147,12 +148,12 @@ def test_frames_and_index() -> None:
         archive += compressor.compress(part) + compressor.flush(compressor.FLUSH_FRAME)
     archive += compressor.flush()
     assert archive.endswith(decoder.INDEX_MAGIC)
-    assert decoder.decode(archive, SEED) == b"".join(parts)
+    assert decoder.decode(archive, EMBEDDED) == b"".join(parts)
 
 
 def test_user_model_whose_context_begins_anew(tmp_path: Path) -> None:
     """The embedded weights with a short context: a model record, a window, and two new beginnings of the context."""
-    folder = shutil.copytree(SEED, tmp_path / "model")
+    folder = shutil.copytree(EMBEDDED, tmp_path / "model")
     config, tensors = read_weights(folder / "model.llmzw")
     config |= {"context": 32, "windows": [9] * config["num_layers"]}
     (folder / "model.llmzw").write_bytes(weightfile.pack(config, 1, tensors))
@@ -160,7 +161,7 @@ def test_user_model_whose_context_begins_anew(tmp_path: Path) -> None:
     assert archive[3] >> 4 == 15
     assert decoder.decode(archive, folder) == ENGLISH[:300]
     with pytest.raises(decoder.ArchiveError, match="another model"):
-        decoder.decode(archive, SEED)
+        decoder.decode(archive, EMBEDDED)
 
 
 @pytest.mark.parametrize("place", [0, 3, 4, 5, 8, 12, -6, -5, -1])
@@ -168,4 +169,4 @@ def test_damage_is_found(place: int) -> None:
     archive = bytearray(llmzip.compress(b"abcd" * 50))
     archive[place] ^= 2
     with pytest.raises(decoder.ArchiveError):
-        decoder.decode(bytes(archive), SEED)
+        decoder.decode(bytes(archive), EMBEDDED)
