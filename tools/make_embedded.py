@@ -10,7 +10,8 @@ import argparse
 import shutil
 from pathlib import Path
 
-from llmzip.engines.weights import INT8_NAME, load_model
+from llmzip.engines.model import INT8_NAME
+from llmzip.engines.weights import load_model
 from llmzip.tokens import Tokenizer
 
 _TARGET = Path(__file__).parent.parent / "llmzip" / "embedded"

@@ -1,9 +1,9 @@
-"""The exact forward pass of Llama-shaped decoders, whole model in one file; must not know text or archives.
+"""The exact forward pass of decoders of the Llama, GPT-2 and NeoX kinds, whole model in one file; must not know text.
 
-RMSNorm, rotary positions, grouped-query attention, gated MLP; biases and q/k norms where the checkpoint has them.
-One function serves prefill (T tokens of a row at once) and step (one token of every row): each output depends
-only on integer sums over its own row, so both give the same bits (docs/numerics.md section 6).
-Shapes: B rows, T new tokens, S cached positions, H query heads, G key/value heads, D head size, V vocabulary.
+Norms with or without mean, rotary or learned positions, grouped-query attention, gated or plain MLP, biases, q/k norms,
+caps: whatever the configuration says. One function serves prefill (T tokens of a row at once) and step (one token of
+every row): each output depends only on integer sums over its own row, so both give the same bits (docs/numerics.md
+section 6). Shapes: B rows, T new tokens, S positions, H query heads, G key/value heads, D head size, V vocabulary.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import torch
 
 from ..errors import EngineError
 from . import ops, tables
-from .weights import ExactConfig, ExactModel, LayerWeights
+from .config import ExactConfig
+from .model import ExactModel, LayerWeights
 
 _SCORES_PER_PIECE = 1 << 18
 """Attention works on pieces of about this many scores, so that a dozen elementwise passes stay in the cache."""
@@ -129,12 +130,16 @@ class ExactEngine:
         self._head_max = torch.tensor(maxima, dtype=torch.float32, device=self.device)[:, None]
         self._head_unit = torch.tensor(units, dtype=torch.float32, device=self.device)[:, None]
         self._qk_norms = [_qk_norm(layer, shape) for layer in self.model.layers]
-        self._attention_factor = tables.attention_factor(shape.head_dim)
+        self._attention_factor = tables.attention_factor(shape.head_dim, shape.attention_scale)
         exp2 = torch.from_numpy(tables.exp2_table()).to(self.device)
         self._exp2_int = exp2
         self._exp2_steps = exp2.to(torch.float32)  # integers up to 2^20
         self._exp2_unit = self._exp2_steps * 2.0**-20
-        self._rope = torch.empty(2, 0, 1, shape.head_dim // 2, dtype=torch.float32, device=self.device)
+        self._normal = _normal_table(self.device) if shape.activation == "gelu" else self._exp2_unit
+        steps = shape.rope_steps or tuple(tables.rope_steps(shape.rope_theta, shape.head_dim))
+        self._ropes = [_Rope(steps, shape.context, self.device)]
+        if shape.local_rope_steps:
+            self._ropes.append(_Rope(shape.local_rope_steps, shape.context, self.device))
 
     def new_cache(self, rows: int, chunk: int, positions: int) -> KVCache:
         shape = self.model.config
@@ -173,15 +178,24 @@ class ExactEngine:
         begin = cache.length if cache is not None else 0
         if begin + new > self.context:
             raise EngineError(f"{begin + new} positions exceed the model's context of {self.context}")
-        self._extend_rope(begin + new)
-        model = self.model
-        flat = ids.reshape(-1)
-        x = model.embedding_q[flat].to(torch.float32).mul_(model.embedding_scale[flat, None])
-        for number, layer in enumerate(model.layers):
-            h = ops.rms_norm(x, layer.input_norm, model.config.norm_eps)
-            x = x + self._attention(h, layer, number, batch, new, begin, cache)
-            h = ops.rms_norm(x, layer.post_norm, model.config.norm_eps)
-            x = x + self._mlp(h, layer)
+        for rope in self._ropes:
+            rope.extend(begin + new)
+        x = self._embed(ids.reshape(-1), batch, begin)
+        for number, layer in enumerate(self.model.layers):
+            h = self._norm(x, layer.input_norm, layer.input_norm_bias)
+            attended = self._attention(h, layer, number, batch, new, begin, cache)
+            if layer.attention_post_norm is not None:
+                attended = self._norm(attended, layer.attention_post_norm)
+            if self.model.config.parallel:
+                h = self._norm(x, layer.post_norm, layer.post_norm_bias)
+                x = x + attended
+            else:
+                x = x + attended
+                h = self._norm(x, layer.post_norm, layer.post_norm_bias)
+            computed = self._mlp(h, layer)
+            if layer.mlp_post_norm is not None:
+                computed = self._norm(computed, layer.mlp_post_norm)
+            x = x + computed
         if cache is not None:
             cache.length = begin + new
         return x.view(batch, new, -1)
@@ -209,26 +223,48 @@ class ExactEngine:
     def _logit_steps(self, hidden: torch.Tensor) -> torch.Tensor:
         """Logits in units of 2^-10 bits: (n, V) float32."""
         model = self.model
-        h = ops.rms_norm(hidden, model.final_norm, model.config.norm_eps)
-        return self.kernels.linear(h, model.head_q, model.head_scale, model.config.planes, tables.log2e_steps())
+        h = self._norm(hidden, model.final_norm, model.final_norm_bias)
+        steps = self.kernels.linear(h, model.head_q, model.head_scale, model.config.planes, tables.log2e_steps())
+        cap = model.config.logit_cap
+        return ops.soft_cap(steps, cap, self._exp2_unit) if cap else steps
 
-    def _extend_rope(self, positions: int) -> None:
-        """Makes the rotary tables long enough; they grow by doubling, for they take time to make."""
-        have = self._rope.shape[1]
-        if positions <= have:
-            return
-        shape = self.model.config
-        size = min(self.context, max(positions, 2 * have, 1024))
-        cos_sin = np.stack(tables.rope_tables(shape.rope_theta, shape.head_dim, size))
-        self._rope = torch.from_numpy(cos_sin).to(self.device, torch.float32).mul_(2.0**-14)[:, :, None]
+    def _embed(self, flat: torch.Tensor, batch: int, begin: int) -> torch.Tensor:
+        """Embedding rows of (B * T,) ids, with what learned positions add: (B * T, hidden) float32."""
+        model = self.model
+        x = model.embedding_q[flat].to(torch.float32).mul_(model.embedding_scale[flat, None])
+        if model.config.embedding_gain != 1.0:
+            x.mul_(model.config.embedding_gain)
+        if model.positions_q is not None and model.positions_scale is not None:
+            here = slice(begin, begin + len(flat) // batch)
+            rows = model.positions_q[here].to(torch.float32).mul_(model.positions_scale[here, None])
+            x = (x.view(batch, -1, x.shape[-1]) + rows).view(x.shape)
+        return x
+
+    def _norm(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+        """The model's kind of norm over the last dimension; no bias after a branch."""
+        config = self.model.config
+        if config.norm == "rms":
+            return ops.rms_norm(x, weight, config.norm_eps)
+        y = ops.rms_norm(ops.centred(x), weight, config.norm_eps)
+        return y if bias is None else y.add_(bias)
+
+    def _activate(self, x: torch.Tensor) -> torch.Tensor:
+        kind = self.model.config.activation
+        if kind == "gelu":
+            return ops.gelu(x, self._normal)
+        return (ops.silu if kind == "silu" else ops.gelu_tanh)(x, self._exp2_unit)
 
     def _mlp(self, h: torch.Tensor, layer: LayerWeights) -> torch.Tensor:
         planes = self.model.config.planes
-        gate_up = self.kernels.linear(h, layer.gate_up_q, layer.gate_up_scale, planes)
+        inner = self.kernels.linear(h, layer.gate_up_q, layer.gate_up_scale, planes)
         if layer.gate_up_bias is not None:
-            gate_up.add_(layer.gate_up_bias)
-        gate, up = gate_up.chunk(2, dim=-1)
-        y = self.kernels.linear(ops.silu_gate(gate, up, self._exp2_unit), layer.down_q, layer.down_scale, planes)
+            inner.add_(layer.gate_up_bias)
+        if self.model.config.gated:
+            gate, up = inner.chunk(2, dim=-1)
+            inner = self._activate(gate).mul_(up)
+        else:
+            inner = self._activate(inner)
+        y = self.kernels.linear(inner, layer.down_q, layer.down_scale, planes)
         return y if layer.down_bias is None else y.add_(layer.down_bias)
 
     def _attention(
@@ -251,8 +287,11 @@ class ExactEngine:
         qk = qkv[:, :, : heads + kv_heads]
         qk_norm = self._qk_norms[number]
         rotated = qk.clone() if qk_norm is None else ops.rms_norm(qk, qk_norm, shape.norm_eps)
-        cos, sin = self._rope[:, begin : begin + new]
-        ops.rotate(rotated, cos, sin, out=qk)
+        if number in shape.unrotated:
+            qk.copy_(rotated)
+        else:
+            cos, sin = self._ropes[-1 if shape.windows[number] else 0].at(begin, new)
+            ops.rotate(rotated, cos, sin, out=qk)
         integers, scales = ops.quantise_heads(qkv, self._head_max, self._head_unit)
         q_q, k_q, v_q = torch.split(integers, [heads, kv_heads, kv_heads], dim=2)
         q_scale, k_scale, v_scale = torch.split(scales, [heads, kv_heads, kv_heads], dim=2)
@@ -321,6 +360,8 @@ class ExactEngine:
         size = keys.shape[-1]
         scores = self.kernels.product(q_q.reshape(b, kv_heads, g * t, dim), keys).view(b, kv_heads, g, t, size)
         scores.mul_(q_scale).mul_(k_scale[:, :, None, None])
+        if self.model.config.attention_cap:
+            scores = ops.soft_cap(scores, self.model.config.attention_cap, self._exp2_unit)
         hidden = None
         if t > 1:
             here = torch.arange(offset, offset + t, device=self.device)[:, None]
@@ -347,6 +388,34 @@ class ExactEngine:
                 )
             mixed = total64.to(torch.float32)
         return mixed.view(b, kv_heads, g, t, dim).mul_((v_peak * 2.0**-17)[:, :, None, :, None])
+
+
+class _Rope:
+    """Rotary tables, made as far as they are needed; they grow by doubling, for they take time to make."""
+
+    def __init__(self, steps: tuple[int, ...], context: int, device: torch.device) -> None:
+        self._steps, self._context, self._device = steps, context, device
+        self._table = torch.empty(2, 0, 1, len(steps), dtype=torch.float32, device=device)
+
+    def extend(self, positions: int) -> None:
+        """Makes them at least so long."""
+        have = self._table.shape[1]
+        if positions <= have:
+            return
+        size = min(self._context, max(positions, 2 * have, 1024))
+        cos_sin = np.stack(tables.rope_tables(self._steps, size))
+        self._table = torch.from_numpy(cos_sin).to(self._device, torch.float32).mul_(2.0**-14)[:, :, None]
+
+    def at(self, begin: int, new: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cosines and sines of some positions: (new, 1, pairs) float32 each."""
+        cos, sin = self._table[:, begin : begin + new]
+        return cos, sin
+
+
+def _normal_table(device: torch.device) -> torch.Tensor:
+    """The normal distribution's integral below 0 as float32, a 0 behind it."""
+    table = np.append(tables.normal_table(), 0)
+    return torch.from_numpy(table).to(device, torch.float32) * 2.0**-24
 
 
 def _qk_norm(layer: LayerWeights, shape: ExactConfig) -> torch.Tensor | None:

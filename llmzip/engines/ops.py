@@ -100,6 +100,19 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
     return torch.mul(x, torch.ones_like(root).div_(root)).mul_(weight)
 
 
+def centred(x: torch.Tensor) -> torch.Tensor:
+    """x minus its mean over the last dimension, the mean from the row in 11 bits and a sign.
+
+    The sum is at most 2047 * K in magnitude, exact in float64.
+
+    Args:
+        x: (..., K) float32.
+    """
+    x_q, scale = quantise(x, NORM_MAX)
+    total = x_q.sum(-1, keepdim=True, dtype=torch.float64).to(torch.float32)
+    return x - total.mul_(inverse(x.shape[-1])).mul_(scale)
+
+
 def exp2_index(steps: torch.Tensor) -> torch.Tensor:
     """Table indices of arguments in units of 2^-10 bits; overwrites its argument.
 
@@ -122,30 +135,72 @@ def exp2_lookup(table: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     return torch.gather(table.expand(flat.shape[0], -1), 1, flat).view(index.shape)
 
 
-def silu_gate(gate: torch.Tensor, up: torch.Tensor, exp2_unit: torch.Tensor) -> torch.Tensor:
-    """gate * sigmoid(gate) * up, the exponential from the table.
-
-    With E = 2^-20 * E[|gate| * 1024 log2(e) + 1/2] it is (u / (1 + E)) * up, where u is gate for gate >= 0 and
-    gate * E otherwise: one of the two terms of u below is 0.
+def silu(x: torch.Tensor, exp2_unit: torch.Tensor) -> torch.Tensor:
+    """x * sigmoid(x).
 
     Args:
-        gate, up: (..., K) float32; exp2_unit: (EXP2_SIZE,) float32, the table times 2^-20 (exact).
+        x: (..., K) float32; exp2_unit: (EXP2_SIZE,) float32, the table times 2^-20 (exact).
     """
-    e = exp2_lookup(exp2_unit, exp2_index(gate.abs().mul_(tables.log2e_steps()).add_(0.5)))
-    u = gate.clamp(max=0.0).mul_(e).add_(gate.clamp(min=0.0))
-    return u.div_(e.add_(1.0)).mul_(up)
+    return _times_sigmoid(x, x.abs().mul_(tables.log2e_steps()), exp2_unit)
+
+
+def gelu_tanh(x: torch.Tensor, exp2_unit: torch.Tensor) -> torch.Tensor:
+    """x * sigmoid(2 sqrt(2 / pi) (x + 0.044715 x^3)), which is x (1 + tanh(...)) / 2.
+
+    Args:
+        x, exp2_unit: as in `silu`.
+    """
+    first, third = tables.gelu_factors()
+    size = x.abs().clamp_(max=4096.0)  # where E is 0 long since; the cube stays finite
+    return _times_sigmoid(x, torch.mul(size, size).mul_(third).add_(first).mul_(size), exp2_unit)
+
+
+def _times_sigmoid(x: torch.Tensor, steps: torch.Tensor, exp2_unit: torch.Tensor) -> torch.Tensor:
+    """x / (1 + E) for x >= 0 and x * E / (1 + E) below, E = 2^-20 * E[steps + 1/2]; overwrites `steps`.
+
+    One of the two terms of u below is 0.
+    """
+    e = exp2_lookup(exp2_unit, exp2_index(steps.add_(0.5)))
+    u = x.clamp(max=0.0).mul_(e).add_(x.clamp(min=0.0))
+    return u.div_(e.add_(1.0))
+
+
+def gelu(x: torch.Tensor, normal: torch.Tensor) -> torch.Tensor:
+    """x * Phi(x), Phi the normal distribution's integral: x - x * N for x >= 0 and x * N below.
+
+    Args:
+        x: (..., K) float32; normal: (NORMAL_SIZE + 1,) float32, the table times 2^-24 (exact), then 0.
+    """
+    index = x.abs().mul_(float(tables.NORMAL_STEPS)).add_(0.5).clamp_(max=float(tables.NORMAL_SIZE)).to(torch.int64)
+    part = exp2_lookup(normal, index).mul_(x)
+    return torch.where(x >= 0, x - part, part)
+
+
+def soft_cap(x: torch.Tensor, cap: float, exp2_unit: torch.Tensor) -> torch.Tensor:
+    """c tanh(x / c) as c (1 - E) / (1 + E) with the sign of x, E = exp(-2 |x| / c) from the table.
+
+    Args:
+        x: float32, in table steps; cap: c in natural-logarithm units, binary64; exp2_unit: as in `silu`.
+    """
+    limit, slope = tables.cap_factors(cap)
+    e = exp2_lookup(exp2_unit, exp2_index(x.abs().mul_(slope).add_(0.5)))
+    size = torch.sub(1.0, e).div_(e.add_(1.0)).mul_(limit)
+    return torch.where(x >= 0, size, -size)
 
 
 def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, out: torch.Tensor) -> None:
     """Rotary embedding, halves paired as Hugging Face pairs them: (a cos - b sin, b cos + a sin), each op rounded.
 
     Args:
-        x: (B, T, H, D) float32; cos, sin: (T, 1, D / 2) float32, multiples of 2^-14; out: (B, T, H, D) float32.
+        x: (B, T, H, D) float32; cos, sin: (T, 1, P) float32, multiples of 2^-14, P <= D / 2 pairs of i and i + P; what
+            lies behind is left alone; out: (B, T, H, D) float32.
     """
-    half = x.shape[-1] // 2
-    a, b = x[..., :half], x[..., half:]
+    half = cos.shape[-1]
+    a, b = x[..., :half], x[..., half : 2 * half]
     torch.sub(a * cos, b * sin, out=out[..., :half])
-    torch.add(b * cos, a * sin, out=out[..., half:])
+    torch.add(b * cos, a * sin, out=out[..., half : 2 * half])
+    if 2 * half < x.shape[-1]:
+        out[..., 2 * half :] = x[..., 2 * half :]
 
 
 class Kernels:

@@ -13,9 +13,10 @@ import hashlib
 import torch
 
 from ..errors import EngineError
+from .config import ExactConfig
 from .exact import ExactEngine
 from .freqs import Frequencies
-from .weights import ExactConfig, ExactModel, LayerWeights
+from .model import ExactModel, LayerWeights
 
 TRANSCRIPT = "9f915d2101a65e7300fad11980f96a4d90a83de1b8bf6a55e202f06042bc8eb9"
 _STEPS = [1, 1, 1, 6, 12, 12]

@@ -7,6 +7,7 @@ table (docs/numerics.md sections 3 and 4).
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from decimal import ROUND_HALF_EVEN, Context, Decimal, DivisionByZero, InvalidOperation, Overflow, localcontext
 from fractions import Fraction
 from math import isqrt
@@ -22,7 +23,7 @@ EXP2_BITS = 20
 EXP2_SIZE = 22 * EXP2_STEPS
 """Entries of the table; the last one is 0, so an index may be clamped to EXP2_SIZE - 1."""
 
-_PI = Decimal("3.14159265358979323846264338327950288419716939937510582097494459230781640628620899")
+PI = Decimal("3.14159265358979323846264338327950288419716939937510582097494459230781640628620899")
 DECIMAL_CONTEXT = Context(
     prec=70,
     rounding=ROUND_HALF_EVEN,
@@ -91,10 +92,27 @@ def log2e_steps() -> float:
         return float32(EXP2_STEPS / Decimal(2).ln())
 
 
-def attention_factor(head_dim: int) -> float:
-    """1024 * log2(e) / sqrt(head_dim) as float32."""
+def attention_factor(head_dim: int, scale: float = 0.0) -> float:
+    """1024 * log2(e) / sqrt(head_dim), or times a scale of binary64 that is not 0, as float32."""
     with localcontext(DECIMAL_CONTEXT):
-        return float32(EXP2_STEPS / Decimal(2).ln() / Decimal(head_dim).sqrt())
+        factor = Decimal(scale) if scale else 1 / Decimal(head_dim).sqrt()
+        return float32(EXP2_STEPS / Decimal(2).ln() * factor)
+
+
+@functools.cache
+def cap_factors(cap: float) -> tuple[float, float]:
+    """For c tanh(x / c), c of binary64: c in table steps, and 2 / c table steps for each of x; float32."""
+    with localcontext(DECIMAL_CONTEXT):
+        steps = EXP2_STEPS / Decimal(2).ln() * Decimal(cap)
+        return float32(steps), float32(2 * EXP2_STEPS / Decimal(2).ln() / steps)
+
+
+@functools.cache
+def gelu_factors() -> tuple[float, float]:
+    """1024 log2(e) * 2 sqrt(2 / pi), and that times 0.044715, as float32."""
+    with localcontext(DECIMAL_CONTEXT):
+        first = EXP2_STEPS / Decimal(2).ln() * 2 * (2 / PI).sqrt()
+        return float32(first), float32(first * Decimal("0.044715"))
 
 
 def rope_steps(theta: float, head_dim: int) -> list[int]:
@@ -109,30 +127,29 @@ def rope_steps(theta: float, head_dim: int) -> list[int]:
     """
     with localcontext(DECIMAL_CONTEXT):
         log_theta = Decimal(theta).ln()
-        turn = Decimal(2) ** 64 / (2 * _PI)
+        turn = Decimal(2) ** 64 / (2 * PI)
         return [int((turn * (-log_theta * (2 * i) / head_dim).exp()).to_integral_value()) for i in range(head_dim // 2)]
 
 
-def rope_tables(theta: float, head_dim: int, positions: int) -> tuple[np.ndarray, np.ndarray]:
+def rope_tables(pair_steps: Sequence[int], positions: int) -> tuple[np.ndarray, np.ndarray]:
     """Cosines and sines of the rotary angles in units of 2^-14.
 
     Args:
-        theta: the RoPE base, > 1.
-        head_dim: even.
+        pair_steps: per pair, 2^-64 turns per position.
         positions: number of positions, >= 1.
 
     Returns:
-        cos, sin: (positions, head_dim / 2) int32, |value| <= 2^14.
+        cos, sin: (positions, pairs) int32, |value| <= 2^14.
 
     Source: docs/numerics.md section 4.
     """
-    steps = np.array(rope_steps(theta, head_dim), dtype=np.uint64)
+    steps = np.array(pair_steps, dtype=np.uint64)
     # uint64 products wrap, which is just what a phase in units of 2^-64 turn wants
     phase = np.arange(positions, dtype=np.uint64)[:, None] * steps[None, :]
     quadrant = (phase >> np.uint64(62)).astype(np.int64)
     fraction = ((phase >> np.uint64(30)) & np.uint64(0xFFFFFFFF)).astype(np.int64)
     with localcontext(DECIMAL_CONTEXT):
-        quarter_turn = int((_PI / 2 * 2**30).to_integral_value())
+        quarter_turn = int((PI / 2 * 2**30).to_integral_value())
     angle = (fraction * quarter_turn) >> 32  # [0, pi/2) in units of 2^-30
     square = (angle * angle) >> 30
     one = 1 << 30
@@ -146,3 +163,42 @@ def rope_tables(theta: float, head_dim: int, positions: int) -> tuple[np.ndarray
     turned_cos = np.choose(quadrant, [cos, -sin, -cos, sin])
     turned_sin = np.choose(quadrant, [sin, cos, -sin, -cos])
     return turned_cos.astype(np.int32), turned_sin.astype(np.int32)
+
+
+NORMAL_STEPS = 4096
+"""Steps of the normal distribution's argument in one standard deviation."""
+
+NORMAL_SIZE = 6 * NORMAL_STEPS
+
+
+@functools.cache
+def normal_table() -> np.ndarray:
+    """N[k] = 2^24 * Phi(-k/4096), rounded, for k = 0 .. NORMAL_SIZE - 1; Phi is the normal distribution's integral.
+
+    By the series Phi(-x) = 1/2 - phi(x) (x + x^3/3 + x^5/(3*5) + ...), in integers of 192 bits.
+
+    Returns:
+        (NORMAL_SIZE,) int32; non-increasing, N[0] = 2^23.
+
+    Source: docs/numerics.md section 3.
+    """
+    bits = 192
+    with localcontext(DECIMAL_CONTEXT) as context:
+        context.prec = 90
+        peak = int((2**bits / (2 * PI).sqrt()).to_integral_value())  # phi(0)
+        # phi(x) from one place to the next: times exp(-(2k + 1) / 2^25)
+        ratio = int((2**bits * (Decimal(-1) / 2**25).exp()).to_integral_value())
+        ratio2 = int((2**bits * (Decimal(-1) / 2**24).exp()).to_integral_value())
+    table, density = [], peak
+    for k in range(NORMAL_SIZE):
+        term = total = (k << bits) // NORMAL_STEPS
+        n = 1
+        while term:
+            n += 2
+            term = term * k * k // (NORMAL_STEPS**2 * n)
+            total += term
+        tail = (1 << (bits - 1)) - ((density * total) >> bits)
+        table.append((tail + (1 << (bits - 25))) >> (bits - 24))
+        density = (density * ratio) >> bits
+        ratio = (ratio * ratio2) >> bits
+    return np.array(table, dtype=np.int32)

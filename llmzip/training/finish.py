@@ -17,8 +17,9 @@ import torch
 import zstandard
 from safetensors.torch import save_file
 
+from ..engines.convert import convert
 from ..engines.exact import ExactEngine
-from ..engines.weights import ExactModel, convert, save_int8
+from ..engines.model import ExactModel, save_int8
 from ..errors import LLMZipError
 from ..file import compress, decompress
 from . import card, checkpoint, hfweights, shapes

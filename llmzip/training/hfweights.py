@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
-from ..engines.weights import ExactModel
+from ..engines.model import ExactModel
 from ..errors import ModelUnsupportedError
 from .network import Network
 from .shapes import Shape

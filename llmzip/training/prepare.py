@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from .. import models
-from ..engines import weights
+from ..engines import checkpoints, weights
+from ..engines.convert import convert
 from ..errors import LLMZipError, ModelNotFoundError, ModelUnsupportedError, SettingsError, TokenizerError
 from ..runtime import find_device
 from ..tokens import Tokenizer
@@ -253,11 +254,11 @@ class _Base:
             self.shape = hfweights.shape_of_int8(exact, sequence)
             self._load = lambda network: hfweights.load_int8(network, exact)
         else:
-            config, tensors = weights.read_config(self.folder), weights.read_tensors(self.folder)
+            config, tensors = checkpoints.read_config(self.folder), checkpoints.Tensors(self.folder)
             try:
                 self.shape = shapes.from_config(config, sequence)
                 # What the exact engine cannot run is refused now, not when the training is over.
-                self.start_token = weights.convert(config, tensors, 1, shapes.DECODED_CONTEXT).config.start_token
+                self.start_token = convert(config, tensors, 1, shapes.DECODED_CONTEXT).config.start_token
             except ModelUnsupportedError as error:
                 raise ModelUnsupportedError(f"model {self.folder}: {error}") from None
             self._load = lambda network: hfweights.load(network, tensors)

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from llmzip.engines.convert import convert
 from llmzip.engines.exact import ExactEngine
-from llmzip.engines.weights import convert
 
 ALL_BIASES = (
     "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",

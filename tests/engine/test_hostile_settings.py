@@ -186,7 +186,7 @@ def test_tables_do_not_depend_on_the_callers_decimal_context(context: decimal.Co
     def made() -> tuple[Any, ...]:
         tables.exp2_table.cache_clear()
         tables.log2e_steps.cache_clear()
-        cos, sin = tables.rope_tables(10000.0, 64, 50)
+        cos, sin = tables.rope_tables(tables.rope_steps(10000.0, 64), 50)
         return (
             tables.rope_steps(10000.0, 64),
             cos.tolist(),

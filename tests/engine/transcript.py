@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from llmzip import codec, models, runtime
+from llmzip.engines.convert import convert
 from llmzip.engines.exact import ExactEngine
-from llmzip.engines.weights import convert
 from llmzip.settings import CompressSettings, EngineSettings
 
 TEXT = """Exact arithmetic gives the same bits everywhere: on one thread or on many, with or without wide vectors.

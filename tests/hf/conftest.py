@@ -71,8 +71,8 @@ def train() -> Callable[[Family], Any]:
             for name, parameter in model.named_parameters():
                 if name.endswith("bias"):
                     parameter.normal_(std=0.2)
-                elif "norm" in name:
-                    parameter.mul_(1 + 0.3 * torch.randn_like(parameter))
+                elif "norm" in name or ".ln_" in name:
+                    parameter.add_(0.3 * torch.randn_like(parameter))
         optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
         for step in range(steps):
             ids = torch.tensor([[1, *pattern_tokens(95, 1000 + 8 * step + row)] for row in range(8)])

@@ -13,8 +13,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmzip.engines.convert import convert, quantise_rows
+from llmzip.engines.model import save_int8
 from llmzip.engines.ops import TINY
-from llmzip.engines.weights import convert, load_model, quantise_rows, save_int8
+from llmzip.engines.weights import load_model
 from llmzip.errors import ModelUnsupportedError
 from llmzip.training import hfweights
 from llmzip.training.network import Network

@@ -51,7 +51,7 @@ def test_exp2_table_falls_from_2_to_the_20_to_0() -> None:
 
 @pytest.mark.parametrize(("theta", "head_dim", "positions"), ROPE_DIGESTS)
 def test_rope_table_digests(theta: float, head_dim: int, positions: int) -> None:
-    cos, sin = tables.rope_tables(theta, head_dim, positions)
+    cos, sin = tables.rope_tables(tables.rope_steps(theta, head_dim), positions)
     assert cos.shape == sin.shape == (positions, head_dim // 2)
     assert sha256(cos, sin) == ROPE_DIGESTS[theta, head_dim, positions]
 
@@ -60,7 +60,7 @@ def test_rope_table_digests(theta: float, head_dim: int, positions: int) -> None
     ("theta", "head_dim", "positions"), [(10000.0, 64, 1024), (1e6, 128, 500), (500000.0, 4, 1 << 17), (2.0, 2, 70)]
 )
 def test_rope_tables_are_close_to_cosine_and_sine(theta: float, head_dim: int, positions: int) -> None:
-    cos, sin = tables.rope_tables(theta, head_dim, positions)
+    cos, sin = tables.rope_tables(tables.rope_steps(theta, head_dim), positions)
     pairs = np.arange(head_dim // 2)
     angle = np.arange(positions)[:, None] * theta ** (-2.0 * pairs / head_dim)
     assert np.abs(cos - 2**14 * np.cos(angle)).max() < 0.501
@@ -69,7 +69,7 @@ def test_rope_tables_are_close_to_cosine_and_sine(theta: float, head_dim: int, p
 
 
 def test_more_rope_positions_do_not_change_the_first_ones() -> None:
-    short, long = tables.rope_tables(10000.0, 32, 10), tables.rope_tables(10000.0, 32, 300)
+    short, long = (tables.rope_tables(tables.rope_steps(10000.0, 32), n) for n in (10, 300))
     for a, b in zip(short, long, strict=True):
         assert np.array_equal(a, b[:10])
 

@@ -1,0 +1,154 @@
+"""The shape of a model that runs exactly, and the settings of its arithmetic; must not know tensors or files.
+
+Fields with a default came after version 1 of the arithmetic was fixed. They are left out of the canonical form where
+they have it, so digests of models that do not use them stay what they were (docs/numerics.md section 7).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import ModelUnsupportedError
+
+MAX_CONTEXT = 1 << 17
+MAX_VOCAB = 300_000
+_MAX_SIZE = 1 << 17
+_MAX_GAIN = 2.0**20
+_LEAST_EPSILON = 2.0**-40
+ACTIVATIONS = ("silu", "gelu", "gelu_tanh")
+NORMS = ("rms", "layer")
+
+
+@dataclass(frozen=True)
+class ExactConfig:
+    """Every field is part of the digest.
+
+    Attributes:
+        vocab_size, hidden_size, mlp_size, num_layers, num_heads, num_kv_heads, head_dim: sizes.
+        rope_theta: base of the rotary angles, where no `rope_steps` are given.
+        norm_eps: float32 value.
+        windows: per layer, positions a token sees, itself included; 0 for all.
+        planes: int8 planes of the activations, 1 or 2.
+        context: most positions of one segment.
+        start_token: id fed before a row's first token.
+        rope_steps: per rotary pair, 2^-64 turns per position; fewer pairs than D / 2 leave a head's last values alone.
+        local_rope_steps: the same for layers with a window, if they have their own.
+        unrotated: layers without rotary positions, rising.
+        learned_positions: each position has a row that is added to the embedding.
+        norm: "rms", or "layer" for norms that subtract the mean and add a bias.
+        activation: "silu", "gelu" (by the error function) or "gelu_tanh".
+        gated: the MLP multiplies act(gate) by up; else it is act(up).
+        parallel: attention and MLP of a layer both see the layer's input.
+        attention_scale: binary64 factor of the scores; 0 for 1 / sqrt(D).
+        attention_cap, logit_cap: binary64 c of c tanh(x / c) on scores and logits; 0 for none.
+        embedding_gain: float32 factor of the embedding's rows.
+    """
+
+    vocab_size: int
+    hidden_size: int
+    mlp_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    rope_theta: float
+    norm_eps: float
+    windows: tuple[int, ...]
+    planes: int
+    context: int
+    start_token: int
+    rope_steps: tuple[int, ...] = ()
+    local_rope_steps: tuple[int, ...] = ()
+    unrotated: tuple[int, ...] = ()
+    learned_positions: bool = False
+    norm: str = "rms"
+    activation: str = "silu"
+    gated: bool = True
+    parallel: bool = False
+    attention_scale: float = 0.0
+    attention_cap: float = 0.0
+    logit_cap: float = 0.0
+    embedding_gain: float = 1.0
+
+    def __post_init__(self) -> None:
+        sizes = {
+            "vocab_size": (16, MAX_VOCAB),
+            "hidden_size": (1, _MAX_SIZE),
+            "mlp_size": (1, _MAX_SIZE),
+            "num_layers": (1, 1024),
+            "num_heads": (1, 1024),
+            "num_kv_heads": (1, 1024),
+            "head_dim": (2, 512),
+            "planes": (1, 2),
+            "context": (2, MAX_CONTEXT),
+            "start_token": (0, self.vocab_size - 1),
+        }
+        for name, (low, high) in sizes.items():
+            value = getattr(self, name)
+            if type(value) is not int or not low <= value <= high:
+                raise ModelUnsupportedError(f"config: {name} is {value!r}, not an integer from {low} to {high}")
+        if self.num_heads % self.num_kv_heads or self.head_dim % 2:
+            raise ModelUnsupportedError("config: heads must be a multiple of kv heads, and the head size even")
+        if self.num_heads * self.head_dim > _MAX_SIZE:
+            raise ModelUnsupportedError(f"config: {self.num_heads} heads of size {self.head_dim} are too many")
+        if not 1.0 < self.rope_theta <= 1e12 or not _LEAST_EPSILON <= self.norm_eps <= 1.0:
+            raise ModelUnsupportedError(
+                f"config: rope_theta {self.rope_theta} or norm_eps {self.norm_eps} out of range"
+            )
+        if len(self.windows) != self.num_layers or min(self.windows) < 0:
+            raise ModelUnsupportedError("config: one sliding window per layer, each at least 0")
+        for steps in (self.rope_steps, self.local_rope_steps):
+            if 2 * len(steps) > self.head_dim or any(type(step) is not int or step >> 64 for step in steps):
+                raise ModelUnsupportedError("config: rope steps are at most D / 2 integers from 0 to 2^64 - 1")
+        if len(self.local_rope_steps) not in (0, len(self.rope_steps)):
+            raise ModelUnsupportedError("config: as many local rope steps as others, or none")
+        if list(self.unrotated) != sorted(set(self.unrotated) & set(range(self.num_layers))):
+            raise ModelUnsupportedError("config: unrotated layers must be rising numbers of layers")
+        if self.norm not in NORMS or self.activation not in ACTIVATIONS:
+            raise ModelUnsupportedError(f"config: norm {self.norm!r} or activation {self.activation!r} is unknown")
+        if any(type(flag) is not bool for flag in (self.learned_positions, self.gated, self.parallel)):
+            raise ModelUnsupportedError("config: a flag is neither true nor false")
+        scales = (self.attention_scale, self.attention_cap, self.logit_cap)
+        if not all(value == 0 or 2.0**-20 <= value <= _MAX_GAIN for value in scales):
+            raise ModelUnsupportedError(f"config: scale or caps {scales} out of range")
+        if not 2.0**-20 <= self.embedding_gain <= _MAX_GAIN:
+            raise ModelUnsupportedError(f"config: embedding gain {self.embedding_gain} out of range")
+
+    @property
+    def score_scale(self) -> float:
+        """Factor of the products of queries and keys; for messages and comparisons only."""
+        return self.attention_scale or 1 / math.sqrt(self.head_dim)
+
+    def as_dict(self) -> dict[str, Any]:
+        """All fields that have no default, and those whose value is another than that."""
+        return {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.default is dataclasses.MISSING or getattr(self, field.name) != field.default
+        }
+
+    @classmethod
+    def from_dict(cls, found: Mapping[str, Any]) -> ExactConfig:
+        """The reverse.
+
+        Raises:
+            ModelUnsupportedError: a field that is missing or that this version does not know.
+        """
+        known = {field.name: field.default for field in dataclasses.fields(cls)}
+        odd = [name for name in found if name not in known] + [
+            name for name, default in known.items() if default is dataclasses.MISSING and name not in found
+        ]
+        if odd:
+            raise ModelUnsupportedError(f"config: {odd[0]} is missing or unknown")
+        fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in found.items()}
+        return cls(**fields)
+
+    def canonical(self) -> bytes:
+        """One line of JSON with sorted keys, floats in hexadecimal: equal configs give equal bytes."""
+        fields = {k: v.hex() if isinstance(v, float) else v for k, v in self.as_dict().items()}
+        return json.dumps(fields, sort_keys=True, separators=(",", ":")).encode("ascii")

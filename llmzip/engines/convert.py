@@ -1,0 +1,167 @@
+"""From a Hugging Face checkpoint to integer weights; must not know files.
+
+Names and shapes of the families are in families.py; here tensors are joined, rearranged and rounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from ..errors import ModelUnsupportedError
+from . import families, ops
+from .config import MAX_CONTEXT, ExactConfig
+from .families import Family
+from .model import ExactModel, assemble
+
+
+def quantise_rows(weight: torch.Tensor, grid: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
+    """A matrix as int8 with one scale per row.
+
+    Args:
+        weight: (N, K) floating point, finite.
+        grid: 0 for the finest scale, s = max(max |w|, TINY) * (1 / 127). Above 0, a step is at least grid / 127 of the
+            row's root mean square, and s is rounded up to 5 bits, so that both entropy-code well (docs/weights.md).
+
+    Returns:
+        (N, K) int8, |w_q| <= 127; (N,) float32.
+    """
+    wide = weight.to(torch.float32)
+    if not grid:
+        w_q, scale = ops.quantise(wide, ops.ACT_MAX)
+        return w_q.to(torch.int8), scale[:, 0].contiguous()
+    least = torch.maximum(wide.abs().amax(1), grid * wide.square().mean(1).sqrt()).clamp(min=ops.TINY) / ops.ACT_MAX
+    mantissa, exponent = torch.frexp(least)
+    rough = torch.ldexp(torch.ceil(mantissa * 32) / 32, exponent)
+    return torch.round(wide / rough[:, None]).to(torch.int8), rough
+
+
+def convert(
+    config: Mapping[str, Any],
+    tensors: Mapping[str, torch.Tensor],
+    planes: int,
+    context: int,
+    start_token: int | None = None,
+    grid: float = 0.0,
+) -> ExactModel:
+    """A checkpoint as integers.
+
+    Args:
+        config: its config.json.
+        tensors: its weights by name.
+        planes: 1 or 2.
+        context: most positions of a segment; cut to what the model was made for.
+        start_token: None for the checkpoint's BOS, else its EOS, else 0.
+        grid: as in `quantise_rows`.
+
+    Raises:
+        ModelUnsupportedError: naming the first thing that the exact engine cannot run.
+        KeyError, TypeError, ValueError, ArithmeticError: the configuration lacks or misstates something.
+    """
+    family = families.read(config)
+    exact = ExactConfig(
+        planes=planes,
+        context=min(context, family.positions, MAX_CONTEXT),
+        start_token=default_start_token(config) if start_token is None else start_token,
+        **family.settings,
+    )
+    return assemble(exact, _Conversion(exact, family, tensors, grid).all().get)
+
+
+def default_start_token(config: Mapping[str, Any]) -> int:
+    """A checkpoint's BOS, else its EOS, else 0."""
+    return next((config[k] for k in ("bos_token_id", "eos_token_id") if isinstance(config.get(k), int)), 0)
+
+
+class _Conversion:
+    """One checkpoint on its way."""
+
+    def __init__(self, exact: ExactConfig, family: Family, tensors: Mapping[str, torch.Tensor], grid: float) -> None:
+        self._exact, self._family, self._source, self._grid = exact, family, tensors, grid
+        self._left = {name for name in tensors if not name.endswith(family.ignored)}
+        self._out: dict[str, torch.Tensor] = {}
+        probe = family.matrices["embedding"][0] + ".weight"
+        self._prefix = next((p for p in family.prefixes if p + probe in tensors), family.prefixes[0])
+
+    def all(self) -> dict[str, torch.Tensor]:
+        """Tensors of the int8 form.
+
+        Raises:
+            ModelUnsupportedError: a tensor that is missing, unknown, or not finite.
+        """
+        exact, family = self._exact, self._family
+        for ours, theirs in family.matrices.items():
+            for number in range(exact.num_layers) if "{}" in ours else (0,):
+                names = [self._place(name.format(number)) for name in theirs]
+                if ours == "head":
+                    self._head(names[0])
+                else:
+                    self._matrix(ours.format(number), names)
+        for ours, name in family.vectors.items():
+            for number in range(exact.num_layers) if "{}" in ours else (0,):
+                self._norm(ours.format(number), self._place(name.format(number)))
+        if self._left:
+            raise ModelUnsupportedError(
+                f"weights: unknown tensor {min(self._left)}; this is not a plain decoder of this family"
+            )
+        return self._out
+
+    def _place(self, name: str) -> str:
+        """The name with the checkpoint's prefix; heads have none."""
+        return name if name in ("lm_head", "embed_out") else self._prefix + name
+
+    def _take(self, name: str) -> torch.Tensor:
+        if name not in self._source:
+            raise ModelUnsupportedError(f"weights: tensor {name} is missing")
+        self._left.discard(name)
+        tensor = self._source[name].to(torch.float32)
+        if not bool(torch.isfinite(tensor).all()):
+            raise ModelUnsupportedError(f"weights: tensor {name} holds a NaN or an infinity")
+        return tensor
+
+    def _matrix(self, ours: str, names: list[str]) -> None:
+        exact, layered = self._exact, ours.startswith("layers.")
+        parts = [self._take(f"{name}.weight") for name in names]
+        if any(part.ndim != 2 for part in parts):
+            raise ModelUnsupportedError(f"weights: {names[0]}.weight is no matrix")
+        if self._family.transposed and layered:
+            parts = [part.T for part in parts]
+        if ours == "positions":
+            parts = [parts[0][: exact.context]]
+        biases = [self._take(f"{name}.bias") for name in names if layered and f"{name}.bias" in self._source]
+        if biases and len(biases) != len(parts):
+            raise ModelUnsupportedError(f"weights: only some of {', '.join(names)} have a bias")
+        weight = torch.cat(parts)
+        bias = torch.cat(biases) if biases else None
+        if self._family.mixed_heads and ours.endswith(".qkv"):
+            weight = self._by_kind(weight)
+            bias = None if bias is None else self._by_kind(bias)
+        self._out[f"{ours}_q"], self._out[f"{ours}_scale"] = quantise_rows(weight, self._grid)
+        if bias is not None:
+            self._out[f"{ours}_bias"] = bias.contiguous()
+
+    def _by_kind(self, rows: torch.Tensor) -> torch.Tensor:
+        """Rows of query, key and value of each head to all queries, all keys, all values."""
+        heads, dim = self._exact.num_heads, self._exact.head_dim
+        if rows.shape[0] != 3 * heads * dim:
+            raise ModelUnsupportedError(f"weights: {rows.shape[0]} rows for {heads} heads of {dim}")
+        return rows.view(heads, 3, dim, -1).transpose(0, 1).reshape(rows.shape)
+
+    def _head(self, name: str) -> None:
+        """The head, unless it is the embedding."""
+        embedding = self._place(self._family.matrices["embedding"][0]) + ".weight"
+        weight = f"{name}.weight"
+        own = weight in self._source and not self._family.tied
+        if own and not torch.equal(self._source[weight], self._source[embedding]):
+            self._matrix("head", [name])
+        self._left.discard(weight)
+
+    def _norm(self, ours: str, name: str) -> None:
+        optional = ours.rsplit(".", 1)[-1] in ("q_norm", "k_norm")
+        if optional and f"{name}.weight" not in self._source:
+            return
+        self._out[ours] = self._take(f"{name}.weight") + self._family.norm_offset
+        if self._exact.norm == "layer":
+            self._out[f"{ours}_bias"] = self._take(f"{name}.bias")
