@@ -11,13 +11,14 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from .errors import ModelNotFoundError, TokenizerError
+from . import tokentables
+from .errors import CorruptError, TokenizerError
 
 _PIECE_CHARS = 1 << 15
+_SPELLED_CHARS = 8
 # Bytes that are no UTF-8, with up to 3 characters between them: too short to be worth a tokenizer's call.
 _NOT_UTF8 = re.compile("[\udc80-\udcff](?:[^\udc80-\udcff]{0,3}[\udc80-\udcff])*")
 _BREAK = re.compile(r"\n(?=[^\s])|(?<=\S)(?= \S)")
@@ -26,13 +27,30 @@ _BREAK = re.compile(r"\n(?=[^\s])|(?<=\S)(?= \S)")
 class Tokens:
     """The table id -> bytes, which is all that decoding needs.
 
+    Where some byte has no token of its own, bytes are escaped: the lowest id that stands for nothing, then the id at
+    the byte's place among the ids that stand for something, in rising order (format section 6).
+
     Args:
-        table: bytes of each token; an id that stands for nothing has b"" and is never encoded.
+        table: bytes of each token; an id that stands for nothing has b"".
     """
 
     def __init__(self, table: Sequence[bytes]) -> None:
         self.table = list(table)
         self._lengths = np.array([len(entry) for entry in self.table], dtype=np.int64)
+        self._single = np.full(256, -1, dtype=np.int64)
+        for i in range(len(self.table) - 1, -1, -1):
+            if len(self.table[i]) == 1:
+                self._single[self.table[i][0]] = i
+        self.escape: int | None = None
+        if (self._single < 0).any():
+            self._find_escape()
+
+    def _find_escape(self) -> None:
+        empty, full = np.flatnonzero(self._lengths == 0), np.flatnonzero(self._lengths)
+        if len(empty) and len(full) >= 256:
+            self.escape = int(empty[0])
+            self._escaped = full[:256]
+            self._lengths[self._escaped] = 0  # behind an escape they are one byte: never count more than there is
 
     @property
     def vocab_size(self) -> int:
@@ -47,50 +65,74 @@ class Tokens:
         return sha.digest()
 
     def num_bytes(self, ids: np.ndarray) -> int:
-        """Bytes that the ids stand for, without building them."""
+        """Bytes that the ids stand for, without building them; fewer where bytes may be escaped."""
         return int(self._lengths[ids].sum())
 
     def decode(self, ids: np.ndarray) -> bytes:
-        """The bytes of the ids, (n,) integers in [0, V)."""
-        table = self.table
-        return b"".join([table[i] for i in ids.tolist()])
-
-    def single_bytes(self) -> np.ndarray:
-        """(256,) int64: for each byte the lowest id that stands for just it.
+        """The bytes of the ids, (n,) integers in [0, V).
 
         Raises:
-            TokenizerError: some byte has none, so not every input could be represented.
+            CorruptError: an escape without its byte.
         """
-        ids = np.full(256, -1, dtype=np.int64)
-        for i in range(len(self.table) - 1, -1, -1):
-            if len(self.table[i]) == 1:
-                ids[self.table[i][0]] = i
-        missing = np.flatnonzero(ids < 0)
-        if len(missing):
+        table = self.table
+        if self.escape is None:
+            return b"".join([table[i] for i in ids.tolist()])
+        values = {int(i): bytes([byte]) for byte, i in enumerate(self._escaped)}
+        parts, rest = [], iter(ids.tolist())
+        for i in rest:
+            part = values.get(next(rest, -1)) if i == self.escape else table[i]
+            if part is None:
+                raise CorruptError("damaged: an escape without its byte")
+            parts.append(part)
+        return b"".join(parts)
+
+    def encode_bytes(self, data: bytes) -> np.ndarray:
+        """Ids of single bytes, (n,) int64, n = len(data) where nothing is escaped.
+
+        Raises:
+            TokenizerError: some byte can be represented in no way.
+        """
+        values = np.frombuffer(data, dtype=np.uint8)
+        ids = self._single[values]
+        missing = ids < 0
+        if not missing.any():
+            return ids
+        if self.escape is None:
+            raise TokenizerError(f"the tokenizer has no token for the byte {values[missing][0]:#04x}")
+        counts = np.where(missing, 2, 1)
+        out = np.full(int(counts.sum()), self.escape, dtype=np.int64)
+        out[np.cumsum(counts) - 1] = np.where(missing, self._escaped[values], ids)
+        return out
+
+    def check_complete(self) -> None:
+        """Refuses a table with which some input cannot be represented.
+
+        Raises:
+            TokenizerError: naming the first byte.
+        """
+        missing = np.flatnonzero(self._single < 0)
+        if len(missing) and self.escape is None:
             raise TokenizerError(
                 f"the tokenizer has no token for {len(missing)} of the 256 bytes (first: {missing[0]:#04x}), "
                 "so it cannot represent every input"
             )
-        return ids
+
+    def single_bytes(self) -> np.ndarray:
+        """(256,) int64: for each byte the lowest id that stands for just it, -1 if there is none."""
+        return self._single
 
 
 class Tokenizer:
-    """A byte-level BPE tokenizer from a Hugging Face tokenizer.json, with everything that loses bytes taken out."""
+    """A tokenizer from a Hugging Face folder, with everything that loses bytes taken out."""
 
     def __init__(self, folder: Path, vocab_size: int) -> None:
         from tokenizers import Tokenizer as FastTokenizer
 
-        description = _read(folder)
-        self.tokens = Tokens(_byte_table(description, vocab_size, folder))
-        self._bytes = self.tokens.single_bytes()
-        # Normalisers change text, added tokens swallow `<|endoftext|>` and the blanks beside it, post-processors add
-        # tokens: none of them may see the input. A prefix space would be one more byte.
-        description |= dict.fromkeys(("normalizer", "post_processor", "truncation", "padding"))
-        description["added_tokens"] = []
-        description["model"]["dropout"] = None  # it would make archives random
-        _drop_prefix_space(description.get("pre_tokenizer"))
+        description = tokentables.read(folder)
+        self.tokens = Tokens(tokentables.byte_table(description, vocab_size, folder))
+        self.tokens.check_complete()
         try:
-            self._fast = FastTokenizer.from_str(json.dumps(description))
+            self._fast = FastTokenizer.from_str(json.dumps(tokentables.exact_description(description, vocab_size)))
         except Exception as error:  # tokenizers raises bare Exception
             raise TokenizerError(f"model {folder}: tokenizer.json cannot be loaded: {error}") from None
 
@@ -101,7 +143,7 @@ class Tokenizer:
             data: any bytes.
 
         Returns:
-            (n,) int64, n <= len(data).
+            (n,) int64; n <= len(data) where no byte is escaped.
         """
         # What is no UTF-8 becomes lone surrogates, which valid UTF-8 never decodes to.
         text = data.decode("utf-8", "surrogateescape")
@@ -112,15 +154,39 @@ class Tokenizer:
             pieces.append((bad.group(), False))
             start = bad.end()
         pieces += [(piece, True) for piece in _split(text[start:])]
-        encodings = iter(self._fast.encode_batch_fast([p for p, valid in pieces if valid], add_special_tokens=False))
-        parts = [np.zeros(0, dtype=np.int64)]
-        for piece, valid in pieces:
-            raw = piece.encode("utf-8", "surrogateescape")
-            ids = np.array(next(encodings).ids, dtype=np.int64) if valid else None
-            if ids is None or len(ids) > len(raw) or self.tokens.decode(ids) != raw:
-                ids = self._bytes[np.frombuffer(raw, dtype=np.uint8)]
-            parts.append(ids)
-        return np.concatenate(parts)
+        found = iter(self._encode_texts([piece for piece, valid in pieces if valid]))
+        bare = self.tokens.encode_bytes
+        parts = [next(found) if valid else bare(piece.encode("utf-8", "surrogateescape")) for piece, valid in pieces]
+        return np.concatenate([np.zeros(0, dtype=np.int64), *parts])
+
+    def _encode_texts(self, texts: list[str]) -> list[np.ndarray]:
+        """Ids of each text. Where they are not those of its bytes, the text is halved, and at last spelled."""
+        parts: list[np.ndarray] = []
+        for text, encoding in zip(texts, self._fast.encode_batch_fast(texts, add_special_tokens=False), strict=True):
+            raw = text.encode()
+            ids = np.array(encoding.ids, dtype=np.int64)
+            if len(ids) <= len(raw) and self._gives(ids, raw):
+                parts.append(ids)
+            elif len(text) <= _SPELLED_CHARS:
+                parts.append(self.tokens.encode_bytes(raw))
+            else:
+                parts.append(np.concatenate(self._encode_texts(_halves(text))))
+        return parts
+
+    def _gives(self, ids: np.ndarray, raw: bytes) -> bool:
+        """Whether the ids stand for these bytes; an id that escapes may not come from the tokenizer itself."""
+        if self.tokens.escape is not None and (ids == self.tokens.escape).any():
+            return False
+        table = self.tokens.table
+        return b"".join([table[i] for i in ids.tolist()]) == raw
+
+
+def _halves(text: str) -> list[str]:
+    """Two parts, cut where a word or a line begins if one does near the middle."""
+    middle = len(text) // 2
+    near = _BREAK.search(text, middle, middle + len(text) // 4)
+    end = middle if near is None else near.end()
+    return [text[:end], text[end:]]
 
 
 def _split(text: str) -> list[str]:
@@ -137,60 +203,3 @@ def _split(text: str) -> list[str]:
     if start < len(text):
         pieces.append(text[start:])
     return pieces
-
-
-def _read(folder: Path) -> dict[str, Any]:
-    path = folder / "tokenizer.json"
-    try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelNotFoundError(f"model {folder}: no tokenizer.json in this folder") from None
-    except (OSError, ValueError) as error:
-        raise TokenizerError(f"model {folder}: tokenizer.json cannot be read: {error}") from None
-    if not isinstance(description, dict) or not isinstance(description.get("model"), dict):
-        raise TokenizerError(f"model {folder}: tokenizer.json describes no tokenizer")
-    return description
-
-
-def byte_alphabet() -> dict[str, int]:
-    """Byte-level BPE writes each byte as one character: itself if it is printable in Latin-1, else from U+0100 on."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(0x100 + n): byte for n, byte in enumerate(others)}
-
-
-def _byte_table(description: dict[str, Any], vocab_size: int, folder: Path) -> list[bytes]:
-    """id -> bytes of a byte-level BPE; special and unknown ids stand for nothing."""
-    model = description["model"]
-    vocab = model.get("vocab")
-    if model.get("type") != "BPE" or not isinstance(vocab, dict) or not _is_byte_level(description):
-        raise TokenizerError(f"model {folder}: its tokenizer is no byte-level BPE, the only kind supported")
-    alphabet = byte_alphabet()
-    try:
-        special = {str(entry["content"]) for entry in description.get("added_tokens") or ()}
-    except (TypeError, KeyError):
-        raise TokenizerError(f"model {folder}: tokenizer.json lists added tokens without content") from None
-    table = [b""] * vocab_size
-    for text, i in vocab.items():
-        if not isinstance(i, int) or not 0 <= i < vocab_size:
-            raise TokenizerError(f"model {folder}: token {i} is outside the model's vocabulary of {vocab_size}")
-        # A special token's text is not written in the alphabet; it is never produced and stands for nothing.
-        if text not in special and all(character in alphabet for character in text):
-            table[i] = bytes(alphabet[character] for character in text)
-    return table
-
-
-def _is_byte_level(description: dict[str, Any]) -> bool:
-    return "ByteLevel" in json.dumps([description.get("pre_tokenizer"), description.get("decoder")])
-
-
-def _drop_prefix_space(part: Any) -> None:
-    """Turns `add_prefix_space` off, wherever it is nested."""
-    if isinstance(part, dict):
-        if "add_prefix_space" in part:
-            part["add_prefix_space"] = False
-        for value in part.values():
-            _drop_prefix_space(value)
-    elif isinstance(part, list):
-        for value in part:
-            _drop_prefix_space(value)

@@ -18,7 +18,7 @@ def group_size(vocab_size: int) -> int:
     """S: the least power of two with S * S >= V; at least 4.
 
     Args:
-        vocab_size: V, 16 to 2^18.
+        vocab_size: V, 16 to 300,000.
     """
     return 1 << ((vocab_size - 1).bit_length() + 1) // 2
 
@@ -26,7 +26,8 @@ def group_size(vocab_size: int) -> int:
 class Frequencies:
     """Splits masses of a vocabulary into the tables and intervals of the two coding steps.
 
-    Bounds: a mass is at most 2^20 and V at most 2^18, so sums are below 2^39 and their products with 2^24 below 2^63.
+    Bounds: a mass is at most 2^20 and V at most 300,000, so sums are below 2^38.2 and products with
+    2^24 below 2^63.
     """
 
     def __init__(self, vocab_size: int) -> None:

@@ -13,8 +13,9 @@ import pytest
 from tokenizers import normalizers, pre_tokenizers, processors
 
 from llmzip import models
-from llmzip.errors import ModelNotFoundError, TokenizerError
-from llmzip.tokens import Tokenizer, Tokens, byte_alphabet
+from llmzip.errors import CorruptError, ModelNotFoundError, TokenizerError
+from llmzip.tokens import Tokenizer, Tokens
+from llmzip.tokentables import byte_alphabet
 
 SPECIAL = ("<|endoftext|>", "<s>", "</s>", "<pad>", "[MASK]", " the ")
 VOCABULARY = 340
@@ -81,10 +82,77 @@ def kinds(make_tokenizer: Callable[..., Path], tmp_path_factory: pytest.TempPath
         name: Tokenizer(make_tokenizer(folder / name, vocab_size=VOCABULARY, **fields), VOCABULARY)
         for name, fields in settings.items()
     }
+    for name, description in SENTENCEPIECE.items():
+        (folder / name).mkdir()
+        (folder / name / "tokenizer.json").write_text(json.dumps(description()), encoding="utf-8")
+        made[name] = Tokenizer(folder / name, 800)
+    made["merges"] = Tokenizer(split_files(make_tokenizer(folder / "merges", vocab_size=VOCABULARY)), VOCABULARY)
     return made | {"embedded": embedded()}
 
 
-KINDS = ["plain", "nfc", "lowercase", "prefix", "special", "template", "blanks dropped", "all", "embedded"]
+def split_files(folder: Path) -> Path:
+    """GPT-2's older form: vocab.json and merges.txt instead of tokenizer.json."""
+    model = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]
+    (folder / "vocab.json").write_text(json.dumps(model["vocab"]), encoding="utf-8")
+    lines = ["#version: 0.2", *(" ".join(merge) for merge in model["merges"])]
+    (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (folder / "tokenizer.json").unlink()
+    return folder
+
+
+def sentencepiece(kind: str, byte_tokens: bool, **parts: Any) -> dict[str, Any]:
+    """A tokenizer as it comes from a SentencePiece model: a blank is U+2581, the first tokens are special."""
+    words = [
+        *"\u2581etaniosrhldcumfpgwybvkäöé",
+        *(f"\u2581{x}" for x in ("t", "th", "the", "a", "an", "and", "c", "w")),
+    ]
+    words += ["wi", "win", "wind", "th", "the", "an", "and", "ov", "ove", "over", "hi", "hil", "hill", "hills"]
+    vocab = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256) if byte_tokens), *words]
+    vocab += [f"{a}{b}" for a in "abcdefghijklmnop" for b in "qrstuvwxyz0123"] + ["\n\n", "<td>"]
+    special = [{"content": text, "id": n, "special": True} for n, text in enumerate(vocab[:3])]
+    text = [{"content": text, "id": vocab.index(text), "special": False, "lstrip": True} for text in vocab[-2:]]
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    model: dict[str, Any] = {"type": kind, "byte_fallback": byte_tokens}
+    if kind == "BPE":
+        merges = [[w[:-1], w[-1]] for w in vocab if len(w) > 1 and w[:-1] in vocab and w[-1] in vocab]
+        model |= {"vocab": {word: n for n, word in enumerate(vocab)}, "merges": merges, "unk_token": "<unk>"}
+        model |= {"fuse_unk": True}
+    else:
+        model |= {"vocab": [[word, -10.0 - n / 1000] for n, word in enumerate(vocab)], "unk_id": 0}
+    prepend = {"type": "Prepend", "prepend": "\u2581"}
+    replace = {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}
+    made = {
+        "version": "1.0",
+        "added_tokens": [flags | entry for entry in special + text],
+        "normalizer": {"type": "Sequence", "normalizers": [prepend, replace]},
+        "pre_tokenizer": None,
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+            "special_tokens": {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}},
+        },
+        "decoder": {"type": "ByteFallback"},
+        "model": model,
+    }
+    return made | parts
+
+
+METASPACE = {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "always", "split": True}
+STRIP = {"type": "Strip", "strip_left": True, "strip_right": True}
+NFKC = {"type": "Sequence", "normalizers": [{"type": "NFKC"}, {"type": "Lowercase"}, STRIP]}
+SENTENCEPIECE: dict[str, Callable[[], dict[str, Any]]] = {
+    "sentencepiece": lambda: sentencepiece("BPE", True),
+    "sentencepiece metaspace": lambda: sentencepiece("BPE", True, normalizer=None, pre_tokenizer=METASPACE),
+    "unigram with bytes": lambda: sentencepiece("Unigram", True, normalizer=NFKC, pre_tokenizer=METASPACE),
+    "unigram": lambda: sentencepiece("Unigram", False, normalizer=NFKC, pre_tokenizer=METASPACE),
+    "bpe without bytes": lambda: sentencepiece("BPE", False),
+}
+
+KINDS = [
+    "plain", "nfc", "lowercase", "prefix", "special", "template", "blanks dropped", "all", "embedded", "merges",
+    *SENTENCEPIECE,
+]  # fmt: skip
 
 
 def check(tokenizer: Tokenizer, data: bytes) -> np.ndarray:
@@ -92,9 +160,12 @@ def check(tokenizer: Tokenizer, data: bytes) -> np.ndarray:
     ids = tokenizer.encode(data)
     assert ids.dtype == np.int64 and ids.ndim == 1
     assert tokenizer.tokens.decode(ids) == data
-    assert len(ids) <= len(data)
     if len(ids):
         assert ids.min() >= 0 and ids.max() < tokenizer.tokens.vocab_size
+    if tokenizer.tokens.escape is not None:
+        assert len(ids) <= 2 * len(data) and tokenizer.tokens.num_bytes(ids) <= len(data)
+        return ids
+    assert len(ids) <= len(data)
     assert tokenizer.tokens.num_bytes(ids) == len(data)
     assert all(tokenizer.tokens.table[i] for i in ids)  # no id that stands for nothing
     return ids
@@ -154,7 +225,7 @@ def test_characters_where_pieces_are_cut_come_back(kinds: dict[str, Tokenizer], 
 
 def test_texts_are_tokenised_and_not_spelled(kinds: dict[str, Tokenizer]) -> None:
     text = ("The wind came over the hills, and the day was cold and bright in April. " * 40).encode()
-    for kind in KINDS:
+    for kind in [kind for kind in KINDS if kinds[kind].tokens.escape is None]:  # those here know no capitals
         # What loses a single blank is spelled byte by byte.
         assert (len(check(kinds[kind], text)) < 0.7 * len(text)) == (kind != "blanks dropped"), kind
     assert len(check(kinds["embedded"], text)) < 0.3 * len(text)
@@ -212,7 +283,40 @@ def test_single_bytes_are_the_lowest_ids() -> None:
 def test_missing_bytes_are_named(missing: list[int], first: str) -> None:
     table = [bytes([byte]) for byte in range(256) if byte not in missing]
     with pytest.raises(TokenizerError, match=f"no token for {len(missing)} of the 256 bytes \\(first: {first}\\)"):
-        Tokens(table).single_bytes()
+        Tokens(table).check_complete()
+
+
+def test_bytes_without_a_token_are_escaped() -> None:
+    table = [b"", b"", *(bytes([byte]) for byte in range(128)), *(b"%d," % n for n in range(200))]
+    tokens = Tokens(table)
+    tokens.check_complete()
+    assert tokens.escape == 0
+    ids = tokens.encode_bytes(b"a\xffb\x80")
+    assert ids.tolist() == [2 + 97, 0, 2 + 255, 2 + 98, 0, 2 + 128]
+    assert tokens.decode(ids) == b"a\xffb\x80"
+    assert tokens.decode(np.array([2 + 200, 0, 2 + 200, 0, 2])) == b"72,\xc8\x00"
+    for damaged in ([0], [5, 0], [0, 0], [0, 1], [0, 2 + 256]):
+        with pytest.raises(CorruptError, match="an escape without its byte"):
+            tokens.decode(np.array(damaged))
+
+
+def test_sentencepiece_tokens_are_used(kinds: dict[str, Tokenizer]) -> None:
+    text = b"the wind and the wind\n\n<td> and"
+    for name in SENTENCEPIECE:
+        tokenizer = kinds[name]
+        ids = check(tokenizer, text)
+        assert len(ids) < len(text) / 2, name
+        assert {tokenizer.tokens.table[i] for i in ids} >= {b" the", b"\n\n", b"<td>"}
+
+
+@pytest.mark.parametrize("kind", SENTENCEPIECE)
+def test_odd_characters_cost_only_their_neighbourhood(kinds: dict[str, Tokenizer], kind: str) -> None:
+    tokenizer = kinds[kind]
+    text = b"the wind and " * 1000
+    plain = len(check(tokenizer, text))
+    for odd in ("\u2581", "\u212b", "\u4e00", "<s>", "\xff".encode("latin-1").decode("latin-1")):
+        changed = text[:6500] + odd.encode() + text[6500:]
+        assert len(check(tokenizer, changed)) < plain + 40
 
 
 # -- what is refused ---------------------------------------------------------------------------------------------------
@@ -251,9 +355,10 @@ def metaspace(description: dict[str, Any]) -> None:
     ("change", "words"),
     [
         (drop_byte, "no token for 1 of the 256 bytes \\(first: 0xf5\\)"),
-        (word_level, "no byte-level BPE"),
-        (metaspace, "no byte-level BPE"),
-        (lambda description: description["model"].update(vocab=[["a", 0.1]]), "no byte-level BPE"),
+        (word_level, "tokenizer is of kind WordLevel"),
+        (metaspace, "tokenizer is of kind BPE"),
+        (lambda description: description["model"].update(vocab=[["a", 0.1]]), "outside the model's vocabulary"),
+        (lambda description: description["model"].update(vocab=[["a"]]), "in a form that is not known"),
         (lambda description: description.pop("model"), "describes no tokenizer"),
         (lambda description: description["model"]["vocab"].update(extra=VOCABULARY), f"token {VOCABULARY} is outside"),
         (lambda description: description["model"]["vocab"].update(extra=-1), "token -1 is outside"),
@@ -261,7 +366,7 @@ def metaspace(description: dict[str, Any]) -> None:
         (lambda description: description["model"].update(merges=[["never", "seen"]]), "cannot be loaded"),
         (lambda description: description.update(pre_tokenizer={"type": "ByteLevel"}), "cannot be loaded"),
     ],
-    ids=["byte", "words", "metaspace", "unigram", "nothing", "above", "below", "text id", "merges", "fields"],
+    ids=["byte", "words", "metaspace", "unigram", "pairs", "nothing", "above", "below", "text id", "merges", "fields"],
 )
 def test_unfit_tokenizers_are_refused_with_the_reason(
     change: Callable[[dict[str, Any]], object], words: str, make_tokenizer: Callable[..., Path], tmp_path: Path
