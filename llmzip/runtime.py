@@ -7,12 +7,15 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
+from . import sample
 from .container import DIGEST_BYTES, USER_MODEL, Header, ModelRecord
-from .engines import selftest
+from .engines import conversions, planes, selftest
 from .engines.exact import ExactEngine
-from .engines.weights import load_model
+from .engines.model import ExactModel
+from .engines.weights import is_int8, load_model
 from .errors import EngineError, ModelMismatchError
 from .models import ModelChoice
 from .settings import EngineSettings
@@ -21,7 +24,6 @@ from .tokens import Tokenizer
 if TYPE_CHECKING:
     from .mixing.vocabulary import Vocabulary
 
-_USER_PLANES = 2
 _USER_CONTEXT = 1024
 
 
@@ -65,9 +67,7 @@ def load(choice: ModelChoice, settings: EngineSettings) -> LoadedModel:
 @functools.lru_cache(maxsize=2)
 def _load(choice: ModelChoice, device: str, batch_tokens: int | None, stamp: tuple[object, ...]) -> LoadedModel:
     del stamp  # only there so that changed files are loaded again
-    model = load_model(
-        choice.folder, choice.planes or _USER_PLANES, choice.context or _USER_CONTEXT, choice.start_token
-    )
+    model = _open(choice, torch.device(device))
     config = model.config
     tokenizer = Tokenizer(choice.folder, config.vocab_size)
     model_digest, tokenizer_digest = model.digest(), tokenizer.tokens.digest()
@@ -94,6 +94,21 @@ def _load(choice: ModelChoice, device: str, batch_tokens: int | None, stamp: tup
         header = Header(USER_MODEL, record)
     selftest.check(torch.device(device))
     return LoadedModel(choice.name, ExactEngine(model, device, batch_tokens), tokenizer, header)
+
+
+def _open(choice: ModelChoice, device: torch.device) -> ExactModel:
+    """The weights of a folder; those of a checkpoint with the number of planes that a short text asks for."""
+    if is_int8(choice.folder):
+        return load_model(choice.folder)
+
+    def choose(model: ExactModel) -> ExactModel:
+        config = model.config
+        ids = Tokenizer(choice.folder, config.vocab_size).encode(sample.TEXT.encode())[: config.context]
+        row = np.concatenate([[config.start_token], ids])
+        return planes.choose(model, [torch.from_numpy(row)], device)
+
+    context = choice.context or _USER_CONTEXT
+    return conversions.load(choice.folder, context, choice.start_token, choice.planes, choose)
 
 
 def find_device(name: str) -> str:

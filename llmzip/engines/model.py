@@ -8,6 +8,7 @@ the source's dtype do not change it (docs/numerics.md section 7).
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import math
 from collections.abc import Callable, Mapping
@@ -94,6 +95,10 @@ class ExactModel:
 
     def digest(self) -> bytes:
         """SHA-256 of the numerics version, the config and every tensor (docs/numerics.md section 7)."""
+        return self._digest
+
+    @functools.cached_property
+    def _digest(self) -> bytes:
         sha = hashlib.sha256(b"llmzip exact model, numerics %d\n" % NUMERICS_VERSION)
         sha.update(self.config.canonical() + b"\n")
         for name, tensor in sorted(self.tensors().items()):

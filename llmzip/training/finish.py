@@ -17,6 +17,7 @@ import torch
 import zstandard
 from safetensors.torch import save_file
 
+from ..engines import planes
 from ..engines.convert import convert
 from ..engines.exact import ExactEngine
 from ..engines.model import ExactModel, save_int8
@@ -29,9 +30,6 @@ from .trainer import Sample, Trainer
 
 GRID = 9.0
 """Steps of 9/127 of a row's root mean square cost 0.001 bits/byte and take 5.9 bits a weight (docs/log.md)."""
-
-_SECOND_PLANE_FROM = 1.002
-"""A second plane of activations is taken if it saves this much: it doubles the time of the products."""
 
 _ARCHIVE_BYTES = 1 << 18
 _BUILD = "model"
@@ -77,24 +75,13 @@ def finish(trainer: Trainer, listener: Listener) -> list[Result]:
 
 def _to_int8(trainer: Trainer, config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> ExactModel:
     """With one plane of activations, or two if that is measurably better."""
-    one, two = (
-        convert(config, tensors, planes, shapes.DECODED_CONTEXT, trainer.facts.start_token, GRID) for planes in (1, 2)
-    )
-    if not trainer.samples:
-        return one
-    with_one, with_two = (sum(exact_bits(ExactEngine(m), s) for s in trainer.samples) for m in (one, two))
-    return two if with_one > _SECOND_PLANE_FROM * with_two else one
+    model = convert(config, tensors, 1, shapes.DECODED_CONTEXT, trainer.facts.start_token, GRID)
+    return planes.choose(model, [row for sample in trainer.samples for row in sample.rows], torch.device("cpu"))
 
 
 def exact_bits(engine: ExactEngine, sample: Sample) -> float:
-    """Code length of a sample by the exact engine's frequencies (numerics section 8, less the rounding down)."""
-    total, reserve = 0.0, engine.vocab_size / (1 << 24)
-    rows = sample.rows.to(engine.device)
-    for row in rows:
-        masses = engine.masses(engine.forward(row[None, :-1])[0]).double()
-        share = masses.gather(1, row[1:, None])[:, 0] / masses.sum(1)
-        total -= float(torch.log2(share * (1 - reserve) + 2.0**-24).sum())
-    return total
+    """Code length of a sample by the exact engine's frequencies."""
+    return sum(planes.code_bits(engine, row.to(engine.device)) for row in sample.rows)
 
 
 def _write_checkpoint(build: Path, config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
