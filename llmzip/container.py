@@ -24,7 +24,11 @@ METHODS = {STORED: "stored", LM: "lm", LZMA: "lzma", ZSTD: "zstd", MIXED: "mixed
 
 NO_MODEL = 0
 USER_MODEL = 15
-ENGINE_EXACT = 1
+ENGINE_EXACT, ENGINE_FLOAT = 1, 2
+FLOAT_VERSION = 1
+FLOAT_DTYPES = ("float32", "bfloat16", "float16")
+"""The float engine's number formats; the model record holds their numbers, from 1 on."""
+
 
 MAX_FRAME_BYTES = 1 << 26
 MAX_LM_BYTES = 1 << 21
@@ -34,6 +38,7 @@ MAX_CONTEXT = 1 << 17
 MAX_VOCAB = 300_000
 MAX_RECORD_BYTES = 512
 MAX_NAME_BYTES = 255
+MAX_ENVIRONMENT_BYTES = 200
 MAX_INDEX_ENTRIES = 1 << 22
 DIGEST_BYTES = 16
 
@@ -45,7 +50,17 @@ _CRC8_POLYNOMIAL = 0x11D
 
 @dataclass(frozen=True)
 class ModelRecord:
-    """The model of an archive that is not embedded (format section 2)."""
+    """The model of an archive that is not embedded (format section 2).
+
+    Attributes:
+        name: for people, untrusted.
+        model_digest, tokenizer_digest: first half of each.
+        planes: of the exact engine; of the float engine the number of its dtype.
+        context, start_token: the model's.
+        engine: ENGINE_EXACT or ENGINE_FLOAT.
+        numerics: version of the engine's rules.
+        environment: of the float engine: what its bits depend on.
+    """
 
     name: str
     model_digest: bytes
@@ -55,6 +70,7 @@ class ModelRecord:
     start_token: int
     engine: int = ENGINE_EXACT
     numerics: int = NUMERICS_VERSION
+    environment: str = ""
 
 
 @dataclass(frozen=True)
@@ -176,6 +192,9 @@ def pack_header(header: Header) -> bytes:
     record = bytes([model.engine, model.numerics, model.planes])
     record += pack_varint(model.context) + pack_varint(model.start_token)
     record += model.model_digest + model.tokenizer_digest
+    if model.engine == ENGINE_FLOAT:
+        environment = model.environment.encode("ascii")
+        record += pack_varint(len(environment)) + environment
     record += model.name.encode("utf-8", "replace")[:MAX_NAME_BYTES].decode("utf-8", "ignore").encode("utf-8")
     return out + pack_varint(len(record)) + record
 
@@ -439,21 +458,29 @@ def _parse_record(raw: bytes) -> ModelRecord:
     engine, numerics, planes = raw[:3]
     context, rest = _unpack_varint(raw[3:])
     start_token, rest = _unpack_varint(rest)
-    if engine != ENGINE_EXACT or numerics != NUMERICS_VERSION:
+    if (engine, numerics) not in ((ENGINE_EXACT, NUMERICS_VERSION), (ENGINE_FLOAT, FLOAT_VERSION)):
         raise FormatError(f"needs engine {engine} with numerics version {numerics}, which this llmzip does not have")
-    model_digest, tokenizer_digest, name = (
+    model_digest, tokenizer_digest, rest = (
         rest[:DIGEST_BYTES],
         rest[DIGEST_BYTES : 2 * DIGEST_BYTES],
         rest[2 * DIGEST_BYTES :],
     )
+    environment = b""
+    if engine == ENGINE_FLOAT:
+        size, rest = _unpack_varint(rest)
+        environment, rest = rest[:size], rest[size:]
+        if len(environment) != size or size > MAX_ENVIRONMENT_BYTES or not environment.isascii():
+            raise CorruptError("damaged header: the model record's environment is malformed")
     try:
-        text = name.decode("utf-8")
+        text = rest.decode("utf-8")
     except UnicodeDecodeError:
         raise CorruptError("damaged header: the model's name is not UTF-8") from None
-    in_range = planes in (1, 2) and 2 <= context <= MAX_CONTEXT and start_token < MAX_VOCAB
-    if not in_range or len(tokenizer_digest) != DIGEST_BYTES or len(name) > MAX_NAME_BYTES:
+    most = 2 if engine == ENGINE_EXACT else len(FLOAT_DTYPES)
+    in_range = 1 <= planes <= most and 2 <= context <= MAX_CONTEXT and start_token < MAX_VOCAB
+    if not in_range or len(tokenizer_digest) != DIGEST_BYTES or len(rest) > MAX_NAME_BYTES:
         raise CorruptError("damaged header: a field of the model record is out of range")
-    return ModelRecord(text, model_digest, tokenizer_digest, planes, context, start_token, engine, numerics)
+    found = environment.decode("ascii")
+    return ModelRecord(text, model_digest, tokenizer_digest, planes, context, start_token, engine, numerics, found)
 
 
 def _unpack_varint(data: bytes) -> tuple[int, bytes]:

@@ -2,7 +2,7 @@
 
 Each row starts from an empty context. Encoding runs whole segments of a row at once (prefill), in any order, and keeps
 16 bytes a token; decoding runs one token of every row at a time. Both see the same masses, bit for bit, so both code
-the same intervals in the same order (format section 4).
+the same intervals in the same order (format section 4). An engine that cannot promise that is run step by step.
 """
 
 from __future__ import annotations
@@ -78,15 +78,16 @@ def encode(
     Returns:
         The payload, and the sum of -log2 of the coded probabilities in bits.
     """
+    found = (_stepped_masses if engine.stepwise else _token_masses)(engine, tokens, plan, progress)
     if vocabulary is None:
         sink = _IntervalSink(engine.vocab_size, tokens, plan)
-        for places, masses in _token_masses(engine, tokens, plan, progress):
+        for places, masses in found:
             sink.add(places, masses)
         return sink.finish()
     from .mixing.mixer import MixEncoder
 
     mixer = MixEncoder(vocabulary, tokens, plan.num_rows, with_model=True)
-    for places, masses in _token_masses(engine, tokens, plan, progress):
+    for places, masses in found:
         mixer.add(places, masses.cpu().numpy())
     return mixer.finish()
 
@@ -172,6 +173,41 @@ def _token_masses(
             progress(tokens[place.reshape(-1)])
 
 
+def _stepped_masses(
+    engine: Engine[Any], tokens: np.ndarray, plan: RowPlan, progress: Callable[[np.ndarray], None] | None
+) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+    """As `_token_masses`, by the very calls that the decoder makes."""
+    starts = np.array(plan.row_starts()[:-1], dtype=np.int64)
+    history = _History(engine, plan)
+    for step in range(plan.steps):
+        active = plan.active_rows(step)
+        places = starts[:active] + step
+        yield places, history.step(step)
+        history.inputs[:active, step + 1] = tokens[places]
+        if progress is not None:
+            progress(tokens[places])
+
+
+class _History:
+    """All rows of a frame as far as they are known, and the model's state behind them.
+
+    Attributes:
+        inputs: (rows, steps + 1) int64: the start token, then a row's tokens, then fillers.
+    """
+
+    def __init__(self, engine: Engine[Any], plan: RowPlan) -> None:
+        self._engine, self._plan = engine, plan
+        self.inputs = np.full((plan.num_rows, plan.steps + 1), engine.start_token, dtype=np.int64)
+        self._cache = engine.new_cache(plan.num_rows, _RESTART_CHUNK, plan.steps)
+
+    def step(self, step: int) -> torch.Tensor:
+        """Masses of every row's token of a step, (rows, V) int32; the inputs before it must be there."""
+        if self._cache.length == self._engine.context:
+            _restart(self._engine, self._cache, self.inputs[:, step - self._plan.overlap : step])
+        ids = torch.from_numpy(self.inputs[:, step : step + 1]).to(self._engine.device)
+        return self._engine.masses(self._engine.forward(ids, self._cache)[: self._plan.active_rows(step), 0])
+
+
 def _prefill(engine: Engine[Any], inputs: np.ndarray, known: int) -> Iterator[tuple[slice, torch.Tensor]]:
     """Masses behind the inputs from `known` on: slices of those columns, and ((rows * columns), V) masses."""
     rows, length = inputs.shape
@@ -229,27 +265,22 @@ def decode(
         CorruptError: the payload fits no text.
     """
     rows, steps = plan.num_rows, plan.steps
-    history = np.full((rows, steps + 1), engine.start_token, dtype=np.int64)  # inputs: start token, then tokens
     _check_memory(engine, rows, steps, plan.num_tokens if vocabulary is not None else None)
     step_tokens = _step_decoder(engine, payload, plan, vocabulary)
-    cache = engine.new_cache(rows, _RESTART_CHUNK, steps)
+    history = _History(engine, plan)
     seen_bytes = 0
     for step in range(steps):
-        active = plan.active_rows(step)
-        if cache.length == engine.context:
-            _restart(engine, cache, history[:, step - plan.overlap : step])
-        hidden = engine.forward(torch.from_numpy(history[:, step : step + 1]).to(engine.device), cache)
-        ids = step_tokens(engine.masses(hidden[:active, 0]))
+        ids = step_tokens(history.step(step))
         if ids.max() >= engine.vocab_size:
             raise CorruptError("damaged: the compressed data names a token that does not exist")
-        history[:active, step + 1] = ids
+        history.inputs[: len(ids), step + 1] = ids
         step_bytes = num_bytes(ids)
         seen_bytes += step_bytes
         if seen_bytes > most_bytes:
             raise CorruptError(f"damaged: the compressed data stands for more than the {most_bytes} bytes it should")
         if progress is not None:
             progress(step_bytes)
-    tokens = [history[row, 1 : 1 + part.stop - part.start] for row, part in enumerate(plan.row_slices())]
+    tokens = [history.inputs[row, 1 : 1 + part.stop - part.start] for row, part in enumerate(plan.row_slices())]
     return np.concatenate(tokens)
 
 
@@ -287,6 +318,10 @@ def _restart(engine: Engine[Any], cache: Cache, inputs: np.ndarray) -> None:
     """Fills the cache anew with the last inputs of every row, a few rows at a time."""
     cache.reset()
     rows, length = inputs.shape
+    if engine.stepwise:
+        for column in range(length):
+            engine.forward(torch.from_numpy(inputs[:, column : column + 1].copy()).to(engine.device), cache)
+        return
     ids = torch.from_numpy(np.ascontiguousarray(inputs)).to(engine.device)
     batch = max(1, engine.batch_tokens // _LEAST_CHUNK)
     for row in range(0, rows, batch):

@@ -37,6 +37,7 @@ class Engine(Protocol[CacheT]):
         start_token: the id fed before a row's first token.
         device: where tensors live.
         batch_tokens: tokens that one prefill call should hold.
+        stepwise: only calls of one token of every row, with the same rows each time, give the same bits again.
     """
 
     vocab_size: int
@@ -44,6 +45,7 @@ class Engine(Protocol[CacheT]):
     start_token: int
     device: torch.device
     batch_tokens: int
+    stepwise: bool
 
     def new_cache(self, rows: int, chunk: int, positions: int) -> CacheT:
         """An empty KV cache for `rows` rows, fed at most `chunk` tokens at once and `positions` in all."""

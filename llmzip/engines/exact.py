@@ -112,6 +112,8 @@ class LayerCache:
 class ExactEngine:
     """Runs an ExactModel on one device. One object, one call at a time."""
 
+    stepwise = False
+
     def __init__(self, model: ExactModel, device: torch.device | str = "cpu", batch_tokens: int | None = None) -> None:
         self.device = torch.device(device)
         self.model = model.to(self.device)
