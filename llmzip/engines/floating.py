@@ -212,11 +212,12 @@ def _load(folder: Path, config: dict[str, Any], device: torch.device, dtype: tor
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+    vocab_size = _check_causal(model, folder, device)
     names = inspect.signature(model.forward).parameters
     cache = next((name for name in ("past_key_values", "cache_params") if name in names), None)
-    if cache is None or (getattr(model.config, "is_decoder", None) is False and not hasattr(model, "lm_head")):
+    if cache is None:
         raise ModelUnsupportedError(f"model {folder}: {config.get('model_type')} keeps no state between tokens")
-    return model, cache
+    return model, vocab_size, cache
 
 
 @torch.inference_mode()
