@@ -234,7 +234,7 @@ def _check_causal(model: Any, folder: Path, device: torch.device) -> int:
         reason = " ".join(str(error).split())[:200]
         raise ModelUnsupportedError(f"model {folder}: it does not predict tokens from tokens: {reason}") from None
     spread = float((logits[0, 3] - logits[1, 3]).abs().max())
-    if float((logits[0, :3] - logits[1, :3]).abs().max()) > 0.1 * spread:
+    if float((logits[0, :3] - logits[1, :3]).abs().max()) > 1e-3 * spread:
         raise ModelUnsupportedError(f"model {folder}: its predictions look ahead: it is no causal language model")
     return int(logits.shape[-1])
 
