@@ -22,7 +22,9 @@ from .errors import CorruptError, ResourceError
 from .plan import RowPlan, header_plan, profile_plan
 
 if TYPE_CHECKING:
+    from .mixing.mixer import Primed
     from .mixing.vocabulary import Vocabulary
+    from .prompt import Prompt
 
 __all__ = ["RowPlan", "decode", "encode", "header_plan", "profile_plan"]
 
@@ -31,6 +33,9 @@ _RESTART_CHUNK = 64
 
 _LEAST_CHUNK = 256
 """Inputs of a row that go through the model at once, if there are as many: fewer waste time, more waste memory."""
+
+
+_NOTHING = np.zeros(0, dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -49,8 +54,8 @@ class _Segment:
     known: int
 
 
-def _segments(row: int, length: int, context: int, overlap: int) -> Iterator[_Segment]:
-    begin = known = 0
+def _segments(row: int, length: int, context: int, overlap: int, known: int) -> Iterator[_Segment]:
+    begin = 0
     while True:
         end = min(length, begin + context)
         yield _Segment(row, begin, end, known)
@@ -65,6 +70,7 @@ def encode(
     plan: RowPlan,
     progress: Callable[[np.ndarray], None] | None = None,
     vocabulary: Vocabulary | None = None,
+    prompt: Prompt | None = None,
 ) -> tuple[bytes, float]:
     """Codes the tokens of a frame.
 
@@ -74,11 +80,12 @@ def encode(
         plan: with num_tokens == N.
         progress: called with the tokens that were just done.
         vocabulary: the tokens' tree if they are to be mixed (method mixed), None for method lm.
+        prompt: what every row has read before, if anything.
 
     Returns:
         The payload, and the sum of -log2 of the coded probabilities in bits.
     """
-    found = (_stepped_masses if engine.stepwise else _token_masses)(engine, tokens, plan, progress)
+    found = _masses(engine, tokens, plan, progress, prompt)
     if vocabulary is None:
         sink = _IntervalSink(engine.vocab_size, tokens, plan)
         for places, masses in found:
@@ -86,7 +93,8 @@ def encode(
         return sink.finish()
     from .mixing.mixer import MixEncoder
 
-    mixer = MixEncoder(vocabulary, tokens, plan.num_rows, with_model=True)
+    primed = _primed(engine, vocabulary, plan, prompt)
+    mixer = MixEncoder(vocabulary, tokens, plan.num_rows, with_model=True, primed=primed)
     for places, masses in found:
         mixer.add(places, masses.cpu().numpy())
     return mixer.finish()
@@ -147,24 +155,55 @@ def _step_order(plan: RowPlan) -> Iterator[np.ndarray]:
     yield starts[: plan.long_rows] + plan.full_steps
 
 
-def _token_masses(
-    engine: Engine[Any], tokens: np.ndarray, plan: RowPlan, progress: Callable[[np.ndarray], None] | None
+def _masses(
+    engine: Engine[Any],
+    tokens: np.ndarray,
+    plan: RowPlan,
+    progress: Callable[[np.ndarray], None] | None,
+    prompt: Prompt | None,
 ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
     """Places of tokens, (n,) int64, and their masses, (n, V) int32, until every token was there; in any order."""
-    slices = plan.row_slices()
+    before = _NOTHING if prompt is None else prompt.context
+    return (_stepped_masses if engine.stepwise else _token_masses)(engine, tokens, plan, progress, before)
+
+
+def _primed(engine: Engine[Any], vocabulary: Vocabulary, plan: RowPlan, prompt: Prompt | None) -> Primed | None:
+    """The mixer after it has read the prompt."""
+    if prompt is None or not len(prompt.tokens):
+        return None
+    from .mixing.mixer import MixEncoder
+
+    once = RowPlan(len(prompt.tokens), 1, max(1, engine.context // 2))
+    mixer = MixEncoder(vocabulary, prompt.tokens, 1, with_model=True, more_tokens=plan.num_tokens)
+    for places, masses in _masses(engine, prompt.tokens, once, None, None):
+        mixer.add(places, masses.cpu().numpy())
+    return mixer.learn()
+
+
+def _token_masses(
+    engine: Engine[Any],
+    tokens: np.ndarray,
+    plan: RowPlan,
+    progress: Callable[[np.ndarray], None] | None,
+    before: np.ndarray,
+) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+    """As `_masses`, by prefill; `before`: (p,) tokens of the prompt."""
+    slices, skipped = plan.row_slices(), len(before)
     segments = [
         segment
         for row, part in enumerate(slices)
-        for segment in _segments(row, part.stop - part.start, engine.context, plan.overlap)
+        for segment in _segments(row, skipped + part.stop - part.start, engine.context, plan.overlap, skipped)
     ]
+    front = np.concatenate([[engine.start_token], before])
     segments.sort(key=lambda segment: (segment.end - segment.begin, segment.known))
     for batch in _batches(segments, engine.batch_tokens):
         inputs = np.empty((len(batch), batch[0].end - batch[0].begin), dtype=np.int64)
         places = []
         for number, segment in enumerate(batch):
-            start = slices[segment.row].start
-            shifted = tokens[start + max(0, segment.begin - 1) : start + segment.end - 1]
-            inputs[number] = shifted if segment.begin else np.concatenate([[engine.start_token], shifted])
+            # Input number i of a row is the start token, then the prompt, then token i - p - 1 of the row.
+            start = slices[segment.row].start - skipped
+            shifted = tokens[start + max(skipped, segment.begin - 1) : start + segment.end - 1]
+            inputs[number] = np.concatenate([front[segment.begin :], shifted])
             places.append(np.arange(start + segment.begin + segment.known, start + segment.end))
         place = np.stack(places)
         for columns, masses in _prefill(engine, inputs, batch[0].known):
@@ -174,16 +213,20 @@ def _token_masses(
 
 
 def _stepped_masses(
-    engine: Engine[Any], tokens: np.ndarray, plan: RowPlan, progress: Callable[[np.ndarray], None] | None
+    engine: Engine[Any],
+    tokens: np.ndarray,
+    plan: RowPlan,
+    progress: Callable[[np.ndarray], None] | None,
+    before: np.ndarray,
 ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
     """As `_token_masses`, by the very calls that the decoder makes."""
     starts = np.array(plan.row_starts()[:-1], dtype=np.int64)
-    history = _History(engine, plan)
+    history = _History(engine, plan, before)
     for step in range(plan.steps):
         active = plan.active_rows(step)
         places = starts[:active] + step
         yield places, history.step(step)
-        history.inputs[:active, step + 1] = tokens[places]
+        history.take(step, tokens[places])
         if progress is not None:
             progress(tokens[places])
 
@@ -192,20 +235,36 @@ class _History:
     """All rows of a frame as far as they are known, and the model's state behind them.
 
     Attributes:
-        inputs: (rows, steps + 1) int64: the start token, then a row's tokens, then fillers.
+        inputs: (rows, p + steps + 1) int64: the start token, the prompt, a row's tokens, fillers.
     """
 
-    def __init__(self, engine: Engine[Any], plan: RowPlan) -> None:
-        self._engine, self._plan = engine, plan
-        self.inputs = np.full((plan.num_rows, plan.steps + 1), engine.start_token, dtype=np.int64)
-        self._cache = engine.new_cache(plan.num_rows, _RESTART_CHUNK, plan.steps)
+    def __init__(self, engine: Engine[Any], plan: RowPlan, before: np.ndarray) -> None:
+        self._engine, self._plan, self._skipped = engine, plan, len(before)
+        self.inputs = np.full((plan.num_rows, len(before) + plan.steps + 1), engine.start_token, dtype=np.int64)
+        self.inputs[:, 1 : 1 + len(before)] = before
+        self._cache = engine.new_cache(plan.num_rows, _RESTART_CHUNK, len(before) + plan.steps)
+        if len(before):
+            _restart(engine, self._cache, self.inputs[:, : len(before)])
 
     def step(self, step: int) -> torch.Tensor:
-        """Masses of every row's token of a step, (rows, V) int32; the inputs before it must be there."""
+        """Masses of the token of a step in every row that has one, (n, V) int32; those before it must be there."""
+        at = self._skipped + step
         if self._cache.length == self._engine.context:
-            _restart(self._engine, self._cache, self.inputs[:, step - self._plan.overlap : step])
-        ids = torch.from_numpy(self.inputs[:, step : step + 1]).to(self._engine.device)
+            _restart(self._engine, self._cache, self.inputs[:, at - self._plan.overlap : at])
+        ids = torch.from_numpy(self.inputs[:, at : at + 1]).to(self._engine.device)
         return self._engine.masses(self._engine.forward(ids, self._cache)[: self._plan.active_rows(step), 0])
+
+    def take(self, step: int, ids: np.ndarray) -> None:
+        """The tokens of a step, (n,) int64."""
+        self.inputs[: len(ids), self._skipped + step + 1] = ids
+
+    def tokens(self) -> np.ndarray:
+        """(N,) int64, row after row."""
+        first = self._skipped + 1
+        slices = self._plan.row_slices()
+        return np.concatenate(
+            [self.inputs[row, first : first + part.stop - part.start] for row, part in enumerate(slices)]
+        )
 
 
 def _prefill(engine: Engine[Any], inputs: np.ndarray, known: int) -> Iterator[tuple[slice, torch.Tensor]]:
@@ -246,6 +305,7 @@ def decode(
     most_bytes: int,
     progress: Callable[[int], None] | None = None,
     vocabulary: Vocabulary | None = None,
+    prompt: Prompt | None = None,
 ) -> np.ndarray:
     """The tokens of a frame.
 
@@ -256,7 +316,7 @@ def decode(
         num_bytes: bytes that an array of tokens stands for.
         most_bytes: what the tokens may stand for at most: a damaged payload must not fill the memory.
         progress: called with the number of bytes that a step gave.
-        vocabulary: as for `encode`.
+        vocabulary, prompt: as for `encode`.
 
     Returns:
         (N,) int64.
@@ -265,34 +325,35 @@ def decode(
         CorruptError: the payload fits no text.
     """
     rows, steps = plan.num_rows, plan.steps
-    _check_memory(engine, rows, steps, plan.num_tokens if vocabulary is not None else None)
-    step_tokens = _step_decoder(engine, payload, plan, vocabulary)
-    history = _History(engine, plan)
+    before = _NOTHING if prompt is None else prompt.context
+    _check_memory(engine, rows, len(before) + steps, plan.num_tokens if vocabulary is not None else None)
+    step_tokens = _step_decoder(engine, payload, plan, vocabulary, prompt)
+    history = _History(engine, plan, before)
     seen_bytes = 0
     for step in range(steps):
         ids = step_tokens(history.step(step))
         if ids.max() >= engine.vocab_size:
             raise CorruptError("damaged: the compressed data names a token that does not exist")
-        history.inputs[: len(ids), step + 1] = ids
+        history.take(step, ids)
         step_bytes = num_bytes(ids)
         seen_bytes += step_bytes
         if seen_bytes > most_bytes:
             raise CorruptError(f"damaged: the compressed data stands for more than the {most_bytes} bytes it should")
         if progress is not None:
             progress(step_bytes)
-    tokens = [history.inputs[row, 1 : 1 + part.stop - part.start] for row, part in enumerate(plan.row_slices())]
-    return np.concatenate(tokens)
+    return history.tokens()
 
 
 def _step_decoder(
-    engine: Engine[Any], payload: bytes, plan: RowPlan, vocabulary: Vocabulary | None
+    engine: Engine[Any], payload: bytes, plan: RowPlan, vocabulary: Vocabulary | None, prompt: Prompt | None
 ) -> Callable[[torch.Tensor], np.ndarray]:
     """A function from the masses of a step, (n, V) int32, to its tokens, (n,) int64."""
     if vocabulary is None:
         return _IntervalSource(engine.vocab_size, payload).step
     from .mixing.mixer import MixDecoder
 
-    mixer = MixDecoder(vocabulary, payload, plan.num_tokens, plan.num_rows, with_model=True)
+    primed = _primed(engine, vocabulary, plan, prompt)
+    mixer = MixDecoder(vocabulary, payload, plan.num_tokens, plan.num_rows, with_model=True, primed=primed)
     return lambda masses: mixer.step(masses.cpu().numpy())
 
 

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..coder import Decoder, Encoder
 from ..plan import Rows
 from .compiled import announce_compiling
-from .contexts import new_texts
+from .contexts import Texts, new_texts
 from .masses import new_masses, path_logits, take_masses
-from .predictor import new_decision, new_learned
+from .predictor import Learned, new_decision, new_learned
 from .vocabulary import Vocabulary
 from .walk import GROUP_ROWS, Known, new_scratch, walk
 
@@ -65,18 +66,44 @@ def memory_bytes(num_tokens: int, num_rows: int, vocab_size: int) -> int:
     return (16 << table_bits(num_tokens)) + 28_000_000 + per_row * num_rows + 300 * vocab_size + 40 * num_tokens
 
 
+@dataclass(frozen=True)
+class Primed:
+    """What the mixer has learnt from a text that both sides know (numerics section 10.9); good for one frame.
+
+    Attributes:
+        learned: statistics and weights.
+        follower: as in `contexts.Texts`.
+        num_tokens: of the text.
+    """
+
+    learned: Learned
+    follower: np.ndarray
+    num_tokens: int
+
+
 class MixEncoder:
-    """Encodes one frame. First `add` for all tokens, if there is a model; then `finish`.
+    """Encodes one frame. First `add` for all tokens, if there is a model; then `finish`, or `learn`.
 
     Args:
         vocabulary: of the tokens.
         tokens: (N,) int64, in the order of the text.
         num_rows: R, 1 to N.
         with_model: whether there is a language model.
+        primed: by a text before.
+        more_tokens: of the frame that these tokens are to prepare.
     """
 
-    def __init__(self, vocabulary: Vocabulary, tokens: np.ndarray, num_rows: int, with_model: bool) -> None:
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        tokens: np.ndarray,
+        num_rows: int,
+        with_model: bool,
+        primed: Primed | None = None,
+        more_tokens: int = 0,
+    ) -> None:
         announce_compiling()
+        self._primed, self._more_tokens = primed, more_tokens
         self._vocabulary = vocabulary
         self._rows = Rows(len(tokens), num_rows)
         self._shape = vocabulary.shape(self._rows)
@@ -108,12 +135,29 @@ class MixEncoder:
         Args:
             progress: called with the number of tokens of each step.
         """
+        learned, texts = _state(self._vocabulary, self._rows, self._primed, self._more_tokens)
+        probability, bits = self._walk(learned, texts, progress)
+        encoder = Encoder()
+        encoder.encode_bits(bits, probability)
+        ideal = -float(np.log2(np.where(bits, probability, 1 - probability).astype(np.float64)).sum())
+        return encoder.finish(), ideal
+
+    def learn(self) -> Primed:
+        """What the mixer knows after these tokens; nothing is coded."""
+        learned, texts = _state(self._vocabulary, self._rows, self._primed, self._more_tokens)
+        self._walk(learned, texts, None)
+        return Primed(learned, texts.follower, len(self._leaf))
+
+    def _walk(
+        self, learned: Learned, texts: Texts, progress: Callable[[int], None] | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Probabilities and bits of all decisions."""
         shape = self._shape
         probability = np.zeros(self._decisions, dtype=np.float32)
         bits = np.zeros(self._decisions, dtype=np.int32)
         arguments = (  # the compiled walk does not keep them alive
-            new_learned(len(shape.slot), table_bits(len(self._leaf))),
-            new_texts(shape.rows, shape.steps, self._vocabulary.leaf_bytes),
+            learned,
+            texts,
             new_scratch(shape.rows),
             new_decision(GROUP_ROWS),
             shape,
@@ -127,10 +171,16 @@ class MixEncoder:
         for step, _ in enumerate(walk(*arguments)):
             if progress is not None:
                 progress(self._rows.active_rows(step))
-        encoder = Encoder()
-        encoder.encode_bits(bits, probability)
-        ideal = -float(np.log2(np.where(bits, probability, 1 - probability).astype(np.float64)).sum())
-        return encoder.finish(), ideal
+        return probability, bits
+
+
+def _state(vocabulary: Vocabulary, rows: Rows, primed: Primed | None, more_tokens: int) -> tuple[Learned, Texts]:
+    """Where a frame begins: knowing nothing, or what it was primed with."""
+    texts = new_texts(rows.num_rows, rows.steps, vocabulary.leaf_bytes)
+    if primed is not None:
+        texts.follower[:] = primed.follower
+        return primed.learned, texts
+    return new_learned(len(vocabulary.tree.slot), table_bits(rows.num_tokens + more_tokens)), texts
 
 
 class MixDecoder:
@@ -139,16 +189,22 @@ class MixDecoder:
     Args:
         vocabulary: of the tokens.
         payload: from `MixEncoder.finish`.
-        num_tokens: N; num_rows: R; with_model: as they were for the encoder.
+        num_tokens: N; num_rows: R; with_model, primed: as they were for the encoder.
     """
 
     def __init__(
-        self, vocabulary: Vocabulary, payload: bytes, num_tokens: int, num_rows: int, with_model: bool
+        self,
+        vocabulary: Vocabulary,
+        payload: bytes,
+        num_tokens: int,
+        num_rows: int,
+        with_model: bool,
+        primed: Primed | None = None,
     ) -> None:
         announce_compiling()
         self._rows = Rows(num_tokens, num_rows)
         self._shape = shape = vocabulary.shape(self._rows)
-        self._texts = new_texts(num_rows, shape.steps, vocabulary.leaf_bytes)
+        learned, self._texts = _state(vocabulary, self._rows, primed, 0)
         self._token = vocabulary.tree.token
         self._decoder = Decoder(payload)
         self._masses = new_masses(num_rows if with_model else 1, vocabulary.size)
@@ -156,7 +212,7 @@ class MixDecoder:
         self._bits = np.zeros(GROUP_ROWS, dtype=np.int32)
         nothing = np.zeros(1, dtype=np.int64)
         self._arguments = (  # the compiled walk does not keep them alive
-            new_learned(len(shape.slot), table_bits(num_tokens)),
+            learned,
             self._texts,
             new_scratch(num_rows),
             new_decision(GROUP_ROWS),
