@@ -44,6 +44,7 @@ DIGEST_BYTES = 16
 
 _MIN_RECORD_BYTES = 3 + 1 + 1 + 2 * DIGEST_BYTES
 _LAST = 0x08
+_PROMPT = 0x80
 _PIECE = 1 << 20  # bytes read at once: a hostile length allocates no more than what is there
 _CRC8_POLYNOMIAL = 0x11D
 
@@ -60,6 +61,7 @@ class ModelRecord:
         engine: ENGINE_EXACT or ENGINE_FLOAT.
         numerics: version of the engine's rules.
         environment: of the float engine: what its bits depend on.
+        prompt_digest: first half of the digest of the text that both sides know beforehand; empty if there is none.
     """
 
     name: str
@@ -71,6 +73,7 @@ class ModelRecord:
     engine: int = ENGINE_EXACT
     numerics: int = NUMERICS_VERSION
     environment: str = ""
+    prompt_digest: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -189,12 +192,13 @@ def pack_header(header: Header) -> bytes:
     if header.model is None:
         return out
     model = header.model
-    record = bytes([model.engine, model.numerics, model.planes])
+    record = bytes([model.engine | (_PROMPT if model.prompt_digest else 0), model.numerics, model.planes])
     record += pack_varint(model.context) + pack_varint(model.start_token)
     record += model.model_digest + model.tokenizer_digest
     if model.engine == ENGINE_FLOAT:
         environment = model.environment.encode("ascii")
         record += pack_varint(len(environment)) + environment
+    record += model.prompt_digest
     record += model.name.encode("utf-8", "replace")[:MAX_NAME_BYTES].decode("utf-8", "ignore").encode("utf-8")
     return out + pack_varint(len(record)) + record
 
@@ -455,7 +459,7 @@ def _pass_over(source: BinaryIO, size: int, end: int | None, offset_bytes: int) 
 
 def _parse_record(raw: bytes) -> ModelRecord:
     """The model record of a header (format section 2)."""
-    engine, numerics, planes = raw[:3]
+    engine, numerics, planes = raw[0] & ~_PROMPT, raw[1], raw[2]
     context, rest = _unpack_varint(raw[3:])
     start_token, rest = _unpack_varint(rest)
     if (engine, numerics) not in ((ENGINE_EXACT, NUMERICS_VERSION), (ENGINE_FLOAT, FLOAT_VERSION)):
@@ -471,16 +475,21 @@ def _parse_record(raw: bytes) -> ModelRecord:
         environment, rest = rest[:size], rest[size:]
         if len(environment) != size or size > MAX_ENVIRONMENT_BYTES or not environment.isascii():
             raise CorruptError("damaged header: the model record's environment is malformed")
+    size = DIGEST_BYTES if raw[0] & _PROMPT else 0
+    prompt_digest, rest = rest[:size], rest[size:]
     try:
         text = rest.decode("utf-8")
     except UnicodeDecodeError:
         raise CorruptError("damaged header: the model's name is not UTF-8") from None
     most = 2 if engine == ENGINE_EXACT else len(FLOAT_DTYPES)
     in_range = 1 <= planes <= most and 2 <= context <= MAX_CONTEXT and start_token < MAX_VOCAB
-    if not in_range or len(tokenizer_digest) != DIGEST_BYTES or len(rest) > MAX_NAME_BYTES:
+    whole = len(tokenizer_digest) == DIGEST_BYTES and len(prompt_digest) == size and len(rest) <= MAX_NAME_BYTES
+    if not in_range or not whole:
         raise CorruptError("damaged header: a field of the model record is out of range")
     found = environment.decode("ascii")
-    return ModelRecord(text, model_digest, tokenizer_digest, planes, context, start_token, engine, numerics, found)
+    return ModelRecord(
+        text, model_digest, tokenizer_digest, planes, context, start_token, engine, numerics, found, prompt_digest
+    )
 
 
 def _unpack_varint(data: bytes) -> tuple[int, bytes]:
