@@ -7,6 +7,7 @@ beside them.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import signal
 import sys
@@ -17,11 +18,12 @@ import click
 from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
-from . import options, process
-from .errors import EXIT_FAILED, EXIT_USAGE, SettingsError
+from . import models, options, process
+from .errors import EXIT_FAILED, EXIT_USAGE, LLMZipError, SettingsError
 from .infotable import InfoTable
 from .jobs import COMPRESS, DECOMPRESS, LIST, TEST, Jobs, Options, explain
 from .messages import PROGRAM, Messages
+from .modelscli import models_command
 from .records import RecordFile
 from .settings import DEFAULT_LEVEL, DEFAULT_MODEL, CompressSettings, DecompressSettings, EngineSettings
 from .traincli import train_command
@@ -151,6 +153,7 @@ for _name, _command in (
     ("decompress", decompress_command),
     ("info", info_command),
     ("train", train_command),
+    ("models", models_command),
 ):
     program.add_command(_command, _name)
 
@@ -177,6 +180,12 @@ def _run(
         import warnings
 
         warnings.simplefilter("ignore")  # libraries' advice to programmers; --debug shows it
+    if operation == COMPRESS:
+        try:
+            chosen = _with_model_here(chosen, messages)
+        except LLMZipError as error:
+            messages.error(None, str(error), error)
+            return error.exit_code
     with contextlib.ExitStack() as stack:
         stack.enter_context(process.signals_clean_up(messages.stopped))
         records = stack.enter_context(_record_file(report, names))
@@ -203,6 +212,7 @@ def _options(
     force: bool = False,
     suffix: str = ".llmz",
     json: bool = False,
+    offline: bool = False,
 ) -> Options:
     if json and operation not in (LIST, TEST):
         raise click.UsageError("--json goes with -l and -t; for other operations there is --report FILE")
@@ -231,7 +241,22 @@ def _options(
         remove=not keep,
         force=force,
         json=json,
+        offline=offline,
     )
+
+
+def _with_model_here(chosen: Options, messages: Messages) -> Options:
+    """Downloads the model if it is one of the Hub that is not here. Before all else, and once for all files."""
+    compress = chosen.compress
+    with process.standard_output():  # nothing that a library prints may come before the data
+        model = models.fetch(
+            compress.model,
+            lambda text: messages.fact(f"{PROGRAM}: {text}"),
+            messages.progress,
+            chosen.offline,
+            compress.arithmetic == "exact",
+        )
+    return dataclasses.replace(chosen, compress=dataclasses.replace(compress, model=model))
 
 
 @contextlib.contextmanager
@@ -304,9 +329,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _usage_error(error: Exception) -> int:
     text = error.format_message() if isinstance(error, click.ClickException) else str(error)
     Messages().error(None, text)
-    path = PROGRAM
     ctx = getattr(error, "ctx", None)
-    if ctx is not None and ctx.info_name not in (None, _DEFAULT, PROGRAM):
-        path += f" {ctx.info_name}"
+    path = PROGRAM if ctx is None else ctx.command_path.removesuffix(f" {_DEFAULT}")
     Messages().error(None, f"for help: {path} --help")
     return EXIT_USAGE

@@ -10,9 +10,10 @@ import zlib
 from typing import TYPE_CHECKING, BinaryIO
 
 from . import container, methods, models, plan
+from . import prompt as prompts
 from .container import MIXED, SKIP, STORED, FrameHeader, Header
 from .drafts import Draft, Drafter, Progress
-from .errors import CorruptError
+from .errors import CorruptError, ModelMismatchError
 from .report import CharacterCounter, FrameReport, StreamReport
 from .settings import CompressSettings, DecompressSettings
 
@@ -34,7 +35,7 @@ class ArchiveWriter:
     """
 
     def __init__(self, settings: CompressSettings, progress: Progress | None = None) -> None:
-        self._choice = models.choose(settings.model)
+        self._choice = models.for_compressing(settings)
         self._drafter = Drafter(self._choice, settings, progress)
         self._buffer = bytearray()
         self._entries: list[tuple[int, int]] = []
@@ -152,16 +153,37 @@ class FrameDecoder:
         try:
             frame_plan = plan.header_plan(frame.header, model.engine.context)
             vocabulary = model.vocabulary if frame.header.method == MIXED else None
+            prompt = model.prompt(self._prompt(frame.archive))
             with allocations_checked():
                 tokens = rows.decode(
-                    model.engine, frame.payload, frame_plan, table.num_bytes, original, progress, vocabulary
+                    model.engine, frame.payload, frame_plan, table.num_bytes, original, progress, vocabulary, prompt
                 )
+            data = table.decode(tokens)
         except CorruptError as error:
             raise CorruptError(f"frame {frame.number}: {error}") from None
-        data = table.decode(tokens)
         if len(data) != original:
             raise CorruptError(f"frame {frame.number}: damaged: {len(data)} bytes came out, {original} were promised")
         return data
+
+    def _prompt(self, header: Header) -> bytes:
+        """The text that the archive was made with.
+
+        Raises:
+            ModelMismatchError: none was given, or another one.
+        """
+        if header.model is None or not header.model.prompt_digest:
+            return b""
+        wanted, text = header.model.prompt_digest, self._settings.prompt
+        if not text:
+            raise ModelMismatchError(
+                f"made with a prompt, digest {wanted.hex()}: give the same text with --prompt-file"
+            )
+        found = prompts.digest(text)[: len(wanted)]
+        if found != wanted:
+            raise ModelMismatchError(
+                f"another prompt than the archive's: expected digest {wanted.hex()}, found {found.hex()}"
+            )
+        return text
 
     def _model(self, header: Header) -> LoadedModel:
         if self._loaded is None or self._loaded[0] != header:

@@ -6,16 +6,23 @@ torch are loaded only when they are needed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from . import container, methods
 from .container import LM, MIXED, FrameHeader, Header
+from .errors import CorruptError, EngineError, ResourceError
 from .models import ModelChoice
 from .plan import RowPlan, profile_plan
 from .settings import MAX_LEVEL, CompressSettings
 
 if TYPE_CHECKING:
+    from .engines.base import Engine
+    from .mixing.vocabulary import Vocabulary
+    from .prompt import Prompt
     from .runtime import LoadedModel
 
 Progress = Callable[[int], None]
@@ -25,6 +32,7 @@ PIECE_BYTES = container.MAX_LM_BYTES
 
 _LM_ONLY_LEVEL = 1
 _LONG_ROW_TOKENS = 1 << 14
+_MOST_ROW_BYTES, _LEAST_BATCH_TOKENS = 1 << 30, 64
 _EXPLICIT = 3
 """The profile whose frames say themselves how many rows they have."""
 
@@ -80,9 +88,11 @@ class Drafter:
         self._loaded: LoadedModel | None = None
 
     def header(self) -> Header:
-        """What an archive begins with if it needs the model; loads a user's, whose digests must be known."""
+        """What an archive begins with if it needs the model; loads one whose digests must be told."""
         embedded = self._choice.embedded
-        return self._model().header if embedded is None else Header(embedded.code)
+        if embedded is not None and not self._settings.prompt:
+            return Header(embedded.code)
+        return self._model().header(self._settings.prompt)
 
     def best_frames(self, data: bytes, alone: bool) -> list[Draft]:
         """Frames for up to 64 MiB: the plain methods over all of it, or piece by piece whatever is smallest.
@@ -120,6 +130,25 @@ class Drafter:
             self._loaded = load(self._choice, self._settings.engine)
         return self._loaded
 
+    def _token_draft(self, data: bytes, level: int, progress: Progress | None) -> Draft | None:
+        """The data through the model, with the mixer from level 2 on; None if it has more tokens than bytes."""
+        model = self._model()
+        tokens = model.tokenizer.encode(data)
+        if len(tokens) > len(data):  # nearly all escaped
+            return None
+        plan, profile = level_plan(level, len(tokens), model.engine, self._settings)
+        mixed = level > _LM_ONLY_LEVEL and model.tokenizer.tokens.escape is None
+        vocabulary = model.vocabulary if mixed else None
+        report = None
+        if progress is not None:
+            table = model.tokenizer.tokens
+            report = lambda ids: progress(table.num_bytes(ids))  # noqa: E731
+        prompt = model.prompt(self._settings.prompt)
+        payload, bits = _encode(model, tokens, plan, report, vocabulary, prompt)
+        record = (plan.num_rows, plan.overlap) if profile == _EXPLICIT else ()
+        header = FrameHeader(MIXED if mixed else LM, False, len(data), len(payload), len(tokens), profile, *record)
+        return Draft(header, payload, data, bits)
+
     def _advance(self, done: int) -> None:
         self._done_bytes += done
         if self._progress is not None and done:
@@ -138,15 +167,15 @@ class Drafter:
             is_worth_it = short or self._mixing_looks_good(piece, plain, adaptive)
         if not is_worth_it:
             return best
-        tokens = _token_draft(self._model(), piece, self._settings.level, self._advance)
-        return min(best, tokens, key=lambda draft: draft.bytes)
+        tokens = self._token_draft(piece, self._settings.level, self._advance)
+        return best if tokens is None else min(best, tokens, key=lambda draft: draft.bytes)
 
     def _lm_looks_good(self, piece: bytes, plain: Draft) -> bool:
         """Whether samples of the piece come out small enough without the mixer."""
         plain_bits = 8 * len(plain.payload) / len(piece)
         for part, most, factor in _LOOKS:
             samples = _samples(piece, min(int(part * len(piece)), most))
-            bits = sum(_token_draft(self._model(), sample, _LM_ONLY_LEVEL, None).bits or 0.0 for sample in samples)
+            bits = self._sample_bits(samples, _LM_ONLY_LEVEL)
             if bits > factor * plain_bits * sum(len(sample) for sample in samples):
                 return False
         return True
@@ -158,8 +187,12 @@ class Drafter:
         sample_bytes = min(max(int(_MIXED_PART * len(piece)), _LEAST_SAMPLE_BYTES), _MOST_SAMPLE_BYTES)
         samples = _samples(piece, sample_bytes)
         alone = sum(_adaptive_draft(sample).bits or 0.0 for sample in samples)
-        mixed = sum(_token_draft(self._model(), sample, MAX_LEVEL, None).bits or 0.0 for sample in samples)
-        return mixed <= _MODEL_GAIN * alone
+        return self._sample_bits(samples, MAX_LEVEL) <= _MODEL_GAIN * alone
+
+    def _sample_bits(self, samples: list[bytes], level: int) -> float:
+        """Ideal length of samples through the model, each by itself."""
+        drafts = [self._token_draft(sample, level, None) for sample in samples]
+        return math.fsum(math.inf if draft is None or draft.bits is None else draft.bits for draft in drafts)
 
 
 def _samples(data: bytes, sample_bytes: int) -> list[bytes]:
@@ -168,18 +201,75 @@ def _samples(data: bytes, sample_bytes: int) -> list[bytes]:
     return [data[n * step : n * step + sample_bytes] for n in range(_SAMPLES)]
 
 
-def level_plan(level: int, num_tokens: int, context: int) -> tuple[RowPlan, int]:
+def level_plan(level: int, num_tokens: int, engine: Engine[Any], settings: CompressSettings) -> tuple[RowPlan, int]:
     """The rows of a frame, and the profile that says so in its header (format section 4).
 
     Levels 1-3: fast (0), 4-6: normal (1), 7-8: best (2). Level 9 has four times fewer rows than 8: no row that is not
-    full enough to learn from, however long a single one takes to decode.
+    full enough to learn from, however long a single one takes to decode. No frame has more rows than decode in a
+    gigabyte, whatever this machine has, unless the user says so.
     """
     profile = (level - 1) // 3
-    plan = profile_plan(profile, num_tokens, context)
-    rows = max(1, min(num_tokens // _LONG_ROW_TOKENS, plan.num_rows))
-    if level < MAX_LEVEL or rows == plan.num_rows:
-        return plan, profile
-    return RowPlan(num_tokens, rows, plan.overlap), _EXPLICIT
+    usual = profile_plan(profile, num_tokens, engine.context)
+    rows = usual.num_rows
+    if level == MAX_LEVEL:
+        rows = min(rows, max(1, num_tokens // _LONG_ROW_TOKENS))
+    rows = min(rows, max(1, _MOST_ROW_BYTES // engine.step_bytes(1, 1, engine.context)))
+    rows = min(settings.rows or rows, num_tokens)
+    plan = RowPlan(num_tokens, rows, min(settings.overlap or usual.overlap, engine.context - 1))
+    return plan, profile if plan == usual else _EXPLICIT
+
+
+def _encode(
+    model: LoadedModel,
+    tokens: np.ndarray,
+    plan: RowPlan,
+    report: Callable[[np.ndarray], None] | None,
+    vocabulary: Vocabulary | None,
+    prompt: Prompt | None,
+) -> tuple[bytes, float]:
+    """Payload and ideal bits; with less at once if the memory does not do.
+
+    Raises:
+        EngineError: the float engine does not decode what it encoded.
+        ResourceError: there is not enough memory, however little is done at once.
+    """
+    from . import rows
+    from .engines.memory import allocations_checked
+
+    engine = model.engine
+    while True:
+        try:
+            with allocations_checked():
+                payload, bits = rows.encode(engine, tokens, plan, report, vocabulary, prompt)
+                break
+        except ResourceError:
+            if engine.stepwise or engine.batch_tokens <= _LEAST_BATCH_TOKENS:
+                raise
+            engine.batch_tokens //= 2
+            report = None  # what is done again is not told again
+    if engine.stepwise and not _comes_back(model, tokens, payload, plan, vocabulary, prompt):
+        raise EngineError("the float engine does not decode what it encoded: its results vary on this machine")
+    return payload, bits
+
+
+def _comes_back(
+    model: LoadedModel,
+    tokens: np.ndarray,
+    payload: bytes,
+    plan: RowPlan,
+    vocabulary: Vocabulary | None,
+    prompt: Prompt | None,
+) -> bool:
+    """Whether a payload decodes to its tokens."""
+    from . import rows
+
+    table = model.tokenizer.tokens
+    most = table.num_bytes(tokens)
+    try:
+        back = rows.decode(model.engine, payload, plan, table.num_bytes, most, None, vocabulary, prompt)
+    except CorruptError:
+        return False
+    return np.array_equal(back, tokens)
 
 
 def _plain_draft(data: bytes) -> Draft:
@@ -200,22 +290,3 @@ def _adaptive_draft(data: bytes) -> Draft:
 
     payload, bits = encode_bytes(data)
     return Draft(FrameHeader(MIXED, False, len(data), len(payload)), payload, data, bits)
-
-
-def _token_draft(model: LoadedModel, data: bytes, level: int, progress: Progress | None) -> Draft:
-    """The data through the model, with the mixer from level 2 on."""
-    from . import rows
-    from .engines.memory import allocations_checked
-
-    tokens = model.tokenizer.encode(data)
-    plan, profile = level_plan(level, len(tokens), model.engine.context)
-    mixed = level > _LM_ONLY_LEVEL
-    report = None
-    if progress is not None:
-        table = model.tokenizer.tokens
-        report = lambda ids: progress(table.num_bytes(ids))  # noqa: E731
-    with allocations_checked():
-        payload, bits = rows.encode(model.engine, tokens, plan, report, model.vocabulary if mixed else None)
-    record = (plan.num_rows, plan.overlap) if profile == _EXPLICIT else ()
-    header = FrameHeader(MIXED if mixed else LM, False, len(data), len(payload), len(tokens), profile, *record)
-    return Draft(header, payload, data, bits)

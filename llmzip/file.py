@@ -29,14 +29,25 @@ class Compressor:
         level: 1 (fastest) to 9 (smallest).
         model: an embedded model's name, or a folder with a Hugging Face checkpoint.
         device: "auto", "cpu", "cuda" or "cuda:N".
+        prompt: a text that whoever decompresses has too; model and mixer read it first.
+        arithmetic: "exact", or "float" for models that cannot run exactly.
     """
 
     FLUSH_FRAME: Literal[1] = 1
     FLUSH_FINISH: Literal[2] = 2
 
-    def __init__(self, *, level: int = DEFAULT_LEVEL, model: Model = DEFAULT_MODEL, device: str = "auto") -> None:
+    def __init__(
+        self,
+        *,
+        level: int = DEFAULT_LEVEL,
+        model: Model = DEFAULT_MODEL,
+        device: str = "auto",
+        prompt: Buffer = b"",
+        arithmetic: str = "exact",
+    ) -> None:
+        engine = EngineSettings(device=device)
         self._writer: ArchiveWriter | None = ArchiveWriter(
-            CompressSettings(level=level, model=model, engine=EngineSettings(device=device))
+            CompressSettings(level=level, model=model, engine=engine, arithmetic=arithmetic, prompt=_as_bytes(prompt))
         )
 
     def compress(self, data: Buffer) -> bytes:
@@ -73,10 +84,11 @@ class Decompressor:
     Args:
         model: the folder of the model that the archive names, if it is not an embedded one.
         device: "auto", "cpu", "cuda" or "cuda:N".
+        prompt: the text that the archive was made with, if there was one.
     """
 
-    def __init__(self, *, model: Model | None = None, device: str = "auto") -> None:
-        self._frames = FrameDecoder(DecompressSettings(model=model, engine=EngineSettings(device=device)))
+    def __init__(self, *, model: Model | None = None, device: str = "auto", prompt: Buffer = b"") -> None:
+        self._frames = FrameDecoder(_decompress_settings(model, device, prompt))
         self._steps = ArchiveParser().steps()
         self._input = bytearray()
         self._wanted = self._advance(None)
@@ -158,6 +170,7 @@ class LLMZipFile(io.BufferedIOBase):
         level: int | None = None,
         model: Model | None = None,
         device: str = "auto",
+        prompt: Buffer = b"",
     ) -> None:
         kinds = {"r": "rb", "rb": "rb", "w": "wb", "wb": "wb", "x": "xb", "xb": "xb", "a": "ab", "ab": "ab"}
         self._file: BinaryIO | None = None  # close() must work even if what follows raises
@@ -173,8 +186,9 @@ class LLMZipFile(io.BufferedIOBase):
                 level=DEFAULT_LEVEL if level is None else level,
                 model=DEFAULT_MODEL if model is None else model,
                 device=device,
+                prompt=prompt,
             )
-        self._settings = DecompressSettings(model=model, engine=EngineSettings(device=device))
+        self._settings = _decompress_settings(model, device, prompt)
         self._owned = isinstance(file, (str, bytes, os.PathLike))
         if isinstance(file, (str, bytes, os.PathLike)):
             self._file = cast("BinaryIO", builtins.open(file, raw_mode))  # noqa: SIM115 - closed by close()
@@ -397,6 +411,7 @@ def open(  # as in gzip, lzma and compression.zstd
     level: int | None = None,
     model: Model | None = None,
     device: str = "auto",
+    prompt: Buffer = b"",
     encoding: str | None = None,
     errors: str | None = None,
     newline: str | None = None,
@@ -409,6 +424,7 @@ def open(  # as in gzip, lzma and compression.zstd
         level: 1 to 9, for writing only.
         model: an embedded model's name or a folder; for reading only where the archive needs a user's model.
         device: "auto", "cpu", "cuda" or "cuda:N".
+        prompt: a text that both sides know.
         encoding, errors, newline: for text modes only, as for io.TextIOWrapper.
 
     Raises:
@@ -421,13 +437,21 @@ def open(  # as in gzip, lzma and compression.zstd
         for name, value in (("encoding", encoding), ("errors", errors), ("newline", newline)):
             if value is not None:
                 raise ValueError(f"Argument {name!r} not supported in binary mode")
-    binary = LLMZipFile(file, mode.replace("t", "", 1), level=level, model=model, device=device)
+    binary = LLMZipFile(file, mode.replace("t", "", 1), level=level, model=model, device=device, prompt=prompt)
     if not text:
         return binary
     return io.TextIOWrapper(binary, encoding, errors, newline)
 
 
-def compress(data: Buffer, *, level: int = DEFAULT_LEVEL, model: Model = DEFAULT_MODEL, device: str = "auto") -> bytes:
+def compress(
+    data: Buffer,
+    *,
+    level: int = DEFAULT_LEVEL,
+    model: Model = DEFAULT_MODEL,
+    device: str = "auto",
+    prompt: Buffer = b"",
+    arithmetic: str = "exact",
+) -> bytes:
     """Compresses bytes into one archive.
 
     Args:
@@ -435,13 +459,21 @@ def compress(data: Buffer, *, level: int = DEFAULT_LEVEL, model: Model = DEFAULT
         level: 1 (fastest) to 9 (smallest).
         model: an embedded model's name, or a folder with a Hugging Face checkpoint.
         device: "auto", "cpu", "cuda" or "cuda:N"; it changes no bit.
+        prompt: a text that whoever decompresses has too; model and mixer read it first.
+        arithmetic: "exact", or "float" for models that cannot run exactly: their archives decode only on the same
+            hardware with the same software.
     """
-    compressor = Compressor(level=level, model=model, device=device)
+    compressor = Compressor(level=level, model=model, device=device, prompt=prompt, arithmetic=arithmetic)
     return compressor.compress(data) + compressor.flush()
 
 
 def decompress(
-    data: Buffer, *, model: Model | None = None, device: str = "auto", max_output_size: int | None = None
+    data: Buffer,
+    *,
+    model: Model | None = None,
+    device: str = "auto",
+    max_output_size: int | None = None,
+    prompt: Buffer = b"",
 ) -> bytes:
     """Decompresses one archive or several, one after the other.
 
@@ -450,13 +482,14 @@ def decompress(
         model: the folder of the model that the archive names, if it is not an embedded one.
         device: "auto", "cpu", "cuda" or "cuda:N".
         max_output_size: refuse to give more bytes than this, known from the headers before anything is decoded.
+        prompt: the text that the archive was made with, if there was one.
 
     Raises:
         ResourceError: more than max_output_size.
         FormatError, CorruptError, TruncatedError, ModelError, EngineError, TokenizerError.
     """
     raw = _as_bytes(data)
-    decoder = FrameDecoder(DecompressSettings(model=model, engine=EngineSettings(device=device)))
+    decoder = FrameDecoder(_decompress_settings(model, device, prompt))
     parts, size = [], 0
     for frame in container.read_archives(io.BytesIO(raw)):
         size += frame.header.original_bytes
@@ -478,6 +511,10 @@ def info(source: Buffer | str | os.PathLike[str] | BinaryIO) -> ArchiveInfo:
         with builtins.open(source, "rb") as file:
             return read_info(file)
     return read_info(source)
+
+
+def _decompress_settings(model: Model | None, device: str, prompt: Buffer) -> DecompressSettings:
+    return DecompressSettings(model=model, engine=EngineSettings(device=device), prompt=_as_bytes(prompt))
 
 
 def _as_bytes(data: Buffer) -> bytes:

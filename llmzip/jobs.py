@@ -33,6 +33,7 @@ class Options:
         to_stdout: -c.
         remove: --rm.
         json: -t and -l print JSON lines on the standard output.
+        offline: --offline.
     """
 
     operation: str
@@ -44,6 +45,7 @@ class Options:
     remove: bool = False
     force: bool = False
     json: bool = False
+    offline: bool = False
 
 
 FROM_TERMINAL = "compressed data is not read from a terminal; name a file, or use -f (help: llmzip --help)"

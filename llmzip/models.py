@@ -1,17 +1,31 @@
-"""From a model's name to a folder and the digests it must have; imports no torch and downloads nothing.
+"""From a model's name to a folder and the digests it must have; imports no torch.
 
-A name is an embedded model's, or a local folder with a checkpoint. An archive names its model by code or by digests;
-the name it carries is untrusted and only ever printed.
+A name is a local folder with a checkpoint, an embedded model's, or an id on the Hugging Face Hub. Only `fetch` goes to
+the Hub, and only for what a user named. An archive names its model by code or by digests; the name it carries is
+untrusted: it is printed, and if it is an id with a commit it is looked up in the cache, where the digests then decide.
 """
 
 from __future__ import annotations
 
+import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .container import NO_MODEL, USER_MODEL, Header
-from .errors import CorruptError, FormatError, ModelMismatchError, ModelNotFoundError
+from . import hub
+from .container import (
+    DIGEST_BYTES,
+    ENGINE_EXACT,
+    ENGINE_FLOAT,
+    FLOAT_DTYPES,
+    NO_MODEL,
+    USER_MODEL,
+    Header,
+    ModelRecord,
+)
+from .errors import CorruptError, FormatError, ModelMismatchError, ModelNotFoundError, ModelUnsupportedError
+from .hub import Bar, HubId, Notice
+from .settings import CompressSettings
 
 _EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
 
@@ -51,7 +65,10 @@ class ModelChoice:
         folder: where its files are.
         embedded: set if it is one of the package's.
         expected: digests that it must have, whole or their first half; empty for no expectation.
-        planes, context, start_token: what an archive's record says, else None.
+        planes, context, start_token: what an archive's record says, else what the user asked for, or None. Of the float
+            engine `planes` is the number of its dtype.
+        engine: ENGINE_EXACT or ENGINE_FLOAT.
+        environment: that an archive was made in by the float engine.
     """
 
     name: str
@@ -61,6 +78,8 @@ class ModelChoice:
     planes: int | None = None
     context: int | None = None
     start_token: int | None = None
+    engine: int = ENGINE_EXACT
+    environment: str = ""
 
     def check(self, model_digest: bytes, tokenizer_digest: bytes) -> None:
         """Compares the digests of what was loaded with the expected ones.
@@ -81,13 +100,14 @@ class ModelChoice:
 
 
 def choose(name: str | os.PathLike[str]) -> ModelChoice:
-    """The model that a user named, for compressing.
+    """The model that a user named, for compressing. Downloads nothing.
 
     Args:
-        name: "default", an embedded model's name, or a folder; a folder wins over a name.
+        name: a folder, "default", an embedded model's name, or an id on the Hub; what comes first here wins.
 
     Raises:
-        ModelNotFoundError: it is neither.
+        ModelNotFoundError: it is none of these, or a model of the Hub that is not in the cache, or not all of it.
+        ModelUnsupportedError: a model of the Hub whose index cannot be read.
     """
     folder = Path(name)
     if folder.is_dir():
@@ -96,7 +116,96 @@ def choose(name: str | os.PathLike[str]) -> ModelChoice:
         if os.fspath(name) == model.name or (os.fspath(name) == "default" and model is DEFAULT):
             return _embedded(model)
     known = ", ".join(model.name for model in EMBEDDED)
-    raise ModelNotFoundError(f"model {os.fspath(name)!r} is neither a folder nor an embedded model ({known})")
+    text = f"model {os.fspath(name)!r} is neither a folder nor an embedded model ({known})"
+    wanted = hub_id(name)
+    if wanted is None:
+        raise ModelNotFoundError(f"{text}, and no name like org/name on the Hugging Face Hub")
+    snapshot = hub.find(wanted)
+    if snapshot is None:
+        raise ModelNotFoundError(
+            f"{text}, and not in the Hugging Face cache: `llmzip models pull {wanted}` downloads it"
+        )
+    hub.check_complete(snapshot)
+    return ModelChoice(str(snapshot), snapshot.folder)
+
+
+def for_compressing(settings: CompressSettings) -> ModelChoice:
+    """The model that settings name, run as they say.
+
+    Raises:
+        ModelError: as `choose`.
+    """
+    choice = choose(settings.model)
+    if settings.arithmetic == "float":
+        number = FLOAT_DTYPES.index(settings.dtype) + 1
+        choice = replace(choice, embedded=None, expected=None, engine=ENGINE_FLOAT, planes=number)
+    return choice if choice.embedded is not None else replace(choice, context=settings.context)
+
+
+def hub_id(name: str | os.PathLike[str]) -> HubId | None:
+    """The id on the Hub that a user's name for a model stands for; None if it stands for something else."""
+    embedded = name == "default" or any(name == model.name for model in EMBEDDED)
+    return None if embedded or not isinstance(name, str) or os.path.isdir(name) else hub.parse(name)
+
+
+def fetch(
+    name: str | os.PathLike[str], notice: Notice, bar: Bar, offline: bool = False, exact: bool = True
+) -> str | os.PathLike[str]:
+    """Downloads a model of the Hub if it is not here, or not all of it.
+
+    Args:
+        name: as for `choose`.
+        notice, bar: as for `hub.download`.
+        offline: download nothing.
+        exact: it is for the exact engine: a model that this cannot run is refused before its weights come.
+
+    Returns:
+        the name to go on with: with its commit for a model of the Hub that is here now, else as it was.
+
+    Raises:
+        ModelError: in one line.
+    """
+    wanted = hub_id(name)
+    if wanted is None:
+        return name
+    snapshot = hub.find(wanted)
+    if snapshot is not None and not hub.missing_files(snapshot):
+        return str(snapshot)
+    if offline or hub.forbidden_by_environment():
+        return name  # `choose` says what is missing
+
+    def accept(folder: Path) -> None:
+        reason = unsupported(folder) if exact else None
+        if reason is not None:
+            raise ModelUnsupportedError(f"model {wanted} is not downloaded: {reason}")
+
+    return str(hub.download(wanted if snapshot is None else HubId(snapshot.name, snapshot.commit), accept, notice, bar))
+
+
+def read_config(folder: Path) -> dict[str, object]:
+    """The config.json of a checkpoint; empty if there is none that can be read."""
+    try:
+        config = json.loads((folder / hub.CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
+def unsupported(folder: Path) -> str | None:
+    """Why the exact engine cannot run a checkpoint, as far as its configuration tells; None if it can."""
+    from .engines import families
+    from .engines.config import ExactConfig
+
+    if (folder / hub.INT8).exists():
+        return None
+    try:
+        family = families.read(read_config(folder))
+        ExactConfig(planes=2, context=2, start_token=0, **family.settings)
+    except ModelUnsupportedError as error:
+        return str(error)
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        return f"its configuration lacks or misstates {error}"
+    return None
 
 
 def check_code(header: Header) -> None:
@@ -114,12 +223,13 @@ def for_archive(header: Header, override: str | os.PathLike[str] | None) -> Mode
 
     Args:
         header: of the archive.
-        override: the folder or name that the user gave, if any; only for archives of a user's model.
+        override: the folder or id that the user gave, if any; only for archives of a user's model.
 
     Raises:
         CorruptError: the header says that no frame needs one.
         FormatError: a model code that this version does not know.
-        ModelNotFoundError: the archive needs a user's model, and none was given.
+        ModelNotFoundError: the archive needs a model that is not here, or not all of it, and none was given.
+        ModelUnsupportedError: a model of the Hub whose index cannot be read.
     """
     check_code(header)
     if header.model_code == NO_MODEL:
@@ -127,20 +237,53 @@ def for_archive(header: Header, override: str | os.PathLike[str] | None) -> Mode
     if header.model is None:
         return _embedded(next(model for model in EMBEDDED if model.code == header.model_code))
     record = header.model
-    wanted = f"model {record.name!r} with digest {record.model_digest.hex()}"
     if override is None:
-        raise ModelNotFoundError(f"needs {wanted}: give its folder with --model DIR")
-    folder = Path(override)
-    if not folder.is_dir():
-        raise ModelNotFoundError(f"needs {wanted}: {os.fspath(override)!r} is not a folder")
+        for model in EMBEDDED:
+            if (model.model_digest[:DIGEST_BYTES], model.tokenizer_digest[:DIGEST_BYTES]) == (
+                record.model_digest,
+                record.tokenizer_digest,
+            ):
+                return _embedded(model)
     return ModelChoice(
         record.name,
-        folder,
+        _folder(record, override),
         expected=(record.model_digest, record.tokenizer_digest),
         planes=record.planes,
         context=record.context,
         start_token=record.start_token,
+        engine=record.engine,
+        environment=record.environment,
     )
+
+
+def _folder(record: ModelRecord, override: str | os.PathLike[str] | None) -> Path:
+    """Where the model of an archive is: in the folder that the user gave, or in the cache of the Hub."""
+    digest = record.model_digest.hex()
+    wanted = f"model {record.name!r} with digest {digest}"
+    named = hub.parse(record.name)
+    pinned = named if named is not None and named.commit is not None else None
+    if override is not None:
+        if os.path.isdir(override):
+            return Path(override)
+        given = hub_id(override)
+        if given is None:
+            raise ModelNotFoundError(f"needs {wanted}: {os.fspath(override)!r} is not a folder")
+        # Who gives only the name means the commit that the archive was made with.
+        if pinned is None or given != HubId(pinned.name):
+            return _snapshot(given, f"needs {wanted}: {override!r} is not a folder, and not in the Hugging Face cache")
+    if pinned is None:
+        raise ModelNotFoundError(f"needs {wanted}: give its folder with --model DIR")
+    text = f"needs model {pinned.name}, commit {pinned.commit}, digest {digest}, which is not in the Hugging Face cache"
+    return _snapshot(pinned, text, "; or give its folder with --model DIR")
+
+
+def _snapshot(wanted: HubId, missing: str, hint: str = "") -> Path:
+    """The folder of a model of the Hub that must be in the cache."""
+    snapshot = hub.find(wanted)
+    if snapshot is None:
+        raise ModelNotFoundError(f"{missing}: `llmzip models pull {wanted}` downloads it{hint}")
+    hub.check_complete(snapshot)
+    return snapshot.folder
 
 
 def describe(header: Header) -> tuple[str | None, str | None, str | None]:

@@ -100,17 +100,26 @@ outputs = _together(
     ),
     click.option("-S", "--suffix", metavar=".SUF", default=".llmz", show_default=True, help="Suffix of archives."),
 )  # fmt: skip
-_COMPRESS_MODEL = "Model to compress with: the name of an embedded one, or a folder with a Hugging Face checkpoint."
-_DECOMPRESS_MODEL = "the folder of the model that the archive names, if that is no embedded one."
+_COMPRESS_MODEL = (
+    "Model to compress with: a folder with a Hugging Face checkpoint, the name of an embedded model, or a model of the "
+    "Hugging Face Hub, org/name or org/name@revision, which is downloaded if it is not here."
+)
+_DECOMPRESS_MODEL = (
+    "the folder of the model that the archive names, or its name on the Hub; not needed if that is an embedded one or "
+    "in the Hugging Face cache."
+)
 
 
 def _compress_model(text: str) -> Decorator:
-    return click.option("-m", "--model", metavar="NAME|DIR", envvar="LLMZIP_MODEL", show_envvar=True, help=text)
+    return _together(
+        click.option("-m", "--model", metavar="NAME|DIR", envvar="LLMZIP_MODEL", show_envvar=True, help=text),
+        click.option("--offline", is_flag=True, help="Download no model. Decompressing never does."),
+    )
 
 
 model = _compress_model(f"{_COMPRESS_MODEL} To decompress: {_DECOMPRESS_MODEL} The variable is for compressing only.")
 compress_model = _compress_model(_COMPRESS_MODEL)
-decompress_model = click.option("-m", "--model", metavar="DIR", help=_DECOMPRESS_MODEL.capitalize())
+decompress_model = click.option("-m", "--model", metavar="NAME|DIR", help=_DECOMPRESS_MODEL.capitalize())
 engine = _together(
     click.option(
         "-T", "--threads", metavar="N", type=int, envvar="LLMZIP_THREADS", show_envvar=True,

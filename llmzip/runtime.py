@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from . import prompt as prompts
 from . import sample
-from .container import DIGEST_BYTES, USER_MODEL, Header, ModelRecord
+from .container import (
+    DIGEST_BYTES,
+    ENGINE_FLOAT,
+    FLOAT_DTYPES,
+    FLOAT_VERSION,
+    USER_MODEL,
+    Header,
+    ModelRecord,
+)  # fmt: skip
 from .engines import conversions, planes, selftest
 from .engines.exact import ExactEngine
 from .engines.model import ExactModel
@@ -22,7 +32,9 @@ from .settings import EngineSettings
 from .tokens import Tokenizer
 
 if TYPE_CHECKING:
+    from .engines.floating import FloatEngine
     from .mixing.vocabulary import Vocabulary
+    from .prompt import Prompt
 
 _USER_CONTEXT = 1024
 
@@ -33,15 +45,35 @@ class LoadedModel:
 
     Attributes:
         name: for messages.
-        engine: the exact engine.
+        engine: that runs it.
         tokenizer: with the table of its tokens.
-        header: what an archive made with it begins with.
+        embedded_code: of an embedded model, else None.
+        record: what an archive may say of it.
     """
 
     name: str
-    engine: ExactEngine
+    engine: ExactEngine | FloatEngine
     tokenizer: Tokenizer
-    header: Header
+    embedded_code: int | None
+    record: ModelRecord
+
+    def header(self, prompt: bytes) -> Header:
+        """What an archive made with it begins with."""
+        if not prompt and self.embedded_code is not None:
+            return Header(self.embedded_code)
+        digest = prompts.digest(prompt)[:DIGEST_BYTES] if prompt else b""
+        return Header(USER_MODEL, dataclasses.replace(self.record, prompt_digest=digest))
+
+    def prompt(self, text: bytes) -> Prompt | None:
+        """A text that both sides know, as this model reads it."""
+        if self._last_prompt[0] != text:
+            self._last_prompt[:] = [text, prompts.make(text, self.tokenizer, self.engine.context) if text else None]
+        found: Prompt | None = self._last_prompt[1]
+        return found
+
+    @functools.cached_property
+    def _last_prompt(self) -> list[Any]:
+        return [b"", None]
 
     @functools.cached_property
     def vocabulary(self) -> Vocabulary:
@@ -67,39 +99,31 @@ def load(choice: ModelChoice, settings: EngineSettings) -> LoadedModel:
 @functools.lru_cache(maxsize=2)
 def _load(choice: ModelChoice, device: str, batch_tokens: int | None, stamp: tuple[object, ...]) -> LoadedModel:
     del stamp  # only there so that changed files are loaded again
-    model = _open(choice, torch.device(device))
-    config = model.config
-    tokenizer = Tokenizer(choice.folder, config.vocab_size)
-    model_digest, tokenizer_digest = model.digest(), tokenizer.tokens.digest()
-    choice.check(model_digest, tokenizer_digest)
-    stored, own = (
-        (choice.planes, choice.context, choice.start_token),
-        (config.planes, config.context, config.start_token),
-    )
-    if choice.planes is not None and stored != own:
+    engine: ExactEngine | FloatEngine
+    if choice.engine == ENGINE_FLOAT:
+        engine, record = _open_float(choice, torch.device(device))
+    else:
+        engine, record = _open_exact(choice, torch.device(device), batch_tokens)
+    tokenizer = Tokenizer(choice.folder, engine.vocab_size)
+    record = dataclasses.replace(record, tokenizer_digest=tokenizer.tokens.digest())
+    choice.check(record.model_digest, record.tokenizer_digest)
+    stored = (choice.planes, choice.context, choice.start_token)
+    own = (record.planes, record.context, record.start_token)
+    if choice.expected is not None and choice.planes is not None and stored != own:
         raise ModelMismatchError(
             f"the archive's record contradicts the model: planes, context, start token {stored}, the model has {own}"
         )
-    if choice.embedded is not None:
-        header = Header(choice.embedded.code)
-    else:
-        record = ModelRecord(
-            choice.name,
-            model_digest[:DIGEST_BYTES],
-            tokenizer_digest[:DIGEST_BYTES],
-            config.planes,
-            config.context,
-            config.start_token,
+    if choice.environment and choice.environment != record.environment:
+        raise EngineError(
+            f"made with the float engine in another environment: {choice.environment}; here: {record.environment}"
         )
-        header = Header(USER_MODEL, record)
-    selftest.check(torch.device(device))
-    return LoadedModel(choice.name, ExactEngine(model, device, batch_tokens), tokenizer, header)
+    halves = {name: getattr(record, name)[:DIGEST_BYTES] for name in ("model_digest", "tokenizer_digest")}
+    code = None if choice.embedded is None else choice.embedded.code
+    return LoadedModel(choice.name, engine, tokenizer, code, dataclasses.replace(record, **halves))
 
 
-def _open(choice: ModelChoice, device: torch.device) -> ExactModel:
-    """The weights of a folder; those of a checkpoint with the number of planes that a short text asks for."""
-    if is_int8(choice.folder):
-        return load_model(choice.folder)
+def _open_exact(choice: ModelChoice, device: torch.device, batch_tokens: int | None) -> tuple[ExactEngine, ModelRecord]:
+    """The exact engine; a checkpoint with the number of planes that a short text asks for."""
 
     def choose(model: ExactModel) -> ExactModel:
         config = model.config
@@ -107,8 +131,38 @@ def _open(choice: ModelChoice, device: torch.device) -> ExactModel:
         row = np.concatenate([[config.start_token], ids])
         return planes.choose(model, [torch.from_numpy(row)], device)
 
-    context = choice.context or _USER_CONTEXT
-    return conversions.load(choice.folder, context, choice.start_token, choice.planes, choose)
+    if is_int8(choice.folder):
+        model = load_model(choice.folder)
+    else:
+        context = choice.context or _USER_CONTEXT
+        model = conversions.load(choice.folder, context, choice.start_token, choice.planes, choose)
+    config = model.config
+    selftest.check(device)
+    record = ModelRecord(choice.name, model.digest(), b"", config.planes, config.context, config.start_token)
+    return ExactEngine(model, device, batch_tokens), record
+
+
+def _open_float(choice: ModelChoice, device: torch.device) -> tuple[FloatEngine, ModelRecord]:
+    """The float engine, in the archive's number of threads."""
+    from .engines import floating
+
+    threads = dict(part.split("=", 1) for part in choice.environment.split(" ") if "=" in part).get("threads", "")
+    if threads.isdigit() and device.type == "cpu" and 1 <= int(threads) <= 4096:
+        torch.set_num_threads(int(threads))
+    number = choice.planes or 1
+    engine = floating.FloatEngine(choice.folder, device, FLOAT_DTYPES[number - 1], choice.context, choice.start_token)
+    record = ModelRecord(
+        choice.name,
+        floating.digest(choice.folder),
+        b"",
+        number,
+        engine.context,
+        engine.start_token,
+        ENGINE_FLOAT,
+        FLOAT_VERSION,
+        engine.environment(),
+    )
+    return engine, record
 
 
 def find_device(name: str) -> str:

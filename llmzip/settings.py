@@ -13,6 +13,10 @@ DEFAULT_MODEL = "default"
 DEVICES = ("auto", "cpu", "cuda")
 
 
+ARITHMETICS = ("exact", "float")
+DTYPES = ("float32", "bfloat16", "float16")
+
+
 @dataclass(frozen=True)
 class EngineSettings:
     """Where the model runs. Nothing here changes a single bit of an archive or of its text.
@@ -42,17 +46,42 @@ class CompressSettings:
 
     Attributes:
         level: 1 (fastest; the model alone) to 9 (smallest); from 2 on with the mixer.
-        model: name of an embedded model, or a folder with a Hugging Face checkpoint.
+        model: name of an embedded model, a folder with a Hugging Face checkpoint, or a model of the Hub that is here.
         engine: where the model runs.
+        arithmetic: "exact", or "float" for models that cannot run exactly: their archives decode only on the same
+            hardware with the same software.
+        dtype: of the float engine, one of DTYPES.
+        prompt: a text that whoever decompresses has too; model and mixer read it first.
+        context: most positions that a user's model sees; None for 1,024 or what it was made for.
+        rows: of each frame, None for what level and length ask for.
+        overlap: positions that a new context begins with; None for what the level asks for.
     """
 
     level: int = DEFAULT_LEVEL
     model: str | os.PathLike[str] = DEFAULT_MODEL
     engine: EngineSettings = EngineSettings()
+    arithmetic: str = "exact"
+    dtype: str = "float32"
+    prompt: bytes = b""
+    context: int | None = None
+    rows: int | None = None
+    overlap: int | None = None
 
     def __post_init__(self) -> None:
         if type(self.level) is not int or not MIN_LEVEL <= self.level <= MAX_LEVEL:
             raise SettingsError(f"level must be {MIN_LEVEL} to {MAX_LEVEL}, not {self.level!r}")
+        if self.arithmetic not in ARITHMETICS or self.dtype not in DTYPES:
+            raise SettingsError(f"engine {self.arithmetic!r} or dtype {self.dtype!r} is unknown")
+        limits = {
+            "context": (self.context, 2, 1 << 17),
+            "rows": (self.rows, 1, 4096),
+            "overlap": (self.overlap, 1, 1 << 17),
+        }
+        for name, (value, low, high) in limits.items():
+            if value is not None and not low <= value <= high:
+                raise SettingsError(f"{name} must be {low} to {high:,}, not {value:,}")
+        if self.context is not None and self.overlap is not None and self.overlap >= self.context:
+            raise SettingsError(f"the overlap must be below the context of {self.context:,}, not {self.overlap:,}")
 
 
 @dataclass(frozen=True)
@@ -62,7 +91,9 @@ class DecompressSettings:
     Attributes:
         model: a folder with the checkpoint the archive names, if it is not an embedded one.
         engine: where the model runs.
+        prompt: the text that the archive was made with, if there was one.
     """
 
     model: str | os.PathLike[str] | None = None
     engine: EngineSettings = EngineSettings()
+    prompt: bytes = b""

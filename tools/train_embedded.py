@@ -9,7 +9,6 @@ into the package.
 from __future__ import annotations
 
 import argparse
-import signal
 import subprocess
 import sys
 import time
@@ -61,7 +60,7 @@ def main() -> int:
         try:
             code = process.wait(None if end is None else max(1.0, end - time.monotonic()))
         except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGINT)
+            process.terminate()
             process.wait()
             return UNFINISHED
         if code:

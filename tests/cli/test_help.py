@@ -17,6 +17,8 @@ from llmzip._version import FORMAT_VERSION
 from .conftest import ROOT, Run, environment
 
 DOCUMENT = ROOT / "docs" / "cli.md"
+MODELS_COMMANDS = ["list", "info", "pull", "verify"]
+COMMANDS = ["compress", "decompress", "info", "train", "models", *(f"models {name}" for name in MODELS_COMMANDS)]
 _BLOCK = re.compile(r"(<!-- help: (llmzip[^>]*?) -->\n```text\n)(.*?)(```\n)", re.DOTALL)
 
 
@@ -36,7 +38,7 @@ def help_of(command: str) -> str:
 def test_document_repeats_the_help() -> None:
     text = DOCUMENT.read_text(encoding="utf-8")
     commands = [match.group(2) for match in _BLOCK.finditer(text)]
-    assert commands == ["llmzip", "llmzip compress", "llmzip decompress", "llmzip info", "llmzip train"]
+    assert commands == ["llmzip", *(f"llmzip {name}" for name in COMMANDS)]
     current = _BLOCK.sub(lambda match: match.group(1) + help_of(match.group(2)) + match.group(4), text)
     if os.environ.get("LLMZIP_UPDATE_DOCS") == "1":
         DOCUMENT.write_text(current, encoding="utf-8")
@@ -53,6 +55,11 @@ def test_document_repeats_the_help() -> None:
         ["decompress", "--help"],
         ["info", "-h"],
         ["train", "-h"],
+        ["models", "-h"],
+        ["models", "list", "--help"],
+        ["models", "info", "-h"],
+        ["models", "pull", "-h"],
+        ["models", "verify", "-h"],
     ],
 )
 def test_help_goes_to_stdout(run: Run, arguments: list[str]) -> None:
@@ -71,12 +78,21 @@ def test_version(run: Run, argument: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["-V"], ["-l", "noise.bin.llmz"], ["info", "noise.bin.llmz"], ["train", "--help"]]
+    "arguments",
+    [
+        ["--help"],
+        ["-V"],
+        ["-l", "noise.bin.llmz"],
+        ["info", "noise.bin.llmz"],
+        ["train", "--help"],
+        ["models", "pull", "--help"],
+    ],
 )
 def test_light_commands_import_nothing_heavy(archive: Path, arguments: list[str]) -> None:
     program = (
         "import sys; from llmzip.cli import main; code = main(sys.argv[1:])\n"
         "heavy = {'torch', 'transformers', 'numpy', 'tokenizers', 'safetensors', 'constriction', 'tqdm'}\n"
+        "heavy.add('huggingface_hub')\n"
         "print(code, sorted(heavy & set(sys.modules)), file=sys.stderr)"
     )
     done = subprocess.run(

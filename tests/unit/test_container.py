@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import zlib
 from collections.abc import Callable, Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pytest
 
 from llmzip import container
 from llmzip.container import (
+    ENGINE_FLOAT,
     INDEX_MAGIC,
     LM,
     LZMA,
@@ -194,6 +196,15 @@ def test_model_records_come_through(name: str) -> None:
     assert found == Header(USER_MODEL, ModelRecord(cut, bytes(16), b"\xff" * 16, 1, 131072, 262143))
 
 
+def test_records_of_the_float_engine_and_of_prompts_come_through() -> None:
+    plain = ModelRecord("m", bytes(16), b"\xff" * 16, 3, 512, 7, ENGINE_FLOAT, 1, "device=cpu threads=2")
+    prompted = dataclasses.replace(RECORD, prompt_digest=bytes(range(16)))
+    for record in (plain, prompted, dataclasses.replace(plain, prompt_digest=b"p" * 16, environment="", name="")):
+        header = Header(USER_MODEL, record)
+        assert frames(stored(b"abc", True, pack_header(header)))[0].archive == header
+    assert pack_header(Header(USER_MODEL, prompted))[5:6] == b"\x81"
+
+
 def test_model_record_bytes() -> None:
     head = MAGIC + b"\xf1" + bytes([3 + 2 + 1 + 32 + 8]) + b"\x01\x01\x02" + b"\x80\x08" + b"\x07"
     assert pack_header(Header(USER_MODEL, RECORD)) == head + RECORD.model_digest + RECORD.tokenizer_digest + b"my model"
@@ -215,6 +226,25 @@ def record_bytes(
     return bytes([engine, numerics, planes]) + context + start + rest
 
 
+FLOAT: dict[str, Any] = {"engine": 2, "planes": 1, "rest": bytes(32)}
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        record_bytes(engine=0x81, rest=bytes(47)),
+        record_bytes(**FLOAT),
+        record_bytes(**FLOAT | {"planes": 4, "rest": bytes(33)}),
+        record_bytes(**FLOAT | {"planes": 0, "rest": bytes(33)}),
+        record_bytes(**FLOAT | {"rest": bytes(32) + b"\x05abcd"}),
+        record_bytes(**FLOAT | {"rest": bytes(32) + b"\x02\xc3\xa4"}),
+        record_bytes(**FLOAT | {"rest": bytes(32) + b"\xc9\x01" + b"x" * 201}),
+    ],
+)
+def test_damaged_records_of_the_float_engine_and_of_prompts_are_refused(record: bytes) -> None:
+    assert "model record" in refusal(record_archive(record), CorruptError)
+
+
 def test_the_record_of_these_tests_is_valid() -> None:
     assert frames(record_archive(record_bytes()))[0].archive.model_code == USER_MODEL
 
@@ -222,8 +252,10 @@ def test_the_record_of_these_tests_is_valid() -> None:
 @pytest.mark.parametrize(
     ("record", "words"),
     [
-        (record_bytes(engine=2), "engine 2 with numerics version 1"),
+        (record_bytes(engine=3), "engine 3 with numerics version 1"),
+        (record_bytes(engine=0x83), "engine 3 with numerics version 1"),
         (record_bytes(engine=0), "engine 0"),
+        (record_bytes(engine=2, numerics=2), "engine 2 with numerics version 2"),
         (record_bytes(numerics=9), "numerics version 9"),
     ],
 )
@@ -240,7 +272,7 @@ def test_unknown_engines_and_numerics_are_refused_by_number(record: bytes, words
         record_bytes(context=pack_varint(131073)),
         record_bytes(context=b"\xc0\x00"),
         record_bytes(context=b"\xff\xff\xff\xff\xff\x01"),
-        record_bytes(start=pack_varint(262144)),
+        record_bytes(start=pack_varint(300_000)),
         record_bytes(start=b"\x87\x80\x00"),
         record_bytes(rest=bytes(31)),
         record_bytes(rest=bytes(32) + b"\xff\xfe"),

@@ -54,11 +54,31 @@ def test_a_folder_wins_over_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert models.choose("default").embedded is models.DEFAULT
 
 
-@pytest.mark.parametrize("name", ["no such model", "SEED", "org/model", "/no/such/folder", "~"])
-def test_other_names_are_refused_and_never_fetched(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["no such model", "/no/such/folder", "~", "a/b/c", "./model", "../model"])
+def test_other_names_are_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ModelNotFoundError, match=f"model '{name}' is neither a folder nor an embedded model "):
+    text = f"model '{name}' is neither a folder nor an embedded model .*, and no name like org/name on the Hugging Face"
+    with pytest.raises(ModelNotFoundError, match=text):
         models.choose(name)
+
+
+@pytest.mark.parametrize("name", ["SEED", "org/model", "org/model@v1"])
+def test_names_of_the_hub_are_looked_up_and_never_fetched(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models.hub, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(models.hub, "download", lambda *arguments: pytest.fail("it was fetched"))
+    text = f"model '{name}' is neither a folder .*, and not in the Hugging Face cache: `llmzip models pull {name}`"
+    with pytest.raises(ModelNotFoundError, match=text):
+        models.choose(name)
+
+
+@pytest.mark.parametrize("name", ["default", models.DEFAULT.name, Path("org/model"), "no such model", "here", "a/b/c"])
+def test_only_names_of_the_hub_are_fetched(name: str | Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    monkeypatch.setattr(models.hub, "download", lambda *arguments: pytest.fail("it was fetched"))
+    assert models.fetch(name, print, lambda *arguments: pytest.fail("a bar")) is name
 
 
 def test_a_file_is_no_model(tmp_path: Path) -> None:
