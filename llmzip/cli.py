@@ -29,6 +29,7 @@ from .settings import DEFAULT_LEVEL, DEFAULT_MODEL, CompressSettings, Decompress
 from .traincli import train_command
 
 _DEFAULT = "\0"  # no argument of a process can be this, so nobody calls the hidden command by its name
+_MOST_PROMPT_BYTES = 1 << 26
 _STANDARD_OUTPUTS = ("-", "/dev/stdout")  # as a name, root's --force would replace the device itself
 
 
@@ -79,6 +80,8 @@ program = Program(PROGRAM, add_help_option=False, context_settings=_CONTEXT)
 @options.modes
 @options.levels
 @options.model
+@options.prompt
+@options.arithmetic
 @options.engine
 @options.outputs
 @options.json_of_modes
@@ -105,6 +108,8 @@ def default_command(**values: Any) -> int:
 @options.files
 @options.levels
 @options.compress_model
+@options.prompt
+@options.arithmetic
 @options.engine
 @options.outputs
 @options.report
@@ -121,6 +126,7 @@ def compress_command(**values: Any) -> int:
 @click.command("decompress", context_settings=_CONTEXT, epilog=options.EXIT_CODES)
 @options.files
 @options.decompress_model
+@options.prompt
 @options.engine
 @options.outputs
 @options.report
@@ -213,7 +219,10 @@ def _options(
     suffix: str = ".llmz",
     json: bool = False,
     offline: bool = False,
+    prompt_file: str | None = None,
+    **use: Any,
 ) -> Options:
+    """What was asked for; `use`: fields of CompressSettings that say how the model is used."""
     if json and operation not in (LIST, TEST):
         raise click.UsageError("--json goes with -l and -t; for other operations there is --report FILE")
     if output is not None:
@@ -230,11 +239,12 @@ def _options(
     engine = EngineSettings(device=device, threads=threads)
     ctx = click.get_current_context()
     from_environment = ctx.get_parameter_source("model") is ParameterSource.ENVIRONMENT
+    prompt = b"" if prompt_file is None else _read_prompt(prompt_file)
     return Options(
         operation,
-        CompressSettings(level or DEFAULT_LEVEL, model or DEFAULT_MODEL, engine),
+        CompressSettings(level or DEFAULT_LEVEL, model or DEFAULT_MODEL, engine, prompt=prompt, **use),
         # Decoding takes no model from the environment: what an archive means must not depend on who reads it.
-        DecompressSettings(None if from_environment else model, engine),
+        DecompressSettings(None if from_environment else model, engine, prompt),
         suffix=suffix,
         output=output,
         to_stdout=to_stdout,
@@ -243,6 +253,17 @@ def _options(
         json=json,
         offline=offline,
     )
+
+
+def _read_prompt(name: str) -> bytes:
+    try:
+        with open(name, "rb") as file:
+            text = file.read(_MOST_PROMPT_BYTES + 1)
+    except OSError as error:
+        raise click.UsageError(f"--prompt-file {name}: {error.strerror}") from None
+    if not text or len(text) > _MOST_PROMPT_BYTES:
+        raise click.UsageError(f"--prompt-file {name}: must have 1 to {_MOST_PROMPT_BYTES:,} bytes")
+    return text
 
 
 def _with_model_here(chosen: Options, messages: Messages) -> Options:

@@ -10,7 +10,6 @@ import zlib
 from typing import TYPE_CHECKING, BinaryIO
 
 from . import container, methods, models, plan
-from . import prompt as prompts
 from .container import MIXED, SKIP, STORED, FrameHeader, Header
 from .drafts import Draft, Drafter, Progress
 from .errors import CorruptError, ModelMismatchError
@@ -178,6 +177,8 @@ class FrameDecoder:
             raise ModelMismatchError(
                 f"made with a prompt, digest {wanted.hex()}: give the same text with --prompt-file"
             )
+        from . import prompt as prompts
+
         found = prompts.digest(text)[: len(wanted)]
         if found != wanted:
             raise ModelMismatchError(

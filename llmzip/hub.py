@@ -385,16 +385,17 @@ def _watched(folder: Path, advance: Callable[[int], Any] | None) -> Iterator[Non
         yield
         return
     ended = threading.Event()
+    before = size_bytes(folder)
 
     def watch() -> None:
-        done = before
-        while not ended.wait(0.2):
+        done, last = before, False
+        while not last:
+            last = ended.wait(0.2)
             with contextlib.suppress(OSError):  # a file was renamed as we looked
                 now = max(done, size_bytes(folder))
                 advance(now - done)
                 done = now
 
-    before = size_bytes(folder)
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
     try:

@@ -272,7 +272,7 @@ class Jobs:
 
         compress = self._options.compress
         model = compress.model if os.path.isdir(compress.model) else None
-        settings = DecompressSettings(model=model, engine=compress.engine)
+        settings = DecompressSettings(model=model, engine=compress.engine, prompt=compress.prompt)
         source.file.seek(0)
         comparison = Comparison(source.file)
         with (

@@ -9,7 +9,7 @@ import click
 
 from .jobs import COMPRESS, DECOMPRESS, LIST, TEST
 from .messages import PROGRAM
-from .settings import DEFAULT_LEVEL
+from .settings import ARITHMETICS, DEFAULT_LEVEL, DTYPES
 
 EXIT_CODES = """\b
 Exit codes:
@@ -117,6 +117,27 @@ def _compress_model(text: str) -> Decorator:
     )
 
 
+prompt = click.option(
+    "--prompt-file",
+    metavar="FILE",
+    help="A text that the model and the mixer read first; whoever decompresses must give the same one.",
+)
+arithmetic = _together(
+    click.option(
+        "--engine", "arithmetic", type=click.Choice(ARITHMETICS), default="exact", show_default=True,
+        help="How the model computes. float runs every model that transformers knows, but its archives decode only on "
+        "the same hardware with the same software.",
+    ),
+    click.option(
+        "--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, help="Numbers of --engine float."
+    ),
+    click.option(
+        "--context", metavar="N", type=int,
+        help="Tokens that a model of yours or of the Hub sees.  [default: 1024, or what it was made for]",
+    ),
+    click.option("--overlap", metavar="N", type=int, help="Tokens a new context begins with.  [default: by level]"),
+    click.option("--rows", metavar="N", type=int, help="Rows of each frame: more decode faster.  [default: by level]"),
+)  # fmt: skip
 model = _compress_model(f"{_COMPRESS_MODEL} To decompress: {_DECOMPRESS_MODEL} The variable is for compressing only.")
 compress_model = _compress_model(_COMPRESS_MODEL)
 decompress_model = click.option("-m", "--model", metavar="NAME|DIR", help=_DECOMPRESS_MODEL.capitalize())

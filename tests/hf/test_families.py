@@ -11,10 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from llmzip import rows
 from llmzip.engines.exact import ExactEngine
 from llmzip.engines.freqs import Frequencies
 from llmzip.engines.weights import load_model
 from llmzip.errors import ModelNotFoundError, ModelUnsupportedError
+from llmzip.tokens import Tokenizer
 
 BARE = {"rope_type": "default", "rope_theta": 5000.0}
 LINEAR = {"rope_type": "linear", "rope_theta": 20000.0, "factor": 2.5}
@@ -128,6 +130,50 @@ def test_tokens_cost_what_transformers_says_with_the_same_integer_weights(
     exact, true = exact_bits(tmp_path, sequence), float_bits(tmp_path, sequence)
     assert exact.sum() == pytest.approx(float(true.sum()), rel=4e-4)
     assert (exact - true).abs().max() < 0.12
+
+
+@pytest.mark.parametrize("planes", [1, 2])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_steps_give_the_bits_of_prefill(
+    name: str, planes: int, checkpoint: Callable[[str], Path], sequence: list[int]
+) -> None:
+    engine = ExactEngine(load_model(checkpoint(name), planes=planes))
+    ids = torch.tensor([[1, *sequence[:69]], [1, *sequence[100:169]], [1, *sequence[200:269]]])
+    whole = engine.forward(ids)
+    cache = engine.new_cache(3, 40, 70)
+    pieces = [engine.forward(part, cache) for part in torch.split(ids, [1, 1, 40, *[1] * 28], 1)]
+    assert torch.equal(torch.cat(pieces, 1), whole)
+    assert torch.equal(engine.forward(ids[1:2]), whole[1:2])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["llama", "mistral", "qwen2", "qwen3", "smollm3", "phi3", "gemma", "gemma2", "gemma3", "gpt2", "gpt-neox"]
+)
+def test_long_and_odd_texts_come_back(
+    name: str, checkpoint: Callable[[str], Path], make_tokenizer: Callable[..., Path], tmp_path: Path
+) -> None:
+    """100 KB of text, and all that tokenizers stumble over, with a vocabulary of its own."""
+    import transformers
+
+    config = transformers.AutoConfig.from_pretrained(checkpoint(name))
+    config.vocab_size = 320
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    make_tokenizer(tmp_path, vocab_size=320)
+    tokenizer, engine = Tokenizer(tmp_path, 320), ExactEngine(load_model(tmp_path, planes=1, context=200))
+    odd = b"a\r\n\0 <|endoftext|>\xff\xfe\xed\xa0\x80" + "e\u0301 \u2581 \U0001f469\u200d\U0001f467".encode()
+    for data in (
+        odd,
+        bytes(range(256)),
+        b" ",
+        (Path(__file__).parents[2] / "corpora" / "prose-en.txt").read_bytes() * 9,
+    ):
+        text = data[:100_000]
+        tokens = tokenizer.encode(text)
+        plan = rows.profile_plan(0, len(tokens), engine.context)
+        payload, _ = rows.encode(engine, tokens, plan)
+        back = rows.decode(engine, payload, plan, tokenizer.tokens.num_bytes, len(text))
+        assert tokenizer.tokens.decode(back) == text
 
 
 def rounded(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -6,6 +6,7 @@ import itertools
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from random import Random
 
 import pytest
 import torch
@@ -90,6 +91,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def program(tmp_path: Path, server: Server) -> Program:
-    """Runs llmzip beside a file `book.txt`."""
+    """Runs llmzip beside a text, and noise that is stored whatever the model, without loading one."""
     (tmp_path / "book.txt").write_bytes(TEXT)
+    (tmp_path / "noise.bin").write_bytes(Random(1).randbytes(500))
     return Program(tmp_path, server.address)

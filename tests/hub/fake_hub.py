@@ -95,6 +95,7 @@ class Server(http.server.ThreadingHTTPServer):
         repositories: by name.
         requests: (method, path) of all that were asked for.
         tokens: all values of the header Authorization.
+        agents: all values of the header User-Agent.
     """
 
     daemon_threads = True
@@ -104,6 +105,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.repositories: dict[str, Repository] = {}
         self.requests: list[tuple[str, str]] = []
         self.tokens: set[str | None] = set()
+        self.agents: set[str | None] = set()
 
     @property
     def address(self) -> str:
@@ -138,6 +140,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         self.server.requests.append((self.command, path))
         self.server.tokens.add(self.headers["Authorization"])
+        self.server.agents.add(self.headers["User-Agent"])
         if path.startswith("/api/models/"):
             self._api(path.removeprefix("/api/models/"))
         else:
@@ -205,7 +208,9 @@ class Program:
             "COLUMNS": "80",
         }
 
-    def start(self, *arguments: str | Path, **environment: str) -> subprocess.Popen[bytes]:
+    def start(
+        self, *arguments: str | Path, stderr: int = subprocess.PIPE, **environment: str
+    ) -> subprocess.Popen[bytes]:
         """A process that runs; it reads nothing."""
         return subprocess.Popen(
             [sys.executable, "-m", "llmzip", *map(str, arguments)],
@@ -213,7 +218,7 @@ class Program:
             env=self.environment | environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=stderr,
         )
 
     def __call__(self, *arguments: str | Path, **environment: str) -> tuple[int, str, list[str]]:

@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import io
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -218,6 +219,18 @@ def test_a_name_that_is_no_folder_is_said_to_be_none(cache: Path, archive: bytes
     for override in ("a/b/c", "./keepers", models.DEFAULT.name):
         with pytest.raises(llmzip.ModelNotFoundError, match=f"'{override}' is not a folder$"):
             llmzip.decompress(archive, model=override)
+
+
+def test_rm_verifies_with_the_model_in_the_cache(
+    snapshot: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], archive: bytes
+) -> None:
+    (tmp_path / "book.txt").write_bytes(TEXT)
+    assert cli.main(["-1", "--rm", "-m", NAME, str(tmp_path / "book.txt")]) == 0
+    assert not (tmp_path / "book.txt").exists()
+    assert (tmp_path / "book.txt.llmz").read_bytes() == archive
+    assert cli.main(["-d", "--rm", str(tmp_path / "book.txt.llmz")]) == 0
+    assert (tmp_path / "book.txt").read_bytes() == TEXT
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(
@@ -437,6 +450,15 @@ def test_the_environment_forbids_downloads(cache: Path, capfd: pytest.CaptureFix
     assert err == [f"llmzip: model {NAME} is not downloaded: HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE forbids it"]
 
 
+def test_what_the_user_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_VERBOSITY", "info")
+    for name in ("HF_HUB_DISABLE_TELEMETRY", "HF_HUB_DISABLE_PROGRESS_BARS"):
+        monkeypatch.delenv(name, raising=False)
+    hub.cache_folder()
+    assert os.environ["HF_HUB_VERBOSITY"] == "info"
+    assert os.environ["HF_HUB_DISABLE_TELEMETRY"] == os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] == "1"
+
+
 def test_errors_of_the_library_become_one_line(cache: Path) -> None:
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -457,6 +479,20 @@ def test_errors_of_the_library_become_one_line(cache: Path) -> None:
         with pytest.raises(llmzip.ModelNotFoundError, match=words) as caught, hub._explained(wanted):
             raise error
         assert "\n" not in str(caught.value) and caught.value.__cause__ is error
+
+
+def test_the_bar_counts_what_comes_into_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "before").write_bytes(bytes(7))
+    counted: list[int] = []
+    with hub._watched(tmp_path, counted.append):
+        (tmp_path / "x.incomplete").write_bytes(bytes(1000))
+        (tmp_path / "x.incomplete").rename(tmp_path / "x")
+        (tmp_path / "before").unlink()
+        (tmp_path / "y").write_bytes(bytes(50))
+    assert sum(counted) == 1043
+    with hub._watched(tmp_path / "nowhere", counted.append), hub._watched(tmp_path, None):
+        pass
+    assert sum(counted) == 1043
 
 
 def test_interruptions_are_not_explained_away() -> None:
