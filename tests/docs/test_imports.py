@@ -164,7 +164,7 @@ def test_formats_coder_methods_and_tokens_do_not_know_each_other() -> None:
     assert internal("tokens") <= {"errors", "tokentables"}
     assert internal("tokentables") <= {"errors"}
     assert internal("methods") <= {"errors", "container"}
-    assert internal("models") <= {"errors", "container", "hub", "engines.families", "engines.config"}
+    assert internal("models") <= {"errors", "container", "hub", "settings", "engines.families", "engines.config"}
     assert internal("hub") <= {"errors"}
     assert internal("report") == set()
 
