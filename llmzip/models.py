@@ -177,7 +177,7 @@ def fetch(
     def accept(folder: Path) -> None:
         reason = unsupported(folder) if exact else None
         if reason is not None:
-            raise ModelUnsupportedError(f"model {wanted} is not downloaded: {reason}")
+            raise ModelUnsupportedError(f"model {wanted} is not downloaded: {reason}; see --engine float")
 
     return str(hub.download(wanted if snapshot is None else HubId(snapshot.name, snapshot.commit), accept, notice, bar))
 

@@ -66,14 +66,14 @@ def _session(messages: Messages, json: bool) -> Iterator[Output]:
         yield Output(stdout, json)
 
 
-def _command(name: str, *decorators: options.Decorator, json: bool = True) -> Callable[[Any], click.Command]:
+def _command(name: str, *decorators: options.Decorator) -> Callable[[Any], click.Command]:
     """A command whose function takes its own parameters, then output and messages, and whose errors are one line."""
 
     def decorate(function: Any) -> click.Command:
         def run(quiet: int, verbose: int, debug: bool, progress: bool | None = None, **values: Any) -> int:
             messages = Messages(max(-2, verbose - quiet), progress, debug)
             try:
-                with _session(messages, values.pop("json", False)) as output:
+                with _session(messages, values.pop("json")) as output:
                     function(output=output, messages=messages, **values)
             except LLMZipError as error:
                 messages.error(None, str(error), error)
@@ -82,7 +82,7 @@ def _command(name: str, *decorators: options.Decorator, json: bool = True) -> Ca
 
         run.__doc__ = function.__doc__
         wrapped: Any = options.talk(run)
-        for decorator in reversed([*decorators, *([options.json] if json else [])]):
+        for decorator in reversed([*decorators, options.json]):
             wrapped = decorator(wrapped)
         return click.command(name, context_settings=_CONTEXT, epilog=options.EXIT_CODES)(wrapped)
 
@@ -120,7 +120,7 @@ def list_command(output: Output, messages: Messages) -> None:
     """List the models that are here.
 
     Those inside the package, and those in the Hugging Face cache that hold safetensors. The column runs says whether
-    llmzip can compress with them, as far as the configuration tells; llmzip models info NAME says why not.
+    the exact engine runs them, as far as the configuration tells; llmzip models info NAME says why not.
     """
     del messages
     rows: list[tuple[str, str | None, Path, str, bool]] = []
@@ -159,7 +159,7 @@ def _is_incomplete(snapshot: hub.Snapshot) -> bool:
     click.option("--digests", is_flag=True, help="Load the model, and show the digests that archives record."),
 )
 def info_command(output: Output, messages: Messages, name: str, digests: bool) -> None:
-    """Show what a model is and whether it runs.
+    """Show what a model is, and if it runs exactly.
 
     NAME is a folder, an embedded model's name, or a model of the Hub that is in the cache. Downloads nothing.
     """
@@ -295,7 +295,7 @@ def pull_command(output: Output, messages: Messages, name: str) -> None:
     snapshot = hub.download(wanted, lambda folder: None, notice, messages.progress)
     reason = models.unsupported(snapshot.folder)
     if reason is not None:
-        notice(f"the exact engine cannot run it: {reason}")
+        notice(f"the exact engine cannot run it: {reason}; see --engine float")
     output.record(name=snapshot.name, commit=snapshot.commit, folder=str(snapshot.folder))
     output.line(_ROW.format("name", snapshot.name))
     output.line(_ROW.format("commit", snapshot.commit))

@@ -1,14 +1,17 @@
 """The transcript that every device must reproduce before it may run a model; must not know real models.
 
 A tiny model made of integer patterns computes masses and intervals of a fixed text, at once and token by token, and
-their SHA-256 must be the stored one. It exercises every operation of the engine: norms, rotary tables, grouped heads,
-biases, a window that moves, one and two planes, gates on both sides of zero (docs/numerics.md, rule R5).
+their SHA-256 must be the stored one. It exercises every operation of the engine: norms of both kinds, rotary tables,
+whole and in part, learned positions, grouped heads, biases, a window that moves, one and two planes, activations of
+every kind on both sides of zero, caps (docs/numerics.md, rule R5).
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
+from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -18,7 +21,7 @@ from .exact import ExactEngine
 from .freqs import Frequencies
 from .model import ExactModel, LayerWeights
 
-TRANSCRIPT = "9f915d2101a65e7300fad11980f96a4d90a83de1b8bf6a55e202f06042bc8eb9"
+TRANSCRIPT = "efaf1eefc4d23f1647d6d7d91706227ce2f172a80211e5dd514f7dbf89cfb5f2"
 _STEPS = [1, 1, 1, 6, 12, 12]
 """How the text is cut for the second pass: single tokens, and more than the window's cache holds."""
 
@@ -58,8 +61,23 @@ def _layer(salt: int, extras: bool) -> LayerWeights:
     )
 
 
-def tiny_model(planes: int) -> ExactModel:
+_FORMS: tuple[dict[str, Any], ...] = (
+    {},
+    {
+        "activation": "gelu_tanh", "attention_cap": 3.0, "logit_cap": 5.0, "embedding_gain": 2.5,
+        "attention_scale": 0.3, "rope_steps": (1 << 61, 1 << 55), "local_rope_steps": (1 << 59, 3 << 50), "unrotated": (0,),
+    },
+    {
+        "activation": "gelu", "norm": "layer", "gated": False, "parallel": True, "learned_positions": True,
+        "rope_steps": (1 << 60,),
+    },
+)  # fmt: skip
+"""Fields of the configuration in which the tiny models differ."""
+
+
+def tiny_model(planes: int, form: int = 0) -> ExactModel:
     """A model of two layers, one with biases, q/k norms and a window."""
+    fields = _FORMS[form]
     config = ExactConfig(
         vocab_size=_VOCAB,
         hidden_size=_HIDDEN,
@@ -74,11 +92,32 @@ def tiny_model(planes: int) -> ExactModel:
         planes=planes,
         context=64,
         start_token=0,
+        **fields,
     )
     embedding_q, embedding_scale = _matrix(1, _VOCAB, _HIDDEN)
     head_q, head_scale = _matrix(3, _VOCAB, _HIDDEN)
-    layers = (_layer(100, extras=False), _layer(200, extras=True))
-    return ExactModel(config, embedding_q, embedding_scale, head_q, head_scale, _vector(5, _HIDDEN, 1.0), layers)
+    layers = [_layer(100, extras=False), _layer(200, extras=True)]
+    final_norm = _vector(5, _HIDDEN, 1.0)
+    if form == 1:
+        norms = {
+            name: _vector(salt, _HIDDEN, 1.0) for salt, name in ((301, "attention_post_norm"), (302, "mlp_post_norm"))
+        }
+        layers[1] = replace(layers[1], **norms)
+    if form == 2:
+        for n, layer in enumerate(layers):
+            layers[n] = replace(
+                layer,
+                gate_up_q=layer.gate_up_q[:_MLP].contiguous(),
+                gate_up_scale=layer.gate_up_scale[:_MLP].contiguous(),
+                input_norm_bias=_vector(311 + n, _HIDDEN),
+                post_norm_bias=_vector(321 + n, _HIDDEN),
+            )
+        positions_q, positions_scale = _matrix(330, config.context, _HIDDEN)
+        return ExactModel(
+            config, embedding_q, embedding_scale, head_q, head_scale, final_norm, tuple(layers),
+            final_norm_bias=_vector(332, _HIDDEN), positions_q=positions_q, positions_scale=positions_scale,
+        )  # fmt: skip
+    return ExactModel(config, embedding_q, embedding_scale, head_q, head_scale, final_norm, tuple(layers))
 
 
 def transcript(device: torch.device) -> str:
@@ -90,8 +129,8 @@ def transcript(device: torch.device) -> str:
     sha = hashlib.sha256()
     frequencies = Frequencies(_VOCAB)
     ids = (_pattern(7, 3, 33) % _VOCAB).to(device)
-    for planes in (1, 2):
-        engine = ExactEngine(tiny_model(planes), device)
+    for planes, form in ((1, 0), (2, 0), (1, 1), (2, 2)):
+        engine = ExactEngine(tiny_model(planes, form), device)
         masses = engine.masses(engine.forward(ids).reshape(-1, _HIDDEN))
         intervals = frequencies.intervals(masses, ids.reshape(-1))
         cache = engine.new_cache(3, max(_STEPS), sum(_STEPS))

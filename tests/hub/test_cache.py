@@ -8,6 +8,7 @@ import io
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -442,6 +443,27 @@ def test_wrong_usage(arguments: list[str], capfd: pytest.CaptureFixture[str]) ->
 
 
 # -- what goes wrong while downloading ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("engine", ["exact", "float"])
+def test_only_the_exact_engine_refuses_models_before_their_weights(
+    tmp_path: Path, engine: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    asked: list[hub.HubId] = []
+
+    def download(wanted: hub.HubId, accept: Callable[[Path], None], *rest: object) -> hub.Snapshot:
+        asked.append(wanted)
+        accept(tmp_path)
+        raise llmzip.ModelNotFoundError("accepted")
+
+    monkeypatch.setattr(hub, "find", lambda wanted: None)
+    monkeypatch.setattr(hub, "forbidden_by_environment", lambda: False)
+    monkeypatch.setattr(hub, "download", download)
+    assert cli.main(["--engine", engine, "-m", f"{NAME}@v1", "nothing"]) == 3
+    assert asked == [hub.HubId(NAME, "v1")]
+    words = {"exact": "model_type 'bert' is not one the exact engine runs", "float": "llmzip: accepted\n"}
+    assert words[engine] in capfd.readouterr().err
 
 
 def test_the_environment_forbids_downloads(cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
