@@ -65,7 +65,8 @@ _FORMS: tuple[dict[str, Any], ...] = (
     {},
     {
         "activation": "gelu_tanh", "attention_cap": 3.0, "logit_cap": 5.0, "embedding_gain": 2.5,
-        "attention_scale": 0.3, "rope_steps": (1 << 61, 1 << 55), "local_rope_steps": (1 << 59, 3 << 50), "unrotated": (0,),
+        "attention_scale": 0.3, "rope_steps": (1 << 61, 1 << 55), "local_rope_steps": (1 << 59, 3 << 50),
+        "unrotated": (0,),
     },
     {
         "activation": "gelu", "norm": "layer", "gated": False, "parallel": True, "learned_positions": True,

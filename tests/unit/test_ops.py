@@ -159,6 +159,62 @@ def test_silu_gate_is_close_to_float64(rng: np.random.Generator) -> None:
     assert ((y - true).abs() <= bound).all()
 
 
+def unit_table() -> torch.Tensor:
+    return torch.from_numpy(tables.exp2_table()).to(torch.float32) * 2.0**-20
+
+
+def test_gelu_tanh_is_close_to_float64() -> None:
+    x = torch.cat([torch.linspace(-12, 12, 4801), torch.tensor([0.0, -0.0, 5e3, -5e3, 1e15, -1e15, 1e-30])])[None]
+    before = x.clone()
+    y = ops.gelu_tanh(x, unit_table()).double()
+    assert torch.equal(x, before) and torch.isfinite(y).all()
+    true = torch.nn.functional.gelu(x.double(), approximate="tanh")
+    assert ((y - true).abs() <= 4e-4 * x.double().abs()).all()
+
+
+def test_gelu_is_close_to_float64() -> None:
+    normal = torch.from_numpy(np.append(tables.normal_table(), 0)).to(torch.float32) * 2.0**-24
+    x = torch.cat([torch.linspace(-8, 8, 6401), torch.tensor([0.0, -0.0, 1e15, -1e15, 1e-30])])[None]
+    y = ops.gelu(x, normal).double()
+    true = torch.nn.functional.gelu(x.double())
+    assert ((y - true).abs() <= 6e-5 * x.double().abs()).all()
+
+
+@pytest.mark.parametrize("cap", [2.0, 30.0, 50.0])
+def test_soft_cap_is_close_to_float64(cap: float) -> None:
+    steps = 1024 / math.log(2)
+    x = torch.cat([torch.linspace(-6 * cap, 6 * cap, 4001) * steps, torch.tensor([0.0, -0.0, 1e15, -1e15])])
+    y = ops.soft_cap(x.clone()[None], cap, unit_table())[0].double() / steps
+    true = cap * torch.tanh(x.double() / steps / cap)
+    assert ((y - true).abs() <= cap * 4e-4).all()
+    assert torch.equal(y.sign(), true.sign() * (y != 0))
+    assert (y.abs() <= cap * (1 + 1e-6)).all()
+
+
+def test_centred_rows_have_no_mean(rng: np.random.Generator) -> None:
+    x = torch.from_numpy(rng.standard_normal((20, 300)).astype(np.float32)) + 3
+    x[3] *= 1e6
+    x[4, 7] = 500.0  # an outlier makes the steps of the mean coarse
+    y = ops.centred(x).double()
+    true = x.double() - x.double().mean(1, keepdim=True)
+    assert ((y - true).abs() <= 1e-4 * x.double().abs().amax(1, keepdim=True)).all()
+    assert torch.equal(ops.centred(x[4:5]), ops.centred(x)[4:5])
+
+
+def test_rotate_leaves_the_rest_of_a_head_alone(rng: np.random.Generator) -> None:
+    x = torch.from_numpy(rng.standard_normal((2, 3, 4, 16)).astype(np.float32))
+    cos, sin = (
+        torch.from_numpy(part).to(torch.float32)[:, None] * 2.0**-14
+        for part in tables.rope_tables([1 << 60, 5 << 40], 3)
+    )
+    out = torch.empty_like(x)
+    ops.rotate(x, cos, sin, out)
+    assert torch.equal(out[..., 4:], x[..., 4:])
+    part = torch.empty_like(x[..., :4])
+    ops.rotate(x[..., :4].contiguous(), cos, sin, part)
+    assert torch.equal(out[..., :4], part) and not torch.equal(part[:, 1:], x[:, 1:, :, :4])
+
+
 def test_rotate_turns_pairs_of_halves(rng: np.random.Generator) -> None:
     positions, dim = 40, 16
     cos, sin = (

@@ -34,6 +34,26 @@ def test_exp2_table_digest() -> None:
     assert sha256(table) == "ad0ebcf5140b101a31b8032ab6b9b98b9fe6c082189b064e3c09da3f2c3b2530"
 
 
+def test_normal_table() -> None:
+    table = tables.normal_table()
+    assert table.shape == (tables.NORMAL_SIZE,)
+    assert sha256(table) == "b840df797bb9186dfb885c556949e205e809b7f2302943633e59cab6e0c6e8d2"
+    exact = [2**23 * math.erfc(k / 4096 / math.sqrt(2)) for k in range(tables.NORMAL_SIZE)]
+    assert np.abs(table - np.array(exact)).max() <= 0.5001
+    assert table[0] == 1 << 23 and np.all(np.diff(table) <= 0)
+
+
+@pytest.mark.parametrize("cap", [0.5, 30.0, 50.0, 1e5])
+def test_factors(cap: float) -> None:
+    steps = 1024 / math.log(2)
+    assert tables.cap_factors(cap) == (np.float32(cap * steps), np.float32(2 / cap))
+    first, third = tables.gelu_factors()
+    assert first == np.float32(2 * math.sqrt(2 / math.pi) * steps)
+    assert third == np.float32(2 * math.sqrt(2 / math.pi) * steps * 0.044715)
+    assert tables.attention_factor(64, 0.25) == np.float32(steps / 4)
+    assert tables.attention_factor(64, 0.125) == tables.attention_factor(64)
+
+
 def test_exp2_table_is_close_to_the_exponential() -> None:
     table = tables.exp2_table()
     exact = [math.exp2(20 - k / 1024) for k in range(tables.EXP2_SIZE)]
