@@ -27,7 +27,7 @@ class Compressor:
 
     Args:
         level: 1 (fastest) to 9 (smallest).
-        model: an embedded model's name, a folder with a Hugging Face checkpoint, or the id of a model of the Hub that is here.
+        model: an embedded model's name, a folder with a checkpoint, or the id of a model of the Hub that is here.
         device: "auto", "cpu", "cuda" or "cuda:N".
         prompt: a text that whoever decompresses has too; model and mixer read it first.
         arithmetic: "exact", or "float" for models that cannot run exactly.
@@ -457,7 +457,7 @@ def compress(
     Args:
         data: any bytes-like object; text must be encoded by the caller.
         level: 1 (fastest) to 9 (smallest).
-        model: an embedded model's name, a folder with a Hugging Face checkpoint, or the id of a model of the Hub that is here.
+        model: an embedded model's name, a folder with a checkpoint, or the id of a model of the Hub that is here.
         device: "auto", "cpu", "cuda" or "cuda:N"; it changes no bit.
         prompt: a text that whoever decompresses has too; model and mixer read it first.
         arithmetic: "exact", or "float" for models that cannot run exactly: their archives decode only on the same

@@ -15,10 +15,11 @@ import torch
 import transformers
 
 import llmzip
-from llmzip import drafts, models
+from llmzip import drafts, models, runtime
 from llmzip.codec import compress_stream, decompress_stream
 from llmzip.container import ENGINE_FLOAT, STORED, FrameHeader, read_archives
 from llmzip.drafts import Draft
+from llmzip.engines.exact import ExactEngine
 from llmzip.settings import CompressSettings, DecompressSettings
 from llmzip.tokens import Tokenizer
 
@@ -160,6 +161,52 @@ def test_settings_out_of_range_are_refused(fields: dict[str, int]) -> None:
         CompressSettings(**fields)
 
 
+def test_too_little_memory_halves_what_is_done_at_once(
+    folders: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = llmzip.compress(TEXT * 4, model=folders("Llama"))
+    forward, sizes = ExactEngine.forward, []
+
+    def scarce(self: ExactEngine, ids: torch.Tensor, cache: Any = None) -> torch.Tensor:
+        sizes.append(ids.numel())
+        if ids.numel() > 150:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 7 bytes")
+        return forward(self, ids, cache)
+
+    monkeypatch.setattr(ExactEngine, "forward", scarce)
+    runtime._load.cache_clear()
+    assert llmzip.compress(TEXT * 4, model=folders("Llama")) == expected
+    assert max(sizes) > 150
+
+    def none(self: ExactEngine, ids: torch.Tensor, cache: Any = None) -> torch.Tensor:
+        raise RuntimeError("CUDA out of memory")
+
+    monkeypatch.setattr(ExactEngine, "forward", none)
+    with pytest.raises(llmzip.ResourceError, match="not enough memory for the model"):
+        llmzip.compress(TEXT, model=folders("Llama"))
+
+
+def test_no_more_rows_than_a_gigabyte_holds() -> None:
+    class Engine:
+        context, stepwise = 1024, False
+
+        def __init__(self, row_bytes: int) -> None:
+            self.row_bytes = row_bytes
+
+        def step_bytes(self, rows: int, chunk: int, positions: int) -> int:
+            return rows * self.row_bytes
+
+    def rows(row_bytes: int, **fields: int) -> tuple[int, int]:
+        plan, profile = drafts.level_plan(6, 200_000, Engine(row_bytes), CompressSettings(**fields))
+        return plan.num_rows, profile
+
+    assert rows(1000) == (128, 1)
+    assert rows(1 << 25) == (32, 3)
+    assert rows(1 << 40) == (1, 3)
+    assert rows(1 << 25, rows=500) == (500, 3)
+    assert rows(1000, rows=128) == (128, 1)
+
+
 # -- the float engine --------------------------------------------------------------------------------------------------
 
 
@@ -179,7 +226,6 @@ def test_what_cannot_run_exactly_is_named(folders: Callable[[str], Path]) -> Non
 
 
 def test_another_environment_is_refused(folders: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    from llmzip import runtime
     from llmzip.engines import floating
 
     archive = llmzip.compress(TEXT, model=folders("Mamba"), arithmetic="float")
@@ -192,8 +238,6 @@ def test_another_environment_is_refused(folders: Callable[[str], Path], monkeypa
 
 
 def test_the_archives_threads_are_used(folders: Callable[[str], Path]) -> None:
-    from llmzip import runtime
-
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
