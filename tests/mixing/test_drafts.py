@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import mixer_samples as samples
 import pytest
@@ -88,8 +90,10 @@ def test_higher_levels_are_not_larger() -> None:
         (9, 1 << 21, 64, 2), (9, 63 << 14, 63, 3),
     ],
 )  # fmt: skip
-def test_levels_have_their_rows(level: int, num_tokens: int, num_rows: int, profile: int) -> None:
-    plan, found = level_plan(level, num_tokens, 512)
+def test_levels_have_their_rows(
+    hash_engine: Callable[..., Any], level: int, num_tokens: int, num_rows: int, profile: int
+) -> None:
+    plan, found = level_plan(level, num_tokens, hash_engine(context=512), CompressSettings())
     assert (plan.num_rows, found) == (num_rows, profile)
     # What the header says, or leaves to the profile, gives the same rows again.
     record = (plan.num_rows, plan.overlap) if found == 3 else (0, 0)
@@ -132,13 +136,13 @@ def test_pieces_for_the_plain_methods_stay_together(monkeypatch: pytest.MonkeyPa
 def test_long_pieces_are_sampled_before_they_go_through_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """Binary data never goes through the model as a whole, though the text of its size would."""
     seen: list[int] = []
-    draft = drafts._token_draft
+    draft = Drafter._token_draft
 
-    def noted(model: object, data: bytes, level: int, progress: object) -> object:
+    def noted(self: Drafter, data: bytes, level: int, progress: Any) -> Any:
         seen.append(len(data))
-        return draft(model, data, level, progress)  # type: ignore[arg-type]
+        return draft(self, data, level, progress)
 
-    monkeypatch.setattr(drafts, "_token_draft", noted)
+    monkeypatch.setattr(Drafter, "_token_draft", noted)
     data = binary(3000)
     assert len(data) >= 1 << 15
     found = drafter(4).best_frames(data, alone=False)
