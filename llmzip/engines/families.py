@@ -164,11 +164,10 @@ def _gemma(config: Mapping[str, Any]) -> Family:
     )
 
 
-def _gemma2(config: Mapping[str, Any]) -> Family:
-    layers = config["num_hidden_layers"]
+def _gemma2(config: Mapping[str, Any], slides: Callable[[int], bool] = lambda n: n % 2 == 0) -> Family:
     return _llama(
         config,
-        _windows(config, layers, lambda n: n % 2 == 0),
+        _windows(config, config["num_hidden_layers"], slides),
         tied=True,
         activation=config.get("hidden_activation"),
         norms=_FOUR_NORMS,
@@ -181,22 +180,10 @@ def _gemma2(config: Mapping[str, Any]) -> Family:
 
 
 def _gemma3(config: Mapping[str, Any]) -> Family:
-    layers = config["num_hidden_layers"]
-    every = config.get("sliding_window_pattern") or config.get("_sliding_window_pattern") or 6
     if config.get("use_bidirectional_attention"):
         raise ModelUnsupportedError("attention in both directions is not supported: this is no causal model")
-    return _llama(
-        config,
-        _windows(config, layers, lambda n: (n + 1) % every != 0),
-        tied=True,
-        activation=config.get("hidden_activation"),
-        norms=_FOUR_NORMS,
-        norm_offset=1.0,
-        attention_scale=_scale(config),
-        attention_cap=float(config.get("attn_logit_softcapping") or 0.0),
-        logit_cap=float(config.get("final_logit_softcapping") or 0.0),
-        embedding_gain=_embedding_gain(config),
-    )
+    every = config.get("sliding_window_pattern") or config.get("_sliding_window_pattern") or 6
+    return _gemma2(config, lambda n: (n + 1) % every != 0)
 
 
 def _scale(config: Mapping[str, Any]) -> float:
