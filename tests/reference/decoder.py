@@ -8,13 +8,17 @@ n of format.md and N n one of numerics.md. Products of integers are made in a fl
 import hashlib
 import json
 import lzma
+import re
 import zlib
 from collections.abc import Iterator
 from decimal import ROUND_HALF_EVEN, Decimal, localcontext
-from math import isqrt
+from fractions import Fraction
+from functools import cache
+from math import isqrt, ldexp
 from pathlib import Path
 
 import numpy as np
+import tokenizers
 import zstandard
 from mixer import Mixer
 from weights import read_weights
@@ -28,6 +32,21 @@ STORED, LM, LZMA, ZSTD, MIXED, SKIP, INDEX = 0, 1, 2, 3, 4, 6, 7
 SEED_MODEL = "72eb9fde5cfaf68903cbedb79005a1b376862bfd594569cbd830432176e72bbe"
 SEED_TOKENIZER = "c58f4de16fb3e92bc7ae7e0e0d79563243b28e9aeb1bc7647e51b473c2674060"
 EXP_SHA256 = "ad0ebcf5140b101a31b8032ab6b9b98b9fe6c082189b064e3c09da3f2c3b2530"
+NORMAL_SHA256 = "b840df797bb9186dfb885c556949e205e809b7f2302943633e59cab6e0c6e8d2"
+EXACT_ENGINE, FLOAT_ENGINE, HAS_PROMPT = 1, 2, 0x80
+MOST_PROMPT_TOKENS = 2**16
+
+# N 7: the configuration; the keys of OPTIONAL are left out where they have the value given here.
+REQUIRED = {
+    "context", "head_dim", "hidden_size", "mlp_size", "norm_eps", "num_heads", "num_kv_heads", "num_layers", "planes",
+    "rope_theta", "start_token", "vocab_size", "windows",
+}  # fmt: skip
+OPTIONAL = {
+    "activation": "silu", "attention_cap": 0.0, "attention_scale": 0.0, "embedding_gain": 1.0, "gated": True,
+    "learned_positions": False, "local_rope_steps": [], "logit_cap": 0.0, "norm": "rms", "parallel": False,
+    "rope_steps": [], "unrotated": [],
+}  # fmt: skip
+FLOATS = {"norm_eps", "rope_theta", "attention_cap", "attention_scale", "embedding_gain", "logit_cap"}
 
 
 class ArchiveError(ValueError):
@@ -53,11 +72,25 @@ def precise(function):
     return inner
 
 
+def once(value: Decimal | Fraction) -> F32:
+    """N 2: a constant above 0, rounded to binary32 once."""
+    exact = Fraction(value)
+    shift = 24 + exact.denominator.bit_length() - exact.numerator.bit_length()
+    if exact * Fraction(2) ** shift >= 2**24:
+        shift -= 1
+    return F32(ldexp(round(exact * Fraction(2) ** shift), -shift))
+
+
 @precise
-def log2e_1024(divisor_squared: int) -> F32:
-    """N 3: 1024 log2(e) / sqrt(divisor_squared), rounded once to binary32."""
-    exact = 1024 / Decimal(2).ln() / Decimal(divisor_squared).sqrt()
-    return F32(int(exact * 2**200) / 2**200)  # Python rounds to binary64; no midpoint of binary32 is that near
+def log2e_1024(factor: Decimal | float) -> F32:
+    """N 3: 1024 log2(e) times a factor, rounded once to binary32."""
+    return once(1024 / Decimal(2).ln() * Decimal(factor))
+
+
+@precise
+def attention_gain(head_dim: int, scale: float) -> F32:
+    """N 3: A_D."""
+    return log2e_1024(scale or 1 / Decimal(head_dim).sqrt())
 
 
 @precise
@@ -67,6 +100,25 @@ def make_exp_table() -> np.ndarray:
     table = np.array([(base[k % 1024] + 2 ** (9 + k // 1024)) // 2 ** (10 + k // 1024) for k in range(22528)], "<i4")
     need(hashlib.sha256(table.tobytes()).hexdigest() == EXP_SHA256, "the exponential table has another digest")
     return table
+
+
+@cache
+def normal_table() -> np.ndarray:
+    """N 3: N[k] = 2^24 Phi(-k/4096), by Phi(x) = 1/2 + phi(x) (x + x^3/3 + x^5/15 + ...) in units of 2^-96."""
+    with localcontext() as context:
+        context.prec = 60
+        density = [int(2**96 * (-Decimal(k * k) / 2**25).exp() / (2 * PI).sqrt()) for k in range(24576)]
+    table = []
+    for k, phi in enumerate(density):
+        term = total = phi * k >> 12
+        n = 3
+        while term:
+            term = (term * k * k >> 24) // n
+            total, n = total + term, n + 2
+        table.append(((1 << 95) - total + (1 << 71)) >> 72)
+    found = np.array([*table, 0], "<i4")
+    need(hashlib.sha256(found[:-1].tobytes()).hexdigest() == NORMAL_SHA256, "the normal table has another digest")
+    return found
 
 
 @precise
@@ -91,6 +143,10 @@ def cos_sin(phase: int) -> tuple[int, int]:
 
 EXP = make_exp_table()
 L = log2e_1024(1)
+with localcontext() as digits:
+    digits.prec = 90
+    TANH = 2 * (2 / PI).sqrt()  # N 6.5: G is 1024 log2(e) times this
+    G1, G3 = log2e_1024(TANH), log2e_1024(TANH * Decimal("0.044715"))
 
 
 def exp_of(t: np.ndarray) -> np.ndarray:
@@ -116,6 +172,43 @@ def rms_norm(x: np.ndarray, weight: np.ndarray, eps: F32) -> np.ndarray:
     return (x * (ONE / r)) * weight
 
 
+def centred(x: np.ndarray) -> np.ndarray:
+    """N 6.2: what norm "layer" does first."""
+    n, s = quantise(x, 2047)
+    t = n.sum(-1, keepdims=True).astype(F32)
+    return x - (t * (ONE / F32(x.shape[-1]))) * s
+
+
+def cap(z: np.ndarray, c: float) -> np.ndarray:
+    """N 6.4: Cap(z)."""
+    e = exp_of(np.abs(z) * once(2 / Fraction(c)) + F32(0.5)).astype(F32) * F32(2.0**-20)
+    return np.copysign(((ONE - e) / (ONE + e)) * log2e_1024(c), z)
+
+
+def sigmoid(g: np.ndarray, t: np.ndarray) -> np.ndarray:
+    """N 6.5: Sigmoid(g, t)."""
+    e = exp_of(t + F32(0.5)).astype(F32) * F32(2.0**-20)
+    return np.where(g >= 0, g, g * e) / (ONE + e)
+
+
+def silu(g: np.ndarray) -> np.ndarray:
+    return sigmoid(g, np.abs(g) * L)
+
+
+def gelu_tanh(g: np.ndarray) -> np.ndarray:
+    a = np.minimum(np.abs(g), F32(4096))
+    return sigmoid(g, ((a * a) * G3 + G1) * a)
+
+
+def gelu(g: np.ndarray) -> np.ndarray:
+    place = np.minimum(np.abs(g) * F32(4096) + F32(0.5), F32(24576)).astype(np.int64)
+    p = (normal_table()[place].astype(F32) * F32(2.0**-24)) * g
+    return np.where(g >= 0, g - p, p)
+
+
+ACTIVATIONS = {"silu": silu, "gelu_tanh": gelu_tanh, "gelu": gelu}
+
+
 def exact(matrix: np.ndarray) -> np.ndarray:
     """N 5: a transposed matrix, in binary32 where that holds every sum of its products exactly, else in binary64."""
     return matrix.T.astype(F32 if 128 * 127 * matrix.shape[1] < 2**24 else np.float64)
@@ -126,25 +219,41 @@ class Model:
 
     def __init__(self, folder: Path) -> None:
         config, self.weights = read_weights(folder / "model.llmzw")
+        need(config.keys() >= REQUIRED and config.keys() <= REQUIRED | OPTIONAL.keys(), "unknown configuration")
+        self.digest = self.make_digest(config)
+        config = OPTIONAL | config
         self.context, self.start_token, self.planes = config["context"], config["start_token"], config["planes"]
         self.heads, self.kv_heads, self.dim = config["num_heads"], config["num_kv_heads"], config["head_dim"]
         self.windows, self.vocab_size, self.eps = config["windows"], config["vocab_size"], F32(config["norm_eps"])
-        self.digest = self.make_digest(config)
-        self.rates = turn_rates(config["rope_theta"], self.dim)
-        self.a_d = log2e_1024(self.dim)
+        self.gated, self.parallel, self.positions = config["gated"], config["parallel"], config["learned_positions"]
+        self.attention_cap, self.logit_cap = config["attention_cap"], config["logit_cap"]
+        self.embedding_gain = F32(config["embedding_gain"])
+        need(config["norm"] in ("rms", "layer"), f"unknown norm {config['norm']}")
+        need(config["activation"] in ACTIVATIONS, f"unknown activation {config['activation']}")
+        self.layer_norm, self.activation = config["norm"] == "layer", ACTIVATIONS[config["activation"]]
+        self.rates = self.make_rates(config)
+        self.a_d = attention_gain(self.dim, config["attention_scale"])
         self.q_d = 2 ** (((2**24 - 1) // (127 * self.dim)).bit_length() - 1) - 1  # N 5, row "scores"
         self.matrices = {name: exact(w) for name, w in self.weights.items() if w.dtype == np.int8}
         self.reset()
 
     def make_digest(self, config: dict) -> bytes:
         """N 7."""
-        parts = {key: value.hex() if isinstance(value, float) else value for key, value in config.items()}
+        kept = {key: value for key, value in config.items() if key in REQUIRED or value != OPTIONAL[key]}
+        parts = {key: float(value).hex() if key in FLOATS else value for key, value in kept.items()}
         digest = hashlib.sha256(b"llmzip exact model, numerics 1\n")
         digest.update(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode() + b"\n")
         for name, tensor in sorted(self.weights.items()):
             digest.update(f"{name} {tensor.dtype} {'x'.join(map(str, tensor.shape))}\n".encode())
             digest.update(tensor.astype(tensor.dtype.newbyteorder("<")).tobytes())
         return digest.digest()
+
+    def make_rates(self, config: dict) -> list[tuple[int, ...]]:
+        """N 4: for each layer the turn per position of each of its pairs."""
+        everywhere = tuple(config["rope_steps"]) or tuple(turn_rates(config["rope_theta"], self.dim))
+        local = tuple(config["local_rope_steps"]) or everywhere
+        turns = [local if window else everywhere for window in self.windows]
+        return [() if layer in config["unrotated"] else rates for layer, rates in enumerate(turns)]
 
     def reset(self) -> None:
         """N 6.6: the context begins anew."""
@@ -165,11 +274,20 @@ class Model:
         bias = self.weights.get(f"{name}_bias")
         return y if bias is None else y + bias
 
-    def turn(self, x: np.ndarray) -> np.ndarray:
-        """N 6.3: rotates the pairs (i, i + D/2) of each head by the angle of the position."""
-        c, s = self.angles
-        a, b = np.split(x, 2, -1)
-        return np.concatenate([a * c - b * s, b * c + a * s], -1)
+    def norm(self, x: np.ndarray, name: str, biased: bool = True) -> np.ndarray:
+        """N 6.2: the norm of the configuration; behind a branch it has no bias (N 6.3)."""
+        y = rms_norm(centred(x) if self.layer_norm else x, self.weights[name], self.eps)
+        return y + self.weights[f"{name}_bias"] if self.layer_norm and biased else y
+
+    def row_of(self, name: str, place: int | list[int]) -> np.ndarray:
+        """N 6.3: rows of a matrix, fl(W * r)."""
+        return self.weights[f"{name}_q"][place].astype(F32) * self.weights[f"{name}_scale"][place, None]
+
+    def turn(self, x: np.ndarray, layer: int) -> np.ndarray:
+        """N 6.3: rotates the pairs (i, i + P) of each head by the angle of the position; the rest stays."""
+        c, s = self.angles[self.rates[layer]]
+        a, b, rest = np.split(x, [len(c), 2 * len(c)], -1)
+        return np.concatenate([a * c - b * s, b * c + a * s, rest], -1)
 
     def attention(self, x: np.ndarray, layer: int) -> np.ndarray:
         """N 6.3, 6.4: x is the normalised row; returns the heads' outputs, one after the other."""
@@ -179,8 +297,9 @@ class Model:
         if prefix + "q_norm" in self.weights:
             q = rms_norm(q, self.weights[prefix + "q_norm"], self.eps)
             k = rms_norm(k, self.weights[prefix + "k_norm"], self.eps)
-        q, sq = quantise(self.turn(q), self.q_d)
-        new = [part[:, :, None] for part in (*quantise(self.turn(k), 127), *quantise(v, 127))]  # rows, heads, 1, ...
+        q, sq = quantise(self.turn(q, layer), self.q_d)
+        pairs = (*quantise(self.turn(k, layer), 127), *quantise(v, 127))
+        new = [part[:, :, None] for part in pairs]  # rows, heads, 1, ...
         old = self.cache[layer]
         if old is not None:
             new = [np.concatenate([a[:rows], b], 2) for a, b in zip(old, new, strict=True)]
@@ -193,6 +312,8 @@ class Model:
             k, sk, v, sv = k[:, first:], sk[:, first:, 0], v[:, first:], sv[:, first:, 0]
             products = np.matmul(k, q[:, head, :, None])[..., 0].astype(F32)
             z = (products * (sq[:, head] * self.a_d)) * sk
+            if self.attention_cap:
+                z = cap(z, self.attention_cap)
             e = exp_of((z.max(1, keepdims=True) + F32(0.5)) - z)
             u = F32(2**17) / (e.sum(1, keepdims=True, dtype=np.int64).astype(F32) * p_max)
             p = np.rint((e.astype(F32) * sv) * u).astype(np.float64)
@@ -201,23 +322,41 @@ class Model:
 
     def gate(self, x: np.ndarray, layer: int) -> np.ndarray:
         """N 6.5."""
-        g, up = np.split(self.linear(x, f"layers.{layer}.gate_up"), 2, -1)
-        e = exp_of((np.abs(g) * L) + F32(0.5)).astype(F32) * F32(2.0**-20)
-        u = np.where(g >= 0, g, g * e)
-        return (u / (ONE + e)) * up
+        up = self.linear(x, f"layers.{layer}.gate_up")
+        if not self.gated:
+            return self.activation(up)
+        g, up = np.split(up, 2, -1)
+        return self.activation(g) * up
+
+    def branch(self, x: np.ndarray, layer: int, name: str) -> np.ndarray:
+        """N 6.3: what the attention or the MLP of a layer adds to the row."""
+        prefix = f"layers.{layer}."
+        if name == "attention":
+            y = self.linear(self.attention(self.norm(x, prefix + "input_norm"), layer), prefix + "out")
+        else:
+            y = self.linear(self.gate(self.norm(x, prefix + "post_norm"), layer), prefix + "down")
+        behind = f"{prefix}{name}_post_norm"
+        return self.norm(y, behind, biased=False) if behind in self.weights else y
 
     def step(self, tokens: list[int]) -> np.ndarray:
         """N 6.3, 6.7: feeds one token to each of the first rows; returns the masses of the next, (rows, V)."""
-        phases = [self.position * rate % 2**64 for rate in self.rates]
-        self.angles = np.array([cos_sin(phase) for phase in phases], F32).T / F32(2**14)
-        w, eps = self.weights, self.eps
-        x = w["embedding_q"][tokens].astype(F32) * w["embedding_scale"][tokens, None]
+        self.angles = {}
+        for rates in set(self.rates):
+            turned = [cos_sin(self.position * rate % 2**64) for rate in rates]
+            self.angles[rates] = np.array(turned, F32).reshape(-1, 2).T / F32(2**14)
+        x = self.row_of("embedding", tokens)
+        if self.embedding_gain != 1:
+            x = x * self.embedding_gain
+        if self.positions:
+            x = x + self.row_of("positions", [self.position])
         for n in range(len(self.windows)):
-            x = x + self.linear(self.attention(rms_norm(x, w[f"layers.{n}.input_norm"], eps), n), f"layers.{n}.out")
-            x = x + self.linear(self.gate(rms_norm(x, w[f"layers.{n}.post_norm"], eps), n), f"layers.{n}.down")
+            before = x
+            x = x + self.branch(x, n, "attention")
+            x = x + self.branch(before if self.parallel else x, n, "mlp")
         self.position += 1
-        x = rms_norm(x, w["final_norm"], eps)
-        z = self.linear(x, "head" if "head_q" in w else "embedding", L)
+        z = self.linear(self.norm(x, "final_norm"), "head" if "head_q" in self.weights else "embedding", L)
+        if self.logit_cap:
+            z = cap(z, self.logit_cap)
         return exp_of((z.max(1, keepdims=True) + F32(0.5)) - z).astype(np.int64)
 
 
@@ -264,25 +403,39 @@ class RangeDecoder:
 
 
 def predictions(model: Model, count: int, inputs: list[list[int]], overlap: int) -> Iterator[np.ndarray]:
-    """F 4: for each step the masses of the rows that take part; the caller appends their tokens to the inputs."""
-    rows = len(inputs)
+    """F 4: for each step the masses of the rows that take part; the caller appends their tokens to the inputs.
+
+    What the inputs hold already, the start token and tokens of a prompt, is fed before the first step.
+    """
+    rows, before = len(inputs), len(inputs[0]) - 1
     model.reset()
-    for step in range(-(-count // rows)):
-        active = min(rows, count - step * rows)
+    for place in range(before + -(-count // rows)):
+        active = min(rows, count - max(place - before, 0) * rows)
         if model.position == model.context:  # N 6.6
             model.reset()
             for back in range(overlap, 0, -1):
-                model.step([row[step - back] for row in inputs[:active]])
-        yield model.step([row[step] for row in inputs[:active]])
+                model.step([row[place - back] for row in inputs[:active]])
+        masses = model.step([row[place] for row in inputs[:active]])
+        if place >= before:
+            yield masses
 
 
-def decode_tokens(model: Model, payload: bytes, count: int, rows: int, overlap: int) -> list[list[int]]:
+def begin_rows(model: Model, rows: int, prompt: list[int]) -> list[list[int]]:
+    """F 4: the inputs of each row before its tokens."""
+    most = max(1, model.context // 2)
+    return [[model.start_token, *prompt[-most:]] for _ in range(rows)]
+
+
+def decode_tokens(
+    model: Model, payload: bytes, count: int, rows: int, overlap: int, prompt: list[int]
+) -> list[list[int]]:
     """F 4 and N 8: the tokens of each row."""
     size = model.vocab_size
     group_size = 1 << isqrt(size - 1).bit_length()  # least power of two S with S^2 >= V
     starts = [*range(0, size, group_size), size]
     coder = RangeDecoder(payload)
-    inputs = [[model.start_token] for _ in range(rows)]
+    inputs = begin_rows(model, rows, prompt)
+    before = len(inputs[0])
     for masses in predictions(model, count, inputs, overlap):
         tables = cumulative(masses)
         groups = [coder.decode(table[starts]) for table in tables]
@@ -292,44 +445,212 @@ def decode_tokens(model: Model, payload: bytes, count: int, rows: int, overlap: 
             token = starts[group] + coder.decode(part * 2**24 // part[-1])
             need(token < size, "damaged: a token outside of the vocabulary")
             inputs[row].append(token)
-    return [row[1:] for row in inputs]
+    return [row[before:] for row in inputs]
 
 
 def decode_mixed(
-    model: Model, words: list[bytes], payload: bytes, count: int, rows: int, overlap: int
+    model: Model, words: list[bytes], payload: bytes, count: int, rows: int, overlap: int, prompt: list[int]
 ) -> list[list[int]]:
     """F 4a and N 10: the tokens of each row."""
-    inputs = [[model.start_token] for _ in range(rows)]
-    mixer = Mixer(words, count, rows, RangeDecoder(payload).bit)
+    mixer = Mixer(words, len(prompt) + count)
+    if prompt:  # N 10.9
+        mixer.begin_prompt(prompt)
+        inputs = [[model.start_token]]
+        walk = predictions(model, len(prompt), inputs, max(1, model.context // 2))
+        for masses, token in zip(walk, prompt, strict=True):
+            need(mixer.step(masses.tolist(), 1) == [token], "the mixer did not follow the prompt")
+            inputs[0].append(token)
+    mixer.begin(rows, -(-count // rows), RangeDecoder(payload).bit)
+    inputs = begin_rows(model, rows, prompt)
+    before = len(inputs[0])
     for masses in predictions(model, count, inputs, overlap):
         for row, token in zip(inputs, mixer.step(masses.tolist(), len(masses)), strict=False):
             row.append(token)
-    return [row[1:] for row in inputs]
+    return [row[before:] for row in inputs]
 
 
 def decode_adaptive(payload: bytes, size: int) -> bytes:
     """F 4b: one row, whose tokens are bytes."""
-    mixer = Mixer([bytes([value]) for value in range(256)], size, 1, RangeDecoder(payload).bit)
+    mixer = Mixer([bytes([value]) for value in range(256)], size)
+    mixer.begin(1, size, RangeDecoder(payload).bit)
     return bytes(mixer.step(None, 1)[0] for _ in range(size))
 
 
 # ---- Tokenizer (F 6) ----
 
 
-def token_bytes(path: Path) -> list[bytes]:
-    """The bytes of each token of a byte-level BPE: its printable stand-ins become bytes again."""
+def stand_ins() -> dict[str, int]:
+    """The byte that each character of a byte-level token stands for."""
     plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     other = [value for value in range(256) if value not in plain]
-    stand_ins = {chr(value): value for value in plain} | {chr(256 + n): value for n, value in enumerate(other)}
-    vocab = json.loads(path.read_text("utf-8"))["model"]["vocab"]
-    words = {number: bytes(stand_ins[char] for char in word) for word, number in vocab.items()}
-    return [words[number] for number in range(len(words))]
+    return {chr(value): value for value in plain} | {chr(256 + n): value for n, value in enumerate(other)}
+
+
+def parts_of(part: object) -> Iterator[dict]:
+    """All objects within a part of a tokenizer's description."""
+    if isinstance(part, dict):
+        yield part
+    for value in part.values() if isinstance(part, dict) else part if isinstance(part, list) else ():
+        yield from parts_of(value)
+
+
+def is_byte_level(described: dict) -> bool:
+    parts = parts_of([described.get("pre_tokenizer"), described.get("decoder")])
+    return described["model"]["type"] == "BPE" and any(part.get("type") == "ByteLevel" for part in parts)
+
+
+def token_bytes(path: Path, size: int | None = None) -> list[bytes]:
+    """The bytes of each of `size` tokens, nothing where it stands for nothing; without `size`, of those there are."""
+    described = json.loads(path.read_text("utf-8"))
+    model, byte_level, alphabet = described["model"], is_byte_level(described), stand_ins()
+    need(model["type"] in ("BPE", "Unigram"), f"unknown kind of tokenizer: {model['type']}")
+    vocab = list(
+        model["vocab"].items() if model["type"] == "BPE" else ((w, n) for n, (w, _) in enumerate(model["vocab"]))
+    )
+    added = {entry["content"]: entry for entry in described.get("added_tokens") or ()}
+    size = max(number for _, number in vocab) + 1 if size is None else size
+    words = [b""] * size
+    for word, number in vocab:
+        need(number < size, "the tokenizer has more tokens than the model")
+        if word in added or (model["type"] == "Unigram" and number == model.get("unk_id")):
+            continue
+        if not byte_level:
+            single = re.fullmatch("<0x([0-9A-F]{2})>", word)
+            words[number] = bytes.fromhex(single[1]) if single else word.replace("\u2581", " ").encode()
+        elif all(char in alphabet for char in word):
+            words[number] = bytes(alphabet[char] for char in word)
+    for content, entry in added.items():
+        if not entry.get("special") and entry["id"] < size:
+            words[entry["id"]] = content.encode()
+    return words
 
 
 def tokenizer_digest(words: list[bytes]) -> bytes:
     """F 6."""
     body = b"".join(len(word).to_bytes(4, "little") + word for word in words)
     return hashlib.sha256(b"llmzip tokens %d\n" % len(words) + body).digest()
+
+
+def escapes(words: list[bytes]) -> tuple[int | None, list[int]]:
+    """F 6: e and u_0 .. u_255, or None and nothing if no byte is escaped."""
+    full = [token for token, word in enumerate(words) if word]
+    if {word[0] for word in words if len(word) == 1} == set(range(256)):
+        return None, []
+    need(b"" in words and len(full) >= 256, "the tokenizer lacks tokens for single bytes")
+    return words.index(b""), full[:256]
+
+
+def join_tokens(words: list[bytes], tokens: list[int]) -> bytes:
+    """F 6: the bytes that tokens stand for, escaped bytes among them."""
+    escape, escaped = escapes(words)
+    byte_of = {token: bytes([byte]) for byte, token in enumerate(escaped)}
+    output, rest = [], iter(tokens)
+    for token in rest:
+        if token == escape:
+            behind = next(rest, None)
+            need(behind in byte_of, "damaged: an escape without a token that tells its byte")
+            output.append(byte_of[behind])
+        else:
+            output.append(words[token])
+    return b"".join(output)
+
+
+# ---- Prompts (F 6a) ----
+
+BLANK_MARK = {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}
+
+
+def changeless(described: dict, size: int) -> dict:
+    """F 6a: a tokenizer's description, made to change no text."""
+    described = json.loads(json.dumps(described))
+    described |= {"post_processor": None, "truncation": None, "padding": None}
+    described["model"]["dropout"] = None
+    added = {entry["content"]: entry for entry in described.get("added_tokens") or ()}
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    kept = [entry | flags for entry in added.values() if not entry.get("special") and entry["id"] < size]
+    described["added_tokens"] = kept
+    metaspace = False
+    for part in parts_of(described.get("pre_tokenizer")):
+        if part.get("type") == "Metaspace":
+            metaspace = True
+            part.pop("add_prefix_space", None)
+            part["prepend_scheme"] = "never"
+        elif "add_prefix_space" in part:
+            part["add_prefix_space"] = False
+    marks = [part for part in parts_of(described.get("normalizer")) if part == BLANK_MARK]
+    if not marks and not metaspace:
+        marks = [BLANK_MARK]
+    described["normalizer"] = marks[0] if marks and not is_byte_level(described) else None
+    return described
+
+
+def first_break(text: str, start: int, end: int) -> int:
+    """F 6a: the first break from a place on, in the part of a text that ends at another; or `start`."""
+    for at in range(start, min(end, len(text))):
+        if text[at] == "\n" and at + 1 < min(end, len(text)) and not text[at + 1].isspace():
+            return at + 1
+        around = text[at - 1 : at] + text[at + 1 : min(end, len(text))][:1] if at else ""
+        if text[at] == " " and len(around) == 2 and not any(map(str.isspace, around)):
+            return at
+    return start
+
+
+class PromptCutter:
+    """F 6a: bytes to ids as the writer cut them."""
+
+    def __init__(self, path: Path, words: list[bytes]) -> None:
+        described = changeless(json.loads(path.read_text("utf-8")), len(words))
+        self.tokenizer, self.words = tokenizers.Tokenizer.from_str(json.dumps(described)), words
+        self.escape, self.escaped = escapes(words)
+
+    def cut(self, prompt: bytes) -> list[int]:
+        text, parts, start = prompt.decode("utf-8", "surrogateescape"), [], 0
+        bad = [at for at, char in enumerate(text) if 0xDC80 <= ord(char) <= 0xDCFF]
+        for number, at in enumerate(bad):
+            if at < start:
+                continue  # within a part that is spelled already
+            parts += self.pieces(text[start:at])
+            end = at + 1
+            for other in bad[number + 1 :]:
+                if other > end + 3:
+                    break
+                end = other + 1
+            parts += self.spell(text[at:end].encode("utf-8", "surrogateescape"))
+            start = end
+        return parts + self.pieces(text[start:])
+
+    def spell(self, data: bytes) -> list[int]:
+        ids = []
+        for byte in data:
+            single = bytes([byte])
+            ids += [self.words.index(single)] if single in self.words else [self.escape, self.escaped[byte]]
+        return ids
+
+    def pieces(self, text: str) -> list[int]:
+        ids = []
+        while len(text) > 49152:
+            end = first_break(text, 32768, 49152)
+            ids += self.piece(text[:end])
+            text = text[end:]
+        return ids + self.piece(text)
+
+    def piece(self, text: str) -> list[int]:
+        data = text.encode()
+        ids = self.tokenizer.encode(text, add_special_tokens=False).ids
+        found = b"".join(self.words[token] for token in ids)
+        if len(ids) <= len(data) and found == data and (self.escape is None or self.escape not in ids):
+            return ids
+        if len(text) <= 8:
+            return self.spell(data)
+        end = first_break(text, len(text) // 2, len(text) // 2 + len(text) // 4)
+        return self.piece(text[:end]) + self.piece(text[end:])
+
+
+def cut_prompt(prompt: bytes, path: Path, words: list[bytes]) -> list[int]:
+    """F 4, F 6a: the last tokens of a prompt."""
+    tokens = PromptCutter(path, words).cut(prompt)
+    need(join_tokens(words, tokens) == prompt, "the tokens of the prompt are not its bytes")
+    return tokens[-MOST_PROMPT_TOKENS:]
 
 
 # ---- The container (F 1 to F 5) ----
@@ -348,11 +669,11 @@ def crc8(data: bytes) -> int:
 class Reader:
     """A place in the file."""
 
-    def __init__(self, data: bytes) -> None:
-        self.data, self.at = data, 0
+    def __init__(self, data: bytes, too_short: str = "truncated") -> None:
+        self.data, self.at, self.too_short = data, 0, too_short
 
     def take(self, size: int) -> bytes:
-        need(self.at + size <= len(self.data), "truncated")
+        need(self.at + size <= len(self.data), self.too_short)
         self.at += size
         return self.data[self.at - size : self.at]
 
@@ -371,25 +692,47 @@ class Reader:
         raise ArchiveError("damaged: a varint has more than 5 bytes")
 
 
-def check_model(reader: Reader, code: int, model: Model, words: list[bytes]) -> None:
-    """F 2, F 7: the model record or the fixed digests against the model that is here."""
-    need(code in (1, 15), f"unknown model code {code}")
-    if code == 1:
-        digests, settings = (SEED_MODEL, SEED_TOKENIZER), (1, 16384, 188)
-    else:
-        length = reader.varint()
-        need(length <= 512, "damaged: length of the model record")
-        record = Reader(reader.take(length))
-        engine, numerics = record.uint(1), record.uint(1)
-        need(engine == 1 and numerics == 1, f"unknown engine {engine} or numerics {numerics}")
-        settings = (record.uint(1), record.varint(), record.varint())
-        digests = (record.take(16).hex(), record.take(16).hex())
-        need(length - record.at <= 255, "damaged: length of the model's name")
-        record.take(length - record.at).decode("utf-8")
-    found = (model.digest.hex(), tokenizer_digest(words).hex())
-    for what, wanted, here in zip(("model", "tokenizer"), digests, found, strict=True):
-        need(here.startswith(wanted), f"another {what}: the archive names {wanted}, here is {here}")
-    need(settings == (model.planes, model.context, model.start_token), "the settings are not the model's")
+class Here:
+    """The model that is here, and the prompt that the user gives."""
+
+    def __init__(self, folder: Path, prompt: bytes | None) -> None:
+        self.folder, self.model = folder, Model(folder)
+        self.words = token_bytes(folder / "tokenizer.json", self.model.vocab_size)
+        self.prompt = prompt
+
+    def check(self, reader: Reader, code: int) -> list[int]:
+        """F 2, F 7: the model record or the fixed digests against what is here. Returns the prompt's tokens."""
+        need(code in (1, 15), f"unknown model code {code}")
+        model, tokens = self.model, []
+        if code == 1:
+            digests, settings = (SEED_MODEL, SEED_TOKENIZER), (1, 16384, 188)
+        else:
+            length = reader.varint()
+            need(length <= 512, "damaged: length of the model record")
+            record = Reader(reader.take(length), "damaged: length of the model record")
+            engine, numerics = record.uint(1), record.uint(1)
+            need(engine & 127 != FLOAT_ENGINE, "archives of the float engine are not read here")
+            need(engine & 127 == EXACT_ENGINE, f"unknown engine {engine & 127}")
+            need(numerics == 1, f"unknown numerics {numerics}")
+            settings = (record.uint(1), record.varint(), record.varint())
+            need(settings[0] in (1, 2) and 2 <= settings[1] <= 2**17, "damaged: planes or context")
+            digests = (record.take(16).hex(), record.take(16).hex())
+            if engine & HAS_PROMPT:
+                tokens = self.prompt_tokens(record.take(16))
+            need(length - record.at <= 255, "damaged: length of the model's name")
+            record.take(length - record.at).decode("utf-8")
+        found = (model.digest.hex(), tokenizer_digest(self.words).hex())
+        for what, wanted, here in zip(("model", "tokenizer"), digests, found, strict=True):
+            need(here.startswith(wanted), f"another {what}: the archive names {wanted}, here is {here}")
+        need(settings == (model.planes, model.context, model.start_token), "the settings are not the model's")
+        return tokens
+
+    def prompt_tokens(self, digest: bytes) -> list[int]:
+        """F 2, F 4: the tokens of the prompt, if it is the archive's."""
+        need(self.prompt is not None, f"the archive needs a prompt of digest {digest.hex()}")
+        found = hashlib.sha256(b"llmzip prompt\n" + self.prompt).digest()[:16]
+        need(found == digest, f"another prompt: the archive names {digest.hex()}, here is {found.hex()}")
+        return cut_prompt(self.prompt, self.folder / "tokenizer.json", self.words)
 
 
 def decode_payload(method: int, payload: bytes, size: int) -> bytes:
@@ -409,7 +752,7 @@ def decode_payload(method: int, payload: bytes, size: int) -> bytes:
     return payload if method == STORED else b""
 
 
-def decode_frame(reader: Reader, start: int, model: Model | None, words: list[bytes]) -> tuple[int, bytes]:
+def decode_frame(reader: Reader, start: int, here: Here | None, prompt: list[int]) -> tuple[int, bytes]:
     """F 3, F 4: one frame; `start` is where its crc8 begins. Returns its tag and its original bytes."""
     alone = start < reader.at  # the first frame's crc8 begins with the header
     tag = reader.uint(1)
@@ -433,7 +776,8 @@ def decode_frame(reader: Reader, start: int, model: Model | None, words: list[by
     need(method not in (LM, MIXED) or size <= 2**21, "damaged: original size is over the limit")
     need(count <= size, "damaged: more tokens than bytes")
     if count:
-        need(model is not None, "damaged: a frame needs a model, the header names none")
+        need(here is not None, "damaged: a frame needs a model, the header names none")
+        model, words = here.model, here.words
         if profile < 3:
             part, most = ((128, 256), (512, 128), (4096, 64))[profile]
             rows = min(max(count // part, 1), most)
@@ -441,10 +785,10 @@ def decode_frame(reader: Reader, start: int, model: Model | None, words: list[by
         need(1 <= rows <= min(count, 4096) and 1 <= overlap < model.context, "damaged: rows record")
         need(-(-count // rows) <= 2**16, "damaged: a row is over the limit")
         if method == LM:
-            tokens = decode_tokens(model, payload, count, rows, overlap)
+            tokens = decode_tokens(model, payload, count, rows, overlap, prompt)
         else:
-            tokens = decode_mixed(model, words, payload, count, rows, overlap)
-        original = b"".join(words[token] for row in tokens for token in row)
+            tokens = decode_mixed(model, words, payload, count, rows, overlap, prompt)
+        original = join_tokens(words, [token for row in tokens for token in row])
     elif method == MIXED:
         original = decode_adaptive(payload, size)
     else:
@@ -459,7 +803,7 @@ def check_index(reader: Reader, frames: list[tuple[int, int]]) -> None:
     start = reader.at
     need(reader.uint(1) == INDEX, "damaged: the index is missing")
     length = reader.varint()
-    entries = Reader(reader.take(length))
+    entries = Reader(reader.take(length), "damaged: length of the index")
     need(reader.uint(4) == zlib.crc32(entries.data), "damaged: crc32 of the index")
     need(reader.uint(4) == reader.at - start + 4, "damaged: length of the index")
     need(reader.take(4) == INDEX_MAGIC, "damaged: magic of the index")
@@ -467,23 +811,23 @@ def check_index(reader: Reader, frames: list[tuple[int, int]]) -> None:
     need(entries.at == length, "damaged: the index has more entries than there are frames")
 
 
-def decode(data: bytes, model_folder: Path) -> bytes:
+def decode(data: bytes, model_folder: Path, prompt: bytes | None = None) -> bytes:
     """F 1, F 2: the original bytes of a file of one archive or several."""
-    reader, model, words, output = Reader(data), None, [], []
+    reader, here, output = Reader(data), None, []
     while reader.at < len(data) or not output:  # an archive has at least one frame, a file one archive
         start = reader.at
         need(MAGIC.startswith(data[start : start + 3]), "not an llmzip archive")
         reader.take(3)
         kind = reader.uint(1)
         need(kind & 15 == 1, f"unknown format version {kind & 15}")
+        tokens: list[int] = []
         if kind >> 4:
-            if model is None:
-                model, words = Model(Path(model_folder)), token_bytes(Path(model_folder) / "tokenizer.json")
-            check_model(reader, kind >> 4, model, words)
+            here = here or Here(Path(model_folder), prompt)
+            tokens = here.check(reader, kind >> 4)
         frames, tag = [], 0
         while not tag & 8:
             place = reader.at
-            tag, original = decode_frame(reader, place if frames else start, model if kind >> 4 else None, words)
+            tag, original = decode_frame(reader, place if frames else start, here if kind >> 4 else None, tokens)
             frames.append((reader.at - place, len(original)))
             output.append(original)
         if len(frames) > 1:

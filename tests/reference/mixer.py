@@ -7,7 +7,7 @@ import hashlib
 from array import array
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Decimal, localcontext
 from itertools import accumulate
@@ -142,6 +142,14 @@ class Tree:
         self.nodes = self.treelets = 0
         self.root = self.grow(0, len(words), 0, 16)
         assert isinstance(self.root, Node)
+
+    def path(self, token: int) -> Iterator[int]:
+        """The decisions that lead to a token."""
+        leaf, node = self.leaf_of[token], self.root
+        while isinstance(node, Node):
+            y = int(leaf >= node.m)
+            yield y
+            node = node.children[y]
 
     def grow(self, a: int, b: int, treelet: int, place: int) -> Node | int:
         if b - a == 1:
@@ -304,13 +312,11 @@ class Decision:
 
 
 class Mixer:
-    """Decodes the tokens of a frame, step by step; `bit` decodes a decision, given k (N 9)."""
+    """What is learnt of `count` tokens; decodes the tokens of a frame, step by step."""
 
-    def __init__(self, words: list[bytes], count: int, rows: int, bit: Callable[[int], int]) -> None:
-        self.words, self.bit = words, bit
+    def __init__(self, words: list[bytes], count: int) -> None:
+        self.words = words
         self.tree = Tree(words)
-        self.rows = [Row(number) for number in range(rows)]
-        self.steps = -(-count // rows)
         self.block_bits = clamp((32 * count - 1).bit_length(), 12, 22)
         self.blocks: defaultdict[int, bytearray] = defaultdict(lambda: bytearray(16))  # check, then places 1 .. 15
         self.state_map = [[Pair(start, 6) for start in START] for _ in range(CONTEXTS)]
@@ -320,7 +326,16 @@ class Mixer:
         self.node_map: defaultdict[int, array] = defaultdict(lambda: array("l", FIRST_MAP))
         self.pair_map: defaultdict[int, array] = defaultdict(lambda: array("l", FIRST_MAP))
         self.followers: dict[int, tuple[int, int]] = {}  # (F, G) of each leaf
+
+    def begin(self, rows: int, steps: int, bit: Callable[[int], int]) -> None:
+        """A frame, or a prompt: rows without text and matches; `bit` decodes a decision, given k (N 9)."""
+        self.rows, self.steps, self.bit = [Row(number) for number in range(rows)], steps, bit
         self.found: tuple[dict[int, int], ...] = ({}, {})
+
+    def begin_prompt(self, tokens: list[int]) -> None:
+        """N 10.9: one row whose decisions are known."""
+        bits = (bit for token in tokens for bit in self.tree.path(token))
+        self.begin(1, len(tokens), lambda k: next(bits))
 
     def step(self, masses: Sequence[list[int]] | None, active: int) -> list[int]:
         """N 10.1: the next token of each of the first `active` rows; without a model there are no masses."""
