@@ -54,7 +54,7 @@ def _from_merges(folder: Path) -> dict[str, Any]:
     special = [text for text in ("<|endoftext|>",) if isinstance(vocab, dict) and text in vocab]
     return {
         "version": "1.0",
-        "added_tokens": [{"content": text, "id": vocab[text]} for text in special],
+        "added_tokens": [{"content": text, "id": vocab[text], "special": True} for text in special],
         "pre_tokenizer": byte_level,
         "decoder": byte_level,
         "model": {"type": "BPE", "vocab": vocab, "merges": merges},

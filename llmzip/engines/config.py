@@ -22,6 +22,7 @@ _MAX_GAIN = 2.0**20
 _LEAST_EPSILON = 2.0**-40
 ACTIVATIONS = ("silu", "gelu", "gelu_tanh")
 NORMS = ("rms", "layer")
+_FLOATS = {"rope_theta", "norm_eps", "attention_scale", "attention_cap", "logit_cap", "embedding_gain"}
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,9 @@ class ExactConfig:
         if odd:
             raise ModelUnsupportedError(f"config: {odd[0]} is missing or unknown")
         fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in found.items()}
+        for name in _FLOATS & fields.keys():
+            if type(fields[name]) is int:  # JSON of other writers may leave out the point; the digest must not differ
+                fields[name] = float(fields[name])
         return cls(**fields)
 
     def canonical(self) -> bytes:

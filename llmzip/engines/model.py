@@ -90,8 +90,9 @@ class ExactModel:
         return named
 
     def matrix_shapes(self) -> set[tuple[int, int]]:
-        """Shapes (N, K) of the int8 matrices."""
-        return {(t.shape[0], t.shape[1]) for t in self.tensors().values() if t.dtype == torch.int8}
+        """Shapes (N, K) of the int8 matrices that are multiplied; rows of positions are only looked up."""
+        found = self.tensors().items()
+        return {(t.shape[0], t.shape[1]) for name, t in found if t.dtype == torch.int8 and name != "positions_q"}
 
     def digest(self) -> bytes:
         """SHA-256 of the numerics version, the config and every tensor (docs/numerics.md section 7)."""

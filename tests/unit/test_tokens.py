@@ -419,3 +419,12 @@ def test_equal_texts_give_equal_ids_even_where_merges_are_dropped(
     tokenizer = Tokenizer(folder, VOCABULARY)
     text = b"the wind came over the hills and the tokenizer learns from these lines " * 5
     assert len({check(tokenizer, text).tobytes() for _ in range(10)}) == 1
+
+
+def test_gpt2s_two_files_with_its_special_token(tmp_path: Path) -> None:
+    vocab = {character: n for n, character in enumerate(byte_alphabet())} | {"<|endoftext|>": 256}
+    (tmp_path / "vocab.json").write_text(json.dumps(vocab), encoding="utf-8")
+    (tmp_path / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
+    tokenizer = Tokenizer(tmp_path, 257)
+    assert tokenizer.tokens.table[256] == b""
+    check(tokenizer, b"a <|endoftext|> b")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable
@@ -495,3 +496,16 @@ def test_changed_int8_forms_are_refused_by_name(
     with pytest.raises(ModelUnsupportedError, match=words) as caught:
         load_model(folder)
     assert str(folder) in str(caught.value)
+
+
+def test_whole_numbers_for_floats_are_the_same_configuration(random_checkpoint: Make) -> None:
+    config = convert(*random_checkpoint(), 1, 50).config
+    found = config.as_dict() | {"attention_cap": 30, "rope_theta": 10000}
+    same = config.as_dict() | {"attention_cap": 30.0, "rope_theta": 10000.0}
+    assert type(config).from_dict(found).canonical() == type(config).from_dict(same).canonical()
+
+
+def test_rows_of_positions_are_no_product(random_checkpoint: Make) -> None:
+    model = convert(*random_checkpoint(), 1, 50)
+    with_rows = dataclasses.replace(model, positions_q=torch.zeros((2, 48), dtype=torch.int8))
+    assert with_rows.matrix_shapes() == model.matrix_shapes()
