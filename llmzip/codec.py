@@ -108,6 +108,7 @@ class FrameDecoder:
     def __init__(self, settings: DecompressSettings) -> None:
         self._settings = settings
         self._loaded: tuple[Header, LoadedModel] | None = None
+        self._prompt = b""
         self.model_name: str | None = None
 
     def decode(self, frame: container.Frame, progress: Progress | None = None) -> bytes:
@@ -152,7 +153,7 @@ class FrameDecoder:
         try:
             frame_plan = plan.header_plan(frame.header, model.engine.context)
             vocabulary = model.vocabulary if frame.header.method == MIXED else None
-            prompt = model.prompt(self._prompt(frame.archive))
+            prompt = model.prompt(self._prompt)
             with allocations_checked():
                 tokens = rows.decode(
                     model.engine, frame.payload, frame_plan, table.num_bytes, original, progress, vocabulary, prompt
@@ -164,7 +165,7 @@ class FrameDecoder:
             raise CorruptError(f"frame {frame.number}: damaged: {len(data)} bytes came out, {original} were promised")
         return data
 
-    def _prompt(self, header: Header) -> bytes:
+    def _checked_prompt(self, header: Header) -> bytes:
         """The text that the archive was made with.
 
         Raises:
@@ -191,6 +192,7 @@ class FrameDecoder:
             from .runtime import load
 
             choice = models.for_archive(header, self._settings.model)
+            self._prompt = self._checked_prompt(header)
             self._loaded = (header, load(choice, self._settings.engine))
             self.model_name = self._loaded[1].name
         return self._loaded[1]

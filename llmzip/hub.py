@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -22,15 +21,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from . import layout
 from .errors import ModelNotFoundError, ModelUnsupportedError
+from .layout import CONFIG, INDEX, INT8, WEIGHTS
 
 Notice = Callable[[str], object]
 """Takes a line for the user."""
 Bar = Callable[[str, int | None], AbstractContextManager[Callable[[int], Any] | None]]
 """Takes a name and a number of bytes, None if unknown; gives the function that counts bytes, None for no bar."""
 
-CONFIG, INT8 = "config.json", "model.llmzw"
-_WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _SMALL = re.compile(r"[^/\\]+\.json|merges\.txt|(tokenizer|spiece)\.model|model\.llmzw")
 _LISTED = 3  # files that a message names, at most
 
@@ -159,24 +158,11 @@ def _names(folder: Path) -> set[str]:
 
 
 def weight_files(folder: Path, names: Collection[str]) -> list[str]:
-    """Which files hold the weights: those that the index lists, or the one of the usual name, or all safetensors.
-
-    Some repositories hold the same weights a second time under another name.
-
-    Args:
-        folder: where the index is, if there is one.
-        names: of the files that there are.
-
-    Raises:
-        ModelUnsupportedError: an index that cannot be read.
-    """
-    if _INDEX in names:
-        try:
-            index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
-            return sorted({Path(name).name for name in index["weight_map"].values()})
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ModelUnsupportedError(f"model {folder}: {_INDEX} cannot be read: {error}") from None
-    return [_WEIGHTS] if _WEIGHTS in names else sorted(name for name in names if name.endswith(".safetensors"))
+    """As `layout.weight_files`, with the model in the message."""
+    try:
+        return layout.weight_files(folder, names)
+    except ModelUnsupportedError as error:
+        raise ModelUnsupportedError(f"model {folder}: {error}") from None
 
 
 def missing_files(snapshot: Snapshot) -> list[str]:
@@ -188,9 +174,9 @@ def missing_files(snapshot: Snapshot) -> list[str]:
     names = _names(snapshot.folder)
     here = {name for name in names if (snapshot.folder / name).is_file()}
     needed = {CONFIG, *(name for name in names if _SMALL.fullmatch(name))}
-    if _INDEX not in names - here:  # before the index is here, nobody knows the names of the weights
+    if INDEX not in names - here:  # before the index is here, nobody knows the names of the weights
         weights = weight_files(snapshot.folder, names)
-        needed.update(weights or ([] if INT8 in names else [_WEIGHTS]))
+        needed.update(weights or ([] if INT8 in names else [WEIGHTS]))
     if not _has_tokenizer(names):
         needed.add("tokenizer.json")
     return sorted(needed - here)
@@ -302,7 +288,7 @@ def download(model: HubId, accept: Callable[[Path], None], notice: Notice, bar: 
         with _explained(model):
             hf_hub_download(model.name, name, revision=commit)
 
-    for name in (CONFIG, _INDEX):
+    for name in (CONFIG, INDEX):
         if name in sizes:
             get(name)
     accept(snapshot.folder)

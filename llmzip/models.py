@@ -7,12 +7,11 @@ untrusted: it is printed, and if it is an id with a commit it is looked up in th
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from . import hub
+from . import hub, layout
 from .container import (
     DIGEST_BYTES,
     ENGINE_EXACT,
@@ -23,7 +22,7 @@ from .container import (
     Header,
     ModelRecord,
 )
-from .errors import CorruptError, FormatError, ModelMismatchError, ModelNotFoundError, ModelUnsupportedError
+from .errors import CorruptError, FormatError, ModelError, ModelMismatchError, ModelNotFoundError, ModelUnsupportedError
 from .hub import Bar, HubId, Notice
 from .settings import CompressSettings
 
@@ -45,15 +44,24 @@ class EmbeddedModel:
         return _EMBEDDED_FOLDER / self.name
 
 
+_TOKENIZER = bytes.fromhex("97a02c27acb2e28f2f3bff91342ee0d9ea1becb19665b99ec30e31408255893a")
 EMBEDDED = (
     EmbeddedModel(
-        1,
-        "seed",
-        bytes.fromhex("72eb9fde5cfaf68903cbedb79005a1b376862bfd594569cbd830432176e72bbe"),
-        bytes.fromhex("c58f4de16fb3e92bc7ae7e0e0d79563243b28e9aeb1bc7647e51b473c2674060"),
+        2,
+        "base",
+        bytes.fromhex("a43346b5b1e89f9beb10e2173d0294e79b8c9940941ea3bb4f71213aab0563ba"),
+        _TOKENIZER,
+    ),
+    EmbeddedModel(
+        3,
+        "small",
+        bytes.fromhex("c61e71043f35f7c7de17a197f37b829ab182a3d07ace738a1409fed4626e2fc4"),
+        _TOKENIZER,
     ),
 )
 DEFAULT = EMBEDDED[0]
+RETIRED = {1: "seed"}
+"""Code -> name of the models of earlier versions; a code is never given to another model."""
 
 
 @dataclass(frozen=True)
@@ -185,10 +193,9 @@ def fetch(
 def read_config(folder: Path) -> dict[str, object]:
     """The config.json of a checkpoint; empty if there is none that can be read."""
     try:
-        config = json.loads((folder / hub.CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return layout.read_config(folder)
+    except ModelError:
         return {}
-    return config if isinstance(config, dict) else {}
 
 
 def unsupported(folder: Path) -> str | None:
@@ -196,7 +203,7 @@ def unsupported(folder: Path) -> str | None:
     from .engines import families
     from .engines.config import ExactConfig
 
-    if (folder / hub.INT8).exists():
+    if (folder / layout.INT8).exists():
         return None
     try:
         family = families.read(read_config(folder))
@@ -215,7 +222,9 @@ def check_code(header: Header) -> None:
         FormatError: naming the code.
     """
     if header.model_code not in (NO_MODEL, USER_MODEL, *(model.code for model in EMBEDDED)):
-        raise FormatError(f"needs embedded model {header.model_code}, which this version of llmzip does not carry")
+        name = RETIRED.get(header.model_code)
+        which = f"embedded model {header.model_code}" + (f" (`{name}`, of an earlier version)" if name else "")
+        raise FormatError(f"needs {which}, which this version of llmzip does not carry")
 
 
 def for_archive(header: Header, override: str | os.PathLike[str] | None) -> ModelChoice:

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from . import hub, models, options, process, tokentables
+from . import hub, layout, models, options, process, tokentables
 from .errors import LLMZipError, ModelMismatchError, ModelNotFoundError, ModelUnsupportedError
 from .fileops import printable
 from .messages import PROGRAM, Messages
@@ -189,10 +189,10 @@ def info_command(output: Output, messages: Messages, name: str, digests: bool) -
 
 def _shape(folder: Path) -> dict[str, Any]:
     """Sizes of a model, None for what its files do not tell."""
-    if (folder / hub.INT8).exists():
+    if (folder / layout.INT8).exists():
         from .engines import weightfile
 
-        found, _, arrays = weightfile.unpack((folder / hub.INT8).read_bytes())
+        found, _, arrays = weightfile.unpack((folder / layout.INT8).read_bytes())
         return {**_sizes(found), "context": found.get("context"), "parameters": sum(a.size for a in arrays.values())}
     from .engines import families
 
@@ -228,9 +228,7 @@ def _tokenizer(folder: Path) -> str | None:
         description = tokentables.read(folder)
     except LLMZipError:
         return None
-    kind = str(description["model"].get("type"))
-    parts = jsonlib.dumps([description.get(part) for part in ("pre_tokenizer", "decoder")])
-    return f"{kind}, byte-level" if "ByteLevel" in parts else kind
+    return tokentables.kind(description) or str(description["model"].get("type"))
 
 
 def _digests(choice: models.ModelChoice) -> dict[str, str]:

@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .tokens import Tokenizer
 
+if TYPE_CHECKING:
+    from .mixing.mixer import MixEncoder
+
 MAX_TOKENS = 1 << 16
 """Of the end of the text; what is before them is not used."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Prompt:
     """What a model has read before a row begins (format section 4).
 
     Attributes:
         tokens: (n,) int64: the mixer learns from them.
         context: (p,) int64, the last of them: every row's first context begins with them, behind the start token.
+        reader: the mixer with the model's predictions of the tokens, once some frame has needed it.
     """
 
     tokens: np.ndarray
     context: np.ndarray
+    reader: MixEncoder | None = None
 
 
 def make(text: bytes, tokenizer: Tokenizer, context: int) -> Prompt:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from .coder import Decoder, Encoder
-from .engines.base import Cache, Engine
+from .engines.base import Engine, PartedCache
 from .engines.freqs import Frequencies
 from .engines.memory import free_bytes
 from .errors import CorruptError, ResourceError
@@ -168,16 +168,18 @@ def _masses(
 
 
 def _primed(engine: Engine[Any], vocabulary: Vocabulary, plan: RowPlan, prompt: Prompt | None) -> Primed | None:
-    """The mixer after it has read the prompt."""
+    """The mixer after it has read the prompt, which goes through the model only once."""
     if prompt is None or not len(prompt.tokens):
         return None
-    from .mixing.mixer import MixEncoder
+    if prompt.reader is None:
+        from .mixing.mixer import MixEncoder
 
-    once = RowPlan(len(prompt.tokens), 1, max(1, engine.context // 2))
-    mixer = MixEncoder(vocabulary, prompt.tokens, 1, with_model=True, more_tokens=plan.num_tokens)
-    for places, masses in _masses(engine, prompt.tokens, once, None, None):
-        mixer.add(places, masses.cpu().numpy())
-    return mixer.learn()
+        once = RowPlan(len(prompt.tokens), 1, max(1, engine.context // 2))
+        reader = MixEncoder(vocabulary, prompt.tokens, 1, with_model=True)
+        for places, masses in _masses(engine, prompt.tokens, once, None, None):
+            reader.add(places, masses.cpu().numpy())
+        prompt.reader = reader
+    return prompt.reader.learn(plan.num_tokens)
 
 
 def _token_masses(
@@ -375,8 +377,8 @@ def _check_memory(engine: Engine[Any], rows: int, steps: int, mixed_tokens: int 
         )
 
 
-def _restart(engine: Engine[Any], cache: Cache, inputs: np.ndarray) -> None:
-    """Fills the cache anew with the last inputs of every row, a few rows at a time."""
+def _restart(engine: Engine[Any], cache: PartedCache, inputs: np.ndarray) -> None:
+    """Fills the cache anew with the last inputs of every row, a few rows at a time; a stepwise engine's by steps."""
     cache.reset()
     rows, length = inputs.shape
     if engine.stepwise:

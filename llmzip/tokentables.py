@@ -73,15 +73,15 @@ def byte_table(description: dict[str, Any], vocab_size: int, folder: Path) -> li
         TokenizerError: a kind of tokenizer that is not supported, or one that does not fit the model.
     """
     model = description["model"]
-    kind = _kind(description)
-    if kind is None:
+    form = kind(description)
+    if form is None:
         raise TokenizerError(
             f"model {folder}: its tokenizer is of kind {model.get('type')}; supported are byte-level BPE, and BPE and "
             "Unigram in SentencePiece's form"
         )
     try:
         added = _added(description)
-        if kind == "unigram":
+        if form == "unigram":
             named = {str(text): i for i, (text, _) in enumerate(model["vocab"])}
         else:
             named = dict(model["vocab"])
@@ -94,7 +94,7 @@ def byte_table(description: dict[str, Any], vocab_size: int, folder: Path) -> li
             raise TokenizerError(f"model {folder}: token {i} is outside the model's vocabulary of {vocab_size}")
         if text in added:
             continue  # its text is written in no alphabet
-        if kind == "byte-level":
+        if form == "byte-level":
             if all(character in alphabet for character in text):
                 table[i] = bytes(alphabet[character] for character in text)
         elif byte := _BYTE.fullmatch(text):
@@ -112,7 +112,8 @@ def _added(description: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {str(entry["content"]): entry for entry in description.get("added_tokens") or ()}
 
 
-def _kind(description: dict[str, Any]) -> str | None:
+def kind(description: dict[str, Any]) -> str | None:
+    """What its tokens are: "byte-level", "sentencepiece" or "unigram"; None for a tokenizer of another sort."""
     model, text = description["model"], json.dumps([description.get(k) for k in ("pre_tokenizer", "decoder")])
     if model.get("type") == "Unigram":
         return "unigram"
@@ -148,7 +149,7 @@ def exact_description(description: dict[str, Any], vocab_size: int) -> dict[str,
     changed["model"] = description["model"] | {"dropout": None}  # dropout would make archives random
     changed["pre_tokenizer"] = _without_prefix(description.get("pre_tokenizer"))
     marks = _replacements(description.get("normalizer"))
-    if _kind(description) == "byte-level":
+    if kind(description) == "byte-level":
         marks = []
     elif not marks and "Metaspace" not in json.dumps(changed["pre_tokenizer"]):
         marks = [{"type": "Replace", "pattern": {"String": " "}, "content": _BLANK}]

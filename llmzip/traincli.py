@@ -79,10 +79,10 @@ def _shape_options(function: Any) -> Any:
 )
 @_option(
     "--preset",
-    type=click.Choice(["small", "base"]),
-    default="small",
+    type=click.Choice(["small", "medium", "base", "large"]),
+    default="medium",
     show_default=True,
-    text="Shape of the model: some 5 or 21 million weights, 4 or 16 MB on disk.",
+    text="Shape of the model: some 2, 5, 7 or 21 million weights, 2, 4, 5 or 16 MB on disk.",
 )
 @_option(
     "--time",

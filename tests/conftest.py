@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 # Before anything imports torch, tokenizers or a Hugging Face library: they read these once.
@@ -22,6 +23,9 @@ import hypothesis
 import numpy as np
 import pytest
 import torch
+
+# A shell starts its background jobs with interrupts ignored, and the programs under test would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 NUM_THREADS = 2
 LOCAL_HOSTS = ("", "localhost", "127.0.0.1", "::1")
@@ -210,6 +214,19 @@ def write_checkpoint() -> Callable[..., Path]:
         return folder
 
     return write
+
+
+@pytest.fixture
+def only_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What needs no model is not tried: for models so tiny that zstd beats them."""
+    from llmzip import drafts
+    from llmzip.container import STORED, FrameHeader
+
+    def stored(data: bytes) -> drafts.Draft:
+        return drafts.Draft(FrameHeader(STORED, False, len(data), len(data)), data, data)
+
+    monkeypatch.setattr(drafts, "_plain_draft", stored)
+    monkeypatch.setattr(drafts, "_adaptive_draft", stored)
 
 
 # -- an engine without weights -----------------------------------------------------------------------------------------

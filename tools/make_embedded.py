@@ -1,7 +1,7 @@
-"""Puts a model that `llmzip train` made into the package: `make embedded MODEL=DIR NAME=seed`.
+"""Puts a model that `llmzip train` made into the package: `make embedded MODEL=DIR NAME=base`.
 
-Copies model.llmzw, tokenizer.json and the card, and prints the two digests for llmzip/models.py and docs/format.md
-section 7.
+Copies model.llmzw and tokenizer.json, and prints what llmzip/models.py and docs/format.md section 7 say of the model.
+MODEL_CARD.md beside them is written by hand, from DIR/README.md and from archives of the finished program.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import argparse
 import shutil
 from pathlib import Path
 
-from llmzip.engines.model import INT8_NAME
 from llmzip.engines.weights import load_model
+from llmzip.layout import INT8
 from llmzip.tokens import Tokenizer
 
 _TARGET = Path(__file__).parent.parent / "llmzip" / "embedded"
@@ -19,17 +19,19 @@ _TARGET = Path(__file__).parent.parent / "llmzip" / "embedded"
 
 def main() -> None:
     """Copies the files and checks that they load."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, help="the folder")
     parser.add_argument("--name", required=True)
     args = parser.parse_args()
     folder = _TARGET / args.name
     folder.mkdir(parents=True, exist_ok=True)
-    for source, name in ((INT8_NAME, INT8_NAME), ("tokenizer.json", "tokenizer.json"), ("README.md", "MODEL_CARD.md")):
-        shutil.copyfile(args.model / source, folder / name)
+    for name in (INT8, "tokenizer.json"):
+        shutil.copyfile(args.model / name, folder / name)
     model = load_model(folder)
     tokens = Tokenizer(folder, model.config.vocab_size).tokens
     print(f"model digest     {model.digest().hex()}\ntokenizer digest {tokens.digest().hex()}")
+    print({name: value for name, value in model.config.as_dict().items() if name not in ("windows",)})
+    print(f"windows {sorted(set(model.config.windows))}")
 
 
 if __name__ == "__main__":

@@ -18,13 +18,13 @@ MIX = {"prose": 0.45, "docs": 0.17, "code": 0.15, "structured": 0.08, "langs": 0
 RECIPES = {
     # One H200-class GPU, some 20 minutes of steps.
     "gpu": {
-        "base": ["--preset=base", "--time=15m"],
-        "small": ["--preset=small", "--sequence=1024", "--time=5m"],
+        "base": ["--preset=large", "--time=15m"],
+        "small": ["--preset=medium", "--sequence=1024", "--time=5m"],
     },
     # Two CPU cores with bfloat16 products, some hours.
     "cpu": {
-        "small": ["--preset=small", "--layers=4", "--hidden=192", "--heads=3", "--mlp=512", "--time=40m"],
-        "base": ["--preset=small", "--layers=9", "--time=3h"],
+        "small": ["--preset=small", "--time=40m"],
+        "base": ["--preset=base", "--time=3h"],
     },
 }
 UNFINISHED = 3

@@ -21,6 +21,10 @@ class Cache(Protocol):
     def reset(self) -> None:
         """Forgets everything."""
 
+
+class PartedCache(Cache, Protocol):
+    """A cache that can be fed some rows after the others; only stepwise engines have none."""
+
     def rows(self: CacheT, rows: slice) -> CacheT:
         """A cache of some of the rows, sharing their storage."""
 

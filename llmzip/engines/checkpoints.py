@@ -1,8 +1,7 @@
-"""Checkpoints in the Hugging Face layout on the disk: configuration and tensors; must not know what they mean."""
+"""Checkpoints in the Hugging Face layout on the disk: their tensors; must not know what they mean."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,25 +9,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from .. import layout
 from ..errors import ModelNotFoundError, ModelUnsupportedError
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """The config.json of a checkpoint.
-
-    Raises:
-        ModelNotFoundError: there is none.
-        ModelUnsupportedError: it cannot be read.
-    """
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelNotFoundError(f"model {folder}: no config.json in this folder") from None
-    except (OSError, ValueError) as error:
-        raise ModelUnsupportedError(f"config.json cannot be read: {error}") from None
-    if not isinstance(config, dict):
-        raise ModelUnsupportedError("config.json holds no object")
-    return config
 
 
 class Tensors(Mapping[str, torch.Tensor]):
@@ -43,7 +25,8 @@ class Tensors(Mapping[str, torch.Tensor]):
     """
 
     def __init__(self, folder: Path) -> None:
-        files = _weight_files(folder)
+        names = [path.name for path in folder.glob("*")]
+        files = [folder / name for name in layout.weight_files(folder, names)]
         if not files:
             hint = " (pickled weights are refused: they can run code)" if list(folder.glob("*.bin")) else ""
             raise ModelNotFoundError(f"model {folder}: no .safetensors file in this folder{hint}")
@@ -71,18 +54,3 @@ class Tensors(Mapping[str, torch.Tensor]):
 
     def __len__(self) -> int:
         return len(self._places)
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    """What the index lists, or the one file of the usual name, or else every safetensors file there is.
-
-    Some repositories hold the same weights a second time under another name.
-    """
-    try:
-        index = json.loads((folder / "model.safetensors.index.json").read_text(encoding="utf-8"))
-        return sorted({folder / Path(name).name for name in index["weight_map"].values()})
-    except FileNotFoundError:
-        usual = folder / "model.safetensors"
-        return [usual] if usual.is_file() else sorted(folder.glob("*.safetensors"))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelUnsupportedError(f"model.safetensors.index.json cannot be read: {error}") from None

@@ -21,14 +21,14 @@ from typing import Any
 import torch
 
 from ..errors import EngineError, ModelUnsupportedError
+from ..layout import read_config
 from . import ops, tables
-from .checkpoints import Tensors, read_config
+from .checkpoints import Tensors
 from .config import MAX_VOCAB
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _UNSTABLE_KEYS = ("transformers_version", "_name_or_path", "dtype", "torch_dtype", "use_cache")
 _DEFAULT_CONTEXT = 1024
-_LEAST_CONTEXT = 2
 
 
 class FloatCache:
@@ -41,14 +41,6 @@ class FloatCache:
     def reset(self) -> None:
         """Forgets everything."""
         self.length, self.state = 0, None
-
-    def rows(self, rows: slice) -> FloatCache:
-        """Not to be had: every call has all rows."""
-        raise NotImplementedError
-
-    def adopt(self, part: FloatCache) -> None:
-        """As `rows`."""
-        raise NotImplementedError
 
 
 class FloatEngine:

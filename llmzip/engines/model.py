@@ -20,12 +20,12 @@ import torch
 
 from .._version import NUMERICS_VERSION
 from ..errors import ModelUnsupportedError
+from ..layout import INT8
 from . import weightfile
 from .config import ExactConfig
 
 _MAX_VALUE = 2.0**50
 _MAX_NORM = 2.0**20
-INT8_NAME = "model.llmzw"
 _OPTIONAL = ("final_norm_bias", "positions_q", "positions_scale")
 
 
@@ -269,7 +269,7 @@ def _check_range(model: ExactModel) -> None:
 def save_int8(model: ExactModel, folder: Path) -> None:
     """Writes the int8 form into a folder."""
     tensors = {name: tensor.cpu().contiguous().numpy() for name, tensor in model.tensors().items()}
-    (folder / INT8_NAME).write_bytes(weightfile.pack(model.config.as_dict(), NUMERICS_VERSION, tensors))
+    (folder / INT8).write_bytes(weightfile.pack(model.config.as_dict(), NUMERICS_VERSION, tensors))
 
 
 def load_int8(path: Path) -> ExactModel:

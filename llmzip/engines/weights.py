@@ -8,15 +8,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import ModelUnsupportedError
-from .checkpoints import Tensors, read_config
+from ..layout import INT8, read_config
+from .checkpoints import Tensors
 from .config import MAX_CONTEXT
 from .convert import convert
-from .model import INT8_NAME, ExactModel, load_int8
+from .model import ExactModel, load_int8
 
 
 def is_int8(folder: Path) -> bool:
     """Whether a folder holds the int8 form; it then comes before a checkpoint that lies beside it."""
-    return (folder / INT8_NAME).exists()
+    return (folder / INT8).exists()
 
 
 def load_model(folder: Path, planes: int = 2, context: int = MAX_CONTEXT, start_token: int | None = None) -> ExactModel:
@@ -33,7 +34,7 @@ def load_model(folder: Path, planes: int = 2, context: int = MAX_CONTEXT, start_
     """
     try:
         if is_int8(folder):
-            return load_int8(folder / INT8_NAME)
+            return load_int8(folder / INT8)
         config = read_config(folder)
         return convert(config, Tensors(folder), planes, context, start_token)
     except ModelUnsupportedError as error:

@@ -73,12 +73,10 @@ class Primed:
     Attributes:
         learned: statistics and weights.
         follower: as in `contexts.Texts`.
-        num_tokens: of the text.
     """
 
     learned: Learned
     follower: np.ndarray
-    num_tokens: int
 
 
 class MixEncoder:
@@ -90,7 +88,6 @@ class MixEncoder:
         num_rows: R, 1 to N.
         with_model: whether there is a language model.
         primed: by a text before.
-        more_tokens: of the frame that these tokens are to prepare.
     """
 
     def __init__(
@@ -100,10 +97,9 @@ class MixEncoder:
         num_rows: int,
         with_model: bool,
         primed: Primed | None = None,
-        more_tokens: int = 0,
     ) -> None:
         announce_compiling()
-        self._primed, self._more_tokens = primed, more_tokens
+        self._primed = primed
         self._vocabulary = vocabulary
         self._rows = Rows(len(tokens), num_rows)
         self._shape = vocabulary.shape(self._rows)
@@ -135,18 +131,22 @@ class MixEncoder:
         Args:
             progress: called with the number of tokens of each step.
         """
-        learned, texts = _state(self._vocabulary, self._rows, self._primed, self._more_tokens)
+        learned, texts = _state(self._vocabulary, self._rows, self._primed)
         probability, bits = self._walk(learned, texts, progress)
         encoder = Encoder()
         encoder.encode_bits(bits, probability)
         ideal = -float(np.log2(np.where(bits, probability, 1 - probability).astype(np.float64)).sum())
         return encoder.finish(), ideal
 
-    def learn(self) -> Primed:
-        """What the mixer knows after these tokens; nothing is coded."""
-        learned, texts = _state(self._vocabulary, self._rows, self._primed, self._more_tokens)
+    def learn(self, more_tokens: int) -> Primed:
+        """What the mixer knows after these tokens; nothing is coded.
+
+        Args:
+            more_tokens: of the frame that is to follow.
+        """
+        learned, texts = _state(self._vocabulary, self._rows, self._primed, more_tokens)
         self._walk(learned, texts, None)
-        return Primed(learned, texts.follower, len(self._leaf))
+        return Primed(learned, texts.follower)
 
     def _walk(
         self, learned: Learned, texts: Texts, progress: Callable[[int], None] | None
@@ -174,7 +174,7 @@ class MixEncoder:
         return probability, bits
 
 
-def _state(vocabulary: Vocabulary, rows: Rows, primed: Primed | None, more_tokens: int) -> tuple[Learned, Texts]:
+def _state(vocabulary: Vocabulary, rows: Rows, primed: Primed | None, more_tokens: int = 0) -> tuple[Learned, Texts]:
     """Where a frame begins: knowing nothing, or what it was primed with."""
     texts = new_texts(rows.num_rows, rows.steps, vocabulary.leaf_bytes)
     if primed is not None:
@@ -204,7 +204,7 @@ class MixDecoder:
         announce_compiling()
         self._rows = Rows(num_tokens, num_rows)
         self._shape = shape = vocabulary.shape(self._rows)
-        learned, self._texts = _state(vocabulary, self._rows, primed, 0)
+        learned, self._texts = _state(vocabulary, self._rows, primed)
         self._token = vocabulary.tree.token
         self._decoder = Decoder(payload)
         self._masses = new_masses(num_rows if with_model else 1, vocabulary.size)

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from .. import models
+from .. import layout, models
 from ..engines import checkpoints, weights
 from ..engines.convert import convert
 from ..errors import LLMZipError, ModelNotFoundError, ModelUnsupportedError, SettingsError, TokenizerError
@@ -254,7 +254,7 @@ class _Base:
             self.shape = hfweights.shape_of_int8(exact, sequence)
             self._load = lambda network: hfweights.load_int8(network, exact)
         else:
-            config, tensors = checkpoints.read_config(self.folder), checkpoints.Tensors(self.folder)
+            config, tensors = layout.read_config(self.folder), checkpoints.Tensors(self.folder)
             try:
                 self.shape = shapes.from_config(config, sequence)
                 # What the exact engine cannot run is refused now, not when the training is over.

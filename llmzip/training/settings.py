@@ -42,7 +42,7 @@ class TrainSettings:
     folder: Path
     valid: tuple[str, ...] = ()
     mix: Mapping[str, float] = field(default_factory=dict)
-    preset: str = "small"
+    preset: str = "medium"
     overrides: Mapping[str, Any] = field(default_factory=dict)
     start_from: str | None = None
     seconds: float | None = None

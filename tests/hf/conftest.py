@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from model_samples import stir
 
 VOCABULARY = 96
 SEQUENCE = 300
@@ -67,12 +68,7 @@ def train() -> Callable[[Family], Any]:
     def run(family: Family, steps: int = 60) -> Any:
         torch.manual_seed(20)
         model = transformers.AutoModelForCausalLM.from_config(family.config(), attn_implementation="eager").train()
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                if name.endswith("bias"):
-                    parameter.normal_(std=0.2)
-                elif "norm" in name or ".ln_" in name:
-                    parameter.add_(0.3 * torch.randn_like(parameter))
+        stir(model)
         optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
         for step in range(steps):
             ids = torch.tensor([[1, *pattern_tokens(95, 1000 + 8 * step + row)] for row in range(8)])

@@ -338,7 +338,7 @@ def test_info(snapshot: Path, files: dict[str, bytes], capfd: pytest.CaptureFixt
     entry = llmzip.info(archive).archives[0]
     assert facts["name"] == NAME and facts["commit"] == FIRST and facts["folder"] == str(snapshot)
     assert (facts["model type"], facts["runs"], facts["context"]) == ("llama", "yes", "256 positions")
-    assert facts["tokenizer"] == "BPE, byte-level"
+    assert facts["tokenizer"] == "byte-level"
     assert (facts["model digest"], facts["tokenizer digest"]) == (entry.model_digest, entry.tokenizer_digest)
     code, lines, err = run(capfd, "info", NAME, "--json")
     found = json.loads(lines[0])

@@ -29,8 +29,11 @@ TINY = F32(2.0**-40)
 PI = Decimal("3.14159265358979323846264338327950288419716939937510582097494459230781640628620899")
 MAGIC, INDEX_MAGIC = b"\xf7LZ", b"ZL\xf7\n"
 STORED, LM, LZMA, ZSTD, MIXED, SKIP, INDEX = 0, 1, 2, 3, 4, 6, 7
-SEED_MODEL = "72eb9fde5cfaf68903cbedb79005a1b376862bfd594569cbd830432176e72bbe"
-SEED_TOKENIZER = "c58f4de16fb3e92bc7ae7e0e0d79563243b28e9aeb1bc7647e51b473c2674060"
+TOKENIZER = "97a02c27acb2e28f2f3bff91342ee0d9ea1becb19665b99ec30e31408255893a"
+EMBEDDED = {
+    2: ("a43346b5b1e89f9beb10e2173d0294e79b8c9940941ea3bb4f71213aab0563ba", TOKENIZER),
+    3: ("c61e71043f35f7c7de17a197f37b829ab182a3d07ace738a1409fed4626e2fc4", TOKENIZER),
+}
 EXP_SHA256 = "ad0ebcf5140b101a31b8032ab6b9b98b9fe6c082189b064e3c09da3f2c3b2530"
 NORMAL_SHA256 = "b840df797bb9186dfb885c556949e205e809b7f2302943633e59cab6e0c6e8d2"
 EXACT_ENGINE, FLOAT_ENGINE, HAS_PROMPT = 1, 2, 0x80
@@ -702,10 +705,10 @@ class Here:
 
     def check(self, reader: Reader, code: int) -> list[int]:
         """F 2, F 7: the model record or the fixed digests against what is here. Returns the prompt's tokens."""
-        need(code in (1, 15), f"unknown model code {code}")
+        need(code in (*EMBEDDED, 15), f"unknown model code {code}")
         model, tokens = self.model, []
-        if code == 1:
-            digests, settings = (SEED_MODEL, SEED_TOKENIZER), (1, 16384, 188)
+        if code != 15:
+            digests, settings = EMBEDDED[code], (1, 16384, 188)
         else:
             length = reader.varint()
             need(length <= 512, "damaged: length of the model record")

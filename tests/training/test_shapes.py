@@ -11,6 +11,8 @@ import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmzip import models
+from llmzip.engines.weights import load_model
 from llmzip.errors import ModelUnsupportedError, SettingsError
 from llmzip.training.shapes import DECODED_CONTEXT, PRESETS, Shape, as_dict, from_config, to_config
 
@@ -76,9 +78,22 @@ def test_operations_are_those_of_the_matrices_and_scores(tied: bool) -> None:
 
 
 def test_presets_are_what_they_are_called() -> None:
-    assert PRESETS["small"].num_parameters == pytest.approx(5.3e6, rel=0.05)
-    assert "5.3 M parameters: 6 layers of 256, 4/1 heads of 64, MLP 704" in PRESETS["small"].describe()
-    assert PRESETS["base"].num_parameters > 3 * PRESETS["small"].num_parameters
+    assert PRESETS["medium"].num_parameters == pytest.approx(5.3e6, rel=0.05)
+    assert "5.3 M parameters: 6 layers of 256, 4/1 heads of 64, MLP 704" in PRESETS["medium"].describe()
+    sizes = [shape.num_parameters for shape in PRESETS.values()]
+    assert sizes == sorted(sizes) and sizes[-1] > 4 * PRESETS["medium"].num_parameters
+
+
+@pytest.mark.parametrize("name", [model.name for model in models.EMBEDDED])
+def test_embedded_models_have_the_shape_of_their_preset(name: str) -> None:
+    config = load_model(models.EMBEDDED[0].folder.parent / name).config
+    shape = PRESETS[name]
+    assert (config.num_layers, config.hidden_size, config.mlp_size) == (
+        shape.num_layers, shape.hidden_size, shape.mlp_size,
+    )  # fmt: skip
+    assert (config.num_heads, config.num_kv_heads, config.vocab_size) == (
+        shape.num_heads, shape.num_kv_heads, shape.vocab_size,
+    )  # fmt: skip
 
 
 @given(shape=SHAPES)

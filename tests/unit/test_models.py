@@ -24,7 +24,6 @@ def test_embedded_models_are_chosen_by_name(name: str) -> None:
     choice = models.choose(name)
     assert choice.embedded is models.DEFAULT and choice.name == models.DEFAULT.name
     assert choice.expected == (models.DEFAULT.model_digest, models.DEFAULT.tokenizer_digest)
-    assert {file.name for file in choice.folder.iterdir()} >= {"MODEL_CARD.md", "model.llmzw", "tokenizer.json"}
     assert (choice.planes, choice.context, choice.start_token) == (None, None, None)
 
 
@@ -35,6 +34,8 @@ def test_embedded_models_have_names_and_codes_of_their_own() -> None:
         == len(models.EMBEDDED)
     )
     assert all(1 <= model.code <= 14 for model in models.EMBEDDED)
+    for model in models.EMBEDDED:
+        assert {file.name for file in model.folder.iterdir()} == {"MODEL_CARD.md", "model.llmzw", "tokenizer.json"}
     assert all(len(model.model_digest) == len(model.tokenizer_digest) == 32 for model in models.EMBEDDED)
 
 
@@ -146,11 +147,18 @@ def archive(code: int, method: int) -> bytes:
     return pack_frame(header, b"abc", zlib.crc32(b"abc"), pack_header(Header(code)))
 
 
-@pytest.mark.parametrize("code", sorted({*range(2, 15)} - {model.code for model in models.EMBEDDED}))
+@pytest.mark.parametrize("code", sorted({*range(1, 15)} - {model.code for model in models.EMBEDDED}))
 def test_unassigned_model_codes_are_refused_by_number(code: int) -> None:
     with pytest.raises(FormatError, match=f"model {code}\\b"):
         models.for_archive(Header(code), None)
     with pytest.raises(FormatError, match=f"model {code}\\b"):
+        llmzip.decompress(archive(code, LM))
+
+
+@pytest.mark.parametrize(("code", "name"), models.RETIRED.items())
+def test_retired_models_are_refused_by_name(code: int, name: str) -> None:
+    assert code not in {model.code for model in models.EMBEDDED}
+    with pytest.raises(FormatError, match=f"embedded model {code} \\(`{name}`, of an earlier version\\)"):
         llmzip.decompress(archive(code, LM))
 
 

@@ -68,10 +68,10 @@ def test_another_prompt_gives_another_payload(
 def test_the_model_sees_the_prompt_behind_the_start_token(hash_engine: MakeEngine, vocabulary: Vocabulary) -> None:
     tokens, before = np.arange(12) % 7, np.arange(5) + 20
     engine, plan = hash_engine(vocab_size=VOCAB, context=32), RowPlan(12, 3, 2)
-    learner = MixEncoder(vocabulary, before, 1, with_model=True, more_tokens=12)
+    learner = MixEncoder(vocabulary, before, 1, with_model=True)
     seen = engine.forward(torch.tensor([[engine.start_token, *before[:-1]]]))[0]
     learner.add(np.arange(5), engine.masses(seen).numpy())
-    encoder = MixEncoder(vocabulary, tokens, 3, with_model=True, primed=learner.learn())
+    encoder = MixEncoder(vocabulary, tokens, 3, with_model=True, primed=learner.learn(12))
     for row in range(3):
         inputs = [engine.start_token, *before, *tokens[4 * row : 4 * row + 3]]
         masses = engine.masses(engine.forward(torch.tensor([inputs]))[0])[len(before) :]

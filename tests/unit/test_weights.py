@@ -17,9 +17,10 @@ from safetensors.torch import save_file
 from llmzip import models
 from llmzip.engines import weightfile
 from llmzip.engines.convert import convert, quantise_rows
-from llmzip.engines.model import INT8_NAME, ExactModel, save_int8
+from llmzip.engines.model import ExactModel, save_int8
 from llmzip.engines.weights import load_model
 from llmzip.errors import ModelNotFoundError, ModelUnsupportedError
+from llmzip.layout import INT8
 
 Checkpoint = tuple[dict[str, Any], dict[str, torch.Tensor]]
 Make = Callable[..., Checkpoint]
@@ -444,13 +445,13 @@ def changed_int8(
 ) -> Path:
     """A model in the int8 form, changed on disk."""
     save_int8(convert(*random_checkpoint(), 1, 50), folder)
-    config, numerics, arrays = weightfile.unpack((folder / INT8_NAME).read_bytes())
+    config, numerics, arrays = weightfile.unpack((folder / INT8).read_bytes())
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
     config["numerics"] = numerics
     change(config, tensors)
     numerics = config.pop("numerics")
     changed = {name: tensor.numpy() for name, tensor in tensors.items()}
-    (folder / INT8_NAME).write_bytes(weightfile.pack(config, numerics, changed))
+    (folder / INT8).write_bytes(weightfile.pack(config, numerics, changed))
     return folder
 
 

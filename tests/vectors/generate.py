@@ -16,6 +16,7 @@ from llmzip import container
 from llmzip.container import LM, LZMA, MIXED, SKIP, STORED, ZSTD, FrameHeader, Header, ModelRecord
 from llmzip.methods import compress_plain
 from llmzip.mixing.mixer import encode_bytes
+from llmzip.models import DEFAULT
 
 FOLDER = Path(__file__).parent
 TEXT = b"The tide comes in, and the tide goes out, and the harbour master writes it down.\n"
@@ -65,13 +66,13 @@ def vectors() -> Iterator[tuple[str, bytes, bytes | None]]:
     lm = llmzip.compress(TEXT, level=1)
     odd = llmzip.compress(ODD, level=1)
     mixture = TEXT * 2 + ODD + TEXT.upper() + TEXT[::-1] + bytes(range(256))
-    rows = llmzip.compress(mixture, level=1)
+    prose = (FOLDER.parents[1] / "corpora" / "prose-en.txt").read_bytes()[:1500]
     stored = llmzip.compress(b"\x00")
     yield "good-empty", llmzip.compress(b""), b""
     yield "good-stored", stored, b"\x00"
     yield "good-lm", lm, TEXT
     yield "good-lm-odd-bytes", odd, ODD
-    yield "good-lm-rows", rows, mixture
+    yield "good-lm-rows", llmzip.compress(prose, level=1), prose
     yield "good-mixed", llmzip.compress(TEXT), TEXT
     yield "good-mixed-rows", llmzip.compress(mixture, level=2), mixture
     yield "good-mixed-without-model", _adaptive(ODD * 3), ODD * 3
@@ -90,14 +91,14 @@ def vectors() -> Iterator[tuple[str, bytes, bytes | None]]:
     yield "bad-index", frames[:-14] + bytes([frames[-14] ^ 1]) + frames[-13:], None
     yield "bad-index-missing", frames[: -len(container.pack_index([(94, 81), (37, 0), (14, 4)]))], None
     yield "bad-index-wrong", _wrong_index(), None
-    head = container.pack_header(Header())
+    head, beside_model = (container.pack_header(Header(code)) for code in (0, DEFAULT.code))
     yield "bad-wide-sizes", _recheck(head + b"\x18" + b"\1\0" + b"\1\0" + b"\0\0" + b"x"), None
     yield "bad-stored-sizes", _recheck(head + b"\x08\x02\x01\x00x"), None
-    yield "bad-tokens-above-bytes", _recheck(container.pack_header(Header(1)) + b"\x09\x02\x01\x03x"), None
-    yield "bad-rows-above-tokens", _recheck(container.pack_header(Header(1)) + b"\xc9\x02\x01\x02\x03\x01x"), None
-    yield "bad-long-varint", _recheck(container.pack_header(Header(1)) + b"\xc9\x02\x01\x02\x81\x00\x01x"), None
+    yield "bad-tokens-above-bytes", _recheck(beside_model + b"\x09\x02\x01\x03x"), None
+    yield "bad-rows-above-tokens", _recheck(beside_model + b"\xc9\x02\x01\x02\x03\x01x"), None
+    yield "bad-long-varint", _recheck(beside_model + b"\xc9\x02\x01\x02\x81\x00\x01x"), None
     yield "bad-mixed-profile-without-tokens", _recheck(head + b"\x4c\x02\x01\x00x"), None
-    yield "bad-lm-without-tokens", _recheck(container.pack_header(Header(1)) + b"\x09\x02\x01\x00x"), None
+    yield "bad-lm-without-tokens", _recheck(beside_model + b"\x09\x02\x01\x00x"), None
     yield "bad-lzma-too-short", _frame(LZMA, compress_plain(REPEATED)[1], REPEATED + b"x", True, head), None
     yield "bad-zstd-garbage", _frame(ZSTD, b"no zstd frame", REPEATED, True, head), None
 
@@ -106,6 +107,7 @@ def vectors() -> Iterator[tuple[str, bytes, bytes | None]]:
     yield "unsupported-version", container.MAGIC + b"\x02" + stored[4:], None
     yield "unsupported-method", _recheck(head + b"\x0d\x01\x01\x00x"), None
     yield "unsupported-model-code", _recheck(container.MAGIC + b"\xe1" + b"\x09\x02\x01\x02x"), None
+    yield "unsupported-model-retired", _recheck(container.MAGIC + b"\x11" + b"\x09\x02\x01\x02x"), None
     record = ModelRecord("some/model", b"\x11" * 16, b"\x22" * 16, 2, 1024, 0)
     yield "unsupported-model-missing", _user_model(record), None
     yield "unsupported-numerics", _user_model(ModelRecord("m", b"\1" * 16, b"\2" * 16, 1, 64, 0, numerics=9)), None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,30 +12,18 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from model_samples import sentences
 
 import llmzip
 from llmzip import drafts, models, runtime
 from llmzip.codec import compress_stream, decompress_stream
-from llmzip.container import ENGINE_FLOAT, STORED, FrameHeader, read_archives
-from llmzip.drafts import Draft
+from llmzip.container import ENGINE_FLOAT, read_archives
 from llmzip.engines.exact import ExactEngine
 from llmzip.settings import CompressSettings, DecompressSettings
 from llmzip.tokens import Tokenizer
 
 VOCABULARY = 320
-_LINE = "the keeper lamp was lit at dusk and put out dawn wind came over hills nobody asked about light again"
-WORDS = _LINE.split()
-
-
-def sentences(size: int, seed: int) -> bytes:
-    """Text of few words that does not repeat itself."""
-    chance = random.Random(seed)
-    out = ""
-    while len(out) < size:
-        out += " ".join(chance.choice(WORDS) for _ in range(chance.randrange(4, 9))).capitalize() + ". "
-    return out[:size].encode()
-
-
+pytestmark = pytest.mark.usefixtures("only_models")
 PROMPT, TEXT = sentences(2000, 1), sentences(700, 2)
 
 
@@ -71,17 +58,6 @@ def folders(make_tokenizer: Callable[..., Path], tmp_path_factory: pytest.TempPa
         return made[kind]
 
     return make
-
-
-@pytest.fixture(autouse=True)
-def only_models(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What needs no model is not tried: the models here are tiny."""
-
-    def stored(data: bytes) -> Draft:
-        return Draft(FrameHeader(STORED, False, len(data), len(data)), data, data)
-
-    monkeypatch.setattr(drafts, "_plain_draft", stored)
-    monkeypatch.setattr(drafts, "_adaptive_draft", stored)
 
 
 def record(archive: bytes) -> Any:

@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from model_samples import WORDS, sentences, stir
 from tokenizers import normalizers, pre_tokenizers
 from weights import read_weights
 
 import llmzip
-from llmzip import drafts, models, rows, tokentables
-from llmzip.container import STORED, FrameHeader, read_archives
-from llmzip.drafts import Draft
+from llmzip import models, rows, tokentables
+from llmzip.container import read_archives
 from llmzip.engines import weightfile
 from llmzip.engines.exact import ExactEngine
 from llmzip.engines.model import save_int8
@@ -30,31 +30,8 @@ from llmzip.mixing.vocabulary import Vocabulary
 from llmzip.tokens import Tokenizer
 
 VOCABULARY = 320
-_LINE = "the keeper lamp was lit at dusk and put out dawn wind came over hills nobody asked about light again"
-WORDS = _LINE.split()
-
-
-def sentences(size: int, seed: int) -> bytes:
-    """Text of few words that does not repeat itself."""
-    chance = random.Random(seed)
-    out = ""
-    while len(out) < size:
-        out += " ".join(chance.choice(WORDS) for _ in range(chance.randrange(4, 9))).capitalize() + ". "
-    return out[:size].encode()
-
-
+pytestmark = pytest.mark.usefixtures("only_models")
 PROMPT, TEXT = sentences(200, 1), sentences(230, 2)
-
-
-@pytest.fixture(autouse=True)
-def only_models(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What needs no model is not tried: the models here are tiny."""
-
-    def stored(data: bytes) -> Draft:
-        return Draft(FrameHeader(STORED, False, len(data), len(data)), data, data)
-
-    monkeypatch.setattr(drafts, "_plain_draft", stored)
-    monkeypatch.setattr(drafts, "_adaptive_draft", stored)
 
 
 # -- checkpoints -------------------------------------------------------------------------------------------------------
@@ -116,12 +93,7 @@ def write_model(
     config = getattr(transformers, f"{kind}Config")(**common | fields)
     torch.manual_seed(7)
     model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").train()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name.endswith("bias"):
-                parameter.normal_(std=0.2)
-            elif "norm" in name or ".ln_" in name:
-                parameter.add_(0.3 * torch.randn_like(parameter))
+    stir(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     for step in range(12):
         batch = torch.tensor(ids[240 * step : 240 * step + 240]).view(4, 60)

@@ -1,0 +1,30 @@
+"""Texts for tiny models to learn, and what keeps their norms and biases from being the ones they began with."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import torch
+
+_LINE = "the keeper lamp was lit at dusk and put out dawn wind came over hills nobody asked about light again"
+WORDS = _LINE.split()
+
+
+def sentences(size: int, seed: int) -> bytes:
+    """Text of few words that does not repeat itself."""
+    chance = random.Random(seed)
+    out = ""
+    while len(out) < size:
+        out += " ".join(chance.choice(WORDS) for _ in range(chance.randrange(4, 9))).capitalize() + ". "
+    return out[:size].encode()
+
+
+def stir(model: Any) -> None:
+    """Gives a new model of transformers biases and norm weights that matter; torch's seed decides which."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):
+                parameter.normal_(std=0.2)
+            elif "norm" in name or ".ln_" in name:
+                parameter.add_(0.3 * torch.randn_like(parameter))
