@@ -93,8 +93,9 @@ def _variants() -> dict[str, list[Change]]:
 
 def _prepare(folder: Path, cache: Path, quick: bool) -> None:
     """Asks the model about every piece and keeps its answers."""
-    from llmzip import models, rows, runtime
+    from llmzip import models, passes, runtime
     from llmzip.mixing.mixer import MixEncoder
+    from llmzip.plan import RowPlan
     from llmzip.settings import EngineSettings
 
     model = runtime.load(models.choose("default"), EngineSettings())
@@ -109,8 +110,8 @@ def _prepare(folder: Path, cache: Path, quick: bool) -> None:
             start = piece * (len(data) - _PIECE_BYTES) // 9
             tokens = model.tokenizer.encode(data[start : start + _PIECE_BYTES])
             encoder = MixEncoder(model.vocabulary, tokens, 1, with_model=True)
-            plan = rows.RowPlan(len(tokens), 1, min(512, model.engine.context - 1))
-            for places, masses in rows._token_masses(model.engine, tokens, plan, None):
+            plan = RowPlan(len(tokens), 1, min(512, model.engine.context - 1))
+            for places, masses in passes.token_masses(model.engine, tokens, plan):
                 encoder.add(places, masses.cpu().numpy())
             known = encoder._known
             np.savez(target, tokens=tokens, logit=known.logit, guess=known.guess)

@@ -24,14 +24,19 @@ def group_size(vocab_size: int) -> int:
 
 
 class Frequencies:
-    """Splits masses of a vocabulary into the tables and intervals of the two coding steps.
+    """Splits masses of a vocabulary into the tables and intervals of the two coding steps, or of a single one.
 
     Bounds: a mass is at most 2^20 and V at most 300,000, so sums are below 2^38.2 and products with
     2^24 below 2^63.
+
+    Args:
+        vocab_size: V, 16 to 300,000.
+        total_bits: b, at most 24: the frequencies of a single step have 2^b as their sum, which is at least 2 V.
     """
 
-    def __init__(self, vocab_size: int) -> None:
+    def __init__(self, vocab_size: int, total_bits: int = TOTAL_BITS) -> None:
         self.vocab_size = vocab_size
+        self._total = 1 << total_bits
         self.group_size = group_size(vocab_size)
         self.num_groups = -(-vocab_size // self.group_size)
         self._padding = self.num_groups * self.group_size - vocab_size
@@ -66,6 +71,11 @@ class Frequencies:
         Returns:
             (n, S + 1) int64, rising strictly from 0 to 2^24.
         """
+        inner = self._inner_bounds(masses, sums, groups) - bounds.gather(1, groups[:, None])
+        return torch.div(inner << TOTAL_BITS, inner[:, -1:], rounding_mode="floor")
+
+    def _inner_bounds(self, masses: torch.Tensor, sums: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
+        """Cumulative frequencies at the ids of one group per row, (n, S + 1) int64; past the last id they rise by 1."""
         rows = torch.arange(masses.shape[0], device=masses.device)
         inner = torch.zeros(masses.shape[0], self.group_size + 1, dtype=torch.int64, device=masses.device)
         chosen = self._grouped(masses)[rows, groups]
@@ -74,9 +84,39 @@ class Frequencies:
         place = torch.arange(self.group_size + 1, device=masses.device)
         first = groups[:, None] * self.group_size + place
         inside = first.clamp(max=self.vocab_size)
-        inner = self._cumulative(inner, sums[:, -1:], inside)
-        inner += first - inside - bounds[rows, groups][:, None]
-        return torch.div(inner << TOTAL_BITS, inner[:, -1:], rounding_mode="floor")
+        return self._cumulative(inner, sums[:, -1:], inside).add_(first - inside)
+
+    def bounds(self, masses: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """Cumulative frequencies on both sides of known tokens, for a single step.
+
+        Args:
+            masses: (n, V) int32; tokens: (n,) int64.
+
+        Returns:
+            (n, 2) int64, 0 <= left < right <= 2^b.
+        """
+        # Two sums over everything before the token and with it: cheaper than all the frequencies.
+        ids = torch.arange(self.vocab_size, device=masses.device)
+        left = torch.where(ids < tokens[:, None], masses, 0).sum(-1, dtype=torch.int64)
+        right = left + masses.gather(1, tokens[:, None])[:, 0]
+        sums = torch.stack([left, right], 1)
+        places = torch.stack([tokens, tokens + 1], 1)
+        return self._cumulative(sums, masses.sum(-1, keepdim=True, dtype=torch.int64), places)
+
+    def find(self, masses: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The tokens in whose frequencies given numbers lie, for a single step.
+
+        Args:
+            masses: (n, V) int32; targets: (n,) int64, 0 <= q < 2^b.
+
+        Returns:
+            (n,) int64 tokens, and (n, 2) int64: their cumulative frequencies on both sides.
+        """
+        sums, borders = self.group_bounds(masses)
+        groups = torch.searchsorted(borders, targets[:, None], right=True).sub_(1)
+        inner = self._inner_bounds(masses, sums, groups[:, 0])
+        places = torch.searchsorted(inner, targets[:, None], right=True).sub_(1)
+        return (groups * self.group_size + places)[:, 0], inner.gather(1, torch.cat([places, places + 1], 1))
 
     def intervals(self, masses: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """Where known tokens lie in the tables of both steps.
@@ -103,4 +143,4 @@ class Frequencies:
         return masses.view(masses.shape[0], self.num_groups, self.group_size)
 
     def _cumulative(self, sums: torch.Tensor, total: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-        return torch.div(sums * (TOTAL - self.vocab_size), total, rounding_mode="floor") + index
+        return torch.div(sums * (self._total - self.vocab_size), total, rounding_mode="floor") + index

@@ -32,7 +32,7 @@ _TRAINS = {
 }
 
 ONLY_IN = {
-    "torch": {"engines", "rows", "runtime", *_TRAINS},
+    "torch": {"engines", "passes", "rows", "runtime", *_TRAINS},
     "constriction": {"coder"},
     "numba": {"mixing"},
     "tokenizers": {"tokens", "training.bpe"},

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from llmzip import rows
+from llmzip import passes, rows
 from llmzip.coder import Encoder
 from llmzip.container import LM, FrameHeader
 from llmzip.engines.freqs import Frequencies
@@ -102,7 +102,7 @@ def test_segments_predict_every_input_once_and_never_too_much(context: int) -> N
         for length in range(1, 4 * context):
             for skipped in range(min(length, context // 2 + 1)):
                 predicted = []
-                for segment in rows._segments(0, length, context, overlap, skipped):
+                for segment in passes.segments(0, length, context, overlap, skipped):
                     assert 0 < segment.end - segment.begin <= context
                     assert segment.known == (skipped if segment.begin == 0 else overlap)
                     predicted += range(segment.begin + segment.known, segment.end)

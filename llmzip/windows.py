@@ -1,0 +1,157 @@
+"""Equal-Info windows: cumulative frequencies to codes of exactly W bits and back; must not know models, text or files.
+
+The method is that of "Training LLMs over Neurally Compressed Text" (arXiv 2404.03626, section 3.3) with another rule
+for the end of a window, because the printed one is not uniquely decodable (docs/windows.md). Here a window is one of
+2^W codes, held as a range of them that each token narrows; where the codes no longer go round, the last one means that
+the window is over (format section 4d). Everything is integers.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+MIN_BITS, MAX_BITS = 16, 1 << 16
+_UNIT_BITS = 39  # of the range that is looked at; a product with 2^24 stays below 2^63
+
+
+def precision_bits(window_bits: int) -> int:
+    """b: frequencies of tokens have 2^b as their sum, so that a window holds any token at least.
+
+    Args:
+        window_bits: W, 16 to 65,536.
+    """
+    return min(24, window_bits)
+
+
+class WindowWriter:
+    """Narrows one window after the other.
+
+    Args:
+        window_bits: W, 16 to 65,536.
+    """
+
+    def __init__(self, window_bits: int) -> None:
+        self.window_bits = window_bits
+        self._precision = precision_bits(window_bits)
+        self._begin()
+
+    def _begin(self) -> None:
+        # The range of codes is [low, low + units << below).
+        self._below = max(0, self.window_bits - _UNIT_BITS + 1)
+        self._units = 1 << self.window_bits - self._below
+        self._low = 0
+
+    def add(self, left: int, right: int) -> bool:
+        """Takes a token, if there is a code for it.
+
+        Args:
+            left, right: its cumulative frequencies, 0 <= left < right <= 2^b.
+
+        Returns:
+            whether it was taken; else the window must be closed first, and then it is.
+        """
+        total, units = 1 << self._precision, self._units
+        if units < total:
+            units -= 1  # the last code says that the window is over
+        first, end = units * left >> self._precision, units * right >> self._precision
+        if first == end:
+            return False
+        self._low += first << self._below
+        units = end - first
+        shift = min(self._below, _UNIT_BITS - units.bit_length())
+        self._units, self._below = units << shift, self._below - shift
+        return True
+
+    def close(self, full: bool) -> int:
+        """Ends the window, and begins the next.
+
+        Args:
+            full: because a token was refused; not because the reader knows that no further one comes.
+
+        Returns:
+            its code, 0 <= code < 2^W.
+        """
+        code = self._low + (self._units - 1 if full else 0)
+        self._begin()
+        return code
+
+
+class WindowReader:
+    """Reads many windows side by side, one token of each at a time.
+
+    Args:
+        data: bits, the first of a byte being its highest; window i lies at bit i W.
+        window_bits: W, 16 to 65,536.
+        windows: (n,) int64, numbers of the windows to read.
+    """
+
+    def __init__(self, data: bytes, window_bits: int, windows: np.ndarray) -> None:
+        self._bits = np.frombuffer(data + bytes(8), dtype=np.uint8)
+        self._precision = precision_bits(window_bits)
+        self._below = np.full(len(windows), max(0, window_bits - _UNIT_BITS + 1), dtype=np.int64)
+        first = window_bits - self._below
+        self._units = np.left_shift(1, first)
+        self._at = windows * window_bits
+        self._value = np.zeros_like(self._units)
+        self._take_bits(first)
+
+    def keep(self, which: np.ndarray) -> None:
+        """Drops the windows that are not among (k,) places or not set in an (n,) mask."""
+        for name in ("_below", "_units", "_at", "_value"):
+            setattr(self, name, getattr(self, name)[which])
+
+    def targets(self) -> tuple[np.ndarray, np.ndarray]:
+        """What each window says next.
+
+        Returns:
+            (n,) int64, cumulative frequencies q, 0 <= q < 2^b, each within the next token's; and (n,) bool: the window
+            is over, and q means nothing.
+        """
+        units = self._tokens_units()
+        over = self._value >= units
+        value = np.where(over, 0, self._value)
+        return ((value + 1 << self._precision) - 1) // np.maximum(units, 1), over
+
+    def take(self, left: np.ndarray, right: np.ndarray, which: np.ndarray) -> None:
+        """Passes over a token.
+
+        Args:
+            left, right: (n,) int64, its cumulative frequencies, with left <= q < right.
+            which: (n,) bool: the others are left alone.
+        """
+        units = self._tokens_units()
+        first, end = units * left >> self._precision, units * right >> self._precision
+        self._units = np.where(which, end - first, self._units)
+        self._value = np.where(which, self._value - first, self._value)
+        # frexp gives the number of bits: integers below 2^39 are exact in binary64.
+        shift = np.minimum(self._below, _UNIT_BITS - np.frexp(self._units.astype(np.float64))[1])
+        shift = np.where(which, shift, 0)
+        self._units <<= shift
+        self._below -= shift
+        self._take_bits(shift)
+
+    def _tokens_units(self) -> np.ndarray:
+        return self._units - (self._units < 1 << self._precision)
+
+    def _take_bits(self, counts: np.ndarray) -> None:
+        """Appends the next bits of each window to its value, at most 39."""
+        places = np.minimum((self._at >> 3)[:, None] + np.arange(8), len(self._bits) - 1)
+        words = self._bits[places].reshape(-1).view(">u8").astype(np.uint64)
+        words <<= (self._at & 7).astype(np.uint64)
+        # A shift by 64 is undefined: by 1 and then by 63 - count it is not.
+        new = (words >> np.uint64(1)) >> (63 - counts).astype(np.uint64)
+        self._value = (self._value << counts) | new.astype(np.int64)
+        self._at = self._at + counts
+
+
+def pack(codes: list[int], window_bits: int) -> bytes:
+    """Windows of W bits one behind the other, the last byte filled up with zeros."""
+    group = 8 // int(np.gcd(window_bits, 8))  # so many windows end with a byte
+    out = bytearray()
+    for begin in range(0, len(codes), group):
+        value, part = 0, codes[begin : begin + group]
+        for code in part:
+            value = value << window_bits | code
+        size = -(-len(part) * window_bits // 8)
+        out += (value << 8 * size - len(part) * window_bits).to_bytes(size, "big")
+    return bytes(out)
