@@ -93,55 +93,54 @@ class WindowReader:
         self._units = np.left_shift(1, first)
         self._at = windows * window_bits
         self._value = np.zeros_like(self._units)
-        self._take_bits(first)
+        self._take_bits(np.arange(len(windows)), first)
 
-    def keep(self, which: np.ndarray) -> None:
-        """Drops the windows that are not among (k,) places or not set in an (n,) mask."""
-        for name in ("_below", "_units", "_at", "_value"):
-            setattr(self, name, getattr(self, name)[which])
-
-    def targets(self) -> tuple[np.ndarray, np.ndarray]:
-        """What each window says next.
-
-        Returns:
-            (n,) int64, cumulative frequencies q, 0 <= q < 2^b, each within the next token's; and (n,) bool: the window
-            is over, and q means nothing.
-        """
-        units = self._tokens_units()
-        over = self._value >= units
-        value = np.where(over, 0, self._value)
-        return ((value + 1 << self._precision) - 1) // np.maximum(units, 1), over
-
-    def take(self, left: np.ndarray, right: np.ndarray, which: np.ndarray) -> None:
-        """Passes over a token.
+    def targets(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What some of the windows say next.
 
         Args:
-            left, right: (n,) int64, its cumulative frequencies, with left <= q < right.
-            which: (n,) bool: the others are left alone.
+            places: (k,) int64, among 0 .. n - 1, each at most once.
+
+        Returns:
+            (k,) int64, cumulative frequencies q, 0 <= q < 2^b, each within the next token's; and (k,) bool: the window
+            is over, and q means nothing.
         """
-        units = self._tokens_units()
+        units, value = self._token_units(places), self._value[places]
+        over = value >= units
+        value[over] = 0
+        return ((value + 1 << self._precision) - 1) // np.maximum(units, 1), over
+
+    def take(self, places: np.ndarray, left: np.ndarray, right: np.ndarray) -> None:
+        """Passes over a token of some of the windows.
+
+        Args:
+            places: (k,) int64, as above; their windows are not over.
+            left, right: (k,) int64, the tokens' cumulative frequencies, left <= q < right.
+        """
+        units = self._token_units(places)
         first, end = units * left >> self._precision, units * right >> self._precision
-        self._units = np.where(which, end - first, self._units)
-        self._value = np.where(which, self._value - first, self._value)
+        units, below = end - first, self._below[places]
         # frexp gives the number of bits: integers below 2^39 are exact in binary64.
-        shift = np.minimum(self._below, _UNIT_BITS - np.frexp(self._units.astype(np.float64))[1])
-        shift = np.where(which, shift, 0)
-        self._units <<= shift
-        self._below -= shift
-        self._take_bits(shift)
+        shift = np.minimum(below, _UNIT_BITS - np.frexp(units.astype(np.float64))[1])
+        self._units[places] = units << shift
+        self._below[places] = below - shift
+        self._value[places] -= first
+        self._take_bits(places, shift)
 
-    def _tokens_units(self) -> np.ndarray:
-        return self._units - (self._units < 1 << self._precision)
+    def _token_units(self, places: np.ndarray) -> np.ndarray:
+        units: np.ndarray = self._units[places]
+        units -= units < 1 << self._precision
+        return units
 
-    def _take_bits(self, counts: np.ndarray) -> None:
-        """Appends the next bits of each window to its value, at most 39."""
-        places = np.minimum((self._at >> 3)[:, None] + np.arange(8), len(self._bits) - 1)
-        words = self._bits[places].reshape(-1).view(">u8").astype(np.uint64)
-        words <<= (self._at & 7).astype(np.uint64)
+    def _take_bits(self, places: np.ndarray, counts: np.ndarray) -> None:
+        """Appends the next bits of windows to their values, at most 39."""
+        at = self._at[places]
+        octets = np.minimum((at >> 3)[:, None] + np.arange(8), len(self._bits) - 1)
+        words = self._bits[octets].view(">u8")[:, 0].astype(np.uint64) << (at & 7).astype(np.uint64)
         # A shift by 64 is undefined: by 1 and then by 63 - count it is not.
         new = (words >> np.uint64(1)) >> (63 - counts).astype(np.uint64)
-        self._value = (self._value << counts) | new.astype(np.int64)
-        self._at = self._at + counts
+        self._value[places] = (self._value[places] << counts) | new.astype(np.int64)
+        self._at[places] = at + counts
 
 
 def pack(codes: list[int], window_bits: int) -> bytes:

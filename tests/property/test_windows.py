@@ -43,18 +43,16 @@ def write(tables: list[np.ndarray], tokens: np.ndarray, window_bits: int) -> tup
 def read(tables: list[np.ndarray], data: bytes, window_bits: int, windows: np.ndarray, most: int) -> list[list[int]]:
     """Tokens of windows until they are over, or hold as many as `most`."""
     reader, found = WindowReader(data, window_bits, windows), [[] for _ in windows]
-    active = np.ones(len(windows), dtype=bool)
+    places = np.arange(len(windows))
     for step in range(most):
         table = tables[step % len(tables)]
-        targets, over = reader.targets()
-        active &= ~over
-        if not active.any():
-            break
+        targets, over = reader.targets(places)
+        places, targets = places[~over], targets[~over]
         tokens = np.searchsorted(table, targets, side="right") - 1
         assert ((tokens >= 0) & (tokens < len(table) - 1)).all()
-        reader.take(table[tokens], table[tokens + 1], active)
-        for number in np.flatnonzero(active):
-            found[number].append(int(tokens[number]))
+        reader.take(places, table[tokens], table[tokens + 1])
+        for number, token in zip(places, tokens, strict=True):
+            found[number].append(int(token))
     return found
 
 
