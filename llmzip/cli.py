@@ -82,6 +82,7 @@ program = Program(PROGRAM, add_help_option=False, context_settings=_CONTEXT)
 @options.model
 @options.prompt
 @options.arithmetic
+@options.windows
 @options.engine
 @options.outputs
 @options.json_of_modes
@@ -110,6 +111,7 @@ def default_command(**values: Any) -> int:
 @options.compress_model
 @options.prompt
 @options.arithmetic
+@options.windows
 @options.engine
 @options.outputs
 @options.report

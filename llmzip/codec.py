@@ -10,7 +10,7 @@ import zlib
 from typing import TYPE_CHECKING, BinaryIO
 
 from . import container, methods, models, plan
-from .container import MIXED, SKIP, STORED, FrameHeader, Header
+from .container import MIXED, SKIP, STORED, WINDOWS, FrameHeader, Header
 from .drafts import Draft, Drafter, Progress
 from .errors import CorruptError, ModelMismatchError
 from .report import CharacterCounter, FrameReport, StreamReport
@@ -98,7 +98,8 @@ class ArchiveWriter:
 
 
 def _frame_report(header: FrameHeader, size: int, bits: float | None) -> FrameReport:
-    num_rows = plan.header_plan(header, container.MAX_CONTEXT).num_rows if header.uses_model else 0
+    in_rows = header.uses_model and header.method != WINDOWS
+    num_rows = plan.header_plan(header, container.MAX_CONTEXT).num_rows if in_rows else 0
     return FrameReport(header.method_name, header.original_bytes, size, num_rows, header.num_tokens, bits)
 
 
@@ -148,6 +149,14 @@ class FrameDecoder:
         from .engines.memory import allocations_checked
 
         model = self._model(frame.archive)
+        if frame.header.method == WINDOWS:
+            from . import windowframe
+
+            try:
+                with allocations_checked():
+                    return windowframe.decode(model, frame.header, frame.payload, progress)
+            except CorruptError as error:
+                raise CorruptError(f"frame {frame.number}: {error}") from None
         table = model.tokenizer.tokens
         original = frame.header.original_bytes
         try:

@@ -19,8 +19,10 @@ MAGIC = b"\xf7LZ"
 INDEX_MAGIC = b"ZL\xf7\n"
 SUFFIX = ".llmz"
 
-STORED, LM, LZMA, ZSTD, MIXED, SKIP, INDEX = 0, 1, 2, 3, 4, 6, 7
-METHODS = {STORED: "stored", LM: "lm", LZMA: "lzma", ZSTD: "zstd", MIXED: "mixed", SKIP: "skip", INDEX: "index"}
+STORED, LM, LZMA, ZSTD, MIXED, WINDOWS, SKIP, INDEX = range(8)
+METHODS = ("stored", "lm", "lzma", "zstd", "mixed", "windows", "skip", "index")
+FRESH, KEPT = 0, 1
+"""Profiles of method windows: each begins with an empty context, or not."""
 
 NO_MODEL = 0
 USER_MODEL = 15
@@ -34,6 +36,7 @@ MAX_FRAME_BYTES = 1 << 26
 MAX_LM_BYTES = 1 << 21
 MAX_ROWS = 1 << 12
 MAX_STEPS = 1 << 16
+MIN_WINDOW_BITS, MAX_WINDOW_BITS = 16, 1 << 16
 MAX_CONTEXT = 1 << 17
 MAX_VOCAB = 300_000
 MAX_RECORD_BYTES = 512
@@ -85,11 +88,34 @@ class Header:
 
 
 @dataclass(frozen=True)
+class WindowsRecord:
+    """How the payload of a frame of method windows is divided (format section 4d).
+
+    Attributes:
+        window_bits: W.
+        count: number of windows.
+        last_tokens: of the last window.
+        group: windows of a group of the directory.
+    """
+
+    window_bits: int
+    count: int
+    last_tokens: int
+    group: int
+
+    @property
+    def data_bytes(self) -> int:
+        """Of all windows; the rest of the payload is the directory."""
+        return -(-self.count * self.window_bits // 8)
+
+
+@dataclass(frozen=True)
 class FrameHeader:
     """The fields of a frame before its payload (format section 3).
 
     Attributes:
         rows, overlap: only with profile 3, else 0.
+        windows: only with method windows.
     """
 
     method: int
@@ -100,6 +126,7 @@ class FrameHeader:
     profile: int = 0
     rows: int = 0
     overlap: int = 0
+    windows: WindowsRecord | None = None
 
     @property
     def uses_model(self) -> bool:
@@ -216,17 +243,22 @@ def pack_frame(header: FrameHeader, payload: bytes, crc32: int, prefix: bytes = 
     width = _width(numbers)
     tag = header.method | _LAST * header.last | (width - 1) << 4 | header.profile << 6
     head = prefix + bytes([tag]) + b"".join(n.to_bytes(width, "little") for n in numbers)
-    if header.profile == 3:
-        head += pack_varint(header.rows) + pack_varint(header.overlap)
-    body = head + payload
+    body = head + _pack_records(header) + payload
     return body + bytes([crc8(body)]) + crc32.to_bytes(4, "little")
 
 
 def frame_bytes(header: FrameHeader) -> int:
     """Size of the packed frame."""
-    rows = len(pack_varint(header.rows) + pack_varint(header.overlap)) if header.profile == 3 else 0
     width = _width((header.original_bytes, header.payload_bytes, header.num_tokens))
-    return 1 + 3 * width + rows + header.payload_bytes + 1 + 4
+    return 1 + 3 * width + len(_pack_records(header)) + header.payload_bytes + 1 + 4
+
+
+def _pack_records(header: FrameHeader) -> bytes:
+    numbers: tuple[int, ...] = (header.rows, header.overlap) if header.profile == 3 else ()
+    if header.windows is not None:
+        record = header.windows
+        numbers = (record.window_bits, record.count, record.last_tokens, record.group)
+    return b"".join(map(pack_varint, numbers))
 
 
 def _width(numbers: tuple[int, ...]) -> int:
@@ -342,10 +374,18 @@ class ArchiveParser:
         if max(original, payload_bytes, tokens) > MAX_FRAME_BYTES:
             raise CorruptError(f"frame {number}: damaged: a size is above the limit of {MAX_FRAME_BYTES} bytes")
         rows = overlap = 0
+        windows = None
         if tag >> 6 == 3:
             rows = yield from self._varint()
             overlap = yield from self._varint()
-        head = FrameHeader(tag & 7, bool(tag & _LAST), original, payload_bytes, tokens, tag >> 6, rows, overlap)
+        elif tag & 7 == WINDOWS:
+            window_bits = yield from self._varint()
+            count = yield from self._varint()
+            last_tokens = yield from self._varint()
+            windows = WindowsRecord(window_bits, count, last_tokens, (yield from self._varint()))
+        head = FrameHeader(
+            tag & 7, bool(tag & _LAST), original, payload_bytes, tokens, tag >> 6, rows, overlap, windows
+        )
         payload = b""
         if self._skip_payloads:
             yield Skip(payload_bytes + 1)
@@ -460,8 +500,8 @@ def _pass_over(source: BinaryIO, size: int, end: int | None, offset_bytes: int) 
 def _parse_record(raw: bytes) -> ModelRecord:
     """The model record of a header (format section 2)."""
     engine, numerics, planes = raw[0] & ~_PROMPT, raw[1], raw[2]
-    context, rest = _unpack_varint(raw[3:])
-    start_token, rest = _unpack_varint(rest)
+    context, rest = unpack_varint(raw[3:])
+    start_token, rest = unpack_varint(rest)
     if (engine, numerics) not in ((ENGINE_EXACT, NUMERICS_VERSION), (ENGINE_FLOAT, FLOAT_VERSION)):
         raise FormatError(f"needs engine {engine} with numerics version {numerics}, which this llmzip does not have")
     model_digest, tokenizer_digest, rest = (
@@ -471,7 +511,7 @@ def _parse_record(raw: bytes) -> ModelRecord:
     )
     environment = b""
     if engine == ENGINE_FLOAT:
-        size, rest = _unpack_varint(rest)
+        size, rest = unpack_varint(rest)
         environment, rest = rest[:size], rest[size:]
         if len(environment) != size or size > MAX_ENVIRONMENT_BYTES or not environment.isascii():
             raise CorruptError("damaged header: the model record's environment is malformed")
@@ -492,7 +532,7 @@ def _parse_record(raw: bytes) -> ModelRecord:
     )
 
 
-def _unpack_varint(data: bytes) -> tuple[int, bytes]:
+def unpack_varint(data: bytes) -> tuple[int, bytes]:
     """A varint at the front of complete data, and the rest."""
     value = 0
     for place, byte in enumerate(data[:5]):
@@ -509,16 +549,16 @@ def _check_frame_header(number: int, header: FrameHeader, crc32: int, width: int
     method, profile = header.method, header.profile
     if method == INDEX:
         raise CorruptError(f"frame {number}: damaged: an index where a frame must be")
-    if method not in METHODS:
-        raise FormatError(f"frame {number}: method {method} is not supported: made by a newer llmzip")
+    codes_tokens = method in (LM, MIXED, WINDOWS)
     numbers = (header.original_bytes, header.payload_bytes, header.num_tokens)
     wrong = (
         width != _width(numbers)
         or (profile and not header.num_tokens)
-        or (header.num_tokens and method not in (LM, MIXED))
-        or (method == LM and not header.num_tokens)
-        or (method in (LM, MIXED) and not header.num_tokens <= header.original_bytes <= MAX_LM_BYTES)
-        or (method in (LM, MIXED) and not header.original_bytes)
+        or (header.num_tokens and not codes_tokens)
+        or (method in (LM, WINDOWS) and not header.num_tokens)
+        or (codes_tokens and not header.num_tokens <= header.original_bytes <= MAX_LM_BYTES)
+        or (codes_tokens and not header.original_bytes)
+        or (method == WINDOWS and _is_wrong(header))
         or (method == STORED and header.payload_bytes != header.original_bytes)
         or (method == SKIP and (header.original_bytes or crc32))
         or (method in (LZMA, ZSTD) and not header.original_bytes)
@@ -529,6 +569,19 @@ def _check_frame_header(number: int, header: FrameHeader, crc32: int, width: int
     )
     if wrong:
         raise CorruptError(f"frame {number}: damaged: a field of its header is out of range")
+
+
+def _is_wrong(header: FrameHeader) -> bool:
+    """Whether a frame of method windows breaks a rule of format section 4d."""
+    record, tokens = header.windows, header.num_tokens
+    return (
+        record is None
+        or header.profile not in (FRESH, KEPT)
+        or not MIN_WINDOW_BITS <= record.window_bits <= MAX_WINDOW_BITS
+        or not 1 <= record.group <= record.count <= tokens
+        or not 1 <= record.last_tokens <= tokens - (record.count - 1)
+        or not record.data_bytes + 3 * -(-record.count // record.group) <= header.payload_bytes
+    )
 
 
 def _end_of(source: BinaryIO) -> int | None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import container, methods
-from .container import LM, MIXED, FrameHeader, Header
+from .container import LM, MIXED, STORED, FrameHeader, Header
 from .errors import CorruptError, EngineError, ResourceError
 from .models import ModelChoice
 from .plan import RowPlan, profile_plan
@@ -101,6 +101,8 @@ class Drafter:
             data: at least 1 byte.
             alone: whether the archive holds nothing else; then its header tells the model only if a frame needs it.
         """
+        if self._settings.window_bits is not None:
+            return self._windows(data, self._settings.window_bits)
         whole = _plain_draft(data)
         pieces = [data[n : n + PIECE_BYTES] for n in range(0, len(data), PIECE_BYTES)]
         drafts: list[Draft] = []
@@ -121,6 +123,26 @@ class Drafter:
         if alone and any(draft.header.uses_model for draft in drafts):
             size += len(container.pack_header(self.header())) - len(container.pack_header(Header()))
         return drafts if size < whole.bytes else [whole]
+
+    def _windows(self, data: bytes, window_bits: int) -> list[Draft]:
+        """Frames of windows; what would be larger than it is, is stored."""
+        from . import windowframe
+
+        size = windowframe.piece_bytes(window_bits)
+        texts = [data[n : n + size] for n in range(0, len(data), size)]
+        drafts: list[Draft] = []
+        # As many side by side as hold what a frame of the other methods does.
+        together = max(1, PIECE_BYTES // size)
+        for begin in range(0, len(texts), together):
+            part = texts[begin : begin + together]
+            self._taken_bytes += sum(map(len, part))
+            found = windowframe.encode(self._model(), part, window_bits, self._settings.model_reset, self._advance)
+            for text, coded in zip(part, found, strict=True):
+                stored = Draft(FrameHeader(STORED, False, len(text), len(text)), text, text)
+                draft = stored if coded is None else Draft(*coded, text)
+                drafts.append(min(draft, stored, key=lambda draft: draft.bytes))
+            self._advance(self._taken_bytes - self._done_bytes)
+        return drafts
 
     def _model(self) -> LoadedModel:
         """Loaded at the first call."""

@@ -138,6 +138,16 @@ arithmetic = _together(
     click.option("--overlap", metavar="N", type=int, help="Tokens a new context begins with.  [default: by level]"),
     click.option("--rows", metavar="N", type=int, help="Rows of each frame: more decode faster.  [default: by level]"),
 )  # fmt: skip
+windows = _together(
+    click.option(
+        "--window-bits", metavar="W", type=int,
+        help="Cut the text into windows of W bits, 16 to 65536, each of which decodes alone; the level has no effect.",
+    ),
+    click.option(
+        "--no-model-reset", "model_reset", is_flag=True, default=True, flag_value=False,
+        help="The model's context goes on from window to window: smaller, but they only decode in order.",
+    ),
+)  # fmt: skip
 model = _compress_model(f"{_COMPRESS_MODEL} To decompress: {_DECOMPRESS_MODEL} The variable is for compressing only.")
 compress_model = _compress_model(_COMPRESS_MODEL)
 decompress_model = click.option("-m", "--model", metavar="NAME|DIR", help=_DECOMPRESS_MODEL.capitalize())

@@ -24,6 +24,7 @@ from .container import (
 )  # fmt: skip
 from .engines import conversions, planes, selftest
 from .engines.exact import ExactEngine
+from .engines.memory import allocations_checked
 from .engines.model import ExactModel
 from .engines.weights import is_int8, load_model
 from .errors import EngineError, ModelMismatchError
@@ -88,12 +89,14 @@ def load(choice: ModelChoice, settings: EngineSettings) -> LoadedModel:
 
     Raises:
         ModelError, TokenizerError, EngineError: what is wrong with the model or the device, in one line.
+        ResourceError: the model does not fit into the memory.
     """
     if settings.threads is not None:
         torch.set_num_threads(settings.threads or os.cpu_count() or 1)
     device = find_device(settings.device)
     stamp = tuple((file.name, file.stat().st_mtime_ns) for file in sorted(choice.folder.iterdir()) if file.is_file())
-    return _load(choice, device, settings.batch_tokens, stamp)
+    with allocations_checked():
+        return _load(choice, device, settings.batch_tokens, stamp)
 
 
 @functools.lru_cache(maxsize=2)

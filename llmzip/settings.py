@@ -55,6 +55,8 @@ class CompressSettings:
         context: most positions that a user's model sees; None for 1,024 or what it was made for.
         rows: of each frame, None for what level and length ask for.
         overlap: positions that a new context begins with; None for what the level asks for.
+        window_bits: cut the text into windows of so many bits each, 16 to 65,536; None for no windows.
+        model_reset: each window begins with an empty context, and so decodes alone.
     """
 
     level: int = DEFAULT_LEVEL
@@ -66,6 +68,8 @@ class CompressSettings:
     context: int | None = None
     rows: int | None = None
     overlap: int | None = None
+    window_bits: int | None = None
+    model_reset: bool = True
 
     def __post_init__(self) -> None:
         if type(self.level) is not int or not MIN_LEVEL <= self.level <= MAX_LEVEL:
@@ -76,10 +80,20 @@ class CompressSettings:
             "context": (self.context, 2, 1 << 17),
             "rows": (self.rows, 1, 4096),
             "overlap": (self.overlap, 1, 1 << 17),
+            "window_bits": (self.window_bits, 16, 1 << 16),
         }
         for name, (value, low, high) in limits.items():
             if value is not None and not low <= value <= high:
                 raise SettingsError(f"{name} must be {low} to {high:,}, not {value:,}")
+        if self.window_bits is not None:
+            others = {"a prompt": self.prompt, "rows": self.rows, "an overlap": self.overlap}
+            chosen = [name for name, value in others.items() if value]
+            if self.arithmetic != "exact":
+                chosen.append("the float engine")
+            if chosen:
+                raise SettingsError(f"windows cannot be had with {chosen[0]}")
+        elif not self.model_reset:
+            raise SettingsError("only windows can do without a new context for each (--window-bits)")
         if self.context is not None and self.overlap is not None and self.overlap >= self.context:
             raise SettingsError(f"the overlap must be below the context of {self.context:,}, not {self.overlap:,}")
 

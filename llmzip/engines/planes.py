@@ -13,6 +13,8 @@ import torch
 from .exact import ExactEngine
 from .model import ExactModel
 
+_MOST_MASSES = 1 << 22
+
 SECOND_PLANE_FROM = 1.002
 """A second plane is taken if the code length with one is this much longer."""
 
@@ -24,10 +26,14 @@ def code_bits(engine: ExactEngine, inputs: torch.Tensor) -> float:
         engine: the model.
         inputs: (T + 1,) int64 on the engine's device, the start token first.
     """
-    masses = engine.masses(engine.forward(inputs[None, :-1])[0]).double()
-    share = masses.gather(1, inputs[1:, None])[:, 0] / masses.sum(1)
-    reserve = engine.vocab_size / (1 << 24)
-    return -float(torch.log2(share * (1 - reserve) + 2.0**-24).sum())
+    hidden, targets = engine.forward(inputs[None, :-1])[0], inputs[1:, None]
+    reserve, bits = engine.vocab_size / (1 << 24), 0.0
+    size = max(1, _MOST_MASSES // engine.vocab_size)
+    for begin in range(0, len(targets), size):  # a large vocabulary's masses of all tokens would take gigabytes
+        masses = engine.masses(hidden[begin : begin + size])
+        share = masses.gather(1, targets[begin : begin + size])[:, 0].double() / masses.sum(1)
+        bits -= float(torch.log2(share * (1 - reserve) + 2.0**-24).sum())
+    return bits
 
 
 def choose(model: ExactModel, rows: list[torch.Tensor], device: torch.device) -> ExactModel:

@@ -32,7 +32,7 @@ _TRAINS = {
 }
 
 ONLY_IN = {
-    "torch": {"engines", "passes", "rows", "runtime", *_TRAINS},
+    "torch": {"engines", "passes", "rows", "runtime", "windowed", *_TRAINS},
     "constriction": {"coder"},
     "numba": {"mixing"},
     "tokenizers": {"tokens", "training.bpe"},
@@ -45,7 +45,7 @@ ONLY_IN = {
 }
 """Third-party package -> the modules, or whole packages, that may import it; all others must not."""
 
-LOADS_TORCH = {*ONLY_IN["torch"], "training.command"}
+LOADS_TORCH = {*ONLY_IN["torch"], "training.command", "windowframe"}
 """Modules and packages whose import loads torch."""
 
 NEVER = {"requests", "urllib", "http", "socket", "pickle"}
@@ -170,6 +170,7 @@ def test_formats_coder_methods_and_tokens_do_not_know_each_other() -> None:
     assert internal("layout") <= {"errors"}
     assert internal("hub") <= {"errors", "layout"}
     assert internal("report") == set()
+    assert internal("windows") == set()
 
 
 def test_there_are_no_cycles() -> None:

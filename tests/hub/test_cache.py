@@ -306,7 +306,7 @@ def test_list(cache: Path, files: dict[str, bytes], capfd: pytest.CaptureFixture
     assert (code, err) == (0, [])
     assert lines[0].split() == ["size", "type", "runs", "name"]
     assert [line.split()[2:] for line in lines[1:]] == [
-        ["embedded", "yes", models.DEFAULT.name],
+        *(["embedded", "yes", model.name] for model in models.EMBEDDED),
         ["bert", "no", f"bert@{FIRST[:12]}"],
         ["llama", "yes", f"{NAME}@{FIRST[:12]}"],
         ["hub", "incomplete", f"{NAME}@{SECOND[:12]}"],
@@ -316,7 +316,7 @@ def test_list(cache: Path, files: dict[str, bytes], capfd: pytest.CaptureFixture
     found = [json.loads(line) for line in lines]
     assert all(entry["schema"] == 1 for entry in found)
     assert {(entry["name"], entry["commit"], entry["runs"], entry["incomplete"]) for entry in found} == {
-        (models.DEFAULT.name, None, True, False),
+        *((model.name, None, True, False) for model in models.EMBEDDED),
         ("bert", FIRST, False, False),
         (NAME, FIRST, True, False),
         (NAME, SECOND, False, True),

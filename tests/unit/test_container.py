@@ -20,13 +20,16 @@ from llmzip.container import (
     SKIP,
     STORED,
     USER_MODEL,
+    WINDOWS,
     ZSTD,
     Frame,
     FrameHeader,
     Header,
     ModelRecord,
     Position,
+    WindowsRecord,
     crc8,
+    frame_bytes,
     pack_frame,
     pack_header,
     pack_index,
@@ -350,13 +353,36 @@ def test_a_wrong_check_names_both_values() -> None:
     assert message == f"frame 0: damaged: checksum stored {right ^ 0x55:02x}, computed {right:02x}"
 
 
-@pytest.mark.parametrize("method", [5])
-def test_unknown_methods_are_refused_by_number_once_the_check_held(method: int) -> None:
-    data = bytearray(raw_frame(method | LAST, (3, 3, 0), b"abc"))
-    message = refusal(bytes(data), FormatError)
-    assert message == f"frame 0: method {method} is not supported: made by a newer llmzip"
-    data[-5] ^= 1
-    assert "damaged: checksum" in refusal(bytes(data), CorruptError)
+def windows_frame(profile: int = 0, tokens: int = 300, size: int = 900, payload: int = 100, **record: int) -> bytes:
+    fields = {"window_bits": 32, "count": 20, "last_tokens": 1, "group": 10} | record
+    header = FrameHeader(WINDOWS, True, size, payload, tokens, profile, windows=WindowsRecord(**fields))
+    return pack_frame(header, bytes(payload), 0, pack_header(Header(2)))
+
+
+@pytest.mark.parametrize("profile", [0, 1])
+def test_windows_records_come_back(profile: int) -> None:
+    data = windows_frame(profile)
+    (frame,) = read_archives(io.BytesIO(data))
+    assert frame.header.windows == WindowsRecord(32, 20, 1, 10) and frame.header.profile == profile
+    assert frame.header.windows.data_bytes == 80 and frame.size_bytes == frame_bytes(frame.header) == len(data) - 4
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"window_bits": 15}, {"window_bits": 65537}, {"count": 0}, {"count": 301}, {"last_tokens": 0},
+        {"last_tokens": 282}, {"group": 0}, {"group": 21}, {"payload": 85}, {"tokens": 0}, {"size": 299},
+        {"size": (1 << 21) + 1}, {"profile": 2},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_windows_records_out_of_range_are_damaged(fields: dict[str, int]) -> None:
+    assert refusal(windows_frame(**fields), CorruptError) == "frame 0: damaged: a field of its header is out of range"
+
+
+def test_windows_at_their_limits_are_read() -> None:
+    for fields in ({"window_bits": 16}, {"count": 1, "group": 1}, {"last_tokens": 281}, {"group": 20}, {"payload": 86}):
+        assert len(list(read_archives(io.BytesIO(windows_frame(**fields))))) == 1
 
 
 def test_an_index_where_a_frame_must_be_is_damaged() -> None:

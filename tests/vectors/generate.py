@@ -13,10 +13,12 @@ from pathlib import Path
 
 import llmzip
 from llmzip import container
+from llmzip.codec import ArchiveWriter
 from llmzip.container import LM, LZMA, MIXED, SKIP, STORED, ZSTD, FrameHeader, Header, ModelRecord
 from llmzip.methods import compress_plain
 from llmzip.mixing.mixer import encode_bytes
 from llmzip.models import DEFAULT
+from llmzip.settings import CompressSettings
 
 FOLDER = Path(__file__).parent
 TEXT = b"The tide comes in, and the tide goes out, and the harbour master writes it down.\n"
@@ -102,15 +104,33 @@ def vectors() -> Iterator[tuple[str, bytes, bytes | None]]:
     yield "bad-lzma-too-short", _frame(LZMA, compress_plain(REPEATED)[1], REPEATED + b"x", True, head), None
     yield "bad-zstd-garbage", _frame(ZSTD, b"no zstd frame", REPEATED, True, head), None
 
+    yield from _window_vectors(prose[:700])
+
     yield "unsupported-foreign", b"PK\x03\x04 this is another format", None
     yield "unsupported-trailing-data", stored + b"garbage", None
     yield "unsupported-version", container.MAGIC + b"\x02" + stored[4:], None
-    yield "unsupported-method", _recheck(head + b"\x0d\x01\x01\x00x"), None
     yield "unsupported-model-code", _recheck(container.MAGIC + b"\xe1" + b"\x09\x02\x01\x02x"), None
     yield "unsupported-model-retired", _recheck(container.MAGIC + b"\x11" + b"\x09\x02\x01\x02x"), None
     record = ModelRecord("some/model", b"\x11" * 16, b"\x22" * 16, 2, 1024, 0)
     yield "unsupported-model-missing", _user_model(record), None
     yield "unsupported-numerics", _user_model(ModelRecord("m", b"\1" * 16, b"\2" * 16, 1, 64, 0, numerics=9)), None
+
+
+def _window_vectors(prose: bytes) -> Iterator[tuple[str, bytes, bytes | None]]:
+    windows = _windows(prose, 32)
+    yield "good-windows", windows, prose
+    yield "good-windows-of-16-bits", _windows(TEXT, 16), TEXT
+    yield "good-windows-kept-context", _windows(prose, 16, model_reset=False), prose
+    beside_model = container.pack_header(Header(DEFAULT.code))
+    yield "bad-windows-window", _recheck(windows[:44] + bytes([windows[44] ^ 8]) + windows[45:-5], windows[-4:]), None
+    yield "bad-windows-directory", _recheck(windows[:-6] + bytes([windows[-6] ^ 8]), windows[-4:]), None
+    yield "bad-windows-empty", _recheck(beside_model + b"\x0d\x02\x05\x01\x10\x00\x01\x01" + bytes(5)), None
+
+
+def _windows(text: bytes, window_bits: int, model_reset: bool = True) -> bytes:
+    settings = CompressSettings(model="small", window_bits=window_bits, model_reset=model_reset)
+    writer = ArchiveWriter(settings)
+    return writer.write(text) + writer.finish()
 
 
 def _user_model(record: ModelRecord) -> bytes:
@@ -128,9 +148,9 @@ def _wrong_index() -> bytes:
     )
 
 
-def _recheck(head_and_payload: bytes) -> bytes:
+def _recheck(head_and_payload: bytes, crc32: bytes = zlib.crc32(b"x").to_bytes(4, "little")) -> bytes:
     """A frame that breaks a rule but has a right checksum."""
-    return head_and_payload + bytes([container.crc8(head_and_payload)]) + zlib.crc32(b"x").to_bytes(4, "little")
+    return head_and_payload + bytes([container.crc8(head_and_payload)]) + crc32
 
 
 def main() -> int:
