@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .tokens import Tokens
 
 _GROUP_BITS = 1 << 14
-_WINDOWS_PER_FRAME, _LEAST_BYTES, _MOST_BYTES = 512, 1 << 16, 1 << 21
+_WINDOWS_PER_FRAME, _LEAST_BYTES, _MOST_BYTES = 128, 1 << 15, 1 << 21
 _TEXT_BITS = 2
 """About what a byte of text takes."""
 
