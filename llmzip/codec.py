@@ -84,6 +84,8 @@ class ArchiveWriter:
         out = b""
         for number, draft in enumerate(frames):
             header, original = container.with_last(draft.header, last and number == len(frames) - 1), draft.original
+            if not container.is_readable(header, alone=header.last and not self._entries):
+                raise RuntimeError(f"a frame that no reader would take: {header}")
             frame = container.pack_frame(header, draft.payload, zlib.crc32(original), prefix)
             size = len(frame) - len(prefix)
             prefix = b""
@@ -148,7 +150,7 @@ class FrameDecoder:
         from . import rows
         from .engines.memory import allocations_checked
 
-        model = self._model(frame.archive)
+        model = self.model(frame.archive)
         if frame.header.method == WINDOWS:
             from . import windowframe
 
@@ -196,7 +198,8 @@ class FrameDecoder:
             )
         return text
 
-    def _model(self, header: Header) -> LoadedModel:
+    def model(self, header: Header) -> LoadedModel:
+        """The model that an archive's frames need."""
         if self._loaded is None or self._loaded[0] != header:
             from .runtime import load
 

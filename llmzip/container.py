@@ -226,7 +226,8 @@ def pack_header(header: Header) -> bytes:
         environment = model.environment.encode("ascii")
         record += pack_varint(len(environment)) + environment
     record += model.prompt_digest
-    record += model.name.encode("utf-8", "replace")[:MAX_NAME_BYTES].decode("utf-8", "ignore").encode("utf-8")
+    room = min(MAX_NAME_BYTES, MAX_RECORD_BYTES - len(record))
+    record += model.name.encode("utf-8", "replace")[:room].decode("utf-8", "ignore").encode("utf-8")
     return out + pack_varint(len(record)) + record
 
 
@@ -546,29 +547,41 @@ def unpack_varint(data: bytes) -> tuple[int, bytes]:
 
 def _check_frame_header(number: int, header: FrameHeader, crc32: int, width: int) -> None:
     """The rules of format section 3 that do not need the payload; the checksum has already held."""
-    method, profile = header.method, header.profile
-    if method == INDEX:
+    if header.method == INDEX:
         raise CorruptError(f"frame {number}: damaged: an index where a frame must be")
-    codes_tokens = method in (LM, MIXED, WINDOWS)
     numbers = (header.original_bytes, header.payload_bytes, header.num_tokens)
+    skipped_text = header.method == SKIP and crc32
+    if width != _width(numbers) or skipped_text or not is_readable(header, alone=number == 0 and header.last):
+        raise CorruptError(f"frame {number}: damaged: a field of its header is out of range")
+
+
+def is_readable(header: FrameHeader, alone: bool) -> bool:
+    """Whether a frame's header keeps the rules of format section 3, so that readers take it.
+
+    Args:
+        header: of a frame.
+        alone: it is the only one of its archive.
+    """
+    method, profile, tokens = header.method, header.profile, header.num_tokens
+    codes_tokens = method in (LM, MIXED, WINDOWS)
     wrong = (
-        width != _width(numbers)
-        or (profile and not header.num_tokens)
-        or (header.num_tokens and not codes_tokens)
-        or (method in (LM, WINDOWS) and not header.num_tokens)
-        or (codes_tokens and not header.num_tokens <= header.original_bytes <= MAX_LM_BYTES)
+        max(header.original_bytes, header.payload_bytes, tokens) > MAX_FRAME_BYTES
+        or method == INDEX
+        or (profile and not tokens)
+        or (tokens and not codes_tokens)
+        or (method in (LM, WINDOWS) and not tokens)
+        or (codes_tokens and not tokens <= header.original_bytes <= MAX_LM_BYTES)
         or (codes_tokens and not header.original_bytes)
         or (method == WINDOWS and _is_wrong(header))
         or (method == STORED and header.payload_bytes != header.original_bytes)
-        or (method == SKIP and (header.original_bytes or crc32))
+        or (method == SKIP and header.original_bytes)
         or (method in (LZMA, ZSTD) and not header.original_bytes)
-        or (profile == 3 and not (1 <= header.rows <= min(MAX_ROWS, header.num_tokens) and header.overlap >= 1))
-        or (profile == 3 and header.num_tokens > header.rows * MAX_STEPS)
+        or (profile == 3 and not (1 <= header.rows <= min(MAX_ROWS, tokens) and header.overlap >= 1))
+        or (profile == 3 and tokens > header.rows * MAX_STEPS)
         or header.overlap >= MAX_CONTEXT
-        or (header.original_bytes == 0 and method != SKIP and not (number == 0 and header.last))
+        or (header.original_bytes == 0 and method != SKIP and not alone)
     )
-    if wrong:
-        raise CorruptError(f"frame {number}: damaged: a field of its header is out of range")
+    return not wrong
 
 
 def _is_wrong(header: FrameHeader) -> bool:

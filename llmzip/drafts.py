@@ -152,8 +152,12 @@ class Drafter:
             self._loaded = load(self._choice, self._settings.engine)
         return self._loaded
 
-    def _token_draft(self, data: bytes, level: int, progress: Progress | None) -> Draft | None:
-        """The data through the model, with the mixer from level 2 on; None if it has more tokens than bytes."""
+    def _token_draft(self, data: bytes, level: int, progress: Progress | None, trial: bool = False) -> Draft | None:
+        """The data through the model, with the mixer from level 2 on; None if it has more tokens than bytes.
+
+        Args:
+            trial: only the length counts, so that whether it decodes is not tried.
+        """
         model = self._model()
         tokens = model.tokenizer.encode(data)
         if len(tokens) > len(data):  # nearly all escaped
@@ -166,7 +170,7 @@ class Drafter:
             table = model.tokenizer.tokens
             report = lambda ids: progress(table.num_bytes(ids))  # noqa: E731
         prompt = model.prompt(self._settings.prompt)
-        payload, bits = _encode(model, tokens, plan, report, vocabulary, prompt)
+        payload, bits = _encode(model, tokens, plan, report, vocabulary, prompt, trial)
         record = (plan.num_rows, plan.overlap) if profile == _EXPLICIT else ()
         header = FrameHeader(MIXED if mixed else LM, False, len(data), len(payload), len(tokens), profile, *record)
         return Draft(header, payload, data, bits)
@@ -213,7 +217,7 @@ class Drafter:
 
     def _sample_bits(self, samples: list[bytes], level: int) -> float:
         """Ideal length of samples through the model, each by itself."""
-        drafts = [self._token_draft(sample, level, None) for sample in samples]
+        drafts = [self._token_draft(sample, level, None, trial=True) for sample in samples]
         return math.fsum(math.inf if draft is None or draft.bits is None else draft.bits for draft in drafts)
 
 
@@ -228,7 +232,7 @@ def level_plan(level: int, num_tokens: int, engine: Engine[Any], settings: Compr
 
     Levels 1-3: fast (0), 4-6: normal (1), 7-8: best (2). Level 9 has four times fewer rows than 8: no row that is not
     full enough to learn from, however long a single one takes to decode. No frame has more rows than decode in a
-    gigabyte, whatever this machine has, unless the user says so.
+    gigabyte, whatever this machine has, unless the user says so or rows would be longer than the format allows.
     """
     profile = (level - 1) // 3
     usual = profile_plan(profile, num_tokens, engine.context)
@@ -236,7 +240,8 @@ def level_plan(level: int, num_tokens: int, engine: Engine[Any], settings: Compr
     if level == MAX_LEVEL:
         rows = min(rows, max(1, num_tokens // _LONG_ROW_TOKENS))
     rows = min(rows, max(1, _MOST_ROW_BYTES // engine.step_bytes(1, 1, engine.context)))
-    rows = min(settings.rows or rows, num_tokens)
+    # A row has a longest length by the format, whatever was asked for.
+    rows = max(min(settings.rows or rows, num_tokens), -(-num_tokens // container.MAX_STEPS))
     plan = RowPlan(num_tokens, rows, min(settings.overlap or usual.overlap, engine.context - 1))
     return plan, profile if plan == usual else _EXPLICIT
 
@@ -248,6 +253,7 @@ def _encode(
     report: Callable[[np.ndarray], None] | None,
     vocabulary: Vocabulary | None,
     prompt: Prompt | None,
+    trial: bool,
 ) -> tuple[bytes, float]:
     """Payload and ideal bits; with less at once if the memory does not do.
 
@@ -269,7 +275,7 @@ def _encode(
                 raise
             engine.batch_tokens //= 2
             report = None  # what is done again is not told again
-    if engine.stepwise and not _comes_back(model, tokens, payload, plan, vocabulary, prompt):
+    if engine.stepwise and not trial and not _comes_back(model, tokens, payload, plan, vocabulary, prompt):
         raise EngineError("the float engine does not decode what it encoded: its results vary on this machine")
     return payload, bits
 

@@ -217,6 +217,8 @@ class Jobs:
         if target is None:
             yield cast("BinaryIO", self._data), None
             return
+        if self._removes(source.name) and not source.file.seekable():
+            raise FileProblem("is kept: it is a pipe, whose text --rm cannot compare; use it without --rm")
         try:
             output = Output(target, source, force=self._options.force)
         except (FileProblem, OSError) as error:

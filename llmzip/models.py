@@ -22,7 +22,15 @@ from .container import (
     Header,
     ModelRecord,
 )
-from .errors import CorruptError, FormatError, ModelError, ModelMismatchError, ModelNotFoundError, ModelUnsupportedError
+from .errors import (
+    CorruptError,
+    FormatError,
+    ModelError,
+    ModelMismatchError,
+    ModelNotFoundError,
+    ModelUnsupportedError,
+    SettingsError,
+)
 from .hub import Bar, HubId, Notice
 from .settings import CompressSettings
 
@@ -142,8 +150,11 @@ def for_compressing(settings: CompressSettings) -> ModelChoice:
 
     Raises:
         ModelError: as `choose`.
+        SettingsError: a context for a model that has its own.
     """
     choice = choose(settings.model)
+    if settings.context is not None and (choice.embedded or (choice.folder / layout.INT8).exists()):
+        raise SettingsError(f"--context is for checkpoints: what the model {choice.name} sees is a part of it")
     if settings.arithmetic == "float":
         number = FLOAT_DTYPES.index(settings.dtype) + 1
         choice = replace(choice, embedded=None, expected=None, engine=ENGINE_FLOAT, planes=number)
@@ -246,13 +257,12 @@ def for_archive(header: Header, override: str | os.PathLike[str] | None) -> Mode
     if header.model is None:
         return _embedded(next(model for model in EMBEDDED if model.code == header.model_code))
     record = header.model
-    if override is None:
-        for model in EMBEDDED:
-            if (model.model_digest[:DIGEST_BYTES], model.tokenizer_digest[:DIGEST_BYTES]) == (
-                record.model_digest,
-                record.tokenizer_digest,
-            ):
-                return _embedded(model)
+    for model in EMBEDDED:
+        if (model.model_digest[:DIGEST_BYTES], model.tokenizer_digest[:DIGEST_BYTES]) == (
+            record.model_digest,
+            record.tokenizer_digest,
+        ):
+            return _embedded(model)
     return ModelChoice(
         record.name,
         _folder(record, override),

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import json as jsonlib
 import math
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
-from . import hub, layout, models, options, process, tokentables
+from . import hub, layout, models, options, tokentables
+from .commands import CONTEXT, Output, command
 from .errors import LLMZipError, ModelMismatchError, ModelNotFoundError, ModelUnsupportedError
-from .fileops import printable
 from .messages import PROGRAM, Messages
-from .records import SCHEMA, json_line
-from .streams import DescriptorWriter
 
 _MAX_HEADER = 100_000_000  # of a safetensors file, by its specification
 _SHORT = 12  # digits of a commit, in tables
@@ -35,65 +31,11 @@ _USUAL_NAMES = _SIZES | {
     "num_kv_heads": "num_key_value_heads",
 }
 
-_CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-
-
-class Output:
-    """The standard output: tables for people, or JSON lines."""
-
-    def __init__(self, stdout: DescriptorWriter, json: bool) -> None:
-        self._stdout = stdout
-        self.json = json
-
-    def line(self, text: str) -> None:
-        """A line for people."""
-        if not self.json:
-            self._stdout.write((printable(text).rstrip() + "\n").encode("utf-8", "replace"))
-
-    def record(self, **facts: Any) -> None:
-        """A line for programs."""
-        if self.json:
-            self._stdout.write(json_line({"schema": SCHEMA, **facts}))
-
-
-@contextlib.contextmanager
-def _session(messages: Messages, json: bool) -> Iterator[Output]:
-    if not messages.debug and not sys.warnoptions:
-        import warnings
-
-        warnings.simplefilter("ignore")  # libraries' advice to programmers; --debug shows it
-    with process.standard_output() as stdout:
-        yield Output(stdout, json)
-
-
-def _command(name: str, *decorators: options.Decorator) -> Callable[[Any], click.Command]:
-    """A command whose function takes its own parameters, then output and messages, and whose errors are one line."""
-
-    def decorate(function: Any) -> click.Command:
-        def run(quiet: int, verbose: int, debug: bool, progress: bool | None = None, **values: Any) -> int:
-            messages = Messages(max(-2, verbose - quiet), progress, debug)
-            try:
-                with _session(messages, values.pop("json")) as output:
-                    function(output=output, messages=messages, **values)
-            except LLMZipError as error:
-                messages.error(None, str(error), error)
-                return error.exit_code
-            return 0
-
-        run.__doc__ = function.__doc__
-        wrapped: Any = options.talk(run)
-        for decorator in reversed([*decorators, options.json]):
-            wrapped = decorator(wrapped)
-        return click.command(name, context_settings=_CONTEXT, epilog=options.EXIT_CODES)(wrapped)
-
-    return decorate
-
-
 _name = click.argument("name", metavar="NAME")
 
 
 @click.group(
-    "models", context_settings=_CONTEXT, epilog=options.EXIT_CODES, invoke_without_command=True, no_args_is_help=False
+    "models", context_settings=CONTEXT, epilog=options.EXIT_CODES, invoke_without_command=True, no_args_is_help=False
 )
 @click.pass_context
 def models_command(ctx: click.Context) -> None:
@@ -115,7 +57,7 @@ def models_command(ctx: click.Context) -> None:
 # -- list ------------------------------------------------------------------------------------------------------------
 
 
-@_command("list")
+@command("list")
 def list_command(output: Output, messages: Messages) -> None:
     """List the models that are here.
 
@@ -153,7 +95,7 @@ def _is_incomplete(snapshot: hub.Snapshot) -> bool:
 # -- info ------------------------------------------------------------------------------------------------------------
 
 
-@_command(
+@command(
     "info",
     _name,
     click.option("--digests", is_flag=True, help="Load the model, and show the digests that archives record."),
@@ -274,7 +216,7 @@ def _texts(facts: dict[str, Any]) -> dict[str, str]:
 # -- pull ------------------------------------------------------------------------------------------------------------
 
 
-@_command("pull", click.argument("name", metavar="NAME[@REVISION]"), options.progress)
+@command("pull", click.argument("name", metavar="NAME[@REVISION]"), options.progress)
 def pull_command(output: Output, messages: Messages, name: str) -> None:
     """Download a model from the Hugging Face Hub.
 
@@ -303,7 +245,7 @@ def pull_command(output: Output, messages: Messages, name: str) -> None:
 # -- verify ----------------------------------------------------------------------------------------------------------
 
 
-@_command("verify", _name)
+@command("verify", _name)
 def verify_command(output: Output, messages: Messages, name: str) -> None:
     """Compare a model with what it should be.
 

@@ -136,7 +136,10 @@ arithmetic = _together(
         help="Tokens that a model of yours or of the Hub sees.  [default: 1024, or what it was made for]",
     ),
     click.option("--overlap", metavar="N", type=int, help="Tokens a new context begins with.  [default: by level]"),
-    click.option("--rows", metavar="N", type=int, help="Rows of each frame: more decode faster.  [default: by level]"),
+    click.option(
+        "--rows", metavar="N", type=int,
+        help="Rows of each frame: more decode faster; at least one for 65,536 tokens.  [default: by level]",
+    ),
 )  # fmt: skip
 windows = _together(
     click.option(

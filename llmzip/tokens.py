@@ -133,8 +133,12 @@ class Tokenizer:
         self.tokens.check_complete()
         try:
             self._fast = FastTokenizer.from_str(json.dumps(tokentables.exact_description(description, vocab_size)))
+            renamed = tokentables.added_ids(description, vocab_size, self._fast.token_to_id)
         except Exception as error:  # tokenizers raises bare Exception
             raise TokenizerError(f"model {folder}: tokenizer.json cannot be loaded: {error}") from None
+        self._ids = np.arange(max(vocab_size, *renamed, *renamed.values()) + 1 if renamed else 0)
+        for found, wanted in renamed.items():
+            self._ids[found] = wanted
 
     def encode(self, data: bytes) -> np.ndarray:
         """Token ids whose bytes are exactly `data`.
@@ -162,16 +166,24 @@ class Tokenizer:
     def _encode_texts(self, texts: list[str]) -> list[np.ndarray]:
         """Ids of each text. Where they are not those of its bytes, the text is halved, and at last spelled."""
         parts: list[np.ndarray] = []
-        for text, encoding in zip(texts, self._fast.encode_batch_fast(texts, add_special_tokens=False), strict=True):
+        for text, ids in zip(texts, self._ids_of(texts), strict=True):
             raw = text.encode()
-            ids = np.array(encoding.ids, dtype=np.int64)
-            if len(ids) <= len(raw) and self._gives(ids, raw):
+            if ids is not None and len(ids) <= len(raw) and self._gives(ids, raw):
                 parts.append(ids)
             elif len(text) <= _SPELLED_CHARS:
                 parts.append(self.tokens.encode_bytes(raw))
             else:
                 parts.append(np.concatenate(self._encode_texts(_halves(text))))
         return parts
+
+    def _ids_of(self, texts: list[str]) -> list[np.ndarray | None]:
+        """What the library makes of each text; None where it does not know how."""
+        try:
+            encodings = self._fast.encode_batch_fast(texts, add_special_tokens=False)
+        except Exception:  # a Unigram that knows no token for the unknown, say; tokenizers raises bare Exception
+            return [None] if len(texts) == 1 else [ids for text in texts for ids in self._ids_of([text])]
+        found = [np.array(encoding.ids, dtype=np.int64) for encoding in encodings]
+        return [self._ids[ids] for ids in found] if len(self._ids) else list(found)
 
     def _gives(self, ids: np.ndarray, raw: bytes) -> bool:
         """Whether the ids stand for these bytes; an id that escapes may not come from the tokenizer itself."""

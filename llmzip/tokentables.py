@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,14 @@ def read(folder: Path) -> dict[str, Any]:
                 f"; it has {others[0]}: transformers.AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR) makes one"
             )
         raise ModelNotFoundError(f"model {folder}: no tokenizer.json in this folder{hint}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise TokenizerError(f"model {folder}: tokenizer.json cannot be read: {error}") from None
     if not isinstance(description, dict) or not isinstance(description.get("model"), dict):
         raise TokenizerError(f"model {folder}: tokenizer.json describes no tokenizer")
+    model = description["model"]
+    if "type" not in model:  # files of the first versions, GPT-2's among them, leave it to be guessed
+        guess = "Unigram" if isinstance(model.get("vocab"), list) else "BPE" if "merges" in model else None
+        description["model"] = model | ({} if guess is None else {"type": guess})
     return description
 
 
@@ -47,7 +52,7 @@ def _from_merges(folder: Path) -> dict[str, Any]:
     try:
         vocab = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
         lines = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise TokenizerError(f"model {folder}: vocab.json or merges.txt cannot be read: {error}") from None
     merges = [line for line in lines if line and not line.startswith("#version")]
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
@@ -79,6 +84,9 @@ def byte_table(description: dict[str, Any], vocab_size: int, folder: Path) -> li
             f"model {folder}: its tokenizer is of kind {model.get('type')}; supported are byte-level BPE, and BPE and "
             "Unigram in SentencePiece's form"
         )
+    if model.get("continuing_subword_prefix"):
+        # The library ends the program where such a prefix does not fit the merges.
+        raise TokenizerError(f"model {folder}: a BPE with a continuing_subword_prefix is not supported")
     try:
         added = _added(description)
         if form == "unigram":
@@ -112,6 +120,28 @@ def _added(description: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {str(entry["content"]): entry for entry in description.get("added_tokens") or ()}
 
 
+def _text_tokens(description: dict[str, Any], vocab_size: int) -> list[dict[str, Any]]:
+    """The added tokens that stand for text."""
+    return [
+        entry
+        for entry in _added(description).values()
+        if not entry.get("special") and type(entry.get("id")) is int and 0 <= entry["id"] < vocab_size
+    ]
+
+
+def added_ids(description: dict[str, Any], vocab_size: int, found: Callable[[str], int | None]) -> dict[int, int]:
+    """What the library calls added tokens -> their ids, where that differs: it numbers those anew that it is left with.
+
+    Args:
+        description: as `read` gives it.
+        found: the library's id of a token's text.
+    """
+    vocab = description["model"]["vocab"]
+    others = set(vocab.values() if isinstance(vocab, dict) else range(len(vocab)))
+    ids = {found(str(entry["content"])): entry["id"] for entry in _text_tokens(description, vocab_size)}
+    return {ours: id for ours, id in ids.items() if ours is not None and ours != id and ours not in others}
+
+
 def kind(description: dict[str, Any]) -> str | None:
     """What its tokens are: "byte-level", "sentencepiece" or "unigram"; None for a tokenizer of another sort."""
     model, text = description["model"], json.dumps([description.get(k) for k in ("pre_tokenizer", "decoder")])
@@ -141,11 +171,7 @@ def exact_description(description: dict[str, Any], vocab_size: int) -> dict[str,
     """
     changed = description | dict.fromkeys(("post_processor", "truncation", "padding"))
     plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-    changed["added_tokens"] = [
-        entry | plain
-        for entry in _added(description).values()
-        if not entry.get("special") and type(entry.get("id")) is int and 0 <= entry["id"] < vocab_size
-    ]
+    changed["added_tokens"] = [entry | plain for entry in _text_tokens(description, vocab_size)]
     changed["model"] = description["model"] | {"dropout": None}  # dropout would make archives random
     changed["pre_tokenizer"] = _without_prefix(description.get("pre_tokenizer"))
     marks = _replacements(description.get("normalizer"))

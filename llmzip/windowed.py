@@ -32,6 +32,19 @@ _MOST_CACHE_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
+class Found:
+    """What was read of windows.
+
+    Attributes:
+        tokens: (t,) int64 of each.
+        spare_bits: (n,) float64, bits that each did not need.
+    """
+
+    tokens: list[np.ndarray]
+    spare_bits: np.ndarray
+
+
+@dataclass(frozen=True)
 class Windows:
     """A text as windows.
 
@@ -215,7 +228,7 @@ def decode(
     num_bytes: Callable[[np.ndarray], int],
     most_bytes: int,
     progress: Callable[[int], None] | None = None,
-) -> list[np.ndarray]:
+) -> Found:
     """The tokens of windows that each start from an empty context.
 
     Args:
@@ -227,9 +240,6 @@ def decode(
         num_bytes: bytes that an array of tokens stands for.
         most_bytes: what all may stand for together: damaged windows must not fill the memory.
         progress: called with numbers of bytes.
-
-    Returns:
-        (t,) int64 of each.
 
     Raises:
         CorruptError: they stand for more.
@@ -263,7 +273,7 @@ def decode(
                 progress(new_bytes)
             if len(rest):
                 waiting.setdefault(len(found[rest[0]]), []).append(rest)
-    return found
+    return Found(found, reader.spare_bits())
 
 
 def _windows_at_once(engine: Engine[Any], positions: int) -> int:
@@ -338,7 +348,7 @@ def decode_kept(
     num_bytes: Callable[[np.ndarray], int],
     most_bytes: int,
     progress: Callable[[int], None] | None = None,
-) -> list[np.ndarray]:
+) -> Found:
     """The tokens of all windows of a text whose context was kept: as `decode`, one token after the other.
 
     Args:
@@ -375,4 +385,4 @@ def decode_kept(
             progress(step_bytes)
     if window + 1 != num_windows:
         raise CorruptError(f"damaged: {num_tokens} tokens do not fill {num_windows} windows")
-    return np.split(tokens, begins[1:])
+    return Found(np.split(tokens, begins[1:]), reader.spare_bits())

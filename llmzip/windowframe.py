@@ -153,7 +153,7 @@ def decode(model: LoadedModel, header: FrameHeader, payload: bytes, progress: Pr
     record = header.windows
     assert record is not None
     groups = directory(header, payload[record.data_bytes :])
-    texts = decode_windows(model, header, payload, range(record.count), progress)
+    texts, _ = decode_windows(model, header, payload, range(record.count), progress)
     lost = []
     for group in groups:
         if not group.holds(b"".join(texts[number] for number in group.windows)):
@@ -164,12 +164,21 @@ def decode(model: LoadedModel, header: FrameHeader, payload: bytes, progress: Pr
 
 
 def decode_windows(
-    model: LoadedModel, header: FrameHeader, data: bytes, wanted: range, progress: Progress | None = None
-) -> list[bytes]:
-    """The texts of some windows of a frame, unchecked. With a kept context all windows before them are decoded, too.
+    model: LoadedModel,
+    header: FrameHeader,
+    data: bytes,
+    wanted: range,
+    progress: Progress | None = None,
+    first: int = 0,
+) -> tuple[list[bytes], np.ndarray]:
+    """The texts of some windows of a frame, unchecked. With a kept context all windows of the frame are decoded.
 
     Args:
-        data: the payload; what lies beside the wanted windows may be anything.
+        data: the payload, or a part of it that holds them, with a kept context all windows.
+        first: the window that lies at bit 0 of the data.
+
+    Returns:
+        the texts, and (n,) float64: bits that each window did not need.
 
     Raises:
         CorruptError: they hold more text than the frame, or with a kept context do not hold its tokens.
@@ -178,11 +187,13 @@ def decode_windows(
     assert record is not None
     most = header.original_bytes
     if header.profile == KEPT:
-        all_tokens = windowed.decode_kept(
+        found = windowed.decode_kept(
             model.engine, data, record.window_bits, record.count, header.num_tokens, table.num_bytes, most, progress
         )
-        return [table.decode(all_tokens[number]) for number in wanted]
+        return [table.decode(found.tokens[number]) for number in wanted], found.spare_bits[wanted.start : wanted.stop]
     numbers = np.arange(wanted.start, wanted.stop)
     limits = np.where(numbers == record.count - 1, record.last_tokens, header.num_tokens)
-    found = windowed.decode(model.engine, data, record.window_bits, numbers, limits, table.num_bytes, most, progress)
-    return [table.decode(ids) for ids in found]
+    found = windowed.decode(
+        model.engine, data, record.window_bits, numbers - first, limits, table.num_bytes, most, progress
+    )
+    return [table.decode(ids) for ids in found.tokens], found.spare_bits

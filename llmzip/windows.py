@@ -127,6 +127,11 @@ class WindowReader:
         self._value[places] -= first
         self._take_bits(places, shift)
 
+    def spare_bits(self) -> np.ndarray:
+        """Bits of each window that what was read of it did not need, (n,) float64: those behind its last token's."""
+        spare: np.ndarray = np.log2(self._units) + self._below
+        return spare
+
     def _token_units(self, places: np.ndarray) -> np.ndarray:
         units: np.ndarray = self._units[places]
         units -= units < 1 << self._precision

@@ -133,6 +133,16 @@ def test_rm_removes_nothing_without_a_file_as_output(run: Run, noise_file: Path)
     assert noise_file.with_name("a.llmz").exists()
 
 
+def test_rm_refuses_a_pipe_that_has_a_name(run: Run, tmp_path: Path) -> None:
+    read, write = os.pipe()
+    os.write(write, b"text")
+    os.close(write)
+    done = run("-f", "--rm", "-o", "out.llmz", f"/dev/fd/{read}", pass_fds=(read,))
+    os.close(read)
+    assert done.returncode == 1 and b"is a pipe" in done.stderr and done.stderr.count(b"\n") == 1
+    assert not (tmp_path / "out.llmz").exists()
+
+
 def test_rm_refuses_links_without_force(run: Run, noise_file: Path) -> None:
     folder = noise_file.parent
     (folder / "soft").symlink_to("noise.bin")

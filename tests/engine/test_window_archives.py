@@ -64,12 +64,16 @@ def test_each_window_decodes_alone_to_its_place() -> None:
     model = load(choose("small"), EngineSettings())
     record = frame.header.windows
     assert record is not None and record.count > 10
-    all_texts = windowframe.decode_windows(model, frame.header, frame.payload, range(record.count))
+    all_texts, spare = windowframe.decode_windows(model, frame.header, frame.payload, range(record.count))
+    assert ((spare >= 0) & (spare < 48)).all()
     assert b"".join(all_texts) == text
     for number in (0, 1, 7, record.count - 1):
         begin, end = number * 48 // 8, (number + 1) * 48 // 8
         alone = bytes(begin) + frame.payload[begin:end] + bytes(len(frame.payload) - end)
-        assert windowframe.decode_windows(model, frame.header, alone, range(number, number + 1)) == [all_texts[number]]
+        wanted = range(number, number + 1)
+        assert windowframe.decode_windows(model, frame.header, alone, wanted)[0] == [all_texts[number]]
+        part = frame.payload[begin:end]
+        assert windowframe.decode_windows(model, frame.header, part, wanted, first=number)[0] == [all_texts[number]]
 
 
 def test_damage_names_the_bytes_that_are_lost() -> None:
@@ -83,8 +87,8 @@ def test_damage_names_the_bytes_that_are_lost() -> None:
     damaged[8 * 3] ^= 0x40
     with pytest.raises(CorruptError, match=f"damaged: windows with bytes 0 to {groups[0].end:,}$"):
         windowframe.decode(model, frame.header, bytes(damaged), None)
-    texts = windowframe.decode_windows(model, frame.header, bytes(damaged), range(record.count))
-    good = windowframe.decode_windows(model, frame.header, frame.payload, range(record.count))
+    texts, _ = windowframe.decode_windows(model, frame.header, bytes(damaged), range(record.count))
+    good, _ = windowframe.decode_windows(model, frame.header, frame.payload, range(record.count))
     assert [number for number in range(record.count) if texts[number] != good[number]] == [3]
 
 

@@ -497,6 +497,14 @@ def parts_of(part: object) -> Iterator[dict]:
         yield from parts_of(value)
 
 
+def with_type(described: dict) -> dict:
+    """F 6: a model without a type."""
+    model = described["model"]
+    if "type" not in model:
+        model["type"] = "Unigram" if isinstance(model["vocab"], list) else "BPE"
+    return described
+
+
 def is_byte_level(described: dict) -> bool:
     parts = parts_of([described.get("pre_tokenizer"), described.get("decoder")])
     return described["model"]["type"] == "BPE" and any(part.get("type") == "ByteLevel" for part in parts)
@@ -504,7 +512,7 @@ def is_byte_level(described: dict) -> bool:
 
 def token_bytes(path: Path, size: int | None = None) -> list[bytes]:
     """The bytes of each of `size` tokens, nothing where it stands for nothing; without `size`, of those there are."""
-    described = json.loads(path.read_text("utf-8"))
+    described = with_type(json.loads(path.read_text("utf-8")))
     model, byte_level, alphabet = described["model"], is_byte_level(described), stand_ins()
     need(model["type"] in ("BPE", "Unigram"), f"unknown kind of tokenizer: {model['type']}")
     vocab = list(
@@ -568,6 +576,7 @@ def changeless(described: dict, size: int) -> dict:
     described = json.loads(json.dumps(described))
     described |= {"post_processor": None, "truncation": None, "padding": None}
     described["model"]["dropout"] = None
+    with_type(described)
     added = {entry["content"]: entry for entry in described.get("added_tokens") or ()}
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     kept = [entry | flags for entry in added.values() if not entry.get("special") and entry["id"] < size]
@@ -605,6 +614,10 @@ class PromptCutter:
         described = changeless(json.loads(path.read_text("utf-8")), len(words))
         self.tokenizer, self.words = tokenizers.Tokenizer.from_str(json.dumps(described)), words
         self.escape, self.escaped = escapes(words)
+        vocab = described["model"]["vocab"]
+        known = set(vocab.values() if isinstance(vocab, dict) else range(len(vocab)))
+        found = {self.tokenizer.token_to_id(entry["content"]): entry["id"] for entry in described["added_tokens"]}
+        self.listed = {ours: listed for ours, listed in found.items() if ours not in known}
 
     def cut(self, prompt: bytes) -> list[int]:
         text, parts, start = prompt.decode("utf-8", "surrogateescape"), [], 0
@@ -639,7 +652,7 @@ class PromptCutter:
 
     def piece(self, text: str) -> list[int]:
         data = text.encode()
-        ids = self.tokenizer.encode(text, add_special_tokens=False).ids
+        ids = [self.listed.get(token, token) for token in self.tokenizer.encode(text, add_special_tokens=False).ids]
         found = b"".join(self.words[token] for token in ids)
         if len(ids) <= len(data) and found == data and (self.escape is None or self.escape not in ids):
             return ids

@@ -579,3 +579,13 @@ def test_every_truncation_is_reported_with_its_place(kind: str, skip_payloads: b
             continue
         with pytest.raises(TruncatedError, match=f"^truncated: the file ends at byte {length}, inside an archive$"):
             list(read_archives(opened(data[:length], kind), skip_payloads))
+
+
+def test_the_longest_record_is_readable() -> None:
+    record = ModelRecord(
+        "n" * 400, b"m" * 16, b"t" * 16, 2, 1 << 17, 299_999, ENGINE_FLOAT, 1, "e" * 200, prompt_digest=b"p" * 16
+    )
+    header = FrameHeader(LM, True, 50, 4, 40)
+    (frame,) = read_archives(io.BytesIO(pack_frame(header, b"lmlm", 9, pack_header(Header(USER_MODEL, record)))))
+    assert frame.archive.model is not None and 250 < len(frame.archive.model.name) < 256
+    assert frame.archive.model.environment == "e" * 200

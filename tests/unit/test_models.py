@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import zlib
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import pytest
 import llmzip
 from llmzip import models
 from llmzip.container import LM, LZMA, STORED, USER_MODEL, FrameHeader, Header, ModelRecord, pack_frame, pack_header
-from llmzip.errors import FormatError, ModelMismatchError, ModelNotFoundError
+from llmzip.errors import FormatError, ModelMismatchError, ModelNotFoundError, SettingsError
+from llmzip.settings import CompressSettings
 
 RECORD = ModelRecord("their model", bytes(range(16)), bytes(range(16, 32)), 1, 300, 5)
 ARCHIVE = Header(USER_MODEL, RECORD)
@@ -172,3 +174,19 @@ def test_unassigned_model_codes_are_refused_whatever_the_frames_need(method: int
 def test_a_frame_that_needs_a_model_in_an_archive_without_one_is_refused() -> None:
     with pytest.raises(llmzip.LLMZipError):
         llmzip.decompress(archive(0, LM))
+
+
+# -- a context of its own ----------------------------------------------------------------------------------------------
+
+
+def test_a_context_is_for_checkpoints(tmp_path: Path) -> None:
+    folder = shutil.copytree(models.EMBEDDED[-1].folder, tmp_path / "mine")
+    for name in ("default", "small", folder):
+        with pytest.raises(SettingsError, match="--context is for checkpoints"):
+            models.for_compressing(CompressSettings(model=name, context=64))
+
+
+def test_archives_of_embedded_models_with_a_prompt_need_no_folder() -> None:
+    archive = llmzip.compress(b"the tide comes in", model="small", prompt=b"the tide goes out", level=1)
+    for name in (None, "small", "default", "/no/such/folder"):
+        assert llmzip.decompress(archive, model=name, prompt=b"the tide goes out") == b"the tide comes in"

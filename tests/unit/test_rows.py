@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from llmzip import passes, rows
+from llmzip import container, drafts, passes, rows
 from llmzip.coder import Encoder
 from llmzip.container import LM, FrameHeader
 from llmzip.engines.freqs import Frequencies
 from llmzip.errors import CorruptError, LLMZipError, ResourceError
 from llmzip.rows import RowPlan, header_plan, profile_plan
+from llmzip.settings import CompressSettings
 
 MakeEngine = Callable[..., Any]
 
@@ -211,3 +212,20 @@ def test_rows_that_do_not_fit_the_memory_are_refused_before_they_take_it(hash_en
     with pytest.raises(ResourceError, match=r"decoding 50 rows at once needs 54975\.6 GB of memory on cpu") as caught:
         rows.decode(Huge(), b"", RowPlan(100, 50, 1), one_byte_each, 100)
     assert isinstance(caught.value, LLMZipError)
+
+
+@pytest.mark.parametrize("step_bytes", [1, 1 << 20, 1 << 30])
+@pytest.mark.parametrize("rows_asked", [None, 1, 3])
+def test_no_plan_has_rows_that_a_reader_refuses(step_bytes: int, rows_asked: int | None) -> None:
+    class Engine:
+        context, stepwise = 1024, False
+
+        def step_bytes(self, rows: int, chunk: int, positions: int) -> int:
+            return rows * step_bytes
+
+    for level in range(1, 10):
+        for num_tokens in (1, 65_536, 65_537, 500_000, 1 << 21):
+            plan, profile = drafts.level_plan(level, num_tokens, Engine(), CompressSettings(rows=rows_asked))
+            record = (plan.num_rows, plan.overlap) if profile == 3 else ()
+            header = FrameHeader(LM, False, 1 << 21, 9, num_tokens, profile, *record)
+            assert plan.steps <= container.MAX_STEPS and container.is_readable(header, alone=False)

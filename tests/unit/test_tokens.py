@@ -428,3 +428,61 @@ def test_gpt2s_two_files_with_its_special_token(tmp_path: Path) -> None:
     tokenizer = Tokenizer(tmp_path, 257)
     assert tokenizer.tokens.table[256] == b""
     check(tokenizer, b"a <|endoftext|> b")
+
+
+# -- odd descriptions that are right -----------------------------------------------------------------------------------
+
+
+def test_a_model_without_a_type_is_guessed(make_tokenizer: Callable[..., Path], tmp_path: Path) -> None:
+    # So are the tokenizers of GPT-2 on the Hub.
+    tokenizer = Tokenizer(
+        described(tmp_path / "t", lambda found: found["model"].pop("type"), make_tokenizer), VOCABULARY
+    )
+    assert len(check(tokenizer, b"the wind and the wind")) < 12
+    unigram = sentencepiece("Unigram", True)
+    del unigram["model"]["type"]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(unigram), encoding="utf-8")
+    assert len(check(Tokenizer(tmp_path, 800), b"the wind and the wind")) < 12
+
+
+def test_added_tokens_behind_special_ones_keep_their_ids(make_tokenizer: Callable[..., Path], tmp_path: Path) -> None:
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    texts = [("<|end|>", True), ("<|start|>", True), ("<tool_call>", False), ("</tool_call>", False)]
+    first = VOCABULARY
+    added = [flags | {"content": text, "id": first + n, "special": special} for n, (text, special) in enumerate(texts)]
+    folder = described(tmp_path / "t", lambda found: found.update(added_tokens=added), make_tokenizer)
+    ids = check(Tokenizer(folder, first + 9), b"<tool_call>the wind</tool_call><|end|>").tolist()
+    assert ids[0] == first + 2 and first + 3 in ids and first not in ids
+
+
+@pytest.mark.parametrize("byte_fallback", [True, False])
+def test_a_unigram_without_an_unknown_token(byte_fallback: bool, tmp_path: Path) -> None:
+    made = sentencepiece("Unigram", byte_fallback)
+    del made["model"]["unk_id"]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(made), encoding="utf-8")
+    tokenizer = Tokenizer(tmp_path, 800)
+    check(tokenizer, "the wind \u4e16\u754c Z\u00df and the wind".encode() * 9)
+    assert len(check(tokenizer, b"the wind and the wind")) < 12
+
+
+def test_a_bpe_whose_unknown_token_is_not_there(tmp_path: Path) -> None:
+    made = sentencepiece("BPE", False)
+    made["model"]["unk_token"] = "<nowhere>"
+    (tmp_path / "tokenizer.json").write_text(json.dumps(made), encoding="utf-8")
+    check(Tokenizer(tmp_path, 800), "the wind \u4e16\u754c Z".encode() * 9)
+
+
+def test_a_prefix_that_ends_the_library_is_refused(make_tokenizer: Callable[..., Path], tmp_path: Path) -> None:
+    folder = described(
+        tmp_path / "t", lambda found: found["model"].update(continuing_subword_prefix="##"), make_tokenizer
+    )
+    with pytest.raises(TokenizerError, match="continuing_subword_prefix"):
+        Tokenizer(folder, VOCABULARY)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "vocab.json"])
+def test_deep_nesting_is_one_line(name: str, tmp_path: Path) -> None:
+    (tmp_path / "merges.txt").write_text("", encoding="utf-8")
+    (tmp_path / name).write_text("[" * 100_000, encoding="utf-8")
+    with pytest.raises(TokenizerError, match="cannot be read"):
+        Tokenizer(tmp_path, VOCABULARY)

@@ -27,7 +27,9 @@ def texts_of(lists: list[list[int]]) -> list[np.ndarray]:
 def decode(engine: Any, windows: windowed.Windows, window_bits: int, which: np.ndarray) -> list[np.ndarray]:
     most = np.full(len(windows.counts), 1 << 20)
     most[-1] = windows.counts[-1]
-    return windowed.decode(engine, windows.data, window_bits, which, most[which], len, 10_000)
+    found = windowed.decode(engine, windows.data, window_bits, which, most[which], len, 10_000)
+    assert ((found.spare_bits >= 0) & (found.spare_bits < window_bits)).all()
+    return found.tokens
 
 
 @given(lists=TEXTS, window_bits=st.sampled_from([16, 17, 24, 40, 128, 999]), context=st.sampled_from([2, 5, 40]))
@@ -53,7 +55,9 @@ def test_kept_context(hash_engine: MakeEngine, lists: list[list[int]], window_bi
     engine = hash_engine(context=context)
     for text in texts_of(lists):
         windows = windowed.encode(engine, [text], window_bits, False)[0]
-        parts = windowed.decode_kept(engine, windows.data, window_bits, len(windows.counts), len(text), len, len(text))
+        parts = windowed.decode_kept(
+            engine, windows.data, window_bits, len(windows.counts), len(text), len, len(text)
+        ).tokens
         assert [len(part) for part in parts] == windows.counts.tolist()
         assert np.concatenate(parts).tolist() == text.tolist()
 

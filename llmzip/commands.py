@@ -1,0 +1,77 @@
+"""What sub-commands have in common: their output as tables or JSON lines, and errors in one line."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import click
+
+from . import options, process
+from .errors import LLMZipError
+from .fileops import FileProblem, printable
+from .jobs import explain
+from .messages import Messages
+from .records import SCHEMA, json_line
+from .streams import DescriptorWriter
+
+CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+class Output:
+    """The standard output: tables for people, or JSON lines."""
+
+    def __init__(self, stdout: DescriptorWriter, json: bool) -> None:
+        self.stdout = stdout
+        self.json = json
+
+    def line(self, text: str) -> None:
+        """A line for people."""
+        if not self.json:
+            self.stdout.write((printable(text).rstrip() + "\n").encode("utf-8", "replace"))
+
+    def record(self, **facts: Any) -> None:
+        """A line for programs."""
+        if self.json:
+            self.stdout.write(json_line({"schema": SCHEMA, **facts}))
+
+
+@contextlib.contextmanager
+def _session(messages: Messages, json: bool) -> Iterator[Output]:
+    if not messages.debug and not sys.warnoptions:
+        import warnings
+
+        warnings.simplefilter("ignore")  # libraries' advice to programmers; --debug shows it
+    with process.standard_output() as stdout:
+        yield Output(stdout, json)
+
+
+def command(name: str, *decorators: options.Decorator, json: bool = True) -> Callable[[Any], click.Command]:
+    """A command whose function takes its own parameters, output and messages, and whose errors are one line.
+
+    Args:
+        name: of the command.
+        decorators: its own options and arguments.
+        json: whether it has the option --json.
+    """
+
+    def decorate(function: Any) -> click.Command:
+        def run(quiet: int, verbose: int, debug: bool, progress: bool | None = None, **values: Any) -> int:
+            messages = Messages(max(-2, verbose - quiet), progress, debug)
+            try:
+                with _session(messages, values.pop("json", False)) as output:
+                    return function(output=output, messages=messages, **values) or 0
+            except (LLMZipError, FileProblem) as error:
+                code, text = explain(error)
+                messages.error(None, text, error)
+                return code
+
+        run.__doc__ = function.__doc__
+        wrapped: Any = options.talk(run)
+        for decorator in reversed([*decorators, *([options.json] if json else [])]):
+            wrapped = decorator(wrapped)
+        return click.command(name, context_settings=CONTEXT, epilog=options.EXIT_CODES)(wrapped)
+
+    return decorate
