@@ -27,9 +27,9 @@ from .modelscli import models_command
 from .records import RecordFile
 from .settings import DEFAULT_LEVEL, DEFAULT_MODEL, CompressSettings, DecompressSettings, EngineSettings
 from .traincli import train_command
+from .windowscli import cat_command, windows_command
 
 _DEFAULT = "\0"  # no argument of a process can be this, so nobody calls the hidden command by its name
-_MOST_PROMPT_BYTES = 1 << 26
 _STANDARD_OUTPUTS = ("-", "/dev/stdout")  # as a name, root's --force would replace the device itself
 
 
@@ -161,6 +161,8 @@ for _name, _command in (
     ("decompress", decompress_command),
     ("info", info_command),
     ("train", train_command),
+    ("cat", cat_command),
+    ("windows", windows_command),
     ("models", models_command),
 ):
     program.add_command(_command, _name)
@@ -241,7 +243,7 @@ def _options(
     engine = EngineSettings(device=device, threads=threads)
     ctx = click.get_current_context()
     from_environment = ctx.get_parameter_source("model") is ParameterSource.ENVIRONMENT
-    prompt = b"" if prompt_file is None else _read_prompt(prompt_file)
+    prompt = options.read_prompt(prompt_file)
     return Options(
         operation,
         CompressSettings(level or DEFAULT_LEVEL, model or DEFAULT_MODEL, engine, prompt=prompt, **use),
@@ -255,17 +257,6 @@ def _options(
         json=json,
         offline=offline,
     )
-
-
-def _read_prompt(name: str) -> bytes:
-    try:
-        with open(name, "rb") as file:
-            text = file.read(_MOST_PROMPT_BYTES + 1)
-    except OSError as error:
-        raise click.UsageError(f"--prompt-file {name}: {error.strerror}") from None
-    if not text or len(text) > _MOST_PROMPT_BYTES:
-        raise click.UsageError(f"--prompt-file {name}: must have 1 to {_MOST_PROMPT_BYTES:,} bytes")
-    return text
 
 
 def _with_model_here(chosen: Options, messages: Messages) -> Options:

@@ -117,6 +117,27 @@ def _compress_model(text: str) -> Decorator:
     )
 
 
+_MOST_PROMPT_BYTES = 1 << 26
+
+
+def read_prompt(name: str | None) -> bytes:
+    """The text of --prompt-file; nothing if there is none.
+
+    Raises:
+        click.UsageError: it cannot be read, is empty or too long.
+    """
+    if name is None:
+        return b""
+    try:
+        with open(name, "rb") as file:
+            text = file.read(_MOST_PROMPT_BYTES + 1)
+    except OSError as error:
+        raise click.UsageError(f"--prompt-file {name}: {error.strerror}") from None
+    if not text or len(text) > _MOST_PROMPT_BYTES:
+        raise click.UsageError(f"--prompt-file {name}: must have 1 to {_MOST_PROMPT_BYTES:,} bytes")
+    return text
+
+
 prompt = click.option(
     "--prompt-file",
     metavar="FILE",

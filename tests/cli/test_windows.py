@@ -1,0 +1,178 @@
+"""The commands cat and windows, and --window-bits: parts of texts, tables, tokens, damage, wrong use."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from llmzip.cli import main
+
+from .conftest import Run
+
+TEXT = "The tide comes in, and the tide goes out; Größe, 世界. The harbour master writes it down.\n".encode() * 9
+Call = Callable[..., tuple[int, bytes, str]]
+
+
+@pytest.fixture
+def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> Call:
+    """Runs llmzip in this process and the test's folder: exit code, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tide.txt").write_bytes(TEXT)
+
+    def run(*arguments: str) -> tuple[int, bytes, str]:
+        capfdbinary.readouterr()
+        code = main(list(arguments))
+        out, err = capfdbinary.readouterr()
+        return code, out, err.decode()
+
+    return run
+
+
+@pytest.fixture
+def archive(call: Call, tmp_path: Path) -> Path:
+    assert call("-m", "small", "--window-bits", "40", "tide.txt")[0] == 0
+    return tmp_path / "tide.txt.llmz"
+
+
+def out(call: Call, *arguments: str) -> bytes:
+    code, output, err = call(*arguments)
+    assert (code, err) == (0, "")
+    return output
+
+
+def test_parts(call: Call, archive: Path) -> None:
+    assert out(call, "-dc", archive.name) == out(call, "cat", archive.name) == TEXT
+    for begin, end in ((0, 1), (100, 300), (len(TEXT) - 1, len(TEXT)), (5, 5), (7, 99_999)):
+        assert out(call, "cat", "--range", f"{begin}:{end}", archive.name) == TEXT[begin:end]
+    assert out(call, "cat", "--range", ":10", archive.name) == TEXT[:10]
+    assert out(call, "cat", "--range", "700:", archive.name) == TEXT[700:]
+    facts = json.loads(out(call, "windows", "--json", archive.name))
+    count = facts["windows"]
+    parts = [out(call, "cat", "--window", str(number), archive.name) for number in (0, 1, 7, count - 1)]
+    assert TEXT.startswith(parts[0] + parts[1]) and TEXT.endswith(parts[3])
+    assert out(call, "cat", "--window", ":8", archive.name).endswith(parts[2])
+    assert out(call, "cat", "--window", "0:", archive.name) == TEXT
+
+
+def test_parts_of_other_archives_and_several(call: Call, archive: Path, tmp_path: Path) -> None:
+    noise = os.urandom(2000)
+    (tmp_path / "noise").write_bytes(noise)
+    assert call("noise")[0] == 0
+    both = (tmp_path / "noise.llmz").read_bytes() + archive.read_bytes()
+    (tmp_path / "both.llmz").write_bytes(both)
+    assert out(call, "cat", "--range", "1900:2100", "both.llmz") == (noise + TEXT)[1900:2100]
+    assert out(call, "cat", "--window", "0:", "both.llmz") == TEXT
+
+
+def test_a_range_reads_no_more_than_it_needs(call: Call, archive: Path) -> None:
+    data = bytearray(archive.read_bytes())
+    facts = json.loads(out(call, "windows", "--json", archive.name))
+    data[4 + 30 : 4 + 30 + 5 * (facts["windows"] - 12)] = bytes(5 * (facts["windows"] - 12))
+    archive.write_bytes(data)
+    assert (
+        out(call, "cat", "--window", "0:3", archive.name)
+        == TEXT[: len(out(call, "cat", "--window", "0:3", archive.name))]
+    )
+    assert call("-t", archive.name)[0] == 4
+
+
+def test_salvage(call: Call, tmp_path: Path) -> None:
+    text = TEXT * 8
+    (tmp_path / "long.txt").write_bytes(text)
+    assert call("-m", "small", "--window-bits", "128", "long.txt")[0] == 0
+    path = tmp_path / "long.txt.llmz"
+    assert out(call, "cat", "--salvage", path.name) == text
+    data = bytearray(path.read_bytes())
+    data[40] ^= 1
+    path.write_bytes(data)
+    code, rest, err = call("cat", "--salvage", path.name)
+    assert code == 4 and err.count("\n") == 1
+    assert "are lost: frame 0: damaged: windows 0 to " in err
+    lost = int(err.split("bytes 0 to ")[1].split()[0].replace(",", ""))
+    assert 0 < lost < len(text) and rest == text[lost:]
+    assert out(call, "cat", "--range", f"{lost}:", path.name) == text[lost:]
+    code, rest, err = call("cat", "--range", "0:9", path.name)
+    assert (code, rest) == (4, b"") and "damaged: windows with bytes 0 to" in err
+
+
+@pytest.mark.parametrize("bits", ["8", "16"])
+@pytest.mark.parametrize("window_bits", ["24", "40", "50"])
+def test_tokens(call: Call, tmp_path: Path, bits: str, window_bits: str) -> None:
+    (tmp_path / "tide.txt").write_bytes(TEXT)
+    assert call("-m", "small", "--window-bits", window_bits, "tide.txt")[0] == 0
+    assert out(call, "windows", "--export", "t.npy", "--token-bits", bits, "tide.txt.llmz") == b""
+    tokens = np.load(tmp_path / "t.npy")
+    assert tokens.dtype == {"8": np.uint8, "16": np.uint16}[bits] and tokens.ndim == 1
+    assert len(tokens) == pytest.approx(8 * (tmp_path / "tide.txt.llmz").stat().st_size / int(bits), rel=0.15)
+    assert out(call, "windows", "--import", "t.npy") == TEXT
+    np.save(tmp_path / "t.npy", tokens.astype(np.int64))
+    assert out(call, "windows", "--import", "t.npy") == TEXT
+    if bits == "8":
+        wrong = tokens.astype(np.int64)
+        wrong[3] = 256
+        np.save(tmp_path / "t.npy", wrong)
+        code, _, err = call("windows", "--import", "t.npy")
+        assert code == 4 and "tokens are 0 to 255, here are" in err
+        np.save(tmp_path / "t.npy", tokens[:-1])
+        assert call("windows", "--import", "t.npy")[0] == 4
+        (tmp_path / "t.npy.json").write_text("{}")
+        assert call("windows", "--import", "t.npy")[0] == 4
+        (tmp_path / "t.npy.json").unlink()
+        code, _, err = call("windows", "--import", "t.npy")
+        assert code == 1 and "t.npy.json: No such file" in err
+
+
+def test_tables(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "tide.txt").write_bytes(TEXT[:400])
+    facts = json.loads(out(call, "windows", "-m", "small", "--json", "--window-bits", "32", "tide.txt"))
+    assert facts["window_bits"] == [32] and facts["bytes"] == 400
+    assert facts["characters"] == len(TEXT[:400].decode("utf-8", "ignore"))
+    assert sum(facts["histogram"].values()) == facts["windows"]
+    assert facts["bytes_per_8_bits"] == pytest.approx(400 * 8 / (32 * facts["windows"]))
+    assert 0 < facts["unused_bits_per_window"] < 32
+    kept = json.loads(
+        out(call, "windows", "-m", "small", "--json", "--window-bits", "32", "--no-model-reset", "tide.txt")
+    )
+    assert kept["windows"] < facts["windows"]
+    table = out(call, "windows", "-m", "small", "--window-bits", "32", "tide.txt").decode()
+    assert f"{facts['windows']:,}" in table and "bytes per window" in table and "#####" in table
+    shown = out(call, "windows", "-m", "small", "--window-bits", "32", "--show", "tide.txt").decode()
+    assert shown.count("|") == facts["windows"] and shown.replace("|", "").startswith("The tide comes in, and")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--window-bits", "15", "tide.txt"], 2, "16 to 65,536"),
+        (["--no-model-reset", "tide.txt"], 2, "only windows"),
+        (["--window-bits", "64", "--rows", "3", "tide.txt"], 2, "windows cannot be had with rows"),
+        (["cat", "--range", "3", "tide.txt.llmz"], 2, "not of the form A:B"),
+        (["cat", "--range", "9:3", "tide.txt.llmz"], 2, "ends before it begins"),
+        (["cat", "--range", "0:3", "--window", "1", "tide.txt.llmz"], 2, "exclude each other"),
+        (["cat", "--window", "99999", "tide.txt.llmz"], 2, "windows"),
+        (["cat", "missing"], 1, "missing: No such file"),
+        (["cat", "tide.txt"], 1, "not an llmzip archive"),
+        (["windows", "--import", "missing.npy"], 1, "missing.npy: No such file"),
+        (["windows", "--import", "--show", "t.npy"], 2, "goes with none of"),
+        (["windows", "--window-bits", "32", "tide.txt.llmz"], 2, "this is an archive"),
+        (["windows", "--import", "tide.txt"], 4, "not an array of tokens"),
+        (["windows", "plain.llmz"], 2, "has no windows"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_wrong_use(call: Call, archive: Path, tmp_path: Path, arguments: list[str], code: int, words: str) -> None:
+    (tmp_path / "plain").write_bytes(bytes(99))
+    assert call("plain")[0] == 0
+    found, output, err = call(*arguments)
+    assert (found, output) == (code, b"")
+    assert words in err and err.count("\n") <= 2
+
+
+def test_a_pipe_is_refused(run: Run, archive: Path) -> None:
+    done = run("cat", "/dev/stdin", input=archive.read_bytes())
+    assert done.returncode == 2 and b"not from a pipe" in done.stderr
