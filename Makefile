@@ -10,7 +10,7 @@ LEVEL ?= 6
 # Waiting threads of torch give up the core soon: on a busy machine spinning costs a factor of ten.
 export GOMP_SPINCOUNT ?= 1000
 
-.PHONY: help setup demo test test-slow check fuzz golden docs bench bench-mixer bench-train bench-logs embedded dist clean
+.PHONY: help setup demo test test-slow check fuzz golden docs bench bench-mixer bench-train bench-logs bench-windows embedded dist clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -75,6 +75,9 @@ bench-train: $(BIN)/test.stamp ## speed of llmzip train, with its share of the d
 
 bench-logs: $(BIN)/test.stamp ## the worked example: new logs under MODEL=DIR, made by llmzip train from LOGS=DIR
 	$(BIN)/python benchmarks/logs.py $(MODEL) --train $(LOGS)/2026-03-0[2-9]-*.log --test $(LOGS)/2026-03-11-*.log
+
+bench-windows: $(BIN)/llmzip.stamp ## Equal-Info windows of TEXT=FILE beside the paper's figures
+	$(BIN)/python benchmarks/windows.py $(TEXT) --model $(MODEL)
 
 embedded: $(BIN)/llmzip.stamp ## put MODEL=DIR, made by llmzip train, into the package as NAME=name
 	$(BIN)/python tools/make_embedded.py $(MODEL) --name $(NAME)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -29,6 +29,16 @@ _LEAST_STEPS = 4
 """Steps that windows go together before some are put aside: each time, what is known is read anew."""
 
 _MOST_CACHE_BYTES = 1 << 30
+
+
+class Writer(Protocol):
+    """Takes tokens into windows; `windows.WindowWriter` says how."""
+
+    def add(self, left: int, right: int) -> bool:
+        """Takes a token, or refuses it."""
+
+    def close(self, full: bool) -> tuple[int, int]:
+        """Ends the window: its code, and how many of the tokens it holds, the first ones."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +89,7 @@ def encode(
     window_bits: int,
     fresh: bool,
     progress: Callable[[np.ndarray], None] | None = None,
+    make_writer: Callable[[int], Writer] = WindowWriter,
 ) -> list[Windows]:
     """Cuts texts into windows.
 
@@ -88,12 +99,13 @@ def encode(
         window_bits: W, 16 to 65,536.
         fresh: each window starts from an empty context.
         progress: called with tokens that were just done.
+        make_writer: another rule for the end of a window, to compare with (windowrules.py).
 
     Raises:
         SettingsError: as `check_engine`.
     """
     check_engine(engine, window_bits)
-    streams = [_Stream(tokens, window_bits) for tokens in texts]
+    streams = [_Stream(tokens, make_writer(window_bits)) for tokens in texts]
     frequencies = Frequencies(engine.vocab_size, precision_bits(window_bits))
     if fresh:
         _encode_fresh(engine, frequencies, streams, progress)
@@ -102,41 +114,29 @@ def encode(
             bounds = np.empty((len(stream.tokens), 2), dtype=np.int64)
             for places, masses in token_masses(engine, stream.tokens, _kept_plan(engine, len(bounds)), progress):
                 bounds[places] = _bounds(frequencies, masses, stream.tokens[places])
-            for left, right in bounds.tolist():
-                if not stream.add(left, right):
-                    stream.close(full=True)
-                    stream.add(left, right)
-            stream.close(full=False)
+            pairs = bounds.tolist()
+            while stream.at < len(pairs):
+                full = any(not stream.writer.add(*pairs[place]) for place in range(stream.at, len(pairs)))
+                stream.close(full)
     return [Windows(pack(stream.codes, window_bits), np.array(stream.counts, dtype=np.int64)) for stream in streams]
 
 
 class _Stream:
     """One text on its way into windows."""
 
-    def __init__(self, tokens: np.ndarray, window_bits: int) -> None:
+    def __init__(self, tokens: np.ndarray, writer: Writer) -> None:
         self.tokens = tokens
         self.codes: list[int] = []
         self.counts: list[int] = []
         self.at = 0  # tokens in windows that are closed
         self.guess = 2  # tokens that the next window may hold
-        self._writer = WindowWriter(window_bits)
-        self._count = 0
-
-    def add(self, left: int, right: int) -> bool:
-        taken = self._writer.add(left, right)
-        self._count += taken
-        return taken
+        self.writer = writer
 
     def close(self, full: bool) -> None:
-        self.codes.append(self._writer.close(full))
-        self.counts.append(self._count)
-        self.at += self._count
-        self._count = 0
-
-    def forget(self) -> None:
-        """Gives up the window that is open."""
-        self._writer.close(full=False)
-        self._count = 0
+        code, count = self.writer.close(full)
+        self.codes.append(code)
+        self.counts.append(count)
+        self.at += count
 
 
 def _kept_plan(engine: Engine[Any], num_tokens: int) -> RowPlan:
@@ -195,7 +195,7 @@ def _encode_windows(
         for row in list(open_rows):
             stream = streams[row]
             for left, right in bounds[row, : max(0, lengths[row] - columns.start)].tolist():
-                if not stream.add(left, right):
+                if not stream.writer.add(left, right):
                     open_rows.remove(row)
                     _close(stream, True, progress)
                     break
@@ -206,7 +206,7 @@ def _encode_windows(
         if stream.at + lengths[row] == len(stream.tokens) or lengths[row] == engine.context:
             _close(stream, False, progress)
         else:
-            stream.forget()
+            stream.writer.close(full=False)  # given up
             stream.guess = 2 * length
 
 

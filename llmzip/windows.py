@@ -36,6 +36,7 @@ class WindowWriter:
         self._begin()
 
     def _begin(self) -> None:
+        self._count = 0
         # The range of codes is [low, low + units << below).
         self._below = max(0, self.window_bits - _UNIT_BITS + 1)
         self._units = 1 << self.window_bits - self._below
@@ -60,20 +61,21 @@ class WindowWriter:
         units = end - first
         shift = min(self._below, _UNIT_BITS - units.bit_length())
         self._units, self._below = units << shift, self._below - shift
+        self._count += 1
         return True
 
-    def close(self, full: bool) -> int:
+    def close(self, full: bool) -> tuple[int, int]:
         """Ends the window, and begins the next.
 
         Args:
             full: because a token was refused; not because the reader knows that no further one comes.
 
         Returns:
-            its code, 0 <= code < 2^W.
+            its code, 0 <= code < 2^W, and how many tokens it holds.
         """
-        code = self._low + (self._units - 1 if full else 0)
+        code, count = self._low + (self._units - 1 if full else 0), self._count
         self._begin()
-        return code
+        return code, count
 
 
 class WindowReader:

@@ -30,11 +30,11 @@ def write(tables: list[np.ndarray], tokens: np.ndarray, window_bits: int) -> tup
             if writer.add(int(table[token]), int(table[token + 1])):
                 break
             assert count, "the first token always finds a code"
-            codes.append(writer.close(full=True))
+            codes.append(writer.close(full=True)[0])
             counts.append(count)
             count = 0
         count += 1
-    codes.append(writer.close(full=False))
+    codes.append(writer.close(full=False)[0])
     counts.append(count)
     assert all(0 <= code < 1 << window_bits for code in codes)
     return pack(codes, window_bits), counts
