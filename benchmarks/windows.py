@@ -33,8 +33,7 @@ def entropy_bits(counts: np.ndarray) -> float:
     return float(-(shares * np.log2(shares)).sum())
 
 
-def main() -> None:
-    """Prints the table."""
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("text", type=Path)
     parser.add_argument("--model", default="default")
@@ -42,7 +41,12 @@ def main() -> None:
     parser.add_argument("--pieces", type=int, default=32)
     parser.add_argument("--piece-bytes", type=int, default=4000)
     parser.add_argument("--output", type=Path)
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Prints the table."""
+    args = _arguments()
     model = runtime.load(models.choose(args.model), EngineSettings())
     text = args.text.read_bytes()
     step = max(1, (len(text) - args.piece_bytes) // max(1, args.pieces - 1))

@@ -24,7 +24,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ModelNotFoundError(f"model {folder}: no {CONFIG} in this folder") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # the last where it is nested too deep
         raise ModelUnsupportedError(f"{CONFIG} cannot be read: {error}") from None
     if not isinstance(config, dict):
         raise ModelUnsupportedError(f"{CONFIG} holds no object")
@@ -47,6 +47,6 @@ def weight_files(folder: Path, names: Collection[str]) -> list[str]:
         try:
             index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
             return sorted({Path(name).name for name in index["weight_map"].values()})
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ModelUnsupportedError(f"{INDEX} cannot be read: {error}") from None
     return [WEIGHTS] if WEIGHTS in names else sorted(name for name in names if name.endswith(".safetensors"))

@@ -212,16 +212,16 @@ def read_config(folder: Path) -> dict[str, object]:
 def unsupported(folder: Path) -> str | None:
     """Why the exact engine cannot run a checkpoint, as far as its configuration tells; None if it can."""
     from .engines import families
-    from .engines.config import ExactConfig
+    from .engines.config import MAX_CONTEXT, ExactConfig
 
     if (folder / layout.INT8).exists():
         return None
     try:
-        family = families.read(read_config(folder))
-        ExactConfig(planes=2, context=2, start_token=0, **family.settings)
-    except ModelUnsupportedError as error:
+        family = families.read(layout.read_config(folder))
+        ExactConfig(planes=2, context=min(family.positions, MAX_CONTEXT), start_token=0, **family.settings)
+    except ModelError as error:
         return str(error)
-    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+    except families.MISSTATED as error:
         return f"its configuration lacks or misstates {error}"
     return None
 

@@ -94,17 +94,26 @@ def load(choice: ModelChoice, settings: EngineSettings) -> LoadedModel:
     if settings.threads is not None:
         torch.set_num_threads(settings.threads or os.cpu_count() or 1)
     device = find_device(settings.device)
+    threads = None
+    if choice.engine == ENGINE_FLOAT:
+        # Its bits depend on them: the archive's number, or the one of the run that writes. The exact engine's do not,
+        # so that it stays in memory whatever the number is.
+        fields = dict(part.split("=", 1) for part in choice.environment.split(" ") if "=" in part)
+        named = fields.get("threads", "")
+        threads = int(named) if named.isdigit() and 1 <= int(named) <= 4096 else torch.get_num_threads()
     stamp = tuple((file.name, file.stat().st_mtime_ns) for file in sorted(choice.folder.iterdir()) if file.is_file())
     with allocations_checked():
-        return _load(choice, device, settings.batch_tokens, stamp)
+        return _load(choice, device, settings.batch_tokens, threads, stamp)
 
 
 @functools.lru_cache(maxsize=2)
-def _load(choice: ModelChoice, device: str, batch_tokens: int | None, stamp: tuple[object, ...]) -> LoadedModel:
+def _load(
+    choice: ModelChoice, device: str, batch_tokens: int | None, threads: int | None, stamp: tuple[object, ...]
+) -> LoadedModel:
     del stamp  # only there so that changed files are loaded again
     engine: ExactEngine | FloatEngine
     if choice.engine == ENGINE_FLOAT:
-        engine, record = _open_float(choice, torch.device(device))
+        engine, record = _open_float(choice, torch.device(device), threads)
     else:
         engine, record = _open_exact(choice, torch.device(device), batch_tokens)
     tokenizer = Tokenizer(choice.folder, engine.vocab_size)
@@ -128,11 +137,11 @@ def _load(choice: ModelChoice, device: str, batch_tokens: int | None, stamp: tup
 def _open_exact(choice: ModelChoice, device: torch.device, batch_tokens: int | None) -> tuple[ExactEngine, ModelRecord]:
     """The exact engine; a checkpoint with the number of planes that a short text asks for."""
 
-    def choose(model: ExactModel) -> ExactModel:
+    def choose(model: ExactModel) -> tuple[int, int]:
         config = model.config
         ids = Tokenizer(choice.folder, config.vocab_size).encode(sample.TEXT.encode())[: config.context]
         row = np.concatenate([[config.start_token], ids])
-        return planes.choose(model, [torch.from_numpy(row)], device)
+        return planes.choose(model, [torch.from_numpy(row)], device).config.planes, len(ids)
 
     if is_int8(choice.folder):
         model = load_model(choice.folder)
@@ -145,15 +154,13 @@ def _open_exact(choice: ModelChoice, device: torch.device, batch_tokens: int | N
     return ExactEngine(model, device, batch_tokens), record
 
 
-def _open_float(choice: ModelChoice, device: torch.device) -> tuple[FloatEngine, ModelRecord]:
-    """The float engine, in the archive's number of threads."""
+def _open_float(choice: ModelChoice, device: torch.device, threads: int | None) -> tuple[FloatEngine, ModelRecord]:
+    """The float engine, in so many threads."""
     from .engines import floating
 
-    threads = dict(part.split("=", 1) for part in choice.environment.split(" ") if "=" in part).get("threads", "")
-    if threads.isdigit() and device.type == "cpu" and 1 <= int(threads) <= 4096:
-        torch.set_num_threads(int(threads))
     number = choice.planes or 1
-    engine = floating.FloatEngine(choice.folder, device, FLOAT_DTYPES[number - 1], choice.context, choice.start_token)
+    dtype = FLOAT_DTYPES[number - 1]
+    engine = floating.FloatEngine(choice.folder, device, dtype, choice.context, choice.start_token, threads)
     record = ModelRecord(
         choice.name,
         floating.digest(choice.folder),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,11 +19,47 @@ from ..errors import ModelUnsupportedError
 MAX_CONTEXT = 1 << 17
 MAX_VOCAB = 300_000
 _MAX_SIZE = 1 << 17
+_MAX_WINDOW = (1 << 31) - 1
 _MAX_GAIN = 2.0**20
 _LEAST_EPSILON = 2.0**-40
 ACTIVATIONS = ("silu", "gelu", "gelu_tanh")
 NORMS = ("rms", "layer")
 _FLOATS = {"rope_theta", "norm_eps", "attention_scale", "attention_cap", "logit_cap", "embedding_gain"}
+_SIZES = {
+    "vocab_size": (16, MAX_VOCAB),
+    "hidden_size": (1, _MAX_SIZE),
+    "mlp_size": (1, _MAX_SIZE),
+    "num_layers": (1, 1024),
+    "num_heads": (1, 1024),
+    "num_kv_heads": (1, 1024),
+    "head_dim": (2, 512),
+    "planes": (1, 2),
+    "context": (2, MAX_CONTEXT),
+}
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = 80
+
+
+def shown(value: object) -> str:
+    """Any value of a configuration for a message: short, in one line, however deep it is."""
+    return _REPR.repr(value)
+
+
+def checked_size(name: str, value: Any, bounds: tuple[int, int] | None = None) -> int:
+    """An integer of a configuration.
+
+    Args:
+        name: a field of ExactConfig.
+        value: of whatever type.
+        bounds: the least and the largest; None for those of the field.
+
+    Raises:
+        ModelUnsupportedError: it is none, or out of range.
+    """
+    low, high = bounds or _SIZES[name]
+    if type(value) is not int or not low <= value <= high:
+        raise ModelUnsupportedError(f"config: {name} is {shown(value)}, not an integer from {low} to {high}")
+    return value
 
 
 @dataclass(frozen=True)
@@ -77,22 +114,9 @@ class ExactConfig:
     embedding_gain: float = 1.0
 
     def __post_init__(self) -> None:
-        sizes = {
-            "vocab_size": (16, MAX_VOCAB),
-            "hidden_size": (1, _MAX_SIZE),
-            "mlp_size": (1, _MAX_SIZE),
-            "num_layers": (1, 1024),
-            "num_heads": (1, 1024),
-            "num_kv_heads": (1, 1024),
-            "head_dim": (2, 512),
-            "planes": (1, 2),
-            "context": (2, MAX_CONTEXT),
-            "start_token": (0, self.vocab_size - 1),
-        }
-        for name, (low, high) in sizes.items():
-            value = getattr(self, name)
-            if type(value) is not int or not low <= value <= high:
-                raise ModelUnsupportedError(f"config: {name} is {value!r}, not an integer from {low} to {high}")
+        for name in _SIZES:
+            checked_size(name, getattr(self, name))
+        checked_size("start_token", self.start_token, (0, self.vocab_size - 1))
         if self.num_heads % self.num_kv_heads or self.head_dim % 2:
             raise ModelUnsupportedError("config: heads must be a multiple of kv heads, and the head size even")
         if self.num_heads * self.head_dim > _MAX_SIZE:
@@ -101,8 +125,10 @@ class ExactConfig:
             raise ModelUnsupportedError(
                 f"config: rope_theta {self.rope_theta} or norm_eps {self.norm_eps} out of range"
             )
-        if len(self.windows) != self.num_layers or min(self.windows) < 0:
-            raise ModelUnsupportedError("config: one sliding window per layer, each at least 0")
+        if len(self.windows) != self.num_layers or any(
+            type(window) is not int or not 0 <= window <= _MAX_WINDOW for window in self.windows
+        ):
+            raise ModelUnsupportedError("config: one sliding window per layer, each an integer from 0 to 2^31 - 1")
         for steps in (self.rope_steps, self.local_rope_steps):
             if 2 * len(steps) > self.head_dim or any(type(step) is not int or step >> 64 for step in steps):
                 raise ModelUnsupportedError("config: rope steps are at most D / 2 integers from 0 to 2^64 - 1")

@@ -5,7 +5,7 @@ Names and shapes of the families are in families.py; here tensors are joined, re
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -15,6 +15,9 @@ from . import families, ops
 from .config import MAX_CONTEXT, ExactConfig
 from .families import Family
 from .model import ExactModel, assemble
+
+_BLOCK = 1 << 22
+"""Elements of a matrix that are rounded at once: in float32 an embedding may be larger than the model's int8 form."""
 
 
 def quantise_rows(weight: torch.Tensor, grid: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -58,21 +61,22 @@ def convert(
 
     Raises:
         ModelUnsupportedError: naming the first thing that the exact engine cannot run.
-        KeyError, TypeError, ValueError, ArithmeticError: the configuration lacks or misstates something.
+        KeyError, ValueError, and others of families.MISSTATED: the configuration lacks or misstates something.
     """
     family = families.read(config)
     exact = ExactConfig(
         planes=planes,
         context=min(context, family.positions, MAX_CONTEXT),
-        start_token=default_start_token(config) if start_token is None else start_token,
+        start_token=default_start_token(config, family.settings["vocab_size"]) if start_token is None else start_token,
         **family.settings,
     )
     return assemble(exact, _Conversion(exact, family, tensors, grid).all().get)
 
 
-def default_start_token(config: Mapping[str, Any]) -> int:
-    """A checkpoint's BOS, else its EOS, else 0."""
-    return next((config[k] for k in ("bos_token_id", "eos_token_id") if isinstance(config.get(k), int)), 0)
+def default_start_token(config: Mapping[str, Any], vocab_size: int) -> int:
+    """A checkpoint's BOS, else its EOS, else 0; what is no token, -1 or a list of several, counts as none."""
+    found = (config.get(name) for name in ("bos_token_id", "eos_token_id"))
+    return next((token for token in found if type(token) is int and 0 <= token < vocab_size), 0)
 
 
 class _Conversion:
@@ -112,35 +116,51 @@ class _Conversion:
         """The name with the checkpoint's prefix; heads have none."""
         return name if name in ("lm_head", "embed_out") else self._prefix + name
 
-    def _take(self, name: str) -> torch.Tensor:
+    def _find(self, name: str) -> torch.Tensor:
         if name not in self._source:
             raise ModelUnsupportedError(f"weights: tensor {name} is missing")
         self._left.discard(name)
-        tensor = self._source[name].to(torch.float32)
-        if not bool(torch.isfinite(tensor).all()):
-            raise ModelUnsupportedError(f"weights: tensor {name} holds a NaN or an infinity")
-        return tensor
+        return self._source[name]
+
+    def _take(self, name: str) -> torch.Tensor:
+        return _finite(name, self._find(name))
 
     def _matrix(self, ours: str, names: list[str]) -> None:
         exact, layered = self._exact, ours.startswith("layers.")
-        parts = [self._take(f"{name}.weight") for name in names]
-        if any(part.ndim != 2 for part in parts):
+        parts = [(f"{name}.weight", self._find(f"{name}.weight")) for name in names]
+        if any(part.ndim != 2 for _, part in parts):
             raise ModelUnsupportedError(f"weights: {names[0]}.weight is no matrix")
         if self._family.transposed and layered:
-            parts = [part.T for part in parts]
+            parts = [(name, part.T) for name, part in parts]
         if ours == "positions":
-            parts = [parts[0][: exact.context]]
+            parts = [(name, part[: exact.context]) for name, part in parts]
         biases = [self._take(f"{name}.bias") for name in names if layered and f"{name}.bias" in self._source]
         if biases and len(biases) != len(parts):
             raise ModelUnsupportedError(f"weights: only some of {', '.join(names)} have a bias")
-        weight = torch.cat(parts)
+        if len({part.shape[1] for _, part in parts}) > 1:
+            raise ModelUnsupportedError(f"weights: {', '.join(names)} have rows of different lengths")
+        weight_q, scale = self._rounded(parts)
         bias = torch.cat(biases) if biases else None
         if self._family.mixed_heads and ours.endswith(".qkv"):
-            weight = self._by_kind(weight)
+            weight_q, scale = self._by_kind(weight_q), self._by_kind(scale)
             bias = None if bias is None else self._by_kind(bias)
-        self._out[f"{ours}_q"], self._out[f"{ours}_scale"] = quantise_rows(weight, self._grid)
+        self._out[f"{ours}_q"], self._out[f"{ours}_scale"] = weight_q, scale
         if bias is not None:
             self._out[f"{ours}_bias"] = bias.contiguous()
+
+    def _rounded(self, parts: list[tuple[str, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Matrices below each other as int8 with one scale per row, block by block."""
+        rows, columns = sum(len(part) for _, part in parts), parts[0][1].shape[1]
+        device = parts[0][1].device  # by name, as the type is: a program may have other defaults
+        weight_q = torch.empty((rows, columns), dtype=torch.int8, device=device)
+        scale = torch.empty(rows, dtype=torch.float32, device=device)
+        end = 0
+        for name, part in parts:
+            # Each row is rounded alone. A grid's scales are sums of floats, whose order might hang on the shape.
+            for block in [part] if self._grid else _blocks(part):
+                begin, end = end, end + len(block)
+                weight_q[begin:end], scale[begin:end] = quantise_rows(_finite(name, block), self._grid)
+        return weight_q, scale
 
     def _by_kind(self, rows: torch.Tensor) -> torch.Tensor:
         """Rows of query, key and value of each head to all queries, all keys, all values."""
@@ -154,7 +174,7 @@ class _Conversion:
         embedding = self._place(self._family.matrices["embedding"][0]) + ".weight"
         weight = f"{name}.weight"
         own = weight in self._source and not self._family.tied
-        if own and not torch.equal(self._source[weight], self._source[embedding]):
+        if own and not _equal(self._source[weight], self._source[embedding]):
             self._matrix("head", [name])
         self._left.discard(weight)
 
@@ -165,3 +185,25 @@ class _Conversion:
         self._out[ours] = self._take(f"{name}.weight") + self._family.norm_offset
         if self._exact.norm == "layer":
             self._out[f"{ours}_bias"] = self._take(f"{name}.bias")
+
+
+def _finite(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    """Values of a tensor in float32."""
+    wide = tensor.to(torch.float32)
+    if not bool(torch.isfinite(wide).all()):
+        raise ModelUnsupportedError(f"weights: tensor {name} holds a NaN or an infinity")
+    return wide
+
+
+def _equal(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether two matrices hold the same values, of whatever types."""
+    if a.shape != b.shape or a.ndim != 2:
+        return False
+    kind, pairs = torch.promote_types(a.dtype, b.dtype), zip(_blocks(a), _blocks(b), strict=True)
+    return all(torch.equal(one.to(kind), other.to(kind)) for one, other in pairs)
+
+
+def _blocks(matrix: torch.Tensor) -> Iterator[torch.Tensor]:
+    """A matrix by some rows at a time."""
+    step = max(1, _BLOCK // max(1, matrix.shape[1]))
+    return (matrix[begin : begin + step] for begin in range(0, len(matrix), step))

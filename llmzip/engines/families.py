@@ -13,6 +13,8 @@ from typing import Any
 
 from ..errors import ModelUnsupportedError
 from . import rope, tables
+from .config import checked_size, shown
+from .rope import misstated, number
 
 _ACTIVATIONS = {
     "silu": "silu",
@@ -22,6 +24,9 @@ _ACTIVATIONS = {
     "gelu_fast": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
 }
+MISSTATED = (KeyError, IndexError, TypeError, ValueError, AttributeError, ArithmeticError)
+"""What reading a configuration raises where it lacks or misstates something."""
+_MOST_POSITIONS = 1 << 31
 _IGNORED = ("rotary_emb.inv_freq", "attn.bias", "attn.masked_bias", "attention.bias", "attention.masked_bias")
 
 
@@ -59,13 +64,13 @@ def read(config: Mapping[str, Any]) -> Family:
 
     Raises:
         ModelUnsupportedError: one that the exact engine does not run, or a setting of it.
-        KeyError, TypeError, ValueError, ArithmeticError: the configuration lacks or misstates something.
+        KeyError, ValueError, and others of MISSTATED: the configuration lacks or misstates something.
     """
     kind = config.get("model_type")
     make = _FAMILIES.get(kind) if isinstance(kind, str) else None
     if make is None:
         raise ModelUnsupportedError(
-            f"model_type {kind!r} is not one the exact engine runs ({', '.join(sorted(_FAMILIES))})"
+            f"model_type {shown(kind)} is not one the exact engine runs ({', '.join(sorted(_FAMILIES))})"
         )
     if config.get("quantization_config"):
         raise ModelUnsupportedError("quantised checkpoints are not supported, only floating-point ones")
@@ -104,18 +109,17 @@ def _llama(
     **settings: Any,
 ) -> Family:
     """The common form; `windows` None for what the configuration says."""
-    layers, heads = config["num_hidden_layers"], config["num_attention_heads"]
-    dim = config.get("head_dim") or config["hidden_size"] // heads
+    layers, heads, dim = _layers(config), _heads(config), _head_dim(config)
     scale = settings.pop("attention_scale", 0.0)
     settings = {
-        "vocab_size": config["vocab_size"],
-        "hidden_size": config["hidden_size"],
-        "mlp_size": config["intermediate_size"],
+        "vocab_size": _size(config, "vocab_size", "vocab_size"),
+        "hidden_size": _hidden(config),
+        "mlp_size": _size(config, "mlp_size", "intermediate_size"),
         "num_layers": layers,
         "num_heads": heads,
-        "num_kv_heads": config.get("num_key_value_heads") or heads,
+        "num_kv_heads": _size(config, "num_kv_heads", "num_key_value_heads", heads),
         "head_dim": dim,
-        "norm_eps": tables.float32(float(config["rms_norm_eps"])),
+        "norm_eps": tables.float32(number(config, "rms_norm_eps")),
         "windows": _windows(config, layers) if windows is None else windows,
         "activation": _activation(activation or config.get("hidden_act")),
         **_rope_settings(config, dim, scale),
@@ -123,7 +127,7 @@ def _llama(
     }
     return Family(
         settings,
-        config["max_position_embeddings"],
+        _positions(config, "max_position_embeddings"),
         bool(config.get("tie_word_embeddings", tied)),
         {
             "embedding": ("embed_tokens",),
@@ -136,19 +140,20 @@ def _llama(
 
 
 def _qwen(config: Mapping[str, Any]) -> Family:
-    layers = config["num_hidden_layers"]
+    layers = _layers(config)
     if not config.get("use_sliding_window"):
         return _llama(config, (0,) * layers)
-    full = config.get("max_window_layers", 0)
-    return _llama(config, _windows(config, layers, lambda n: n >= full))
+    return _llama(config, _windows(config, layers, lambda n: n >= number(config, "max_window_layers", 0)))
 
 
 def _smollm3(config: Mapping[str, Any]) -> Family:
-    layers = config["num_hidden_layers"]
+    layers = _layers(config)
     rotated = config.get("no_rope_layers")
     if rotated is None:
-        every = config.get("no_rope_layer_interval", 4)
+        every = _interval(config, "no_rope_layer_interval", 4)
         rotated = [int((n + 1) % every != 0) for n in range(layers)]
+    if not isinstance(rotated, list) or len(rotated) < layers:
+        raise misstated("no_rope_layers", rotated)
     windows = _windows(config, layers) if config.get("use_sliding_window") else (0,) * layers
     return _llama(config, windows, tied=True, unrotated=tuple(n for n in range(layers) if not rotated[n]))
 
@@ -167,14 +172,14 @@ def _gemma(config: Mapping[str, Any]) -> Family:
 def _gemma2(config: Mapping[str, Any], slides: Callable[[int], bool] = lambda n: n % 2 == 0) -> Family:
     return _llama(
         config,
-        _windows(config, config["num_hidden_layers"], slides),
+        _windows(config, _layers(config), slides),
         tied=True,
         activation=config.get("hidden_activation"),
         norms=_FOUR_NORMS,
         norm_offset=1.0,
         attention_scale=_scale(config),
-        attention_cap=float(config.get("attn_logit_softcapping") or 0.0),
-        logit_cap=float(config.get("final_logit_softcapping") or 0.0),
+        attention_cap=number(config, "attn_logit_softcapping") if config.get("attn_logit_softcapping") else 0.0,
+        logit_cap=number(config, "final_logit_softcapping") if config.get("final_logit_softcapping") else 0.0,
         embedding_gain=_embedding_gain(config),
     )
 
@@ -182,19 +187,20 @@ def _gemma2(config: Mapping[str, Any], slides: Callable[[int], bool] = lambda n:
 def _gemma3(config: Mapping[str, Any]) -> Family:
     if config.get("use_bidirectional_attention"):
         raise ModelUnsupportedError("attention in both directions is not supported: this is no causal model")
-    every = config.get("sliding_window_pattern") or config.get("_sliding_window_pattern") or 6
-    return _gemma2(config, lambda n: (n + 1) % every != 0)
+    name = next((x for x in ("sliding_window_pattern", "_sliding_window_pattern") if config.get(x)), "")
+    return _gemma2(config, lambda n: (n + 1) % _interval(config, name, 6) != 0)
 
 
 def _scale(config: Mapping[str, Any]) -> float:
     """1 / sqrt(query_pre_attn_scalar); 0, which means 1 / sqrt(D), where that is the same."""
-    wanted, heads = config["query_pre_attn_scalar"], config["num_attention_heads"]
-    dim = config.get("head_dim") or config["hidden_size"] // heads
-    return 0.0 if wanted == dim else 1 / math.sqrt(wanted)
+    wanted = number(config, "query_pre_attn_scalar")
+    if wanted <= 0:
+        raise misstated("query_pre_attn_scalar", wanted)
+    return 0.0 if wanted == _head_dim(config) else 1 / math.sqrt(wanted)
 
 
 def _embedding_gain(config: Mapping[str, Any]) -> float:
-    return tables.float32(math.sqrt(config["hidden_size"]))
+    return tables.float32(math.sqrt(_hidden(config)))
 
 
 # -- GPT-2 and GPT-NeoX --------------------------------------------------------------------------------------------
@@ -205,17 +211,18 @@ def _gpt2(config: Mapping[str, Any]) -> Family:
         raise ModelUnsupportedError("GPT-2 with scores scaled by the layer, or not at all, is not supported")
     if config.get("add_cross_attention"):
         raise ModelUnsupportedError("cross attention is not supported: this is no causal model")
-    layers, heads, hidden = config["n_layer"], config["n_head"], config["n_embd"]
+    layers, heads = _size(config, "num_layers", "n_layer"), _size(config, "num_heads", "n_head")
+    hidden = _size(config, "hidden_size", "n_embd")
     settings = {
-        "vocab_size": config["vocab_size"],
+        "vocab_size": _size(config, "vocab_size", "vocab_size"),
         "hidden_size": hidden,
-        "mlp_size": config.get("n_inner") or 4 * hidden,
+        "mlp_size": _size(config, "mlp_size", "n_inner", 4 * hidden),
         "num_layers": layers,
         "num_heads": heads,
         "num_kv_heads": heads,
         "head_dim": hidden // heads,
         "rope_theta": 10000.0,
-        "norm_eps": tables.float32(float(config.get("layer_norm_epsilon", 1e-5))),
+        "norm_eps": tables.float32(number(config, "layer_norm_epsilon", 1e-5)),
         "windows": (0,) * layers,
         "norm": "layer",
         "activation": _activation(config.get("activation_function", "gelu_new")),
@@ -227,7 +234,7 @@ def _gpt2(config: Mapping[str, Any]) -> Family:
     norms = {"input_norm": "ln_1", "post_norm": "ln_2"}
     return Family(
         settings,
-        config.get("n_positions", 1024),
+        _positions(config, "n_positions", 1024),
         bool(config.get("tie_word_embeddings", True)),
         {
             "embedding": ("wte",),
@@ -242,17 +249,17 @@ def _gpt2(config: Mapping[str, Any]) -> Family:
 
 
 def _gpt_neox(config: Mapping[str, Any]) -> Family:
-    layers, heads, hidden = config["num_hidden_layers"], config["num_attention_heads"], config["hidden_size"]
-    dim = hidden // heads
+    layers, heads, hidden = _layers(config), _heads(config), _hidden(config)
+    dim = checked_size("head_dim", hidden // heads)
     settings = {
-        "vocab_size": config["vocab_size"],
+        "vocab_size": _size(config, "vocab_size", "vocab_size"),
         "hidden_size": hidden,
-        "mlp_size": config["intermediate_size"],
+        "mlp_size": _size(config, "mlp_size", "intermediate_size"),
         "num_layers": layers,
         "num_heads": heads,
         "num_kv_heads": heads,
         "head_dim": dim,
-        "norm_eps": tables.float32(float(config.get("layer_norm_eps", 1e-5))),
+        "norm_eps": tables.float32(number(config, "layer_norm_eps", 1e-5)),
         "windows": (0,) * layers,
         "norm": "layer",
         "activation": _activation(config.get("hidden_act", "gelu")),
@@ -269,7 +276,7 @@ def _gpt_neox(config: Mapping[str, Any]) -> Family:
     norms = {"input_norm": "input_layernorm", "post_norm": "post_attention_layernorm"}
     return Family(
         settings,
-        config["max_position_embeddings"],
+        _positions(config, "max_position_embeddings"),
         bool(config.get("tie_word_embeddings", False)),
         {
             "embedding": ("embed_in",),
@@ -304,9 +311,50 @@ NAMES: Sequence[str] = tuple(_FAMILIES)
 # -- parts that several have ---------------------------------------------------------------------------------------
 
 
+def _size(config: Mapping[str, Any], field: str, name: str, default: int | None = None) -> int:
+    """A size that ExactConfig will have, within its limits: lists as long as it are made before that looks at it."""
+    value = config[name] if default is None else config.get(name) or default
+    return checked_size(field, value)
+
+
+def _layers(config: Mapping[str, Any]) -> int:
+    return _size(config, "num_layers", "num_hidden_layers")
+
+
+def _heads(config: Mapping[str, Any]) -> int:
+    return _size(config, "num_heads", "num_attention_heads")
+
+
+def _hidden(config: Mapping[str, Any]) -> int:
+    return _size(config, "hidden_size", "hidden_size")
+
+
+def _head_dim(config: Mapping[str, Any]) -> int:
+    return _size(config, "head_dim", "head_dim", _hidden(config) // _heads(config) or None)
+
+
+def _positions(config: Mapping[str, Any], name: str, default: int | None = None) -> int:
+    """Most positions that the model was made for; some tools write the number as a float."""
+    value = config[name] if default is None else config.get(name, default)
+    if type(value) not in (int, float) or not value >= 1:
+        raise misstated(name, value)
+    found = min(value, _MOST_POSITIONS)
+    if found != int(found):
+        raise misstated(name, value)
+    return int(found)
+
+
+def _interval(config: Mapping[str, Any], name: str, default: int) -> float:
+    """Every how many layers something is."""
+    found = number(config, name, default)
+    if not found:
+        raise misstated(name, config[name])
+    return found
+
+
 def _activation(name: Any) -> str:
-    if name not in _ACTIVATIONS:
-        raise ModelUnsupportedError(f"activation {name!r} is not supported, only {', '.join(_ACTIVATIONS)}")
+    if not isinstance(name, str) or name not in _ACTIVATIONS:
+        raise ModelUnsupportedError(f"activation {shown(name)} is not supported, only {', '.join(_ACTIVATIONS)}")
     return _ACTIVATIONS[name]
 
 
@@ -316,21 +364,24 @@ def _windows(config: Mapping[str, Any], layers: int, slides: Callable[[int], boo
     kinds = config.get("layer_types")
     if kinds is None:
         return tuple(window if slides(n) else 0 for n in range(layers))
-    odd = set(kinds) - {"full_attention", "sliding_attention"}
+    if not isinstance(kinds, list):
+        raise misstated("layer_types", kinds)
+    odd = [kind for kind in kinds if kind not in ("full_attention", "sliding_attention")]
     if odd or len(kinds) != layers:
-        raise ModelUnsupportedError(f"layer types {sorted(odd)} or their number, {len(kinds)}, are not supported")
+        raise ModelUnsupportedError(f"layer types {shown(odd[:1])} or their number, {len(kinds)}, are not supported")
     return tuple(window if kind == "sliding_attention" else 0 for kind in kinds)
 
 
 def _rope_settings(config: Mapping[str, Any], head_dim: int, scale: float) -> dict[str, Any]:
     """The rotary positions of all layers, and of those with a window if they differ; with them the scores' factor."""
-    found = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    name = "rope_parameters" if config.get("rope_parameters") else "rope_scaling"
+    found = _object(config, name)
     local: rope.Rope | None = None
     if any(isinstance(value, dict) for value in found.values()):
         if set(found) - {"full_attention", "sliding_attention"}:
             raise ModelUnsupportedError(f"rotary parameters for {', '.join(map(str, found))} are not supported")
-        local = rope.read({}, found.get("sliding_attention") or {}, head_dim)
-        found = found.get("full_attention") or {}
+        local = rope.read({}, _object(found, "sliding_attention"), head_dim)
+        found = _object(found, "full_attention")
     elif config.get("rope_local_base_freq"):
         local = rope.read({}, {"rope_theta": config["rope_local_base_freq"]}, head_dim)
     main = rope.read(config, found, head_dim)
@@ -344,3 +395,11 @@ def _rope_settings(config: Mapping[str, Any], head_dim: int, scale: float) -> di
     if local is not None and local.steps != main.steps:
         settings["local_rope_steps"] = local.steps
     return settings
+
+
+def _object(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A part of a configuration, empty where there is none."""
+    found = config.get(name) or {}
+    if not isinstance(found, dict):
+        raise misstated(name, found)
+    return found

@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import hashlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from ..layout import INT8
 from . import weightfile
 from .config import ExactConfig
 
+_BLOCK = 1 << 22
+"""Weights whose sums are worked out at once: torch takes nine bytes for each."""
 _MAX_VALUE = 2.0**50
 _MAX_NORM = 2.0**20
 _OPTIONAL = ("final_norm_bias", "positions_q", "positions_scale")
@@ -55,6 +57,9 @@ class LayerWeights:
     mlp_post_norm: torch.Tensor | None = None
 
 
+_LAYER_FIELDS = dataclasses.fields(LayerWeights)
+
+
 @dataclass(frozen=True)
 class ExactModel:
     """All weights of a model; the head is the embedding itself where they are tied."""
@@ -83,7 +88,7 @@ class ExactModel:
             if getattr(self, name) is not None:
                 named[name] = getattr(self, name)
         for number, layer in enumerate(self.layers):
-            for field in dataclasses.fields(layer):
+            for field in _LAYER_FIELDS:
                 tensor = getattr(layer, field.name)
                 if tensor is not None:
                     named[f"layers.{number}.{field.name}"] = tensor
@@ -106,17 +111,39 @@ class ExactModel:
             kind = "int8" if tensor.dtype == torch.int8 else "float32"
             sha.update(f"{name} {kind} {'x'.join(map(str, tensor.shape))}\n".encode("ascii"))
             array = tensor.contiguous().cpu().numpy()
-            sha.update(array.astype("<f4", copy=False).tobytes() if kind == "float32" else array.tobytes())
+            sha.update(array.astype("<f4", copy=False).data if kind == "float32" else array.data)
         return sha.digest()
 
     def to(self, device: torch.device) -> ExactModel:
         """The same model on another device; a tied head stays tied."""
-        return assemble(self.config, lambda name: _get(self.tensors(), name, device))
+        # Not by `assemble`: every value was looked at when the model was made.
+        moved: dict[str, Any] = {name: tensor.to(device) for name, tensor in self.tensors().items()}
+        for name in ("q", "scale"):
+            moved.setdefault(f"head_{name}", moved[f"embedding_{name}"])
+        layers = []
+        for number in range(len(self.layers)):
+            parts: dict[str, Any] = {x.name: moved.get(f"layers.{number}.{x.name}") for x in _LAYER_FIELDS}
+            layers.append(LayerWeights(**parts))
+        own: dict[str, Any] = {x.name: moved.get(x.name) for x in dataclasses.fields(self)}
+        own |= {"config": self.config, "layers": tuple(layers)}
+        return ExactModel(**own)
 
+    def with_settings(self, planes: int, context: int, start_token: int) -> ExactModel:
+        """The same weights in another number of planes, in a context that is at most theirs, from another token.
 
-def _get(tensors: Mapping[str, torch.Tensor], name: str, device: torch.device) -> torch.Tensor | None:
-    tensor = tensors.get(name)
-    return None if tensor is None else tensor.to(device)
+        Raises:
+            ModelUnsupportedError: a setting is out of range.
+        """
+        config = dataclasses.replace(self.config, planes=planes, context=context, start_token=start_token)
+        if config == self.config:
+            return self
+        rows, scales = self.positions_q, self.positions_scale
+        return dataclasses.replace(
+            self,
+            config=config,
+            positions_q=None if rows is None else rows[:context],
+            positions_scale=None if scales is None else scales[:context],
+        )
 
 
 def assemble(config: ExactConfig, get: Callable[[str], torch.Tensor | None]) -> ExactModel:
@@ -190,7 +217,7 @@ class _Taker:
         found = self._checked(name, (rows, columns), torch.int8)
         if found is None:
             raise ModelUnsupportedError(f"weights: tensor {name} is missing")
-        if bool((found == -128).any()):
+        if int(found.min()) == -128:
             raise ModelUnsupportedError(f"weights: tensor {name} holds -128; the int8 form uses -127 to 127")
         return found
 
@@ -232,8 +259,11 @@ def _check_range(model: ExactModel) -> None:
 
     def gain(weight_q: torch.Tensor, scale: torch.Tensor) -> float:
         """The largest row sum of |weight|: no output exceeds it times the largest input."""
-        sums = weight_q.abs().sum(1, dtype=torch.int64).to(torch.float64)
-        return slack * float((sums * scale.to(torch.float64)).max().item())
+        step, largest = max(1, _BLOCK // weight_q.shape[1]), 0.0
+        for rows in (slice(begin, begin + step) for begin in range(0, len(weight_q), step)):
+            sums = weight_q[rows].abs().sum(1, dtype=torch.int64).to(torch.float64)
+            largest = max(largest, float((sums * scale[rows].to(torch.float64)).max().item()))
+        return slack * largest
 
     def normed(weight: torch.Tensor, bias: torch.Tensor | None = None) -> float:
         if peak(weight) > _MAX_NORM:

@@ -44,11 +44,16 @@ def choose(model: ExactModel, rows: list[torch.Tensor], device: torch.device) ->
         rows: (T + 1,) int64 each, the start token first, T at most the context.
         device: to run on; the bits are the same on all.
     """
-    one, two = (dataclasses.replace(model, config=dataclasses.replace(model.config, planes=n)) for n in (1, 2))
+
+    def with_planes(model: ExactModel, number: int) -> ExactModel:
+        return dataclasses.replace(model, config=dataclasses.replace(model.config, planes=number))
+
     if not rows:
-        return one
-    with_one, with_two = (
-        sum(code_bits(engine, row.to(device)) for row in rows)
-        for engine in (ExactEngine(one, device), ExactEngine(two, device))
-    )
-    return two if with_one > SECOND_PLANE_FROM * with_two else one
+        return with_planes(model, 1)
+    moved = model.to(device)  # once, for both engines
+
+    def bits(number: int) -> float:
+        engine = ExactEngine(with_planes(moved, number), device)
+        return sum(code_bits(engine, row.to(device)) for row in rows)
+
+    return with_planes(model, 2 if bits(1) > SECOND_PLANE_FROM * bits(2) else 1)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..errors import ModelUnsupportedError
 from ..layout import INT8, read_config
+from . import families
 from .checkpoints import Tensors
 from .config import MAX_CONTEXT
 from .convert import convert
@@ -39,5 +40,5 @@ def load_model(folder: Path, planes: int = 2, context: int = MAX_CONTEXT, start_
         return convert(config, Tensors(folder), planes, context, start_token)
     except ModelUnsupportedError as error:
         raise ModelUnsupportedError(f"model {folder}: {error}") from None
-    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+    except families.MISSTATED as error:
         raise ModelUnsupportedError(f"model {folder}: its configuration lacks or misstates {error}") from None

@@ -23,7 +23,7 @@ def train(samples: Iterable[bytes], vocab_size: int) -> tuple[str, int]:
 
     Args:
         samples: bytes of text; what is no UTF-8 is left out.
-        vocab_size: at least 257.
+        vocab_size: at least 256: each byte a token.
     """
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 

@@ -86,7 +86,7 @@ def _prepare(settings: TrainSettings, listener: Listener) -> Trainer:
         shape = settings.shape()
         description, found = bpe.train(dataset.samples(sources), shape.vocab_size)
         bpe.write(description, folder)
-        if found <= 256:
+        if found <= 256 < shape.vocab_size:
             raise LLMZipError("this text is no UTF-8 with words that come more than once: nothing to train on")
         if found < shape.vocab_size:
             listener.line(f"vocabulary: {found:,} tokens, all that this text has pairs for")

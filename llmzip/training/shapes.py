@@ -44,7 +44,7 @@ class Shape:
 
     def __post_init__(self) -> None:
         limits = {
-            "vocab_size": (257, 1 << 18),
+            "vocab_size": (256, 1 << 18),
             "hidden_size": (8, 1 << 14),
             "num_layers": (1, 256),
             "num_heads": (1, 256),

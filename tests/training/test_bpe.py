@@ -106,3 +106,12 @@ def test_transformers_reads_and_writes_the_same(kind: str, trained: Path) -> Non
         ids = theirs(text)["input_ids"]
         assert ids == ours.encode(text.encode()).tolist()
         assert theirs.decode(ids) == text
+
+
+def test_a_vocabulary_of_bytes(tmp_path: Path) -> None:
+    description, found = bpe.train([TEXT.encode()], 256)
+    bpe.write(description, tmp_path)
+    assert found == 256
+    assert Tokenizer(tmp_path, 256).encode(b"\x00tide\xff").tolist() == [
+        int(Tokenizer(tmp_path, 256).tokens.single_bytes()[byte]) for byte in b"\x00tide\xff"
+    ]

@@ -29,7 +29,7 @@ SHAPES = st.builds(
     groups=st.integers(1, 8),
     half=st.integers(1, 256),
     family=st.sampled_from(["qwen3", "qwen2", "mistral"]),
-    vocab_size=st.integers(257, 1 << 18),
+    vocab_size=st.integers(256, 1 << 18),
     hidden_size=st.integers(8, 1 << 14),
     num_layers=st.integers(1, 256),
     mlp_size=st.integers(8, 1 << 16),
@@ -46,7 +46,7 @@ SHAPES = st.builds(
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"vocab_size": 256}, "vocab size must be 257 to 262144, not 256"),
+        ({"vocab_size": 255}, "vocab size must be 256 to 262144, not 255"),
         ({"vocab_size": (1 << 18) + 1}, "vocab size"),
         ({"hidden_size": 7}, "hidden size must be 8 to 16384, not 7"),
         ({"num_layers": 0}, "num layers must be 1 to 256, not 0"),
@@ -188,7 +188,7 @@ def test_what_old_configurations_leave_out() -> None:
         ({"mlp_bias": True}, "gated MLPs with silu and without bias"),
         ({"attention_bias": True}, "attention with a bias"),
         ({"model_type": "qwen3", "attention_bias": True}, "attention with a bias"),
-        ({"vocab_size": 100}, "vocab size must be 257"),
+        ({"vocab_size": 100}, "vocab size must be 256"),
         ({"num_attention_heads": 0}, "lacks or misstates"),
         ({"num_attention_heads": None}, "lacks or misstates"),
         ({"num_attention_heads": 3, "num_key_value_heads": 2}, "no multiple"),

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
+import json
 import os
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from llmzip.engines import conversions, planes
+from llmzip.engines.convert import convert
 from llmzip.engines.exact import ExactEngine
 from llmzip.engines.model import ExactModel
 from llmzip.engines.weights import load_model
+from llmzip.errors import ModelUnsupportedError
 
 Make = Callable[..., tuple[dict[str, Any], dict[str, torch.Tensor]]]
 Write = Callable[..., Path]
@@ -39,9 +44,9 @@ class Chooser:
     def __init__(self, number: int) -> None:
         self.number, self.calls = number, 0
 
-    def __call__(self, model: ExactModel) -> ExactModel:
+    def __call__(self, model: ExactModel) -> tuple[int, int]:
         self.calls += 1
-        return dataclasses.replace(model, config=dataclasses.replace(model.config, planes=self.number))
+        return self.number, min(45, model.config.context)  # as if of a text of 45 tokens
 
 
 @pytest.mark.parametrize("number", [1, 2])
@@ -50,53 +55,147 @@ def test_a_conversion_is_made_once(cache: Path, folder: Path, number: int) -> No
     models = [conversions.load(folder, 50, None, None, choose) for _ in range(3)]
     assert choose.calls == 1
     assert {model.digest() for model in models} == {load_model(folder, number, 50).digest()}
-    assert len(list(cache.iterdir())) == 1
+    assert sorted(path.suffix for path in cache.iterdir()) == [".int8", ".planes"]
 
 
 def test_an_archives_planes_win(cache: Path, folder: Path) -> None:
     choose = Chooser(2)
     assert conversions.load(folder, 50, None, 1, choose).digest() == load_model(folder, 1, 50).digest()
-    assert not choose.calls and not cache.exists()
-    conversions.load(folder, 50, None, None, choose)
+    assert not choose.calls and len(list(cache.iterdir())) == 1
+    # The conversion is kept, but an archive's planes are no choice.
+    assert conversions.load(folder, 50, None, None, choose).config.planes == 2
     assert conversions.load(folder, 50, None, 1, choose).digest() == load_model(folder, 1, 50).digest()
     assert conversions.load(folder, 50, None, 2, choose).digest() == load_model(folder, 2, 50).digest()
     assert choose.calls == 1
 
 
-def test_other_settings_and_changed_files_are_converted_anew(cache: Path, folder: Path) -> None:
+def test_changed_files_are_converted_anew(cache: Path, folder: Path) -> None:
     choose = Chooser(1)
     conversions.load(folder, 50, None, None, choose)
-    conversions.load(folder, 40, None, None, choose)
-    conversions.load(folder, 50, 3, None, choose)
-    assert choose.calls == 3
     weights = folder / "model.safetensors"
     stamp = weights.stat().st_mtime_ns
     os.utime(weights, ns=(stamp + 10**9, stamp + 10**9))
     conversions.load(folder, 50, None, None, choose)
-    assert choose.calls == 4 and len(list(cache.iterdir())) == 4
+    assert choose.calls == 2 and len(list(cache.glob("*.int8"))) == 2
+
+
+def without_positions(random_checkpoint: Make) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    return random_checkpoint()
+
+
+def with_learned_positions(random_checkpoint: Make) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """A small GPT-2."""
+    draw = torch.Generator().manual_seed(4)
+    shapes = {"wte.weight": (100, 16), "wpe.weight": (96, 16), "ln_f.weight": (16,), "ln_f.bias": (16,)}
+    for name in ("h.0.ln_1", "h.0.ln_2"):
+        shapes |= {f"{name}.weight": (16,), f"{name}.bias": (16,)}
+    for name, size in {"attn.c_attn": (16, 48), "attn.c_proj": (16, 16), "mlp.c_fc": (16, 64)}.items():
+        shapes |= {f"h.0.{name}.weight": size, f"h.0.{name}.bias": size[1:]}
+    shapes |= {"h.0.mlp.c_proj.weight": (64, 16), "h.0.mlp.c_proj.bias": (16,)}
+    config = {"model_type": "gpt2", "vocab_size": 100, "n_layer": 1, "n_head": 2, "n_embd": 16, "n_positions": 96}
+    return config | {"bos_token_id": 1}, {name: torch.randn(size, generator=draw) for name, size in shapes.items()}
+
+
+@pytest.mark.parametrize("make", [without_positions, with_learned_positions])
+def test_one_conversion_serves_all_settings(
+    make: Callable[[Make], tuple[dict[str, Any], dict[str, torch.Tensor]]],
+    cache: Path,
+    random_checkpoint: Make,
+    write_checkpoint: Write,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder, choose = write_checkpoint(tmp_path / "m", *make(random_checkpoint)), Chooser(2)
+    settings = [(50, None, None), (50, 1, 2), (1 << 17, None, None), (40, None, 1), (96, 3, 1), (7, 0, 2)]
+    expected = [load_model(folder, number or 2, context, start).digest() for context, start, number in settings]
+    conversions.load(folder, 60, None, None, choose)
+    (kept,) = cache.glob("*.int8")
+    stamp = kept.stat().st_mtime_ns
+    monkeypatch.setattr(conversions, "load_model", lambda *arguments: pytest.fail("converted again"))
+    for (context, start, number), digest in zip(settings, expected, strict=True):
+        assert conversions.load(folder, context, start, number, choose).digest() == digest
+    assert choose.calls == 1
+    assert [path.stat().st_mtime_ns for path in cache.glob("*.int8")] == [stamp]
+
+
+def test_planes_are_chosen_again_where_that_takes_other_tokens(cache: Path, folder: Path) -> None:
+    choose = Chooser(2)
+    for context, start, calls in [
+        (60, None, 1), (50, None, 1), (45, None, 1),  # 45 tokens of the text, all that it has
+        (40, None, 2), (40, 1, 2), (44, None, 3), (90, None, 3), (50, 3, 4), (60, 3, 4), (40, None, 4),
+    ]:  # fmt: skip
+        conversions.load(folder, context, start, None, choose)
+        assert choose.calls == calls, (context, start)
+
+
+def test_a_choice_whose_text_may_be_longer_serves_no_longer_context(cache: Path, folder: Path) -> None:
+    choose = Chooser(1)
+    conversions.load(folder, 30, None, None, choose)
+    conversions.load(folder, 60, None, None, choose)
+    assert choose.calls == 2
+
+
+@pytest.mark.parametrize("content", [b"", b"[" * 100_000, b"{}", b"[3]", b"[[50,1,45]]", b"[[50,1,45,3]]", b"\xff"])
+def test_a_damaged_choice_is_made_again(cache: Path, folder: Path, content: bytes) -> None:
+    choose = Chooser(2)
+    conversions.load(folder, 50, None, None, choose)
+    (path,) = cache.glob("*.planes")
+    path.write_bytes(content)
+    assert conversions.load(folder, 50, None, None, choose).config.planes == 2 and choose.calls == 2
+    conversions.load(folder, 50, None, None, choose)
+    assert choose.calls == 2
+
+
+def test_settings_out_of_range_name_the_model(cache: Path, folder: Path) -> None:
+    for context, start in ((1, None), (50, 100), (50, -1)):
+        with pytest.raises(ModelUnsupportedError, match=f"^model {folder}: config: "):
+            conversions.load(folder, context, start, 1, Chooser(1))
 
 
 @pytest.mark.parametrize("where", [0.0, 0.3, 0.6, 0.999])
 def test_a_damaged_conversion_is_made_anew(cache: Path, folder: Path, where: float) -> None:
     choose = Chooser(1)
     digest = conversions.load(folder, 50, None, None, choose).digest()
-    (kept,) = cache.iterdir()
-    data = bytearray(kept.read_bytes())
+    (kept,) = cache.glob("*.int8")
+    right = kept.read_bytes()
+    data = bytearray(right)
     data[int(where * len(data))] ^= 0x55
     kept.write_bytes(data)
     assert conversions.load(folder, 50, None, None, choose).digest() == digest
-    assert choose.calls == 2
+    assert kept.read_bytes() == right  # kept again
     assert conversions.load(folder, 50, None, None, choose).digest() == digest
-    assert choose.calls == 2  # and kept again
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\0" * 100])
 def test_rubbish_in_the_cache_is_replaced(cache: Path, folder: Path, content: bytes) -> None:
     choose = Chooser(1)
     digest = conversions.load(folder, 50, None, None, choose).digest()
-    (kept,) = cache.iterdir()
+    (kept,) = cache.glob("*.int8")
+    right = kept.read_bytes()
     kept.write_bytes(content)
-    assert conversions.load(folder, 50, None, None, choose).digest() == digest and choose.calls == 2
+    assert conversions.load(folder, 50, None, None, choose).digest() == digest and kept.read_bytes() == right
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda about: about.pop("digest"),
+        lambda about: about.pop("config"),
+        lambda about: about.update(digest=3),
+        lambda about: about["config"].update(windows=3),
+        lambda about: about["config"].update(context=95),
+    ],
+)
+def test_odd_metadata_count_as_damaged(cache: Path, folder: Path, change: Callable[[Any], object]) -> None:
+    digest = conversions.load(folder, 50, None, 1, Chooser(1)).digest()
+    (kept,) = cache.glob("*.int8")
+    right = kept.read_bytes()
+    with safe_open(kept, framework="pt") as reader:
+        about = json.loads(reader.metadata()["llmzip"])
+    change(about)
+    save_file(load_file(kept), kept, {"llmzip": json.dumps(about)})
+    assert conversions.load(folder, 50, None, 1, Chooser(1)).digest() == digest
+    assert kept.read_bytes() == right
 
 
 def test_without_a_place_for_it_nothing_is_kept(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,8 +215,6 @@ def test_small_models_are_not_kept(folder: Path, tmp_path: Path, monkeypatch: py
 
 
 def test_outliers_ask_for_a_second_plane(random_checkpoint: Make) -> None:
-    from llmzip.engines.convert import convert
-
     config, tensors = random_checkpoint()
     rows = [torch.randint(100, (40,), generator=torch.Generator().manual_seed(3))]
     plain = convert(config, tensors, 2, 50)
@@ -134,7 +231,7 @@ def test_outliers_ask_for_a_second_plane(random_checkpoint: Make) -> None:
     outliers = convert(config, spiky, 1, 50)
 
     def with_planes(model: ExactModel, number: int) -> float:
-        return planes.code_bits(ExactEngine(Chooser(number)(model)), rows[0])
+        return planes.code_bits(ExactEngine(model.with_settings(number, 50, 1)), rows[0])
 
     models = {"plain": plain, "outliers": outliers}
     bits = {name: [with_planes(model, number) for number in (1, 2)] for name, model in models.items()}
@@ -143,3 +240,23 @@ def test_outliers_ask_for_a_second_plane(random_checkpoint: Make) -> None:
         assert planes.choose(model, rows, device).config.planes == expected, bits
     assert abs(bits["outliers"][0] - bits["outliers"][1]) > 3 * abs(bits["plain"][0] - bits["plain"][1])
     assert planes.choose(plain, [], device).config.planes == 1
+
+
+def test_one_engine_at_a_time_measures(random_checkpoint: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    alive: list[weakref.ref[ExactEngine]] = []
+
+    class Engine(ExactEngine):
+        def __init__(self, *arguments: Any) -> None:
+            assert not any(engine() for engine in alive)
+            super().__init__(*arguments)
+            alive.append(weakref.ref(self))
+
+    monkeypatch.setattr(planes, "ExactEngine", Engine)
+    model = convert(*random_checkpoint(), 2, 50)
+    moves: list[ExactModel] = []
+    move = ExactModel.to
+    monkeypatch.setattr(ExactModel, "to", lambda self, device: (moves.append(self), move(self, device))[1])
+    planes.choose(model, [torch.arange(20)], torch.device("cpu"))
+    assert len(alive) == 2
+    # To the device once; what the engines move lies there already.
+    assert moves[0] is model and all(moved.embedding_q is moves[1].embedding_q for moved in moves[1:])

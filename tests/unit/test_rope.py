@@ -74,6 +74,11 @@ def test_plain_positions_are_those_of_the_tables(size: int) -> None:
         {"rope_type": "longrope", "short_factor": [1.0]},
         {"rope_type": "linear", "factor": 1e-9},
         {"rope_type": "linear", "factor": -2.0},
+        {"rope_type": "linear", "factor": 0.0},
+        {"rope_type": "linear", "factor": 1e-300},
+        {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": -512},
+        {"partial_rotary_factor": 1e400},
+        {"partial_rotary_factor": -1e400},
     ],
     ids=str,
 )
@@ -83,8 +88,21 @@ def test_what_does_not_fit_is_refused(parameters: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "parameters", [{"rope_type": "linear"}, {"rope_type": "linear", "factor": 0.0}, {"rope_type": "llama3"}]
+    ("parameters", "name"),
+    [
+        ({"rope_type": "linear"}, "factor"),
+        ({"rope_type": "linear", "factor": None}, "factor"),
+        ({"rope_type": "linear", "factor": float("nan")}, "factor"),
+        ({"rope_type": "llama3", "factor": 2.0}, "low_freq_factor"),
+        ({"rope_theta": [1]}, "rope_theta"),
+        ({"partial_rotary_factor": "half"}, "partial_rotary_factor"),
+        ({"rope_type": "longrope", "short_factor": 3}, "short_factor"),
+        ({"rope_type": "longrope", "short_factor": [None] * 32}, "short_factor"),
+        ({"rope_type": "yarn", "factor": 2.0, "beta_fast": "x"}, "beta_fast"),
+        ({"rope_type": "yarn", "factor": 2.0, "mscale": "x", "mscale_all_dim": 1}, "mscale"),
+    ],
+    ids=str,
 )
-def test_missing_numbers_are_errors_of_the_configuration(parameters: dict[str, Any]) -> None:
-    with pytest.raises((KeyError, ArithmeticError)):
+def test_missing_numbers_are_errors_of_the_configuration(parameters: dict[str, Any], name: str) -> None:
+    with pytest.raises((KeyError, ValueError), match=f"'{name}'"):
         rope.read({"max_position_embeddings": 512}, parameters, 64)

@@ -15,7 +15,9 @@ import torch
 from safetensors.torch import save_file
 
 from llmzip import models
-from llmzip.engines import weightfile
+from llmzip.engines import convert as convert_module
+from llmzip.engines import families, weightfile
+from llmzip.engines import model as model_module
 from llmzip.engines.convert import convert, quantise_rows
 from llmzip.engines.model import ExactModel, save_int8
 from llmzip.engines.weights import load_model
@@ -56,6 +58,58 @@ def test_source_types_are_read_as_they_are(dtype: torch.dtype, rng: np.random.Ge
         assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize("grid", [0.0, 6.0])
+def test_blocks_of_rows_give_the_same_integers(
+    grid: float, random_checkpoint: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, source = random_checkpoint(biases=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"))
+    whole = convert(config, source, 2, 50, grid=grid)
+    monkeypatch.setattr(convert_module, "_BLOCK", 7 * 48)
+    monkeypatch.setattr(model_module, "_BLOCK", 5 * 48)
+    assert same(convert(config, source, 2, 50, grid=grid), whole)
+
+
+def test_a_large_matrix_is_never_whole_in_float32(monkeypatch: pytest.MonkeyPatch, random_checkpoint: Make) -> None:
+    config, source = random_checkpoint(vocab_size=4000)
+    source = {name: tensor.bfloat16() for name, tensor in source.items()}
+    largest = 0
+
+    def quantised(weight: torch.Tensor, grid: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
+        nonlocal largest
+        largest = max(largest, weight.numel())
+        return quantise_rows(weight, grid)
+
+    monkeypatch.setattr(convert_module, "_BLOCK", 1 << 12)
+    monkeypatch.setattr(convert_module, "quantise_rows", quantised)
+    convert(config, source, 1, 50)
+    assert largest <= 1 << 12
+
+
+def test_parts_of_a_matrix_with_rows_of_other_lengths_are_refused(random_checkpoint: Make) -> None:
+    config, source = random_checkpoint()
+    name = "model.layers.1.self_attn.k_proj.weight"
+    with pytest.raises(ModelUnsupportedError, match="rows of different lengths"):
+        convert(config, source | {name: source[name][:, :40]}, 1, 50)
+
+
+def test_a_head_of_another_type_with_the_values_of_the_embedding_is_the_embedding(random_checkpoint: Make) -> None:
+    config, source = random_checkpoint()
+    source["model.embed_tokens.weight"] = source["model.embed_tokens.weight"].bfloat16()
+    source["lm_head.weight"] = source["model.embed_tokens.weight"].float()
+    assert convert(config, source, 1, 50).head_q.shape == (100, 48)
+    assert "head_q" not in convert(config, source, 1, 50).tensors()
+    source["lm_head.weight"][99, 47] += 1
+    assert "head_q" in convert(config, source, 1, 50).tensors()
+
+
+def test_weights_are_looked_at_once(random_checkpoint: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = convert(*random_checkpoint(qk_norm=True, biases=("mlp.down_proj",)), 1, 50)
+    monkeypatch.setattr(model_module, "assemble", lambda *arguments: pytest.fail("checked again"))
+    moved = model.to(torch.device("cpu"))
+    assert same(moved, model) and moved.digest() == model.digest()
+    assert moved.layers[0].q_norm is not None and moved.layers[0].qkv_bias is None
+
+
 def test_conversion_fuses_and_keeps_the_rest(random_checkpoint: Make) -> None:
     biases = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "mlp.down_proj")
     config, source = random_checkpoint(qk_norm=True, biases=biases)
@@ -94,6 +148,10 @@ def test_a_tied_head_is_the_embedding_whether_it_is_stored_or_not(random_checkpo
         ({"bos_token_id": None, "eos_token_id": 6}, 6),
         ({"bos_token_id": None, "eos_token_id": [6, 7]}, 0),
         ({"bos_token_id": None, "eos_token_id": None}, 0),
+        ({"bos_token_id": -1, "eos_token_id": 6}, 6),
+        ({"bos_token_id": 100, "eos_token_id": 99}, 99),
+        ({"bos_token_id": True, "eos_token_id": 6}, 6),
+        ({"bos_token_id": [5], "eos_token_id": 100}, 0),
     ],
 )
 def test_start_token_is_the_bos_else_the_eos_else_0(ids: dict[str, Any], start: int, random_checkpoint: Make) -> None:
@@ -235,7 +293,25 @@ def test_embedded_model_is_the_one_of_the_format() -> None:
         ({"max_position_embeddings": 1}, "context is 1"),
         ({"rope_theta": 0.5}, "rope_theta 0.5"),
         ({"rms_norm_eps": 2.0}, "norm_eps 2.0"),
-        ({"bos_token_id": 100}, "start_token is 100"),
+        ({"max_position_embeddings": None}, "misstates 'max_position_embeddings', which is None$"),
+        ({"max_position_embeddings": "96"}, "misstates 'max_position_embeddings', which is '96'$"),
+        ({"max_position_embeddings": 50.5}, r"misstates 'max_position_embeddings', which is 50\.5$"),
+        ({"rms_norm_eps": None}, "misstates 'rms_norm_eps', which is None$"),
+        ({"rope_scaling": [1]}, r"misstates 'rope_scaling', which is \[1\]$"),
+        ({"rope_theta": {"base": 3}}, "misstates 'rope_theta', which is {'base': 3}$"),
+        ({"layer_types": 3}, "misstates 'layer_types', which is 3$"),
+        ({"model_type": "mistral", "layer_types": [[], "global"]}, r"layer types \[\[\]\] or their number, 2, are"),
+        ({"hidden_act": ["silu"]}, r"activation \['silu'\] is not supported"),
+        ({"model_type": "smollm3", "no_rope_layers": [1]}, r"misstates 'no_rope_layers', which is \[1\]$"),
+        ({"model_type": "smollm3", "no_rope_layers": 1}, "misstates 'no_rope_layers', which is 1$"),
+        ({"model_type": "smollm3", "no_rope_layer_interval": 0}, "misstates 'no_rope_layer_interval', which is 0$"),
+        ({"model_type": "smollm3", "no_rope_layer_interval": None}, "'no_rope_layer_interval', which is None$"),
+        ({"model_type": "gemma2", "query_pre_attn_scalar": None}, "'query_pre_attn_scalar', which is None$"),
+        ({"model_type": "gemma2", "query_pre_attn_scalar": -3}, "'query_pre_attn_scalar', which is -3"),
+        ({"model_type": "mistral", "sliding_window": 100.0}, r"one sliding window per layer, each an integer"),
+        ({"model_type": "mistral", "sliding_window": True}, r"one sliding window per layer, each an integer"),
+        ({"model_type": "mistral", "sliding_window": 10**30}, r"integer from 0 to 2\^31 - 1"),
+        ({"model_type": "mistral", "sliding_window": [9]}, r"one sliding window per layer, each an integer"),
         ({"quantization_config": {"bits": 4}}, "quantised checkpoints are not supported"),
         ({"rope_parameters": {"cross_attention": {"rope_type": "default"}}}, "rotary parameters for cross_attention"),
         ({"num_attention_heads": 512, "head_dim": 512}, "512 heads of size 512 are too many"),
@@ -253,6 +329,53 @@ def test_unsupported_configs_are_refused_by_name(
     with pytest.raises(ModelUnsupportedError, match=words) as caught:
         load_model(folder)
     assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", sorted(families.NAMES))
+@pytest.mark.parametrize("value", [10**9, 2e8, 10**4000], ids=["int", "float", "huge"])
+def test_absurd_numbers_are_refused_or_harmless_before_anything_is_built_from_them(
+    kind: str, value: float, random_checkpoint: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[int] = []
+    monkeypatch.setattr(families, "_windows", lambda config, layers, slides=None: (built.append(layers), (0,) * 2)[1])
+    config = random_checkpoint()[0] | {"model_type": kind, "use_sliding_window": True, "query_pre_attn_scalar": 16}
+    config |= {"n_layer": 2, "n_head": 2, "n_embd": 16, "intermediate_size": 80}
+    for field in (
+        "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "vocab_size", "hidden_size", "head_dim",
+        "intermediate_size", "n_layer", "n_head", "n_embd", "n_inner", "sliding_window", "no_rope_layer_interval",
+        "rope_theta", "max_window_layers", "rotary_pct", "partial_rotary_factor", "max_position_embeddings",
+    ):  # fmt: skip
+        (tmp_path / "config.json").write_text(json.dumps(config | {field: value}))
+        reason = models.unsupported(tmp_path)
+        assert reason is None or (len(reason) < 250 and "\n" not in reason), field
+    assert all(layers == 2 for layers in built)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors.index.json"])
+@pytest.mark.parametrize("nest", ["[%s]", '{"model_type":%s}', '{"weight_map":%s}'])
+def test_json_that_is_nested_too_deep_is_refused(
+    name: str, nest: str, random_checkpoint: Make, write_checkpoint: Write, tmp_path: Path
+) -> None:
+    folder = write_checkpoint(tmp_path / "m", *random_checkpoint())
+    begin, end = nest.split("%s")
+    (folder / name).write_text(begin * 100_000 + "3" + end * 100_000)
+    with pytest.raises(ModelUnsupportedError, match=rf"{name} cannot be read"):
+        load_model(folder)
+    if name == "config.json":
+        assert "cannot be read" in str(models.unsupported(folder))
+
+
+@pytest.mark.parametrize("depth", [50, 400, 900])
+def test_deep_values_are_shown_in_short(
+    depth: int, random_checkpoint: Make, write_checkpoint: Write, tmp_path: Path
+) -> None:
+    deep: Any = "x" * 1000
+    for _ in range(depth):
+        deep = [deep]
+    config, source = random_checkpoint()
+    for field in ("model_type", "hidden_act", "vocab_size", "max_position_embeddings", "rope_theta", "layer_types"):
+        folder = write_checkpoint(tmp_path / field, config | {field: deep}, source)
+        assert len(str(models.unsupported(folder))) < 250
 
 
 @pytest.mark.parametrize(
@@ -472,6 +595,9 @@ def changed_int8(
         (lambda config, tensors: config.update(learned_positions=True), "positions_q is missing"),
         (lambda config, tensors: config.update(windows=[0]), "one sliding window per layer"),
         (lambda config, tensors: config.update(windows=[0, -1]), "one sliding window per layer"),
+        (lambda config, tensors: config.update(windows=[0, 9.0]), "one sliding window per layer"),
+        (lambda config, tensors: config.update(windows=[False, 9]), "one sliding window per layer"),
+        (lambda config, tensors: config.update(windows=[0, 1 << 31]), "one sliding window per layer"),
         (lambda config, tensors: config.update(planes=3), "planes is 3"),
         (lambda config, tensors: tensors.pop("layers.1.down_q"), r"tensor layers\.1\.down_q is missing"),
         (lambda config, tensors: tensors.pop("head_scale"), "tensor head_scale is missing"),
