@@ -154,6 +154,8 @@ class FrameDecoder:
         if frame.header.method == WINDOWS:
             from . import windowframe
 
+            if self._prompt:
+                raise CorruptError(f"frame {frame.number}: damaged: windows in an archive with a prompt")
             try:
                 with allocations_checked():
                     return windowframe.decode(model, frame.header, frame.payload, progress)

@@ -533,8 +533,8 @@ def _parse_record(raw: bytes) -> ModelRecord:
     )
 
 
-def unpack_varint(data: bytes) -> tuple[int, bytes]:
-    """A varint at the front of complete data, and the rest."""
+def unpack_varint(data: bytes, what: str = " header: a number of the model record") -> tuple[int, bytes]:
+    """A varint at the front of complete data, and the rest; `what` it is, for the message."""
     value = 0
     for place, byte in enumerate(data[:5]):
         value |= (byte & 0x7F) << 7 * place
@@ -542,7 +542,7 @@ def unpack_varint(data: bytes) -> tuple[int, bytes]:
             if byte == 0 and place:
                 break
             return value, data[place + 1 :]
-    raise CorruptError("damaged header: a number of the model record is malformed")
+    raise CorruptError(f"damaged{what} is malformed")
 
 
 def _check_frame_header(number: int, header: FrameHeader, crc32: int, width: int) -> None:

@@ -132,7 +132,7 @@ def directory(header: FrameHeader, data: bytes) -> list[Group]:
     groups: list[Group] = []
     end = 0
     for first in range(0, record.count, record.group):
-        size, data = unpack_varint(data)
+        size, data = unpack_varint(data, ": a number of the directory")
         begin, end = end, end + size
         windows = range(first, min(first + record.group, record.count))
         if len(data) < 2 or size < len(windows):
@@ -153,13 +153,20 @@ def decode(model: LoadedModel, header: FrameHeader, payload: bytes, progress: Pr
     record = header.windows
     assert record is not None
     groups = directory(header, payload[record.data_bytes :])
-    texts, _ = decode_windows(model, header, payload, range(record.count), progress)
+    unused = 8 * record.data_bytes - record.count * record.window_bits
+    if payload[record.data_bytes - 1] & (1 << unused) - 1:
+        raise CorruptError("damaged: bits behind the last window")
+    found = _found(model, header, payload, range(record.count), progress)
+    texts = [model.tokenizer.tokens.decode(ids) for ids in found.tokens]
     lost = []
     for group in groups:
         if not group.holds(b"".join(texts[number] for number in group.windows)):
             lost.append(f"{group.begin:,} to {group.end:,}")
     if lost:
         raise CorruptError(f"damaged: windows with bytes {', '.join(lost[:3])}{' and more' * (len(lost) > 3)}")
+    counts = [len(ids) for ids in found.tokens]
+    if sum(counts) != header.num_tokens or counts[-1] != record.last_tokens:
+        raise CorruptError(f"damaged: windows with {sum(counts):,} tokens, {header.num_tokens:,} were promised")
     return b"".join(texts)
 
 
@@ -183,17 +190,27 @@ def decode_windows(
     Raises:
         CorruptError: they hold more text than the frame, or with a kept context do not hold its tokens.
     """
-    record, table = header.windows, model.tokenizer.tokens
+    found = _found(model, header, data, wanted, progress, first)
+    return [model.tokenizer.tokens.decode(ids) for ids in found.tokens], found.spare_bits
+
+
+def _found(
+    model: LoadedModel,
+    header: FrameHeader,
+    data: bytes,
+    wanted: range,
+    progress: Progress | None,
+    first: int = 0,
+) -> windowed.Found:
+    record, num_bytes = header.windows, model.tokenizer.tokens.num_bytes
     assert record is not None
-    most = header.original_bytes
+    most, bits = header.original_bytes, record.window_bits
+    if model.tokenizer.tokens.escape is not None:
+        raise CorruptError("damaged: windows of a tokenizer that has no token for some byte")
     if header.profile == KEPT:
-        found = windowed.decode_kept(
-            model.engine, data, record.window_bits, record.count, header.num_tokens, table.num_bytes, most, progress
-        )
-        return [table.decode(found.tokens[number]) for number in wanted], found.spare_bits[wanted.start : wanted.stop]
+        count, tokens = record.count, header.num_tokens
+        found = windowed.decode_kept(model.engine, data, bits, count, tokens, num_bytes, most, progress)
+        return windowed.Found(found.tokens[wanted.start : wanted.stop], found.spare_bits[wanted.start : wanted.stop])
     numbers = np.arange(wanted.start, wanted.stop)
     limits = np.where(numbers == record.count - 1, record.last_tokens, header.num_tokens)
-    found = windowed.decode(
-        model.engine, data, record.window_bits, numbers - first, limits, table.num_bytes, most, progress
-    )
-    return [table.decode(ids) for ids in found.tokens], found.spare_bits
+    return windowed.decode(model.engine, data, bits, numbers - first, limits, num_bytes, most, progress)

@@ -28,7 +28,7 @@ ONE = F32(1)
 TINY = F32(2.0**-40)
 PI = Decimal("3.14159265358979323846264338327950288419716939937510582097494459230781640628620899")
 MAGIC, INDEX_MAGIC = b"\xf7LZ", b"ZL\xf7\n"
-STORED, LM, LZMA, ZSTD, MIXED, SKIP, INDEX = 0, 1, 2, 3, 4, 6, 7
+STORED, LM, LZMA, ZSTD, MIXED, WINDOWS, SKIP, INDEX = range(8)
 TOKENIZER = "97a02c27acb2e28f2f3bff91342ee0d9ea1becb19665b99ec30e31408255893a"
 EMBEDDED = {
     2: ("a43346b5b1e89f9beb10e2173d0294e79b8c9940941ea3bb4f71213aab0563ba", TOKENIZER),
@@ -366,11 +366,11 @@ class Model:
 # ---- Frequencies and the range coder (N 8, N 9) ----
 
 
-def cumulative(masses: np.ndarray) -> np.ndarray:
-    """N 8: C_0 .. C_V of each row."""
+def cumulative(masses: np.ndarray, total: int = 2**24) -> np.ndarray:
+    """N 8: C_0 .. C_V of each row, C_V = `total`."""
     size = masses.shape[1]
     sums = np.concatenate([np.zeros((len(masses), 1), np.int64), masses.cumsum(1)], 1)
-    return sums * (2**24 - size) // sums[:, -1:] + np.arange(size + 1)
+    return sums * (total - size) // sums[:, -1:] + np.arange(size + 1)
 
 
 class RangeDecoder:
@@ -477,6 +477,106 @@ def decode_adaptive(payload: bytes, size: int) -> bytes:
     mixer = Mixer([bytes([value]) for value in range(256)], size)
     mixer.begin(1, size, RangeDecoder(payload).bit)
     return bytes(mixer.step(None, 1)[0] for _ in range(size))
+
+
+# ---- Windows (F 4d) ----
+
+
+class Window:
+    """F 4d: a number of W bits, and the range of numbers [low, low + m 2^k) that its tokens so far have left."""
+
+    def __init__(self, number: int, bits: int) -> None:
+        self.number, self.b = number, min(24, bits)
+        self.low, self.k = 0, max(0, bits - 38)
+        self.m = 2 ** (bits - self.k)
+
+    def next(self, table: list[int] | np.ndarray) -> int | None:
+        """The next token by a table of cumulative frequencies from 0 to 2^b, or None if the window is over."""
+        u = self.m - (self.m < 2**self.b)
+        v = (self.number - self.low) >> self.k
+        if v >= u:
+            return None
+        token = int(np.searchsorted(table, ((v + 1) * 2**self.b - 1) // u, side="right")) - 1
+        first, end = (u * int(table[place]) >> self.b for place in (token, token + 1))
+        self.low += first << self.k
+        self.m = end - first
+        while self.k > 0 and self.m < 2**38:
+            self.m, self.k = 2 * self.m, self.k - 1
+        return token
+
+
+class Row:
+    """F 4: the inputs of one row, and the table for its next token, which is made when it is asked for."""
+
+    def __init__(self, model: Model, count: int, overlap: int, total: int) -> None:
+        self.inputs, self.total = [model.start_token], total
+        self.walk = predictions(model, count, [self.inputs], overlap)
+        self.known: np.ndarray | None = None
+
+    def table(self) -> np.ndarray:
+        if self.known is None:
+            self.known = cumulative(next(self.walk), self.total)[0]
+        return self.known
+
+    def read(self, window: Window, most: int) -> list[int]:
+        """The tokens of a window that holds so many at most. A table that shows it to be over stays for the next."""
+        before = len(self.inputs)
+        while len(self.inputs) < before + most:
+            token = window.next(self.table())
+            if token is None:
+                break
+            self.inputs.append(token)
+            self.known = None
+        return self.inputs[before:]
+
+
+def decode_window(model: Model, number: int, bits: int, most: int) -> list[int]:
+    """F 4d: the tokens of one window of profile 0, which needs nothing else; `most` for a frame's last one."""
+    most = min(most, model.context)
+    return Row(model, most, 1, 2 ** min(24, bits)).read(Window(number, bits), most)
+
+
+def split_windows(payload: bytes, bits: int, number: int) -> tuple[list[int], bytes]:
+    """F 4d: windows and directory."""
+    size = -(-number * bits // 8)
+    need(size <= len(payload), "damaged: the payload is shorter than its windows")
+    value, spare = int.from_bytes(payload[:size], "big"), 8 * size - number * bits
+    need(value % 2**spare == 0, "damaged: bits behind the last window")
+    value >>= spare
+    return [value >> bits * (number - 1 - place) & (2**bits - 1) for place in range(number)], payload[size:]
+
+
+def check_directory(directory: bytes, texts: list[bytes], group: int) -> None:
+    """F 4d: bytes and half a crc32 of each group's text, from the texts of the windows."""
+    reader = Reader(directory, "damaged: the directory ends too early")
+    for start in range(0, len(texts), group):
+        text = b"".join(texts[start : start + group])
+        need(reader.varint() == len(text), f"damaged: bytes of the windows from {start} on")
+        need(reader.uint(2) == zlib.crc32(text) % 2**16, f"damaged: checksum of the windows from {start} on")
+    need(reader.at == len(directory), "damaged: the payload does not end with its directory")
+
+
+def decode_windows(
+    model: Model, words: list[bytes], payload: bytes, count: int, profile: int, record: list[int]
+) -> list[bytes]:
+    """F 4d: the text of each window of a frame."""
+    bits, number, last, group = record
+    need(16 <= bits <= 2**16, "damaged: bits of a window")
+    need(1 <= number <= count and 1 <= last <= count and 1 <= group <= number, "damaged: windows record")
+    need(model.vocab_size <= 2 ** (min(24, bits) - 1), "the vocabulary is too large for such windows")
+    need(escapes(words)[0] is None, "windows need a token for each byte")
+    need(profile == 0 or count <= 2**16, "damaged: a row is over the limit")
+    windows, directory = split_windows(payload, bits, number)
+    row = Row(model, count, max(1, model.context // 2), 2 ** min(24, bits))
+    texts, left, tokens = [], count, []
+    for window in windows:
+        need(left > 0, "damaged: fewer tokens than windows")
+        tokens = row.read(Window(window, bits), left) if profile else decode_window(model, window, bits, left)
+        left -= len(tokens)
+        texts.append(join_tokens(words, tokens))
+    need(left == 0 and len(tokens) == last, "damaged: number of tokens")
+    check_directory(directory, texts, group)
+    return texts
 
 
 # ---- Tokenizer (F 6) ----
@@ -778,22 +878,27 @@ def decode_frame(reader: Reader, start: int, here: Here | None, prompt: list[int
     rows = overlap = 0
     if profile == 3:
         rows, overlap = reader.varint(), reader.varint()
+    windows = [reader.varint() for _ in range(4)] if method == WINDOWS else []
     payload = reader.take(payload_size)
     need(crc8(reader.data[start : reader.at]) == reader.uint(1), "damaged: crc8")
     crc32 = reader.uint(4)
     need(method != INDEX, "damaged: an index where a frame must be")
-    need(method in (STORED, LM, LZMA, ZSTD, MIXED, SKIP), f"unknown method {method}")
-    need(count > 0 if method == LM else count == 0 or method == MIXED, "damaged: number of tokens")
+    need(count > 0 if method in (LM, WINDOWS) else count == 0 or method == MIXED, "damaged: number of tokens")
     need(count > 0 or profile == 0, "damaged: a profile without tokens")
+    need(method != WINDOWS or profile < 2, "damaged: profile of a frame of windows")
     widest = max(size, payload_size, count)
     need(width == max(1, (widest.bit_length() + 7) // 8), "damaged: the sizes are wider than needed")
     need(method == SKIP or size > 0 or (method == STORED and alone and tag & 8 > 0), "damaged: an empty frame")
     need(method != SKIP or (size == 0 and crc32 == 0), "damaged: a skip frame is not empty")
-    need(method not in (LM, MIXED) or size <= 2**21, "damaged: original size is over the limit")
+    need(method not in (LM, MIXED, WINDOWS) or size <= 2**21, "damaged: original size is over the limit")
     need(count <= size, "damaged: more tokens than bytes")
     if count:
         need(here is not None, "damaged: a frame needs a model, the header names none")
         model, words = here.model, here.words
+    if method == WINDOWS:
+        need(not prompt, "windows have no prompt")
+        original = b"".join(decode_windows(model, words, payload, count, profile, windows))
+    elif count:
         if profile < 3:
             part, most = ((128, 256), (512, 128), (4096, 64))[profile]
             rows = min(max(count // part, 1), most)
