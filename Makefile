@@ -42,7 +42,7 @@ demo: $(BIN)/llmzip.stamp ## compress, decompress and compare a text; sizes besi
 	@$(BIN)/python benchmarks/demo.py corpora/prose-en.txt
 
 test: $(BIN)/test.stamp ## run the tests
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -n 2 -m "not slow"
 
 test-slow: $(BIN)/test.stamp ## run all tests, the slow ones too
 	$(BIN)/python -m pytest -q

@@ -138,9 +138,9 @@ def test_long_pieces_are_sampled_before_they_go_through_the_model(monkeypatch: p
     seen: list[int] = []
     draft = Drafter._token_draft
 
-    def noted(self: Drafter, data: bytes, level: int, progress: Any) -> Any:
+    def noted(self: Drafter, data: bytes, level: int, progress: Any, trial: bool = False) -> Any:
         seen.append(len(data))
-        return draft(self, data, level, progress)
+        return draft(self, data, level, progress, trial)
 
     monkeypatch.setattr(Drafter, "_token_draft", noted)
     data = binary(3000)
