@@ -1,7 +1,7 @@
 """Speed and memory of models of public shapes with random weights: `python benchmarks/shapes.py --shape smollm2-135m`.
 
 Rows are filled as they are for a long file. Prints tokens per second of prefill and of steps, the share of the device's
-int8 products, and the memory above the weights; the time of each part of a step with --parts.
+int8 products, and the memory of the process.
 """
 
 from __future__ import annotations
