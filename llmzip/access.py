@@ -112,9 +112,10 @@ class PartReader:
         """Bytes of the payload of a frame."""
         frame = place.frame
         size = frame.header.payload_bytes
+        wanted = (size if end is None else end) - begin
         self._source.seek(frame.offset_bytes + frame.size_bytes - 5 - size + begin)
-        data = self._source.read((size if end is None else end) - begin)
-        if len(data) != (size if end is None else end) - begin:
+        data = self._source.read(wanted)
+        if len(data) != wanted:
             raise CorruptError(f"frame {frame.number}: the file has become shorter")
         return data
 

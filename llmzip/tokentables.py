@@ -109,9 +109,8 @@ def byte_table(description: dict[str, Any], vocab_size: int, folder: Path) -> li
             table[i] = bytes.fromhex(byte.group(1))
         elif i != model.get("unk_id"):
             table[i] = text.replace(_BLANK, " ").encode("utf-8", "surrogatepass")
-    for text, entry in added.items():
-        if not entry.get("special") and type(entry.get("id")) is int and 0 <= entry["id"] < vocab_size:
-            table[entry["id"]] = text.encode("utf-8", "surrogatepass")
+    for entry in _text_tokens(description, vocab_size):
+        table[entry["id"]] = str(entry["content"]).encode("utf-8", "surrogatepass")
     return table
 
 

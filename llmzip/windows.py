@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import numpy as np
 
-MIN_BITS, MAX_BITS = 16, 1 << 16
 _UNIT_BITS = 39  # of the range that is looked at; a product with 2^24 stays below 2^63
 
 

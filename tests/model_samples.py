@@ -28,3 +28,15 @@ def stir(model: Any) -> None:
                 parameter.normal_(std=0.2)
             elif "norm" in name or ".ln_" in name:
                 parameter.add_(0.3 * torch.randn_like(parameter))
+
+
+def sentencepiece_model(kind: str, vocab: list[str], byte_tokens: bool) -> dict[str, Any]:
+    """The model in the description of a tokenizer of SentencePiece's form: a BPE or a Unigram of these tokens."""
+    model: dict[str, Any] = {"type": kind, "byte_fallback": byte_tokens}
+    if kind == "BPE":
+        merges = [[w[:-1], w[-1]] for w in vocab if len(w) > 1 and w[:-1] in vocab and w[-1] in vocab]
+        model |= {"vocab": {word: n for n, word in enumerate(vocab)}, "merges": merges, "unk_token": "<unk>"}
+        model |= {"fuse_unk": True}
+    else:
+        model |= {"vocab": [[word, -10.0 - n / 1000] for n, word in enumerate(vocab)], "unk_id": 0}
+    return model

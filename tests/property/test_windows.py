@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmzip.windows import MAX_BITS, MIN_BITS, WindowReader, WindowWriter, pack, precision_bits
+from llmzip.container import MAX_WINDOW_BITS, MIN_WINDOW_BITS
+from llmzip.windows import WindowReader, WindowWriter, pack, precision_bits
 
 WIDTHS = st.one_of(st.sampled_from([16, 17, 23, 24, 25, 32, 38, 39, 40, 64, 128, 1000, 4096]), st.integers(16, 300))
 
@@ -97,7 +98,7 @@ def test_little_is_wasted(seed: int, sharpness: float) -> None:
     assert (windows - 1) * 4096 <= ideal + windows * 25
 
 
-@pytest.mark.parametrize("window_bits", [MIN_BITS, 17, 24, 40, 1000, MAX_BITS])
+@pytest.mark.parametrize("window_bits", [MIN_WINDOW_BITS, 17, 24, 40, 1000, MAX_WINDOW_BITS])
 def test_extreme_frequencies(window_bits: int) -> None:
     total = 1 << precision_bits(window_bits)
     table = np.array([0, 1, total - 1, total])

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from model_samples import WORDS, sentences, stir
+from model_samples import WORDS, sentencepiece_model, sentences, stir
 from tokenizers import normalizers, pre_tokenizers
 from weights import read_weights
 
@@ -324,13 +324,7 @@ def sentencepiece(kind: str, byte_tokens: bool) -> dict[str, Any]:
     special = [{"content": text, "id": n, "special": True} for n, text in enumerate(vocab[:3])]
     text = [{"content": text, "id": vocab.index(text), "special": False} for text in vocab[-2:]]
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-    model: dict[str, Any] = {"type": kind, "byte_fallback": byte_tokens}
-    if kind == "BPE":
-        merges = [[w[:-1], w[-1]] for w in vocab if len(w) > 1 and w[:-1] in vocab and w[-1] in vocab]
-        model |= {"vocab": {word: n for n, word in enumerate(vocab)}, "merges": merges, "unk_token": "<unk>"}
-        model |= {"fuse_unk": True}
-    else:
-        model |= {"vocab": [[word, -10.0 - n / 1000] for n, word in enumerate(vocab)], "unk_id": 0}
+    model = sentencepiece_model(kind, vocab, byte_tokens)
     return {
         "version": "1.0",
         "added_tokens": [flags | entry for entry in special + text],

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from model_samples import sentencepiece_model
 from tokenizers import normalizers, pre_tokenizers, processors
 
 from llmzip import models
@@ -112,13 +113,7 @@ def sentencepiece(kind: str, byte_tokens: bool, **parts: Any) -> dict[str, Any]:
     special = [{"content": text, "id": n, "special": True} for n, text in enumerate(vocab[:3])]
     text = [{"content": text, "id": vocab.index(text), "special": False, "lstrip": True} for text in vocab[-2:]]
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-    model: dict[str, Any] = {"type": kind, "byte_fallback": byte_tokens}
-    if kind == "BPE":
-        merges = [[w[:-1], w[-1]] for w in vocab if len(w) > 1 and w[:-1] in vocab and w[-1] in vocab]
-        model |= {"vocab": {word: n for n, word in enumerate(vocab)}, "merges": merges, "unk_token": "<unk>"}
-        model |= {"fuse_unk": True}
-    else:
-        model |= {"vocab": [[word, -10.0 - n / 1000] for n, word in enumerate(vocab)], "unk_id": 0}
+    model = sentencepiece_model(kind, vocab, byte_tokens)
     prepend = {"type": "Prepend", "prepend": "\u2581"}
     replace = {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}
     made = {
