@@ -24,6 +24,7 @@ from .infotable import InfoTable
 from .jobs import COMPRESS, DECOMPRESS, LIST, TEST, Jobs, Options, explain
 from .messages import PROGRAM, Messages
 from .modelscli import models_command
+from .packetscli import packets_command
 from .records import RecordFile
 from .settings import DEFAULT_LEVEL, DEFAULT_MODEL, CompressSettings, DecompressSettings, EngineSettings
 from .traincli import train_command
@@ -163,6 +164,7 @@ for _name, _command in (
     ("train", train_command),
     ("cat", cat_command),
     ("windows", windows_command),
+    ("packets", packets_command),
     ("models", models_command),
 ):
     program.add_command(_command, _name)

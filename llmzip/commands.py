@@ -39,6 +39,17 @@ class Output:
 
 
 @contextlib.contextmanager
+def explained(name: str) -> Iterator[None]:
+    """What goes wrong with a file becomes one line about it."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise FileProblem(f"{error.filename or name}: {error.strerror}") from error
+
+
+@contextlib.contextmanager
 def _session(messages: Messages, json: bool) -> Iterator[Output]:
     if not messages.debug and not sys.warnoptions:
         import warnings

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 
 from . import options
-from .commands import Output, command
+from .commands import Output, command, explained
 from .container import MAGIC
 from .errors import EXIT_DAMAGED, SettingsError
-from .fileops import FileProblem
 from .messages import Messages
 from .process import is_terminal
 from .settings import DEFAULT_MODEL, CompressSettings, DecompressSettings, EngineSettings
@@ -32,18 +31,8 @@ _COLOURS, _PLAIN = ("\x1b[42;30m", "\x1b[46;30m"), "\x1b[0m"
 
 @contextlib.contextmanager
 def _opened(name: str) -> Iterator[BinaryIO]:
-    with _explained(name), open(name, "rb") as file:
+    with explained(name), open(name, "rb") as file:
         yield file
-
-
-@contextlib.contextmanager
-def _explained(name: str) -> Iterator[None]:
-    try:
-        yield
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise FileProblem(f"{error.filename or name}: {error.strerror}") from error
 
 
 class Range(click.ParamType):  # type: ignore[type-arg, unused-ignore]
@@ -188,7 +177,7 @@ def windows_command(
     if imported:
         if show or export is not None or window_bits is not None:
             raise click.UsageError("--import goes with none of --show, --export and --window-bits")
-        with _explained(file):
+        with explained(file):
             archive = windowtokens.load(Path(file))
         reader = PartReader(io.BytesIO(archive), settings)
         for text in reader.text(0, reader.num_bytes):
@@ -212,7 +201,7 @@ def windows_command(
         if not reader.num_windows:
             raise SettingsError(f"{file} has no windows: make some with llmzip --window-bits W")
         if export is not None:
-            with _explained(export):
+            with explained(export):
                 windowtokens.save(Path(export), reader, int(token_bits))
         elif show:
             _show(output, reader)
@@ -222,7 +211,7 @@ def windows_command(
 
 
 def _show(output: Output, reader: PartReader) -> None:
-    coloured, number = is_terminal(1), 0
+    coloured, number = is_terminal(output.stdout.fileno()), 0
     for texts, _ in reader.windows(0, reader.num_windows):
         for text in texts:
             whole = text.decode("utf-8", "backslashreplace")

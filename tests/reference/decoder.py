@@ -851,6 +851,46 @@ class Here:
         return cut_prompt(self.prompt, self.folder / "tokenizer.json", self.words)
 
 
+def read_packet(model: Model, words: list[bytes], data: bytes) -> tuple[int, bytes, bool, int]:
+    """F 11: where a packet's text begins, the text, whether it is the last, and the check of the whole text."""
+    need(bool(data), "damaged: an empty packet")
+    width = (data[0] >> 5 & 3) + 1
+    reader = Reader(data, "damaged: the packet is too short")
+    kind, named, whole = reader.uint(1), reader.take(4), reader.uint(2)
+    number, begin, count = reader.uint(width), reader.uint(width), reader.uint(2)
+    text_check = reader.uint(2)
+    others, check = data[: reader.at], reader.uint(2)
+    window = reader.take(len(data) - reader.at)
+    need(check == zlib.crc32(others + window) % 2**16, "damaged: the packet's check")
+    need(kind & 15 == 1 and not kind & 128, f"packet of kind {kind}")
+    halves = model.digest[:16] + tokenizer_digest(words)[:16]
+    need(named == hashlib.sha256(b"llmzip packets\n" + halves).digest()[:4], "a packet of another model")
+    need(len(window) <= 8192 and number <= begin, "damaged: a limit of packets")
+    text = window
+    if count:
+        need(len(window) >= 3 and escapes(words)[0] is None, "damaged: no window")
+        tokens = decode_window(model, int.from_bytes(window, "big"), 8 * len(window), count)
+        need(len(tokens) == count, "damaged: the window is over too early")
+        text = join_tokens(words, tokens)
+    else:
+        need(bool(window) or (kind & 16 and not begin), "damaged: a packet without text")
+    need(text_check == zlib.crc32(text) % 2**16 and begin + len(text) <= 2**26, "damaged: the text of the packet")
+    return begin, text, bool(kind & 16), whole
+
+
+def decode_packets(packets: list[bytes], folder: Path) -> bytes:
+    """F 11: the text of all its packets, in any order."""
+    here = Here(folder, None)
+    parts = sorted(read_packet(here.model, here.words, packet) for packet in packets)
+    end = 0
+    for begin, text, _, _ in parts:
+        need(begin == end, f"the text from {end} to {begin} is missing")
+        end += len(text)
+    whole = b"".join(text for _, text, _, _ in parts)
+    need(parts[-1][2] and parts[0][3] == zlib.crc32(whole) % 2**16, "damaged: another text, or not all of it")
+    return whole
+
+
 def decode_payload(method: int, payload: bytes, size: int) -> bytes:
     """F 3: the methods without a model."""
     try:
