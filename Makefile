@@ -10,7 +10,7 @@ LEVEL ?= 6
 # Waiting threads of torch give up the core soon: on a busy machine spinning costs a factor of ten.
 export GOMP_SPINCOUNT ?= 1000
 
-.PHONY: help setup demo test test-slow check fuzz golden docs bench bench-mixer bench-train bench-logs bench-windows embedded dist clean
+.PHONY: help setup demo test test-slow check fuzz golden docs bench readme-tables bench-mixer bench-train bench-logs bench-windows embedded dist clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -63,8 +63,11 @@ golden: $(BIN)/test.stamp ## make the golden files anew; look at the difference 
 docs: $(BIN)/test.stamp ## write docs/cli.md anew from --help
 	LLMZIP_UPDATE_DOCS=1 $(BIN)/python -m pytest -q tests/cli -k docs
 
-bench: $(BIN)/test.stamp ## round trip and sizes of the files under CORPUS=DIR at LEVEL=6, by MODEL=name
-	$(BIN)/python benchmarks/bench.py $(CORPUS) --level $(LEVEL) --model $(or $(MODEL),default) --output bench-results
+bench: $(BIN)/test.stamp ## llmzip and others on the text files under CORPUS="DIR..."; LEVEL=6, MODEL=name, BENCH=options
+	$(BIN)/llmzip bench --text-only --level $(LEVEL) --model $(or $(MODEL),default) --output bench-results $(BENCH) $(CORPUS)
+
+readme-tables: $(BIN)/llmzip.stamp ## the results in README.md from bench-results/results.json
+	$(BIN)/python tools/readme_tables.py bench-results/results.json
 
 bench-mixer: $(BIN)/test.stamp ## what each part of the mixer is worth, on the .txt files under CORPUS=DIR
 	$(BIN)/pip install -q matplotlib

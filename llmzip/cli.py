@@ -19,6 +19,8 @@ from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from . import models, options, process
+from .benchcli import bench_command
+from .entropycli import entropy_command
 from .errors import EXIT_FAILED, EXIT_USAGE, LLMZipError, SettingsError
 from .infotable import InfoTable
 from .jobs import COMPRESS, DECOMPRESS, LIST, TEST, Jobs, Options, explain
@@ -166,6 +168,8 @@ for _name, _command in (
     ("windows", windows_command),
     ("packets", packets_command),
     ("models", models_command),
+    ("entropy", entropy_command),
+    ("bench", bench_command),
 ):
     program.add_command(_command, _name)
 

@@ -143,7 +143,7 @@ prompt = click.option(
     metavar="FILE",
     help="A text that the model and the mixer read first; whoever decompresses must give the same one.",
 )
-arithmetic = _together(
+computation = _together(
     click.option(
         "--engine", "arithmetic", type=click.Choice(ARITHMETICS), default="exact", show_default=True,
         help="How the model computes. float runs every model that transformers knows, but its archives decode only on "
@@ -152,6 +152,9 @@ arithmetic = _together(
     click.option(
         "--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, help="Numbers of --engine float."
     ),
+)  # fmt: skip
+arithmetic = _together(
+    computation,
     click.option(
         "--context", metavar="N", type=int,
         help="Tokens that a model of yours or of the Hub sees.  [default: 1024, or what it was made for]",

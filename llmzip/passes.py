@@ -57,6 +57,9 @@ def token_masses(
     plan: RowPlan,
     progress: Callable[[np.ndarray], None] | None = None,
     before: np.ndarray = NOTHING,
+    context: int | None = None,
+    most: int | None = None,
+    least_chunk: int = _LEAST_CHUNK,
 ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
     """What the model expects of each token of a frame, by prefill unless the engine is stepwise.
 
@@ -65,12 +68,18 @@ def token_masses(
         tokens: (N,) int64, 0 <= id < V.
         plan: with num_tokens == N.
         progress: called with the tokens that were just done.
-        before: (p,) int64, what every row has read before.
+        before: (p,) int64, what every row has read before; fewer than the context.
+        context: most inputs that a token is predicted from; None for as many as the engine takes.
+        most: masses of so many tokens are worked out at once; None for all that a prefill call gives.
+        least_chunk: inputs of a row that a prefill call takes at least; the context for an engine without a cache.
 
     Yields:
         places of tokens, (n,) int64, and their masses, (n, V) int32, until every token was there; in any order.
     """
-    return (_stepped_masses if engine.stepwise else _prefilled_masses)(engine, tokens, plan, progress, before)
+    context = context or engine.context
+    if engine.stepwise:
+        return _stepped_masses(engine, tokens, plan, progress, before, context)
+    return _prefilled_masses(engine, tokens, plan, progress, before, context, most, least_chunk)
 
 
 def _prefilled_masses(
@@ -79,17 +88,20 @@ def _prefilled_masses(
     plan: RowPlan,
     progress: Callable[[np.ndarray], None] | None,
     before: np.ndarray,
+    context: int,
+    most: int | None,
+    least_chunk: int,
 ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
     """As `token_masses`, by prefill."""
     slices, skipped = plan.row_slices(), len(before)
     runs = [
         segment
         for row, part in enumerate(slices)
-        for segment in segments(row, skipped + part.stop - part.start, engine.context, plan.overlap, skipped)
+        for segment in segments(row, skipped + part.stop - part.start, context, plan.overlap, skipped)
     ]
     front = np.concatenate([[engine.start_token], before])
     runs.sort(key=lambda segment: (segment.end - segment.begin, segment.known))
-    for batch in _batches(runs, engine.batch_tokens):
+    for batch in _batches(runs, engine.batch_tokens, least_chunk):
         inputs = np.empty((len(batch), batch[0].end - batch[0].begin), dtype=np.int64)
         places = []
         for number, segment in enumerate(batch):
@@ -99,8 +111,11 @@ def _prefilled_masses(
             inputs[number] = np.concatenate([front[segment.begin :], shifted])
             places.append(np.arange(start + segment.begin + segment.known, start + segment.end))
         place = np.stack(places)
-        for columns, masses in prefill(engine, inputs, batch[0].known):
-            yield place[:, columns].reshape(-1), masses
+        for columns, hidden in _prefilled(engine, inputs, batch[0].known):
+            here = place[:, columns].reshape(-1)
+            step = most or len(here)
+            for n in range(0, len(here), step):
+                yield here[n : n + step], engine.masses(hidden[n : n + step])
         if progress is not None:
             progress(tokens[place.reshape(-1)])
 
@@ -111,10 +126,11 @@ def _stepped_masses(
     plan: RowPlan,
     progress: Callable[[np.ndarray], None] | None,
     before: np.ndarray,
+    context: int,
 ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
     """As `token_masses`, by the very calls that the decoder makes."""
     starts = np.array(plan.row_starts()[:-1], dtype=np.int64)
-    history = History(engine, plan, before)
+    history = History(engine, plan, before, context)
     for step in range(plan.steps):
         active = plan.active_rows(step)
         places = starts[:active] + step
@@ -131,8 +147,9 @@ class History:
         inputs: (rows, p + steps + 1) int64: the start token, the prompt, a row's tokens, fillers.
     """
 
-    def __init__(self, engine: Engine[Any], plan: RowPlan, before: np.ndarray) -> None:
+    def __init__(self, engine: Engine[Any], plan: RowPlan, before: np.ndarray, context: int | None = None) -> None:
         self._engine, self._plan, self._skipped = engine, plan, len(before)
+        self._context = context or engine.context
         self.inputs = np.full((plan.num_rows, len(before) + plan.steps + 1), engine.start_token, dtype=np.int64)
         self.inputs[:, 1 : 1 + len(before)] = before
         self._cache = engine.new_cache(plan.num_rows, RESTART_CHUNK, len(before) + plan.steps)
@@ -142,7 +159,7 @@ class History:
     def step(self, step: int) -> torch.Tensor:
         """Masses of the token of a step in every row that has one, (n, V) int32; those before it must be there."""
         at = self._skipped + step
-        if self._cache.length == self._engine.context:
+        if self._cache.length == self._context:
             restart(self._engine, self._cache, self.inputs[:, at - self._plan.overlap : at])
         ids = torch.from_numpy(self.inputs[:, at : at + 1]).to(self._engine.device)
         return self._engine.masses(self._engine.forward(ids, self._cache)[: self._plan.active_rows(step), 0])
@@ -162,6 +179,12 @@ class History:
 
 def prefill(engine: Engine[Any], inputs: np.ndarray, known: int) -> Iterator[tuple[slice, torch.Tensor]]:
     """Masses behind the inputs from `known` on: slices of those columns, and ((rows * columns), V) masses."""
+    for columns, hidden in _prefilled(engine, inputs, known):
+        yield columns, engine.masses(hidden)
+
+
+def _prefilled(engine: Engine[Any], inputs: np.ndarray, known: int) -> Iterator[tuple[slice, torch.Tensor]]:
+    """As `prefill`, but final hidden states, ((rows * columns), hidden)."""
     rows, length = inputs.shape
     chunk = max(1, engine.batch_tokens // rows)
     cache = engine.new_cache(rows, chunk, length) if length > chunk else None
@@ -171,17 +194,17 @@ def prefill(engine: Engine[Any], inputs: np.ndarray, known: int) -> Iterator[tup
         new = hidden[:, max(0, known - begin) :]
         if new.shape[1]:
             first = max(begin, known) - known
-            yield slice(first, first + new.shape[1]), engine.masses(new.reshape(-1, new.shape[-1]))
+            yield slice(first, first + new.shape[1]), new.reshape(-1, new.shape[-1])
 
 
-def _batches(runs: list[Segment], batch_tokens: int) -> Iterator[list[Segment]]:
+def _batches(runs: list[Segment], batch_tokens: int, least_chunk: int) -> Iterator[list[Segment]]:
     """Runs of segments of equal shape, at most `batch_tokens` inputs together or few enough rows to fill a chunk."""
     batch: list[Segment] = []
     for segment in runs:
         shape = (segment.end - segment.begin, segment.known)
         if batch and (
             shape != (batch[0].end - batch[0].begin, batch[0].known)
-            or (len(batch) + 1) * min(shape[0], _LEAST_CHUNK) > batch_tokens
+            or (len(batch) + 1) * min(shape[0], least_chunk) > batch_tokens
         ):
             yield batch
             batch = []

@@ -151,6 +151,24 @@ class ExactConfig:
         """Factor of the products of queries and keys; for messages and comparisons only."""
         return self.attention_scale or 1 / math.sqrt(self.head_dim)
 
+    def flops_per_token(self, length: int) -> int:
+        """Floating-point operations of one token's forward pass, on the average over the tokens of a sequence.
+
+        Matrix products, the head among them, and the attention over the positions that are seen; a multiplication and
+        an addition are two operations. They are what the model takes in floating point: integers here do the same.
+
+        Args:
+            length: tokens of the sequence.
+        """
+        heads, kv_heads, hidden = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim, self.hidden_size
+        mlp = (3 if self.gated else 2) * hidden * self.mlp_size
+        products = self.num_layers * ((heads + 2 * kv_heads) * hidden + heads * hidden + mlp) + self.vocab_size * hidden
+        seen = 0
+        for window in self.windows:
+            full = min(window or length, length)  # positions 1, 2, ... full, and then full for the rest
+            seen += full * (full + 1) // 2 + (length - full) * full
+        return 2 * products + 4 * heads * seen // length
+
     def as_dict(self) -> dict[str, Any]:
         """All fields that have no default, and those whose value is another than that."""
         return {

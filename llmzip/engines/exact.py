@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from ..errors import EngineError
-from . import ops, tables
+from . import fused, kernels, ops, tables
 from .config import ExactConfig
 from .model import ExactModel, LayerWeights
 
@@ -114,7 +114,13 @@ class ExactEngine:
 
     stepwise = False
 
-    def __init__(self, model: ExactModel, device: torch.device | str = "cpu", batch_tokens: int | None = None) -> None:
+    def __init__(
+        self,
+        model: ExactModel,
+        device: torch.device | str = "cpu",
+        batch_tokens: int | None = None,
+        compiled: bool = True,
+    ) -> None:
         self.device = torch.device(device)
         self.model = model.to(self.device)
         self.kernels = ops.Kernels(self.device, self.model.matrix_shapes())
@@ -142,9 +148,36 @@ class ExactEngine:
         self._ropes = [_Rope(steps, shape.context, self.device)]
         if shape.local_rope_steps:
             self._ropes.append(_Rope(shape.local_rope_steps, shape.context, self.device))
+        self._fused, self.kernels_text = self._compiled_kernels() if compiled else (None, "torch")
 
-    def new_cache(self, rows: int, chunk: int, positions: int) -> KVCache:
+    def _compiled_kernels(self) -> tuple[fused.FusedForward | None, str]:
+        """The compiled kernels, if they can be used, and which they are or why not."""
+        if self.device.type != "cpu":
+            return None, "torch"
+        library, reason = kernels.chosen()
+        reason = reason or fused.unsupported(self.model)
+        if library is None or reason:
+            return None, f"torch, without the compiled kernels ({reason})"
+        ropes = [rope.at for rope in self._ropes]
+        return fused.FusedForward(self.model, library, self.kernels, self._qk_norms, ropes), library.level
+
+    @property
+    def num_parameters(self) -> int:
+        return self.model.num_parameters
+
+    @property
+    def weights_bytes(self) -> int:
+        return self.model.weights_bytes
+
+    def flops_per_token(self, length: int) -> int | None:
+        """Of one token's forward pass, on the average over a sequence of so many."""
+        return self.model.config.flops_per_token(length)
+
+    def new_cache(self, rows: int, chunk: int, positions: int) -> KVCache | fused.FusedCache:
         shape = self.model.config
+        if self._fused is not None:
+            slots = [self._cache_positions(window, chunk, positions) for window in shape.windows]
+            return fused.new_cache(shape, rows, slots)
         heads, dim = shape.num_kv_heads, shape.head_dim
 
         def layer(window: int) -> LayerCache:
@@ -160,8 +193,11 @@ class ExactEngine:
     def step_bytes(self, rows: int, chunk: int, positions: int) -> int:
         """About the memory of a cache and of one step of all rows with its masses and tables, in bytes."""
         shape = self.model.config
-        slots = sum(self._cache_positions(window, chunk, positions) for window in shape.windows)
-        cache = 4 * shape.num_kv_heads * slots * (2 * shape.head_dim + 2)
+        slots = [self._cache_positions(window, chunk, positions) for window in shape.windows]
+        if self._fused is not None:
+            cache = fused.row_bytes(shape, slots)
+        else:
+            cache = 4 * shape.num_kv_heads * sum(slots) * (2 * shape.head_dim + 2)
         step = 4 * (8 * shape.hidden_size + 8 * shape.mlp_size + 4 * shape.num_heads * shape.head_dim)
         return rows * (cache + step + 12 * shape.vocab_size)
 
@@ -170,11 +206,11 @@ class ExactEngine:
         return min(most, window - 1 + max(chunk, window // 8, 16)) if window else most
 
     @torch.inference_mode()
-    def forward(self, ids: torch.Tensor, cache: KVCache | None = None) -> torch.Tensor:
+    def forward(self, ids: torch.Tensor, cache: KVCache | fused.FusedCache | None = None) -> torch.Tensor:
         with self._lock:
             return self._forward(ids, cache)
 
-    def _forward(self, ids: torch.Tensor, cache: KVCache | None) -> torch.Tensor:
+    def _forward(self, ids: torch.Tensor, cache: KVCache | fused.FusedCache | None) -> torch.Tensor:
         self.kernels.check()
         batch, new = ids.shape
         begin = cache.length if cache is not None else 0
@@ -182,6 +218,10 @@ class ExactEngine:
             raise EngineError(f"{begin + new} positions exceed the model's context of {self.context}")
         for rope in self._ropes:
             rope.extend(begin + new)
+        if self._fused is not None:
+            assert not isinstance(cache, KVCache)
+            return self._fused.forward(ids, cache)
+        assert not isinstance(cache, fused.FusedCache)
         x = self._embed(ids.reshape(-1), batch, begin)
         for number, layer in enumerate(self.model.layers):
             h = self._norm(x, layer.input_norm, layer.input_norm_bias)
@@ -209,6 +249,8 @@ class ExactEngine:
 
     def _masses(self, hidden: torch.Tensor) -> torch.Tensor:
         self.kernels.check()
+        if self._fused is not None:
+            return self._fused.masses(hidden)
         out = torch.empty(hidden.shape[0], self.vocab_size, dtype=torch.int32, device=self.device)
         for n in range(0, hidden.shape[0], _HEAD_ROWS):
             steps = self._logit_steps(hidden[n : n + _HEAD_ROWS])

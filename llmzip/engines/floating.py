@@ -25,9 +25,9 @@ import torch
 
 from .. import layout
 from ..errors import EngineError, LLMZipError, ModelUnsupportedError
-from . import ops, tables
+from . import families, ops, tables
 from .checkpoints import Tensors
-from .config import MAX_CONTEXT, MAX_VOCAB
+from .config import MAX_CONTEXT, MAX_VOCAB, ExactConfig
 from .memory import allocations_checked
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -104,6 +104,23 @@ class FloatEngine:
         self.batch_tokens = self.context
         self._exp2 = torch.from_numpy(tables.exp2_table()).to(self.device)
 
+    @property
+    def num_parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self._model.module.parameters())
+
+    @property
+    def weights_bytes(self) -> int:
+        return self.num_parameters * DTYPES[self.dtype].itemsize
+
+    def flops_per_token(self, length: int) -> int | None:
+        """Of one token's forward pass, on the average over a sequence of so many; None if its shape has no formula."""
+        try:
+            family = families.read(self._model.module.config.to_dict())
+            config = ExactConfig(planes=2, context=self.context, start_token=0, **family.settings)
+        except (ModelUnsupportedError, *families.MISSTATED):
+            return None
+        return config.flops_per_token(length)
+
     def new_cache(self, rows: int, chunk: int, positions: int) -> FloatCache:
         return FloatCache()
 
@@ -124,6 +141,17 @@ class FloatEngine:
             logits, cache.state = self._model.step(ids, cache.state, cache.length)
         cache.length += 1
         return logits
+
+    @torch.inference_mode()
+    def prefill(self, ids: torch.Tensor) -> torch.Tensor:
+        """Logits behind all of some rows' inputs at once, (B, T) to (B, T, V) float32.
+
+        For measuring only: their last bits are not those of `forward`.
+        """
+        if ids.shape[1] > self.context:
+            raise EngineError(f"{ids.shape[1]} positions exceed the context of {self.context}")
+        with _computing(self._threads):
+            return self._model.whole(ids)
 
     @torch.inference_mode()
     def masses(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -217,6 +245,11 @@ class _Model:
     def config(self) -> Any:
         """What its configuration says of text."""
         return self.module.config.get_text_config()
+
+    def whole(self, ids: torch.Tensor) -> torch.Tensor:
+        """Logits behind all tokens of every row, (B, T) to (B, T, V) float32."""
+        logits: torch.Tensor = self.module(input_ids=ids, use_cache=False, return_dict=True).logits
+        return logits.float()
 
     def step(self, ids: torch.Tensor, state: Any, position: int) -> tuple[torch.Tensor, Any]:
         """Logits behind one token of every row, (B, 1, V) float32, and the state behind it.

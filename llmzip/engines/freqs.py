@@ -137,6 +137,39 @@ class Frequencies:
             columns += [left, table.gather(1, index[:, None] + 1) - left]
         return torch.cat(columns, 1)
 
+    def products(self, masses: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What known tokens cost: only the borders that `intervals` takes their two frequencies from are divided out.
+
+        Args:
+            masses: (n, V) int32; tokens: (n,) int64.
+
+        Returns:
+            (n,) int64 each: the frequencies of both steps multiplied, at most 2^48, and the sums of the masses.
+        """
+        size, device = self.group_size, masses.device
+        groups = torch.div(tokens, size, rounding_mode="floor")
+        first = groups * size
+        grouped = self._grouped(masses)
+        parts = grouped.sum(-1, dtype=torch.int32)
+        total = parts.sum(-1, dtype=torch.int64)
+        before = torch.where(torch.arange(self.num_groups, device=device) < groups[:, None], parts, 0)
+        left = before.sum(-1, dtype=torch.int64)
+        chosen = grouped[torch.arange(len(tokens), device=device), groups]
+        inside = torch.where(torch.arange(size, device=device) < (tokens - first)[:, None], chosen, 0)
+        middle = left + inside.sum(-1, dtype=torch.int64)
+        right = middle + masses.gather(1, tokens[:, None])[:, 0]
+        end = left + parts.gather(1, groups[:, None])[:, 0]
+        past = (first + size - self.vocab_size).clamp_(min=0)  # ids that fill up the last group
+        borders = self._cumulative(
+            torch.stack([left, middle, right, end], 1),
+            total[:, None],
+            torch.stack([first, tokens, tokens + 1, first + size - past], 1),
+        )
+        borders -= borders[:, :1].clone()
+        group = borders[:, 3]
+        inner = torch.div(borders[:, 1:3] << TOTAL_BITS, (group + past)[:, None], rounding_mode="floor")
+        return group * (inner[:, 1] - inner[:, 0]), total
+
     def _grouped(self, masses: torch.Tensor) -> torch.Tensor:
         if self._padding:
             masses = torch.nn.functional.pad(masses, (0, self._padding))

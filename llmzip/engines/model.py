@@ -99,6 +99,16 @@ class ExactModel:
         found = self.tensors().items()
         return {(t.shape[0], t.shape[1]) for name, t in found if t.dtype == torch.int8 and name != "positions_q"}
 
+    @property
+    def num_parameters(self) -> int:
+        """Weights, those that are shared counted once; without the scales, which the int8 form adds."""
+        return sum(tensor.numel() for name, tensor in self.tensors().items() if not name.endswith("_scale"))
+
+    @property
+    def weights_bytes(self) -> int:
+        """What the tensors take in memory."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors().values())
+
     def digest(self) -> bytes:
         """SHA-256 of the numerics version, the config and every tensor (docs/numerics.md section 7)."""
         return self._digest

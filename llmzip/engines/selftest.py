@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from ..errors import EngineError
+from . import kernels
 from .config import ExactConfig
 from .exact import ExactEngine
 from .freqs import Frequencies
@@ -143,13 +144,66 @@ def transcript(device: torch.device) -> str:
     return sha.hexdigest()
 
 
+def compiled_model(
+    hidden: int = 48, mlp: int = 80, heads: int = 4, kv_heads: int = 2, dim: int = 32, **changes: Any
+) -> ExactModel:
+    """A model of two layers with sizes that the compiled kernels take, one layer with a bias and a window."""
+    width = (heads + 2 * kv_heads) * dim
+    layers = []
+    for salt, extras in ((400, False), (500, True)):
+        layers.append(
+            LayerWeights(
+                _vector(salt, hidden, 1.0),
+                *_matrix(salt + 2, width, hidden),
+                *_matrix(salt + 4, hidden, heads * dim),
+                _vector(salt + 6, hidden, 1.0),
+                *_matrix(salt + 8, 2 * mlp, hidden),
+                *_matrix(salt + 10, hidden, mlp),
+                qkv_bias=_vector(salt + 12, width) if extras else None,
+                q_norm=_vector(salt + 13, dim, 2.0) if extras else None,
+                k_norm=_vector(salt + 14, dim, 2.0) if extras else None,
+            )
+        )
+    fields = {
+        "vocab_size": _VOCAB, "hidden_size": hidden, "mlp_size": mlp, "num_layers": 2, "num_heads": heads,
+        "num_kv_heads": kv_heads, "head_dim": dim, "rope_theta": 10000.0, "norm_eps": 2.0**-20, "windows": (0, 21),
+        "planes": 1, "context": 128, "start_token": 0, "embedding_gain": 1.5,
+    }  # fmt: skip
+    config = ExactConfig(**{**fields, **changes})
+    embedding_q, embedding_scale = _matrix(401, _VOCAB, hidden)
+    head_q, head_scale = _matrix(403, _VOCAB, hidden)
+    final_norm = _vector(405, hidden, 1.0)
+    return ExactModel(config, embedding_q, embedding_scale, head_q, head_scale, final_norm, tuple(layers))
+
+
+def _check_compiled() -> None:
+    """Turns the compiled kernels off if they give other bits than torch."""
+    library, _ = kernels.chosen()
+    if library is None:
+        return
+    model = compiled_model()
+    ids = (_pattern(8, 3, 70) % _VOCAB).to(torch.int64)
+    plain, compiled = ExactEngine(model, "cpu", compiled=False), ExactEngine(model, "cpu")
+    expected = plain.forward(ids)
+    cache = compiled.new_cache(3, 40, 70)
+    hidden = torch.cat([compiled.forward(part, cache) for part in torch.split(ids, [1, 1, 40, 1, 1, 26], 1)], 1)
+    flat = expected.reshape(-1, expected.shape[-1])
+    library.failed = not (
+        torch.equal(compiled.forward(ids), expected)
+        and torch.equal(hidden, expected)
+        and torch.equal(compiled.masses(flat), plain.masses(flat))
+    )
+
+
 @functools.cache
 def check(device: torch.device) -> None:
-    """Refuses a device that does not reproduce the transcript.
+    """Refuses a device that does not reproduce the transcript, and compiled kernels that give other bits.
 
     Raises:
         EngineError: naming both hashes.
     """
+    if device.type == "cpu":
+        _check_compiled()
     found = transcript(device)
     if found != TRANSCRIPT:
         raise EngineError(

@@ -19,6 +19,7 @@ from .conftest import ROOT, Run, environment
 DOCUMENT = ROOT / "docs" / "cli.md"
 MODELS_COMMANDS = ["list", "info", "pull", "verify"]
 COMMANDS = ["compress", "decompress", "info", "train", "models", *(f"models {name}" for name in MODELS_COMMANDS)]
+COMMANDS += ["cat", "windows", "packets", "entropy", "bench"]
 _BLOCK = re.compile(r"(<!-- help: (llmzip[^>]*?) -->\n```text\n)(.*?)(```\n)", re.DOTALL)
 
 
@@ -60,6 +61,7 @@ def test_document_repeats_the_help() -> None:
         ["models", "info", "-h"],
         ["models", "pull", "-h"],
         ["models", "verify", "-h"],
+        ["bench", "-h"],
     ],
 )
 def test_help_goes_to_stdout(run: Run, arguments: list[str]) -> None:
@@ -86,6 +88,7 @@ def test_version(run: Run, argument: str) -> None:
         ["info", "noise.bin.llmz"],
         ["train", "--help"],
         ["models", "pull", "--help"],
+        ["bench", "--help"],
     ],
 )
 def test_light_commands_import_nothing_heavy(archive: Path, arguments: list[str]) -> None:

@@ -32,13 +32,25 @@ _TRAINS = {
 }
 
 ONLY_IN = {
-    "torch": {"engines", "passes", "rows", "runtime", "windowed", *_TRAINS},
+    "torch": {"engines", "passes", "rows", "runtime", "scoring", "windowed", *_TRAINS},
     "constriction": {"coder"},
     "numba": {"mixing"},
     "tokenizers": {"tokens", "training.bpe"},
     "safetensors": {"engines", "training.checkpoint", "training.finish"},
-    "zstandard": {"methods", "training.texts", "training.finish"},
-    "click": {"cli", "commands", "modelscli", "options", "packetscli", "traincli", "windowscli"},
+    "zstandard": {"bench.peers", "methods", "training.texts", "training.finish"},
+    "brotli": {"bench.peers"},
+    "matplotlib": {"bench.chart"},
+    "click": {
+        "benchcli",
+        "cli",
+        "commands",
+        "entropycli",
+        "modelscli",
+        "options",
+        "packetscli",
+        "traincli",
+        "windowscli",
+    },
     "huggingface_hub": {"hub"},
     "transformers": {"engines.floating"},
     "tqdm": {"messages"},
@@ -127,13 +139,33 @@ def test_the_lowest_modules_import_nothing_above_them(module: str) -> None:
 @pytest.mark.parametrize("module", MODULES)
 def test_nothing_imports_the_command_line(module: str) -> None:
     assert module == "__main__" or not internal(module) & {"cli", "__main__"}
-    assert module == "cli" or not internal(module) & {"traincli", "modelscli", "packetscli", "windowscli"}
+    assert module == "cli" or not internal(module) & {
+        "benchcli",
+        "entropycli",
+        "traincli",
+        "modelscli",
+        "packetscli",
+        "windowscli",
+    }
 
 
 @pytest.mark.parametrize("module", [module for module in MODULES if module.split(".")[0] != "training"])
 def test_nothing_needs_the_training_but_its_command(module: str) -> None:
     found = {name for name in internal(module) if name.split(".")[0] == "training"}
     assert found == ({"training.command", "training.settings"} if module == "traincli" else set())
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if module.split(".")[0] not in ("bench", "benchcli")])
+def test_nothing_needs_the_benchmark_but_its_command(module: str) -> None:
+    assert not {name for name in internal(module) if name.split(".")[0] == "bench"}
+
+
+def test_measuring_and_tables_of_the_benchmark_do_not_know_each_other() -> None:
+    assert internal("bench.launch") == internal("bench.results") == set()
+    assert internal("bench.machine") <= {"_version"}
+    assert internal("bench.peers") <= {"errors"}
+    assert internal("bench.chart") <= {"bench.results"}
+    assert not internal("bench.measure") & {"bench.chart", "bench.worker", "codec"}
 
 
 def test_the_options_of_the_training_do_not_import_it() -> None:
@@ -171,6 +203,13 @@ def test_formats_coder_methods_and_tokens_do_not_know_each_other() -> None:
     assert internal("hub") <= {"errors", "layout"}
     assert internal("report") == set()
     assert internal("windows") == set()
+    assert internal("packets") <= {"container", "errors"}
+
+
+def test_scores_know_models_and_measures_know_scores() -> None:
+    allowed = {"engines.base", "engines.floating", "engines.freqs", "engines.memory", "errors", "passes", "plan"}
+    assert internal("scoring") <= {*allowed, "runtime"}
+    assert internal("entropy") == {"scoring"}
 
 
 def test_there_are_no_cycles() -> None:

@@ -32,6 +32,9 @@ SETTINGS: dict[str, dict[str, str]] = {
         "MKL_ENABLE_INSTRUCTIONS": "SSE4_2",
     },
     "one thread": {"OMP_NUM_THREADS": "1"},
+    "kernels for AVX2": {"LLMZIP_KERNELS": "avx2"},
+    "kernels for anything": {"LLMZIP_KERNELS": "plain"},
+    "no kernels": {"LLMZIP_KERNELS": "none"},
     "oneDNN bfloat16": {"DNNL_DEFAULT_FPMATH_MODE": "BF16", "ONEDNN_DEFAULT_FPMATH_MODE": "BF16"},
 }
 NAMES = {name for setting in SETTINGS.values() for name in setting}

@@ -113,6 +113,9 @@ def test_intervals_are_those_of_the_tables(vocab_size: int, rng: np.random.Gener
             1,
         )
         assert torch.equal(split.intervals(masses, tokens), expected)
+        product, sums_of_all = split.products(masses, tokens)
+        assert torch.equal(product, expected[:, 1] * expected[:, 3])
+        assert torch.equal(sums_of_all, masses.sum(-1, dtype=torch.int64))
 
 
 def test_intervals_of_a_row_do_not_depend_on_the_other_rows(rng: np.random.Generator) -> None:

@@ -1,0 +1,226 @@
+"""The chart of ratio against speed, from totals; the only module that imports matplotlib, and it may be missing."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .results import LLMZIP, PROGRAM, Total, cut_text
+
+_WIDTH_INCHES, _ROW_INCHES, _DPI = 11.0, 4.4, 150
+_STYLE: Any = {"svg.hashsalt": "llmzip", "font.size": 9.5, "text.color": "#262626", "axes.edgecolor": "#a3a3a3"}
+_WAYS = ("compress", "decompress")
+_COLOURS = {LLMZIP: "#c2410c", PROGRAM: "#7c3aed"}
+_OTHERS, _GRID = "#1d4ed8", "#e5e5e5"
+_MARKERS = {LLMZIP: "D", PROGRAM: "s"}
+_FACTORS = ((1e9, "GB/s"), (1e6, "MB/s"), (1e3, "KB/s"), (1.0, "B/s"))
+_MOST_TICKS, _LABEL_POINTS = 6, 8.5
+
+
+def draw(totals: Sequence[Total], folder: Path) -> str | None:
+    """Writes chart.png and chart.svg: both speeds beside each other, whole files and pieces below each other.
+
+    Returns:
+        why there is no chart, or None.
+
+    Raises:
+        OSError: they cannot be written.
+    """
+    shown = [total for total in totals if total.figures()["compress_bytes_per_second"] and total.decompress_seconds]
+    if not shown:
+        return "no compressor has figures for all files"
+    try:
+        import matplotlib
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
+    except ImportError:
+        return "matplotlib is not installed: pip install 'llmzip[bench]'"
+    cuts = list(dict.fromkeys(total.piece_bytes for total in shown))
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(
+            figsize=(_WIDTH_INCHES, 1 + _ROW_INCHES * len(cuts)), dpi=_DPI, layout=ConstrainedLayoutEngine(wspace=0.06)
+        )
+        FigureCanvasAgg(figure)
+        panels = figure.subplots(len(cuts), 2, sharey=True, sharex="col", squeeze=False)
+        jobs = [
+            (axes, [total for total in shown if total.piece_bytes == cut], way)
+            for row, cut in zip(panels, cuts, strict=True)
+            for axes, way in zip(row, _WAYS, strict=True)
+        ]
+        for axes, chosen, way in jobs:
+            _points(axes, chosen, way)
+        for axes, way in zip(panels[-1], _WAYS, strict=True):
+            _scales(axes, shown, way)
+        for row, cut in zip(panels, cuts, strict=True):
+            row[0].set_ylabel(f"ratio, original / compressed bytes\n{cut_text(cut)}")
+        _legend(figure, shown)
+        files, size = shown[0].of_files, max(total.original_bytes for total in shown)
+        what = "1 file" if files == 1 else f"{files} files"
+        figure.suptitle(f"Ratio against speed: {what}, {size:,} bytes, without model size", fontsize=12)
+        figure.canvas.draw()
+        figure.set_layout_engine("none")  # from here on nothing moves, so that the labels stay where they fit
+        for axes, chosen, way in jobs:
+            _labels(figure, axes, chosen, way)
+        figure.savefig(folder / "chart.png")
+        figure.savefig(folder / "chart.svg", metadata={"Date": None})
+    return None
+
+
+def _place(total: Total, way: str) -> tuple[float, float]:
+    figures = total.figures()
+    return figures[f"{way}_bytes_per_second"], figures["ratio"]
+
+
+def _short(total: Total) -> str:
+    """The label without what nobody would look for in a chart."""
+    return re.sub(r" --\S+| \(program\)", "", total.name)
+
+
+def _speed_text(value: float, position: object = None) -> str:
+    """A power of ten with its unit."""
+    del position
+    for factor, unit in _FACTORS:
+        if value >= factor:
+            return f"{value / factor:g} {unit}"
+    return f"{value:g} B/s"
+
+
+def _scales(axes: Any, totals: Sequence[Total], way: str) -> None:
+    """The axes that the panels of a column share, and the ratios that all of them share."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    places = [_place(total, way) for total in totals]
+    axes.set_xscale("log")
+    lowest, highest = min(x for x, _ in places), max(x for x, _ in places)
+    spread = max((highest / lowest) ** 0.12, 2.0)
+    axes.set_xlim(lowest / spread, highest * spread**1.7)  # most labels stand on the right
+    ratios = [y for _, y in places]
+    room = max(max(ratios) - min(ratios), 0.1) * 0.14
+    axes.set_ylim(min(ratios) - room, max(ratios) + room)
+    left, right = axes.get_xlim()
+    decades = [10.0**power for power in range(-3, 12) if left <= 10.0**power <= right]
+    axes.xaxis.set_major_locator(FixedLocator(decades[:: -(-len(decades) // _MOST_TICKS)]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(_speed_text))
+    axes.set_xlabel(f"{way}ion speed, original bytes per second (1 KB = 1,000 bytes)")
+
+
+def _points(axes: Any, totals: Sequence[Total], way: str) -> None:
+    """Markers, and lines through the levels of llmzip."""
+    axes.grid(True, color=_GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(length=0, colors="#525252")
+    for line in _lines(totals):
+        places = [_place(total, way) for total in line]
+        axes.plot(*zip(*places, strict=True), color=_COLOURS[LLMZIP], linewidth=1, alpha=0.5)
+    for total in totals:
+        colour = _COLOURS.get(total.via, _OTHERS)
+        axes.plot(
+            *_place(total, way), marker=_MARKERS.get(total.via, "o"), markersize=7, color=colour, linestyle="none"
+        )
+
+
+def _lines(totals: Sequence[Total]) -> list[list[Total]]:
+    """The levels of llmzip that belong together: those of one model."""
+    groups: dict[str, list[Total]] = {}
+    for total in totals:
+        if total.via == LLMZIP:
+            groups.setdefault(total.compressor.split()[-1], []).append(total)
+    return [sorted(group, key=lambda total: total.compressor) for group in groups.values() if len(group) > 1]
+
+
+def _legend(figure: Any, totals: Sequence[Total]) -> None:
+    """What the markers mean, if there are several."""
+    from matplotlib.lines import Line2D
+
+    names = {LLMZIP: "llmzip, levels of a model joined" if _lines(totals) else "llmzip", PROGRAM: "programs"}
+    handles = [
+        Line2D(
+            [], [], marker=_MARKERS.get(via, "o"), color=_COLOURS.get(via, _OTHERS), linestyle="none",
+            label=names.get(via, "libraries"),
+        )
+        for via in dict.fromkeys(total.via for total in totals)
+    ]  # fmt: skip
+    if len(handles) > 1:
+        figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
+
+
+# -- labels ----------------------------------------------------------------------------------------------------------
+
+Box = tuple[float, float, float, float]
+Point = tuple[float, float]
+
+
+def _labels(figure: Any, axes: Any, totals: Sequence[Total], way: str) -> None:
+    """Puts each label where it covers no other one, no marker and no line, as near to its point as can be."""
+    renderer = figure.canvas.get_renderer()
+    scale = figure.dpi / 72
+
+    def place(total: Total) -> Point:
+        x, y = axes.transData.transform(_place(total, way))
+        return float(x), float(y)
+
+    points = [place(total) for total in totals]
+    boxes: list[Box] = [(x - 6 * scale, y - 6 * scale, x + 6 * scale, y + 6 * scale) for x, y in points]
+    lines: list[Point] = []
+    for line in _lines(totals):
+        for first, second in itertools.pairwise(line):
+            lines += _between(place(first), place(second))
+    frame = axes.get_window_extent(renderer)
+    inside = (frame.x0, frame.y0, frame.x1, frame.y1)
+    for total, point in sorted(zip(totals, points, strict=True), key=lambda pair: (-pair[1][1], pair[1][0])):
+        text = axes.text(0, 0, _short(total), fontsize=_LABEL_POINTS, transform=None)
+        extent = text.get_window_extent(renderer)
+        text.remove()
+        candidates = _candidates(point, extent.width, extent.height, scale)
+        box, distance = min(candidates, key=lambda c: _cost(c[0], c[1], point, boxes, lines, inside))
+        middle = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
+        boxes.append((box[0] - 3 * scale, box[1], box[2] + 3 * scale, box[3]))
+        leader = None
+        if distance > 1:
+            leader = {"arrowstyle": "-", "color": "#a3a3a3", "linewidth": 0.7, "shrinkA": 1, "shrinkB": 5}
+            lines += _between(point, middle)
+        axes.annotate(
+            _short(total), xy=_place(total, way), textcoords="offset points", ha="center", va="center",
+            xytext=((middle[0] - point[0]) / scale, (middle[1] - point[1]) / scale),
+            fontsize=_LABEL_POINTS, color=_COLOURS.get(total.via, _OTHERS), arrowprops=leader,
+        )  # fmt: skip
+
+
+def _between(first: Point, second: Point) -> list[Point]:
+    """Points along a line."""
+    steps = [number / 20 for number in range(1, 20)]
+    return [(first[0] + s * (second[0] - first[0]), first[1] + s * (second[1] - first[1])) for s in steps]
+
+
+def _candidates(point: Point, width: float, height: float, scale: float) -> list[tuple[Box, int]]:
+    """Boxes around a point, and how far out they are."""
+    found = []
+    for distance in range(1, 8):
+        gap = (3 + 6 * distance) * scale
+        for side, rise in ((1, 0), (0, 1), (0, -1), (-1, 0), (1, 1), (1, -1), (-1, 1), (-1, -1)):
+            left = point[0] + side * (gap + width / 2) * (1 if rise == 0 else 0.9) - width / 2
+            bottom = point[1] + rise * (gap + height / 2) - height / 2
+            found.append(((left, bottom, left + width, bottom + height), distance))
+    return found
+
+
+def _cost(box: Box, distance: int, point: Point, boxes: Sequence[Box], lines: Sequence[Point], inside: Box) -> float:
+    """How bad a place is: what is covered, what its leader crosses, how far it is."""
+    left, bottom, right, top = box
+    covered = sum(
+        max(0.0, min(right, other[2]) - max(left, other[0])) * max(0.0, min(top, other[3]) - max(bottom, other[1]))
+        for other in boxes
+    )
+    outside = max(0.0, inside[0] - left, right - inside[2]) + max(0.0, inside[1] - bottom, top - inside[3])
+    crossed = sum(left < x < right and bottom < y < top for x, y in lines)
+    if distance > 1:
+        leader = _between(point, ((left + right) / 2, (bottom + top) / 2))
+        own = [other for other in boxes if not (other[0] < point[0] < other[2] and other[1] < point[1] < other[3])]
+        crossed += sum(other[0] < x < other[2] and other[1] < y < other[3] for x, y in leader for other in own)
+    return 100 * covered + 1000 * outside + 20 * crossed + distance

@@ -1,0 +1,54 @@
+"""Threads that use one core each, as many as torch may use; must not know what they compute."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+
+
+class Workers:
+    """Threads that use one core each, as many as torch may use."""
+
+    def __init__(self) -> None:
+        self._pool: ThreadPoolExecutor | None = None
+        self._size = 0
+        self._lock = threading.Lock()
+
+    def run(self, tasks: list[Callable[[], None]]) -> None:
+        """Runs tasks side by side; the first error of one is raised when all are done."""
+        if len(tasks) == 1 and torch.get_num_threads() == 1:
+            tasks[0]()
+            return
+        futures = [self._ready().submit(_inference, task) for task in tasks]
+        errors = [future.exception() for future in futures]
+        for error in errors:
+            if error is not None:
+                raise error
+
+    def _ready(self) -> ThreadPoolExecutor:
+        with self._lock:
+            size = torch.get_num_threads()
+            if self._pool is None or self._size < size:
+                # Its threads' one core each is for themselves, but MKL's number is everybody's: so it is set back.
+                self._pool = ThreadPoolExecutor(size, "llmzip", torch.set_num_threads, (1,))
+                self._size = size
+                barrier = threading.Barrier(size + 1)
+                for _ in range(size):
+                    self._pool.submit(barrier.wait)
+                barrier.wait()
+                torch.set_num_threads(size)
+            return self._pool
+
+
+def _inference(task: Callable[[], None]) -> None:
+    with torch.inference_mode():
+        task()
+
+
+workers = Workers()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=workers.__init__)  # type: ignore[misc]

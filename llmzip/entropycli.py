@@ -1,0 +1,406 @@
+"""The command `llmzip entropy`: options, texts, and what is printed; must not know how anything is measured."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from . import entropy, fileops, layout, models, options
+from .commands import Output, command
+from .container import MAGIC
+from .entropy import ModelFacts, TextFacts, Value
+from .errors import ModelUnsupportedError, SettingsError
+from .fileops import FileProblem
+from .jobs import explain, overall_exit_code
+from .messages import PROGRAM, Messages
+from .process import STDIN
+from .records import json_error, json_name
+from .settings import DEFAULT_MODEL, CompressSettings, EngineSettings
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from .runtime import LoadedModel
+
+_USUAL_CONTEXT = 1024
+"""What a checkpoint is run with unless more is asked for."""
+
+_LEAST_PIECE_BYTES = 16
+
+
+class Contexts(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """Numbers of tokens, joined by commas."""
+
+    name = "contexts"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        parts = value.split(",")
+        if not all(part.isascii() and part.isdecimal() and 0 < len(part) < 8 and int(part) for part in parts):
+            self.fail(f"{value!r} is no list of numbers like 31,127,255", param, ctx)
+        return tuple(dict.fromkeys(map(int, parts)))
+
+
+@command(
+    "entropy",
+    options.files,
+    click.option(
+        "-m", "--model", "names", metavar="NAME|DIR", multiple=True,
+        help="Embedded model, folder, or an id of the Hub that is here; several compare models.  [default: base]",
+    ),
+    options.computation,
+    click.option(
+        "--context", "contexts", metavar="N[,N]...", type=Contexts(),
+        help="Tokens that a prediction is made from; several are a sweep.  [default: as many as the model takes]",
+    ),
+    click.option(
+        "--stride", metavar="N", type=click.IntRange(min=1),
+        help="Tokens that each pass scores, behind a context less N known ones. 1 gives each token the whole context, "
+        "and takes as long as that.  [default: half of the context]",
+    ),
+    click.option(
+        "--piece-bytes", metavar="N", type=click.IntRange(min=_LEAST_PIECE_BYTES),
+        help="Also score pieces of N bytes, each by itself. LMIC has 2048.",
+    ),
+    click.option("--csv", "as_csv", is_flag=True, help="Write comma-separated values."),
+    options.engine,
+    options.progress,
+)  # fmt: skip
+def entropy_command(
+    output: Output,
+    messages: Messages,
+    files: tuple[str, ...],
+    names: tuple[str, ...],
+    arithmetic: str,
+    dtype: str,
+    contexts: tuple[int, ...] | None,
+    stride: int | None,
+    piece_bytes: int | None,
+    as_csv: bool,
+    threads: int | None,
+    device: str,
+) -> int:
+    """Measure texts by language models: bits per byte and character, perplexity, what schemes of coding would take.
+
+    With no FILE, or when FILE is -, the text is the standard input. Nothing is compressed or decoded, so this is as
+    fast as the model reads. Each file, model and context is one row. docs/entropy.md says what each measure means and
+    where it comes from.
+
+    \b
+    llmzip entropy book.txt
+    llmzip entropy --context 31,127,255,511,1023 book.txt
+    llmzip entropy -m small -m base --piece-bytes 2048 *.txt
+    llmzip entropy --json - < book.txt
+    """
+    if as_csv and output.json:
+        raise click.UsageError("--csv and --json exclude each other")
+    settings = CompressSettings(
+        engine=EngineSettings(device=device, threads=threads), arithmetic=arithmetic, dtype=dtype
+    )
+    printer = _Csv(output) if as_csv else _Json(output) if output.json else _Tables(output, stride)
+    work = _Work(settings, contexts, stride, piece_bytes, messages, printer)
+    return work.run(names or (DEFAULT_MODEL,), files or ("-",))
+
+
+# -- the work --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Text:
+    """A text in memory.
+
+    Attributes:
+        name: as the user gave it; None for the standard input.
+    """
+
+    name: str | None
+    data: bytes
+    facts: TextFacts
+
+    @property
+    def shown(self) -> str:
+        return STDIN if self.name is None else self.name
+
+
+class _Work:
+    """Measures texts with models; what fails is told in one line, and does not stop the others."""
+
+    def __init__(
+        self,
+        settings: CompressSettings,
+        contexts: tuple[int, ...] | None,
+        stride: int | None,
+        piece_bytes: int | None,
+        messages: Messages,
+        printer: _Printer,
+    ) -> None:
+        self._settings, self._contexts, self._stride = settings, contexts, stride
+        self._piece_bytes, self._messages, self._printer = piece_bytes, messages, printer
+        self._codes: list[int] = []
+
+    def run(self, names: tuple[str, ...], files: tuple[str, ...]) -> int:
+        """All models with all texts. Returns the exit code."""
+        texts = list(self._texts(files))
+        for name in names if texts else ():
+            try:
+                folder, model = self._load(name)
+            except Exception as error:
+                self._failed(None, error, model=name)
+                continue
+            with_context = list(self._usable_contexts(model))
+            for text in texts:
+                self._measure(text, folder, model, with_context)
+        self._printer.finish()
+        return overall_exit_code(self._codes)
+
+    def _failed(self, text: _Text | str | None, error: Exception, **facts: Value) -> None:
+        """Tells what went wrong with a text, or with a model."""
+        if isinstance(error, BrokenPipeError):
+            raise error
+        name = text.name if isinstance(text, _Text) else None if text == "-" else text
+        shown = None if text is None else STDIN if name is None else name
+        code, reason = explain(error, shown)
+        self._codes.append(code)
+        self._messages.error(shown, reason, error)
+        self._printer.error(name, json_error(code, error, reason), facts)
+
+    def _texts(self, files: tuple[str, ...]) -> Iterator[_Text]:
+        """The texts that can be read. Once, for several models may want them and the standard input comes once."""
+        for file in files:
+            try:
+                name = None if file == "-" else file
+                with fileops.open_source(name, force=True) as source:  # a FIFO is as good as any
+                    data = source.file.read()
+                if not data:
+                    raise FileProblem("is empty: there is nothing to measure")
+                if data.startswith(MAGIC):
+                    raise FileProblem("is an llmzip archive: entropy measures texts; decompress it first with -d")
+            except Exception as error:
+                self._failed(file, error)
+                continue
+            text = _Text(name, data, TextFacts.of(data))
+            if text.facts.num_characters is None:
+                self._note(text, "is no UTF-8: there are bits per byte, and none per character")
+            yield text
+
+    def _note(self, text: _Text, what: str) -> None:
+        self._messages.fact(f"{PROGRAM}: {text.shown}: {what}")
+
+    def _load(self, name: str) -> tuple[ModelFacts, LoadedModel]:
+        """A model, with as long a context as is asked for and can be had."""
+        from .runtime import load  # not before it is needed: --help must be quick
+
+        choice = models.for_compressing(dataclasses.replace(self._settings, model=name))
+        own = choice.embedded is not None or (choice.folder / layout.INT8).exists()
+        longer = () if own else sorted((n for n in self._contexts or () if n > _USUAL_CONTEXT), reverse=True)
+        for context in (*longer, None):
+            try:
+                model = load(dataclasses.replace(choice, context=context) if context else choice, self._settings.engine)
+                break
+            except ModelUnsupportedError:  # perhaps only in so long a context
+                if context is None:
+                    raise
+        engine = model.engine
+        stored = choice.folder / layout.INT8
+        is_int8 = self._settings.arithmetic == "exact" and stored.exists()
+        size = stored.stat().st_size if is_int8 else engine.weights_bytes
+        facts = ModelFacts(engine.num_parameters, size, engine.flops_per_token(entropy.CAPACITY_TOKENS))
+        return facts, model
+
+    def _usable_contexts(self, model: LoadedModel) -> Iterator[int]:
+        """Those that were asked for and that the model and the stride allow."""
+        most = model.engine.context
+        for context in self._contexts or (most,):
+            if context > most:
+                text = f"model {model.name} takes {most:,} tokens, fewer than --context {context}"
+            elif self._stride is not None and self._stride > context:
+                text = f"--stride {self._stride} is more than the context of {context:,}"
+            else:
+                yield context
+                continue
+            self._failed(None, SettingsError(text), model=model.name, context=context)
+
+    def _measure(self, text: _Text, facts: ModelFacts, model: LoadedModel, contexts: list[int]) -> None:
+        """All rows of a text with a model."""
+        if not contexts:
+            return
+        try:
+            tokens = model.tokenizer.encode(text.data)
+            short = [str(context) for context in contexts if context > len(tokens)]
+            if self._contexts and short:
+                has = f"has {len(tokens):,} tokens with the model {model.name}"
+                self._note(text, f"{has}, fewer than a context of {', '.join(short)}: all of it is seen at once")
+            pieces = self._pieces(text, facts, model)
+        except Exception as error:
+            self._failed(text, error, model=model.name)
+            return
+        for context in contexts:
+            try:
+                row = self._row(text, tokens, facts, model, context)
+            except Exception as error:
+                self._failed(text, error, model=model.name, context=context)
+                continue
+            self._printer.row(text.name, row | pieces)
+
+    def _row(
+        self, text: _Text, tokens: np.ndarray, facts: ModelFacts, model: LoadedModel, context: int
+    ) -> dict[str, Value]:
+        from .scoring import score
+
+        begun = time.perf_counter()
+        table = model.tokenizer.tokens
+        with self._messages.progress(text.shown, text.facts.num_bytes) as advance:
+            report = None if advance is None else lambda ids: advance(table.num_bytes(ids))
+            scores = score(model, tokens, context, self._stride, progress=report)
+        found = entropy.measures(scores, text.facts, facts)
+        seconds = round(time.perf_counter() - begun, 6)
+        return {"model": model.name, "engine": self._settings.arithmetic, **found, "elapsed_seconds": seconds}
+
+    def _pieces(self, text: _Text, facts: ModelFacts, model: LoadedModel) -> dict[str, Value]:
+        """Measures of --piece-bytes."""
+        size = self._piece_bytes
+        if size is None:
+            return {}
+        from .scoring import score_many
+
+        data = text.data
+        cut = [model.tokenizer.encode(data[n : n + size]) for n in range(0, len(data), size)]
+        return entropy.piece_measures(score_many(model, cut), size, text.facts, facts)
+
+
+# -- what is printed -------------------------------------------------------------------------------------------------
+
+
+class _Printer:
+    """Where rows go: nowhere, unless a method says more."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+
+    def row(self, name: str | None, facts: dict[str, Value]) -> None:
+        """A row that is done."""
+
+    def error(self, name: str | None, error: dict[str, Any], facts: dict[str, Value]) -> None:
+        """A row that there is not; the user is told already."""
+
+    def finish(self) -> None:
+        """After the last one."""
+
+
+class _Json(_Printer):
+    """A line for each row."""
+
+    def row(self, name: str | None, facts: dict[str, Value]) -> None:
+        self._output.record(**json_name(name), **facts, error=None)
+
+    def error(self, name: str | None, error: dict[str, Any], facts: dict[str, Value]) -> None:
+        self._output.record(**json_name(name), **facts, error=error)
+
+
+class _Csv(_Printer):
+    """The same in columns, under their names; what is unknown is empty."""
+
+    _names: list[str] | None = None
+
+    def row(self, name: str | None, facts: dict[str, Value]) -> None:
+        values = {"file": json_name(name)["file"] or "-", **facts}
+        line = io.StringIO()
+        writer = csv.writer(line, lineterminator="\n")
+        if self._names is None:
+            self._names = list(values)
+            writer.writerow(self._names)
+        writer.writerow([values.get(key) for key in self._names])
+        self._output.stdout.write(line.getvalue().encode("utf-8", "replace"))
+
+
+class _Tables(_Printer):
+    """Tables for people: the first as rows come, the others at the end."""
+
+    def __init__(self, output: Output, stride: int | None) -> None:
+        super().__init__(output)
+        self._scored = "half of the context" if stride is None else f"{stride:,} tokens"
+        self._rows: list[tuple[str, dict[str, Value]]] = []
+
+    def row(self, name: str | None, facts: dict[str, Value]) -> None:
+        label = f"{facts['model']}  {STDIN if name is None else name}"
+        if not self._rows:
+            self._output.line(f"The model's own bits, and perplexity. Each pass scores {self._scored} (--stride).")
+            self._line(_BITS, None, "")
+        self._rows.append((label, facts))
+        self._line(_BITS, facts, label)
+
+    def finish(self) -> None:
+        if not self._rows:
+            return
+        unit = "character" if all(facts["characters"] for _, facts in self._rows) else "byte"
+        self._output.line("")
+        self._output.line(f"LLMZip's schemes and zlib alone, bits per {unit}")
+        self._table([(title, key.format(unit), how) for title, key, how in _SCHEMES])
+        self._output.line("")
+        self._output.line("Rates in percent of the text, alone and with the model; bits saved per log2 of FLOPs")
+        self._table(_RATES if "piece_bytes" in self._rows[0][1] else [column for column in _RATES if column[2] != "p"])
+
+    def _table(self, columns: list[_Column]) -> None:
+        self._line(columns, None, "")
+        for label, facts in self._rows:
+            self._line(columns, facts, label)
+
+    def _line(self, columns: list[_Column], facts: dict[str, Value] | None, label: str) -> None:
+        """One row, or the heads of the columns."""
+        if facts is None:
+            cells, label = [title for title, _, _ in columns], "model  file"
+        else:
+            cells = [_FORMS[how](facts[key]) for _, key, how in columns]
+        self._output.line(" ".join(f"{cell:>12}" for cell in cells) + f"  {label}")
+
+
+_Column = tuple[str, str, str]
+"""Title, key, and how the value is shown."""
+
+_BITS: list[_Column] = [
+    ("bits/byte", "bits_per_byte", "f"),
+    ("bits/char", "bits_per_character", "f"),
+    ("ppl/token", "perplexity_per_token", "x"),
+    ("ppl/word", "perplexity_per_word", "x"),
+    ("total bits", "total_bits", "n"),
+    ("tokens", "tokens", "n"),
+    ("context", "context", "n"),
+    ("stride", "stride", "n"),
+]
+_SCHEMES: list[_Column] = [
+    ("bound", "bits_per_{}", "f"),
+    ("arithmetic", "arithmetic_bits_per_{}", "f"),
+    ("prefix", "prefix_bits_per_{}", "f"),
+    ("ranks+zlib", "ranks_zlib_bits_per_{}", "f"),
+    ("zlib", "zlib_bits_per_{}", "f"),
+    ("context", "context", "n"),
+]
+_RATES: list[_Column] = [
+    ("raw", "raw_rate", "%"),
+    ("adjusted", "adjusted_rate", "%"),
+    ("as stored", "adjusted_rate_as_stored", "%"),
+    ("pieces raw", "piece_raw_rate", "p"),
+    ("adjusted", "piece_adjusted_rate", "p"),
+    ("capacity", "information_capacity", "f"),
+    ("context", "context", "n"),
+]
+
+
+def _percent(value: Any) -> str:
+    return "-" if value is None else f"{100 * value:,.2f}"
+
+
+_FORMS = {
+    "f": lambda value: "-" if value is None else f"{value:,.4f}",
+    "x": lambda value: "-" if value is None else f"{value:,.2f}" if value < 1e6 else f"{value:.3e}",
+    "n": lambda value: "-" if value is None else f"{math.floor(value + 0.5):,}",
+    "%": _percent,
+    "p": _percent,
+}

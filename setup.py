@@ -1,0 +1,25 @@
+"""Builds the compiled kernels of the exact engine; everything else is in pyproject.toml.
+
+They are optional: without a C++ compiler llmzip computes the same bits with plain torch, several times slower.
+"""
+
+from setuptools import Extension, setup
+
+NATIVE = "llmzip/engines/native"
+
+setup(
+    ext_modules=[
+        Extension(
+            "llmzip.engines.native._kernels",
+            [f"{NATIVE}/{name}.cpp" for name in ("avx512", "avx2", "plain")],
+            depends=[f"{NATIVE}/kernels.h"],
+            # No contraction, no fast-math: each operation rounds once. The other two only free the compiler from
+            # exceptions of the floating-point unit, which nobody looks at.
+            extra_compile_args=[
+                "-std=c++17", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fno-exceptions",
+                "-fno-rtti", "-Wno-psabi",
+            ],
+            optional=True,
+        )
+    ]
+)  # fmt: skip

@@ -1,0 +1,119 @@
+"""Writes the tables of README.md's results anew from what `llmzip bench` measured; `make readme-tables`.
+
+    python tools/readme_tables.py bench-results/results.json [README.md]
+
+Only what is between the two markers changes. Exit code 1, and nothing is written, if a row failed or is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from llmzip.bench.results import COLUMNS, LLMZIP, OK, Row, cells, number_text, totals
+
+BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
+PROSE = (
+    "book1", "book2", "paper1", "paper2", "paper3", "paper4", "paper5", "paper6",
+    "alice29.txt", "asyoulik.txt", "lcet10.txt", "plrabn12.txt",
+)  # fmt: skip
+PROSE_NAME = "the twelve above"
+NOT_SHOWN = ("zstd -19",)  # beside --ultra -22, which is never larger by more than some bytes
+
+
+def base_name(row: Row) -> str:
+    """Of the file, without its folder."""
+    return row.file.rpartition("/")[2]
+
+
+def short(label: str) -> str:
+    """A label without the flags that only set the window."""
+    return re.sub(r" --(long|lgwin)=\d+", "", label)
+
+
+def size_table(rows: list[Row]) -> list[str]:
+    """Bytes by file, the prose first and added up; the smallest bold, and the bits/byte of the first llmzip."""
+    names = [name for name in dict.fromkeys(row.name for row in rows) if name not in NOT_SHOWN]
+    lead = next(row.name for row in rows if row.via == LLMZIP)
+    by_file: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        by_file.setdefault(row.file, {})[row.name] = row
+    order = {name: place for place, name in enumerate(PROSE)}
+    files = sorted(by_file, key=lambda file: order.get(base_name(next(iter(by_file[file].values()))), len(order)))
+    lines = [
+        "| file | bytes | " + " | ".join(map(short, names)) + " | bits/byte |",
+        "|---|---:|" + "---:|" * (len(names) + 1),
+    ]
+
+    def line(name: str, group: list[dict[str, Row]]) -> str:
+        original = sum(row[lead].original_bytes for row in group)
+        sizes = [sum(row[n].compressed_bytes or 0 for row in group) for n in names]
+        marked = [f"**{size:,}**" if size == min(sizes) else f"{size:,}" for size in sizes]
+        bits = 8 * sum(row[lead].compressed_bytes or 0 for row in group) / original if original else None
+        return f"| {name} | {original:,} | " + " | ".join(marked) + f" | {number_text(bits, 3)} |"
+
+    prose = [by_file[file] for file in files if base_name(by_file[file][lead]) in PROSE]
+    for place, file in enumerate(files):
+        lines.append(line(base_name(by_file[file][lead]), [by_file[file]]))
+        if place + 1 == len(prose) == len(PROSE):
+            lines.append(line(PROSE_NAME, prose))
+    return [*lines, line(f"all {len(files)}", [by_file[file] for file in files])]
+
+
+def total_table(rows: list[Row]) -> list[str]:
+    """All files together: sizes with and without the model, speeds, memory."""
+    found = totals(rows)
+    heading = f"all {found[0].of_files} files"
+    lines = [f"| {heading} | " + " | ".join(COLUMNS) + " |", "|---|" + "---:|" * len(COLUMNS)]
+    return [*lines, *(f"| {total.name} | " + " | ".join(cells(total)) + " |" for total in found)]
+
+
+def block(facts: dict[str, Any]) -> str:
+    """What stands between the markers.
+
+    Raises:
+        ValueError: a row has no figures, or there is none of llmzip.
+    """
+    rows = [Row.from_dict(row) for row in facts["rows"] if row["piece_bytes"] is None]
+    bad = [f"{row.file}: {row.name}: {row.error}" for row in rows if row.status != OK]
+    bad += [f"{problem['file']}: {problem['error']}" for problem in facts["problems"]]
+    bad += [f"{total.name}: not of all files" for total in totals(rows) if not total.is_complete]
+    if bad or not any(row.via == LLMZIP for row in rows):
+        raise ValueError("; ".join(bad) or "no row of llmzip")
+    machine = facts["run"]["machine"]
+    commit = f", commit {machine['commit'][:12]}" if machine.get("commit") else ""
+    versions = ", ".join(dict.fromkeys(row.version for row in rows if row.via != LLMZIP))
+    below = (
+        f"Measured with llmzip {machine['llmzip']}{commit} on {machine['processor']}, {machine['cores']} cores, "
+        f"Python {machine['python']}; {versions}."
+    )
+    return "\n".join([*size_table(rows), "", *total_table(rows), "", below])
+
+
+def main() -> int:
+    """See the top of this file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", type=Path, help="results.json of llmzip bench --output")
+    parser.add_argument("readme", type=Path, nargs="?", default=Path(__file__).parents[1] / "README.md")
+    options = parser.parse_args()
+    text = options.readme.read_text(encoding="utf-8")
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        print(f"{options.readme}: no markers {BEGIN} and {END}", file=sys.stderr)
+        return 1
+    try:
+        written = block(json.loads(options.results.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        print(f"{options.results}: {error}", file=sys.stderr)
+        return 1
+    options.readme.write_text(f"{before}{BEGIN}\n{written}\n{END}{after}", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
