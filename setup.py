@@ -11,8 +11,8 @@ setup(
     ext_modules=[
         Extension(
             "llmzip.engines.native._kernels",
-            [f"{NATIVE}/{name}.cpp" for name in ("avx512", "avx2", "plain")],
-            depends=[f"{NATIVE}/kernels.h"],
+            [f"{NATIVE}/{name}.cpp" for name in ("amx", "avx512", "avx2", "plain")],
+            depends=[f"{NATIVE}/{name}.h" for name in ("attention", "kernels", "model", "products", "stages", "vectors")],
             # No contraction, no fast-math: each operation rounds once. The other two only free the compiler from
             # exceptions of the floating-point unit, which nobody looks at.
             extra_compile_args=[

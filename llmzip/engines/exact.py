@@ -159,7 +159,7 @@ class ExactEngine:
         if library is None or reason:
             return None, f"torch, without the compiled kernels ({reason})"
         ropes = [rope.at for rope in self._ropes]
-        return fused.FusedForward(self.model, library, self.kernels, self._qk_norms, ropes), library.level
+        return fused.FusedForward(self.model, library, self._qk_norms, ropes), library.level
 
     @property
     def num_parameters(self) -> int:

@@ -1,7 +1,7 @@
-"""The compiled kernels of native/kernels.h: finding the library, and its functions; must not know models.
+"""The compiled kernels of native/kernels.h: finding the library, its functions and structures; must not know models.
 
-With LLMZIP_KERNELS in the environment as "plain", "avx2" or "avx512" the kernels of that instruction set are used, with
-"none" no kernels: the bits are the same.
+With LLMZIP_KERNELS in the environment as "plain", "avx2", "avx512" or "amx" the kernels of that instruction set are
+used, with "none" no kernels: the bits are the same.
 """
 
 from __future__ import annotations
@@ -9,13 +9,67 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-_LEVELS = ("plain", "avx2", "avx512")
-_VARIABLE = "LLMZIP_KERNELS"
+import torch
+
+LEVELS = ("plain", "avx2", "avx512", "amx")
 FOLDER = Path(__file__).parent / "native"
+LANES = 16
+_VARIABLE = "LLMZIP_KERNELS"
+
+_P, _N, _F = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
+
+
+class Matrix(ctypes.Structure):
+    """`struct Matrix` of native/model.h."""
+
+    _fields_ = [("packed", _P), ("sums", _P), ("scale", _P), ("outputs", _N), ("terms", _N)]
+
+
+class Layer(ctypes.Structure):
+    """`struct Layer` of native/model.h."""
+
+    _fields_ = [
+        ("input_norm", _P), ("post_norm", _P), ("qkv_bias", _P), ("qk_norm", _P), ("qkv", Matrix), ("out", Matrix),
+        ("gate_up", Matrix), ("down", Matrix), ("window", _N), ("rope", _N),
+    ]  # fmt: skip
+
+
+class Model(ctypes.Structure):
+    """`struct Model` of native/model.h."""
+
+    _fields_ = [
+        *((name, _N) for name in ("hidden", "mlp", "heads", "kv_heads", "dim", "layers", "vocab", "query_max")),
+        *(
+            (name, _F)
+            for name in (
+                "eps", "inverse_hidden", "inverse_dim", "inverse_query_max", "attention_factor", "log2e", "gain",
+            )
+        ),
+        *((name, _P) for name in ("embedding", "embedding_scale", "final_norm", "exp2", "exp2_steps", "exp2_unit")),
+        ("head", Matrix),
+        ("layer", ctypes.POINTER(Layer)),
+    ]  # fmt: skip
+
+
+class Store(ctypes.Structure):
+    """`struct Store` of native/model.h."""
+
+    _fields_ = [
+        *((name, _P) for name in ("keys", "values", "key_scale", "value_scale", "peak")), ("slots", _N), ("slot", _N),
+    ]  # fmt: skip
+
+
+class Room(ctypes.Structure):
+    """`struct Room` of native/model.h."""
+
+    _fields_ = [
+        (name, _P)
+        for name in (
+            "x", "sums", "q", "shifted", "scale", "scale2", "row", "z", "queries", "query_scale", "value_peak",
+        )
+    ]  # fmt: skip
 
 
 class Library:
@@ -23,30 +77,19 @@ class Library:
 
     Args:
         loaded: the shared library.
-        level: one of "plain", "avx2", "avx512".
+        level: one of LEVELS.
 
     Attributes:
+        forward, masses: the functions of native/kernels.h; they leave Python's lock to others.
         failed: they gave other bits than torch in the self-test.
     """
 
     def __init__(self, loaded: ctypes.CDLL, level: str) -> None:
         self.level, self.failed = level, False
-        p, n, f = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
-        self.embed = self._function(loaded, "embed", n, n, p, p, p, f, p)
-        self.norm = self._function(loaded, "norm", n, n, p, p, f, f, p, p, p)
-        self.add_norm = self._function(loaded, "add_norm", n, n, p, p, p, p, p, f, f, p, p, p)
-        self.gate = self._function(loaded, "gate", n, n, p, p, p, f, p, p, p, p)
-        self.masses = self._function(loaded, "masses", n, n, p, p, f, p, p, p, p)
-        self.heads = self._function(
-            loaded, "heads", n, n, n, n, n, p, p, p, p, p, f, f, p, p, n, n, f, f, p, n, p, p, p, p
-        )
-        self.attention = self._function(loaded, "attention", n, n, n, n, n, p, p, p, p, n, n, p, p, p, p, p)
-
-    def _function(self, loaded: ctypes.CDLL, name: str, *arguments: Any) -> Callable[..., None]:
-        function = getattr(loaded, f"llmzip_{self.level}_{name}")
-        function.argtypes, function.restype = arguments, None
-        found: Callable[..., None] = function
-        return found
+        self.forward = getattr(loaded, f"llmzip_{level}_forward")
+        self.forward.argtypes, self.forward.restype = (_P, _N, _N, _P, _P, _P, _P, _P, _P), None
+        self.masses = getattr(loaded, f"llmzip_{level}_masses")
+        self.masses.argtypes, self.masses.restype = (_P, _N, _P, _P, _P), None
 
 
 @functools.cache
@@ -56,9 +99,9 @@ def library(level: str) -> Library | None:
         try:
             loaded = ctypes.CDLL(str(file))
             best = loaded.llmzip_best_level()
-            wanted = _LEVELS.index(level) if level in _LEVELS else best
+            wanted = LEVELS.index(level) if level in LEVELS else best
             if wanted <= best:
-                return Library(loaded, _LEVELS[wanted])
+                return Library(loaded, LEVELS[wanted])
         except (OSError, AttributeError):  # made for another machine, or by another version
             continue
     return None
@@ -75,14 +118,23 @@ def chosen() -> tuple[Library | None, str]:
     return (None, "they failed their self-test") if found.failed else (found, "")
 
 
-class Store(ctypes.Structure):
-    """`struct Store` of kernels.h."""
+class Packed:
+    """A matrix of weights as the kernels want it.
 
-    _fields_ = [
-        ("keys", ctypes.c_void_p),
-        ("values", ctypes.c_void_p),
-        ("key_scale", ctypes.c_void_p),
-        ("value_scale", ctypes.c_void_p),
-        ("peak", ctypes.c_void_p),
-        ("slots", ctypes.c_int64),
-    ]
+    Args:
+        weight_q: (N, K) int8, K a multiple of 4; scale: (N,) float32.
+
+    Attributes:
+        matrix: for the kernels; the tensors that it points to live as long as this object.
+    """
+
+    def __init__(self, weight_q: torch.Tensor, scale: torch.Tensor) -> None:
+        outputs, terms = weight_q.shape
+        padded = -(-outputs // LANES) * LANES
+        whole = torch.zeros(padded, terms, dtype=torch.int8, device="cpu")
+        whole[:outputs] = weight_q
+        self._packed = whole.view(-1, LANES, terms // 4, 4).transpose(1, 2).contiguous()
+        self._sums = whole.sum(1, dtype=torch.int32).mul_(128)
+        self._scale = scale.contiguous()
+        addresses = (tensor.data_ptr() for tensor in (self._packed, self._sums, self._scale))
+        self.matrix = Matrix(*addresses, outputs, terms)

@@ -20,7 +20,7 @@ class Workers:
 
     def run(self, tasks: list[Callable[[], None]]) -> None:
         """Runs tasks side by side; the first error of one is raised when all are done."""
-        if len(tasks) == 1 and torch.get_num_threads() == 1:
+        if len(tasks) == 1:
             tasks[0]()
             return
         futures = [self._ready().submit(_inference, task) for task in tasks]
@@ -29,18 +29,17 @@ class Workers:
             if error is not None:
                 raise error
 
+    def share(self, count: int, least: int, task: Callable[[int, int], Callable[[], None]]) -> None:
+        """Shares out things to threads, at least so many to each: task(first, last) does those."""
+        parts = max(1, min(count // least, torch.get_num_threads()))
+        borders = [count * part // parts for part in range(parts + 1)]
+        self.run([task(borders[part], borders[part + 1]) for part in range(parts)])
+
     def _ready(self) -> ThreadPoolExecutor:
         with self._lock:
             size = torch.get_num_threads()
             if self._pool is None or self._size < size:
-                # Its threads' one core each is for themselves, but MKL's number is everybody's: so it is set back.
-                self._pool = ThreadPoolExecutor(size, "llmzip", torch.set_num_threads, (1,))
-                self._size = size
-                barrier = threading.Barrier(size + 1)
-                for _ in range(size):
-                    self._pool.submit(barrier.wait)
-                barrier.wait()
-                torch.set_num_threads(size)
+                self._pool, self._size = ThreadPoolExecutor(size, "llmzip"), size
             return self._pool
 
 

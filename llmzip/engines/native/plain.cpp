@@ -1,15 +1,29 @@
-// The kernels for whatever the compiler's target has.
+// The kernels for whatever the compiler's target has, and which of all there are this processor has.
 #define LEVEL 0
 #define NAME(x) llmzip_plain_##x
 #include "kernels.h"
 
-// The best level that this processor has: 2, 1 or 0.
+#if defined(__x86_64__) && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+
+// Linux gives a process the tiles of AMX when it asks.
+static bool may_use_tiles() {
+    const int request_permission = 0x1023, tile_data = 18;
+    return __builtin_cpu_supports("amx-tile") && __builtin_cpu_supports("amx-int8") &&
+           syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+}
+#else
+static bool may_use_tiles() { return false; }
+#endif
+
+// The best level: 3, 2, 1 or 0.
 extern "C" int llmzip_best_level(void) {
 #if defined(__x86_64__)
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("fma"))
-        return 2;
+        return may_use_tiles() ? 3 : 2;
     if (__builtin_cpu_supports("avx2")) return 1;
 #endif
     return 0;

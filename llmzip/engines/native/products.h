@@ -1,0 +1,177 @@
+// Products of int8 matrices: sums[n, N] = a[n, K] * weights[N, K], exact in int32 (numerics 5: 128 * 127 * K < 2^31).
+// Weights are packed once, so that what is used together lies together. Included once for each LEVEL (kernels.h).
+
+namespace {
+
+const int ROWS = 32;  // rows of `a` are there, with whatever in them, up to a multiple of this
+
+#if LEVEL >= 2
+
+// Some rows by 16 * W outputs. VNNI multiplies bytes without a sign by bytes with one: `a` has 128 added to each.
+template <int R, int W>
+INLINE void vnni_tile(const uint8_t* a, int64_t terms, const int8_t* packed, const int32_t* sums_of_weights, int32_t* out,
+                      int64_t stride) {
+    __m512i sum[R][W];
+    for (int w = 0; w < W; w++) {
+        const __m512i begin = _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_loadu_si512(sums_of_weights + w * LANES));
+        for (int r = 0; r < R; r++) sum[r][w] = begin;
+    }
+    for (int64_t k = 0; k < terms; k += 4) {
+        __m512i weights[W];
+        for (int w = 0; w < W; w++) weights[w] = _mm512_loadu_si512(packed + (w * terms + k) * LANES);
+        for (int r = 0; r < R; r++) {
+            int32_t four;
+            memcpy(&four, a + r * terms + k, 4);
+            const __m512i spread = _mm512_set1_epi32(four);
+            for (int w = 0; w < W; w++) sum[r][w] = _mm512_dpbusd_epi32(sum[r][w], spread, weights[w]);
+        }
+    }
+    for (int r = 0; r < R; r++)
+        for (int w = 0; w < W; w++) _mm512_storeu_si512(out + r * stride + w * LANES, sum[r][w]);
+}
+
+template <int W>
+INLINE void vnni_outputs(const Matrix* m, int64_t n, const uint8_t* a, int64_t at, int32_t* sums, int64_t stride) {
+    const int8_t* packed = m->packed + at * m->terms;
+    for (int64_t r = 0; r < n; r += 8)
+        vnni_tile<8, W>(a + r * m->terms, m->terms, packed, m->sums + at, sums + r * stride + at, stride);
+}
+
+INLINE void vnni_multiply(const Matrix* m, int64_t n, const int8_t* a, uint8_t* shifted, int32_t* sums, int64_t stride) {
+    const int64_t size = (n + 7) / 8 * 8 * m->terms;
+    for (int64_t i = 0; i < size; i++) shifted[i] = (uint8_t)(a[i] ^ 0x80);
+    int64_t at = 0;
+    for (; at + 3 * LANES <= stride; at += 3 * LANES) vnni_outputs<3>(m, n, shifted, at, sums, stride);
+    for (; at < stride; at += LANES) vnni_outputs<1>(m, n, shifted, at, sums, stride);
+}
+
+#endif
+
+#if LEVEL == 3
+
+// Tiles of 16 rows of 64 bytes. 0 to 3 are sums, 4 and 5 rows of a, 6 and 7 weights.
+INLINE void amx_configure() {
+    alignas(64) uint8_t config[64] = {};
+    config[0] = 1;
+    for (int tile = 0; tile < 8; tile++) {
+        config[16 + 2 * tile] = 64;
+        config[48 + tile] = 16;
+    }
+    _tile_loadconfig(config);
+}
+
+INLINE void amx_multiply(const Matrix* m, int64_t n, const int8_t* a, int32_t* sums, int64_t stride) {
+    const int64_t terms = m->terms;
+    amx_configure();
+    int64_t at = 0;
+    for (; at + 32 <= stride; at += 32)
+        for (int64_t r = 0; r < n; r += 32) {
+            const int8_t* rows = a + r * terms;
+            const int8_t* left = m->packed + at * terms;
+            const int8_t* right = left + 16 * terms;
+            const bool both = r + 16 < n;
+            _tile_zero(0);
+            _tile_zero(1);
+            _tile_zero(2);
+            _tile_zero(3);
+            for (int64_t k = 0; k < terms; k += 64) {
+                _tile_loadd(4, rows + k, terms);
+                _tile_loadd(6, left + k * 16, 64);
+                _tile_dpbssd(0, 4, 6);
+                _tile_loadd(7, right + k * 16, 64);
+                _tile_dpbssd(1, 4, 7);
+                if (both) {
+                    _tile_loadd(5, rows + 16 * terms + k, terms);
+                    _tile_dpbssd(2, 5, 6);
+                    _tile_dpbssd(3, 5, 7);
+                }
+            }
+            int32_t* out = sums + r * stride + at;
+            _tile_stored(0, out, 4 * stride);
+            _tile_stored(1, out + 16, 4 * stride);
+            if (both) {
+                _tile_stored(2, out + 16 * stride, 4 * stride);
+                _tile_stored(3, out + 16 * stride + 16, 4 * stride);
+            }
+        }
+    for (; at < stride; at += 16)
+        for (int64_t r = 0; r < n; r += 16) {
+            _tile_zero(0);
+            for (int64_t k = 0; k < terms; k += 64) {
+                _tile_loadd(4, a + r * terms + k, terms);
+                _tile_loadd(6, m->packed + at * terms + k * 16, 64);
+                _tile_dpbssd(0, 4, 6);
+            }
+            _tile_stored(0, sums + r * stride + at, 4 * stride);
+        }
+    _tile_release();
+}
+
+#endif
+
+#if LEVEL == 1
+
+// Two rows by 4 outputs at a time: int16 pairs, whose products of two fit into int32.
+INLINE void avx2_multiply(const Matrix* m, int64_t n, const int8_t* a, int32_t* sums, int64_t stride) {
+    const int64_t terms = m->terms;
+    for (int64_t at = 0; at < stride; at += LANES)
+        for (int64_t r = 0; r < n; r += 2)
+            for (int part = 0; part < 2; part++) {  // 8 of the 16 outputs
+                const int8_t* packed = m->packed + at * terms + part * 32;
+                __m256i sum[2][2];
+                for (int i = 0; i < 4; i++) sum[i / 2][i % 2] = _mm256_setzero_si256();
+                for (int64_t k = 0; k < terms; k += 4) {
+                    __m256i weights[2];
+                    for (int w = 0; w < 2; w++)
+                        weights[w] = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)(packed + k * LANES + 16 * w)));
+                    for (int i = 0; i < 2; i++) {
+                        int32_t four;
+                        memcpy(&four, a + (r + i) * terms + k, 4);
+                        const __m256i spread = _mm256_broadcastq_epi64(_mm_cvtepi8_epi16(_mm_cvtsi32_si128(four)));
+                        for (int w = 0; w < 2; w++)
+                            sum[i][w] = _mm256_add_epi32(sum[i][w], _mm256_madd_epi16(spread, weights[w]));
+                    }
+                }
+                for (int i = 0; i < 2; i++) {
+                    // Neighbouring lanes belong to one output; hadd leaves the middle two quarters swapped.
+                    const __m256i both = _mm256_hadd_epi32(sum[i][0], sum[i][1]);
+                    _mm256_storeu_si256((__m256i*)(sums + (r + i) * stride + at + part * 8),
+                                        _mm256_permute4x64_epi64(both, 0xd8));
+                }
+            }
+}
+
+#endif
+
+INLINE void plain_multiply(const Matrix* m, int64_t n, const int8_t* a, int32_t* sums, int64_t stride) {
+    const int64_t terms = m->terms;
+    for (int64_t at = 0; at < stride; at += LANES)
+        for (int64_t r = 0; r < n; r++) {
+            const int8_t* packed = m->packed + at * terms;
+            vi sum = {};
+            for (int64_t k = 0; k < terms; k += 4, packed += 4 * LANES)
+                for (int i = 0; i < LANES; i++)
+                    sum[i] += packed[4 * i] * a[r * terms + k] + packed[4 * i + 1] * a[r * terms + k + 1] +
+                              packed[4 * i + 2] * a[r * terms + k + 2] + packed[4 * i + 3] * a[r * terms + k + 3];
+            store(sums + r * stride + at, sum);
+        }
+}
+
+// n rows, rounded up to what a kernel takes together; the sums of rows that are not there mean nothing.
+INLINE void multiply(const Matrix* m, int64_t n, const Room* room) {
+    const int64_t stride = (m->outputs + LANES - 1) / LANES * LANES;
+#if LEVEL == 3
+    if (m->terms % 64 == 0)
+        amx_multiply(m, n, room->q, room->sums, stride);
+    else
+        vnni_multiply(m, n, room->q, room->shifted, room->sums, stride);
+#elif LEVEL == 2
+    vnni_multiply(m, n, room->q, room->shifted, room->sums, stride);
+#elif LEVEL == 1
+    avx2_multiply(m, n, room->q, room->sums, stride);
+#else
+    plain_multiply(m, n, room->q, room->sums, stride);
+#endif
+}
+
+}  // namespace
