@@ -6,13 +6,14 @@ They are optional: without a C++ compiler llmzip computes the same bits with pla
 from setuptools import Extension, setup
 
 NATIVE = "llmzip/engines/native"
+HEADERS = ("attention", "kernels", "model", "products", "stages", "vectors")
 
 setup(
     ext_modules=[
         Extension(
             "llmzip.engines.native._kernels",
-            [f"{NATIVE}/{name}.cpp" for name in ("amx", "avx512", "avx2", "plain")],
-            depends=[f"{NATIVE}/{name}.h" for name in ("attention", "kernels", "model", "products", "stages", "vectors")],
+            [f"{NATIVE}/{name}.cpp" for name in ("amx", "avx512", "avx2", "level")],
+            depends=[f"{NATIVE}/{name}.h" for name in HEADERS],
             # No contraction, no fast-math: each operation rounds once. The other two only free the compiler from
             # exceptions of the floating-point unit, which nobody looks at.
             extra_compile_args=[

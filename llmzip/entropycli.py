@@ -1,11 +1,8 @@
-"""The command `llmzip entropy`: options, texts, and what is printed; must not know how anything is measured."""
+"""The command `llmzip entropy`: options, texts, models; must not know how anything is measured or shown."""
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
-import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,22 +10,25 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import entropy, fileops, layout, models, options
+from . import entropy, fileops, layout, models, options, surprisal
 from .commands import Output, command
 from .container import MAGIC
 from .entropy import ModelFacts, TextFacts, Value
+from .entropyextras import Extras, Wanted
+from .entropyprint import Csv, Json, OnlyErrors, Printer, Tables
 from .errors import ModelUnsupportedError, SettingsError
 from .fileops import FileProblem
 from .jobs import explain, overall_exit_code
 from .messages import PROGRAM, Messages
 from .process import STDIN
-from .records import json_error, json_name
+from .records import json_error
 from .settings import DEFAULT_MODEL, CompressSettings, EngineSettings
 
 if TYPE_CHECKING:
     import numpy as np
 
     from .runtime import LoadedModel
+    from .scoring import Scores
 
 _USUAL_CONTEXT = 1024
 """What a checkpoint is run with unless more is asked for."""
@@ -70,6 +70,31 @@ class Contexts(click.ParamType):  # type: ignore[type-arg, unused-ignore]
         help="Also score pieces of N bytes, each by itself. LMIC has 2048.",
     ),
     click.option("--csv", "as_csv", is_flag=True, help="Write comma-separated values."),
+    click.option(
+        "--html", metavar="FILE",
+        help="Write a page with the text coloured by its bits; it needs no network. One text, model and context.",
+    ),
+    click.option(
+        "--plot", metavar="FILE",
+        help="Draw the bits along each text, or against contexts and sizes of models if there are several, as "
+        "FILE.png or FILE.svg. Needs matplotlib.",
+    ),
+    click.option(
+        "--spans", is_flag=True,
+        help="Print the text cut where surprise rises, instead of the tables: in colours on a terminal, else by |. "
+        "One text, model and context.",
+    ),
+    click.option(
+        "--span-rule", type=click.Choice(surprisal.RULES),
+        help="What joins a token to the span before it: being below a threshold (global), below the token before it "
+        "(monotonic), or either.  [default: combined]",
+    ),
+    click.option(
+        "--span-percentile", metavar="P", type=click.FloatRange(0, 100),
+        help="The threshold is the bits that P percent of the tokens stay below.  "
+        f"[default: {surprisal.DEFAULT_PERCENTILE:g}]",
+    ),
+    click.option("-f", "--force", is_flag=True, help="Overwrite the files of --html and --plot."),
     options.engine,
     options.progress,
 )  # fmt: skip
@@ -84,6 +109,12 @@ def entropy_command(
     stride: int | None,
     piece_bytes: int | None,
     as_csv: bool,
+    html: str | None,
+    plot: str | None,
+    spans: bool,
+    span_rule: str | None,
+    span_percentile: float | None,
+    force: bool,
     threads: int | None,
     device: str,
 ) -> int:
@@ -98,15 +129,22 @@ def entropy_command(
     llmzip entropy --context 31,127,255,511,1023 book.txt
     llmzip entropy -m small -m base --piece-bytes 2048 *.txt
     llmzip entropy --json - < book.txt
+    llmzip entropy --html page.html --plot curve.png book.txt
     """
     if as_csv and output.json:
         raise click.UsageError("--csv and --json exclude each other")
     settings = CompressSettings(
         engine=EngineSettings(device=device, threads=threads), arithmetic=arithmetic, dtype=dtype
     )
-    printer = _Csv(output) if as_csv else _Json(output) if output.json else _Tables(output, stride)
-    work = _Work(settings, contexts, stride, piece_bytes, messages, printer)
-    return work.run(names or (DEFAULT_MODEL,), files or ("-",))
+    if as_csv and spans:
+        raise click.UsageError("--csv and --spans exclude each other")
+    names, files = names or (DEFAULT_MODEL,), files or ("-",)
+    wanted = Wanted(html, plot, spans, span_rule, span_percentile, force)
+    wanted.check(files, len(names), len(contexts or (None,)))
+    rows = Csv(output) if as_csv else Json(output) if output.json else Tables(output, stride)
+    printer = OnlyErrors(output) if spans else rows
+    work = _Work(settings, contexts, stride, piece_bytes, messages, printer, Extras(wanted, output, messages))
+    return work.run(names, files)
 
 
 # -- the work --------------------------------------------------------------------------------------------------------
@@ -139,10 +177,11 @@ class _Work:
         stride: int | None,
         piece_bytes: int | None,
         messages: Messages,
-        printer: _Printer,
+        printer: Printer,
+        extras: Extras,
     ) -> None:
         self._settings, self._contexts, self._stride = settings, contexts, stride
-        self._piece_bytes, self._messages, self._printer = piece_bytes, messages, printer
+        self._piece_bytes, self._messages, self._printer, self._extras = piece_bytes, messages, printer, extras
         self._codes: list[int] = []
 
     def run(self, names: tuple[str, ...], files: tuple[str, ...]) -> int:
@@ -158,6 +197,10 @@ class _Work:
             for text in texts:
                 self._measure(text, folder, model, with_context)
         self._printer.finish()
+        try:
+            self._extras.finish()
+        except Exception as error:
+            self._failed(None, error)
         return overall_exit_code(self._codes)
 
     def _failed(self, text: _Text | str | None, error: Exception, **facts: Value) -> None:
@@ -243,25 +286,31 @@ class _Work:
             return
         for context in contexts:
             try:
-                row = self._row(text, tokens, facts, model, context)
+                row, scores = self._row(text, tokens, facts, model, context)
             except Exception as error:
                 self._failed(text, error, model=model.name, context=context)
                 continue
             self._printer.row(text.name, row | pieces)
+            try:
+                self._extras.add(text.shown, text.data, text.facts, model, scores)
+            except Exception as error:
+                self._failed(None, error)
 
     def _row(
         self, text: _Text, tokens: np.ndarray, facts: ModelFacts, model: LoadedModel, context: int
-    ) -> dict[str, Value]:
+    ) -> tuple[dict[str, Value], Scores]:
         from .scoring import score
 
         begun = time.perf_counter()
         table = model.tokenizer.tokens
         with self._messages.progress(text.shown, text.facts.num_bytes) as advance:
             report = None if advance is None else lambda ids: advance(table.num_bytes(ids))
-            scores = score(model, tokens, context, self._stride, progress=report)
+            alternatives = self._extras.alternatives
+            scores = score(model, tokens, context, self._stride, alternatives=alternatives, progress=report)
         found = entropy.measures(scores, text.facts, facts)
         seconds = round(time.perf_counter() - begun, 6)
-        return {"model": model.name, "engine": self._settings.arithmetic, **found, "elapsed_seconds": seconds}
+        row = {"model": model.name, "engine": self._settings.arithmetic, **found, "elapsed_seconds": seconds}
+        return row, scores
 
     def _pieces(self, text: _Text, facts: ModelFacts, model: LoadedModel) -> dict[str, Value]:
         """Measures of --piece-bytes."""
@@ -273,134 +322,3 @@ class _Work:
         data = text.data
         cut = [model.tokenizer.encode(data[n : n + size]) for n in range(0, len(data), size)]
         return entropy.piece_measures(score_many(model, cut), size, text.facts, facts)
-
-
-# -- what is printed -------------------------------------------------------------------------------------------------
-
-
-class _Printer:
-    """Where rows go: nowhere, unless a method says more."""
-
-    def __init__(self, output: Output) -> None:
-        self._output = output
-
-    def row(self, name: str | None, facts: dict[str, Value]) -> None:
-        """A row that is done."""
-
-    def error(self, name: str | None, error: dict[str, Any], facts: dict[str, Value]) -> None:
-        """A row that there is not; the user is told already."""
-
-    def finish(self) -> None:
-        """After the last one."""
-
-
-class _Json(_Printer):
-    """A line for each row."""
-
-    def row(self, name: str | None, facts: dict[str, Value]) -> None:
-        self._output.record(**json_name(name), **facts, error=None)
-
-    def error(self, name: str | None, error: dict[str, Any], facts: dict[str, Value]) -> None:
-        self._output.record(**json_name(name), **facts, error=error)
-
-
-class _Csv(_Printer):
-    """The same in columns, under their names; what is unknown is empty."""
-
-    _names: list[str] | None = None
-
-    def row(self, name: str | None, facts: dict[str, Value]) -> None:
-        values = {"file": json_name(name)["file"] or "-", **facts}
-        line = io.StringIO()
-        writer = csv.writer(line, lineterminator="\n")
-        if self._names is None:
-            self._names = list(values)
-            writer.writerow(self._names)
-        writer.writerow([values.get(key) for key in self._names])
-        self._output.stdout.write(line.getvalue().encode("utf-8", "replace"))
-
-
-class _Tables(_Printer):
-    """Tables for people: the first as rows come, the others at the end."""
-
-    def __init__(self, output: Output, stride: int | None) -> None:
-        super().__init__(output)
-        self._scored = "half of the context" if stride is None else f"{stride:,} tokens"
-        self._rows: list[tuple[str, dict[str, Value]]] = []
-
-    def row(self, name: str | None, facts: dict[str, Value]) -> None:
-        label = f"{facts['model']}  {STDIN if name is None else name}"
-        if not self._rows:
-            self._output.line(f"The model's own bits, and perplexity. Each pass scores {self._scored} (--stride).")
-            self._line(_BITS, None, "")
-        self._rows.append((label, facts))
-        self._line(_BITS, facts, label)
-
-    def finish(self) -> None:
-        if not self._rows:
-            return
-        unit = "character" if all(facts["characters"] for _, facts in self._rows) else "byte"
-        self._output.line("")
-        self._output.line(f"LLMZip's schemes and zlib alone, bits per {unit}")
-        self._table([(title, key.format(unit), how) for title, key, how in _SCHEMES])
-        self._output.line("")
-        self._output.line("Rates in percent of the text, alone and with the model; bits saved per log2 of FLOPs")
-        self._table(_RATES if "piece_bytes" in self._rows[0][1] else [column for column in _RATES if column[2] != "p"])
-
-    def _table(self, columns: list[_Column]) -> None:
-        self._line(columns, None, "")
-        for label, facts in self._rows:
-            self._line(columns, facts, label)
-
-    def _line(self, columns: list[_Column], facts: dict[str, Value] | None, label: str) -> None:
-        """One row, or the heads of the columns."""
-        if facts is None:
-            cells, label = [title for title, _, _ in columns], "model  file"
-        else:
-            cells = [_FORMS[how](facts[key]) for _, key, how in columns]
-        self._output.line(" ".join(f"{cell:>12}" for cell in cells) + f"  {label}")
-
-
-_Column = tuple[str, str, str]
-"""Title, key, and how the value is shown."""
-
-_BITS: list[_Column] = [
-    ("bits/byte", "bits_per_byte", "f"),
-    ("bits/char", "bits_per_character", "f"),
-    ("ppl/token", "perplexity_per_token", "x"),
-    ("ppl/word", "perplexity_per_word", "x"),
-    ("total bits", "total_bits", "n"),
-    ("tokens", "tokens", "n"),
-    ("context", "context", "n"),
-    ("stride", "stride", "n"),
-]
-_SCHEMES: list[_Column] = [
-    ("bound", "bits_per_{}", "f"),
-    ("arithmetic", "arithmetic_bits_per_{}", "f"),
-    ("prefix", "prefix_bits_per_{}", "f"),
-    ("ranks+zlib", "ranks_zlib_bits_per_{}", "f"),
-    ("zlib", "zlib_bits_per_{}", "f"),
-    ("context", "context", "n"),
-]
-_RATES: list[_Column] = [
-    ("raw", "raw_rate", "%"),
-    ("adjusted", "adjusted_rate", "%"),
-    ("as stored", "adjusted_rate_as_stored", "%"),
-    ("pieces raw", "piece_raw_rate", "p"),
-    ("adjusted", "piece_adjusted_rate", "p"),
-    ("capacity", "information_capacity", "f"),
-    ("context", "context", "n"),
-]
-
-
-def _percent(value: Any) -> str:
-    return "-" if value is None else f"{100 * value:,.2f}"
-
-
-_FORMS = {
-    "f": lambda value: "-" if value is None else f"{value:,.4f}",
-    "x": lambda value: "-" if value is None else f"{value:,.2f}" if value < 1e6 else f"{value:.3e}",
-    "n": lambda value: "-" if value is None else f"{math.floor(value + 0.5):,}",
-    "%": _percent,
-    "p": _percent,
-}

@@ -1,8 +1,8 @@
 """The forward pass on CPUs by compiled kernels, the same bits as exact.py's plain torch; must not know text or files.
 
 native/kernels.h takes some tokens through all layers, so that everything between two products goes once through the
-cache (docs/numerics.md section 6). Rows are shared out to threads. Where the library was not built, or a model has a part that it does not know,
-exact.py computes as before.
+cache (docs/numerics.md section 6). Rows are shared out to threads. Where the library was not built, or a model has a
+part that it does not know, exact.py computes as before.
 """
 
 from __future__ import annotations

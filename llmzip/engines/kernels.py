@@ -1,6 +1,6 @@
 """The compiled kernels of native/kernels.h: finding the library, its functions and structures; must not know models.
 
-With LLMZIP_KERNELS in the environment as "plain", "avx2", "avx512" or "amx" the kernels of that instruction set are
+With LLMZIP_KERNELS in the environment as "avx2", "avx512" or "amx" the kernels of that instruction set are
 used, with "none" no kernels: the bits are the same.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-LEVELS = ("plain", "avx2", "avx512", "amx")
+LEVELS = ("", "avx2", "avx512", "amx")
 FOLDER = Path(__file__).parent / "native"
 LANES = 16
 _VARIABLE = "LLMZIP_KERNELS"
@@ -99,8 +99,8 @@ def library(level: str) -> Library | None:
         try:
             loaded = ctypes.CDLL(str(file))
             best = loaded.llmzip_best_level()
-            wanted = LEVELS.index(level) if level in LEVELS else best
-            if wanted <= best:
+            wanted = LEVELS.index(level) if level in LEVELS[1:] else best
+            if 0 < wanted <= best:
                 return Library(loaded, LEVELS[wanted])
         except (OSError, AttributeError):  # made for another machine, or by another version
             continue

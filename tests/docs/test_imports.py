@@ -39,12 +39,13 @@ ONLY_IN = {
     "safetensors": {"engines", "training.checkpoint", "training.finish"},
     "zstandard": {"bench.peers", "methods", "training.texts", "training.finish"},
     "brotli": {"bench.peers"},
-    "matplotlib": {"bench.chart"},
+    "matplotlib": {"bench.chart", "plots"},
     "click": {
         "benchcli",
         "cli",
         "commands",
         "entropycli",
+        "entropyextras",
         "modelscli",
         "options",
         "packetscli",
@@ -210,6 +211,13 @@ def test_scores_know_models_and_measures_know_scores() -> None:
     allowed = {"engines.base", "engines.floating", "engines.freqs", "engines.memory", "errors", "passes", "plan"}
     assert internal("scoring") <= {*allowed, "runtime"}
     assert internal("entropy") == {"scoring"}
+
+
+def test_what_is_shown_of_scores_knows_no_models_and_no_files() -> None:
+    assert internal("surprisal") == internal("surprisallook") == set()
+    assert internal("surprisalpage") == {"scoring", "surprisal", "surprisallook"}
+    assert internal("plots") == {"errors"}
+    assert not internal("entropyprint") & {"scoring", "runtime", "surprisal", "fileops"}
 
 
 def test_there_are_no_cycles() -> None:

@@ -33,7 +33,7 @@ SETTINGS: dict[str, dict[str, str]] = {
     },
     "one thread": {"OMP_NUM_THREADS": "1"},
     "kernels for AVX2": {"LLMZIP_KERNELS": "avx2"},
-    "kernels for anything": {"LLMZIP_KERNELS": "plain"},
+    "kernels for AVX-512": {"LLMZIP_KERNELS": "avx512"},
     "no kernels": {"LLMZIP_KERNELS": "none"},
     "oneDNN bfloat16": {"DNNL_DEFAULT_FPMATH_MODE": "BF16", "ONEDNN_DEFAULT_FPMATH_MODE": "BF16"},
 }

@@ -23,7 +23,7 @@ INLINE void mix_values(const Query* queries, const float* weights, int64_t strid
         for (int64_t s = begin; s <= last && s < begin + VALUE_KEYS; s++) {
             vf v[W];
             for (int w = 0; w < W; w++)
-                v[w] = to_float(__builtin_convertvector(load<vb>(values + s * dim + d + w * LANES), vi));
+                v[w] = to_float(widened(values + s * dim + d + w * LANES));
             for (int j = 0; j < TOGETHER; j++) {
                 const float p = weights[j * stride + s - first];
                 for (int w = 0; w < W; w++) sum[j][w] = add_product(v[w], p, sum[j][w]);
@@ -54,13 +54,14 @@ INLINE void attend(const Query* queries, const int8_t* keys, const int8_t* value
         last = queries[j].last > last ? queries[j].last : last;
     }
     first -= first % BLOCK_KEYS;
-    const int64_t stride = slots + 2 * LANES;
-    const vi lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    const int64_t stride = slots + 2 * BLOCK_KEYS;
+    vi lane;
+    for (int i = 0; i < LANES; i++) lane[i] = i;
     const vf hidden = splat(-INFINITY);
     vf most[TOGETHER];
     for (int j = 0; j < TOGETHER; j++) most[j] = hidden;
-    for (int64_t begin = first; begin <= last; begin += BLOCK_KEYS) {
-        const int8_t* block = keys + begin * dim;
+    for (int64_t begin = first; begin <= last; begin += LANES) {
+        const int8_t* block = keys + begin / BLOCK_KEYS * BLOCK_KEYS * dim + begin % BLOCK_KEYS * 2;
         vi sum[TOGETHER] = {};
         for (int64_t i = 0; i < dim / 2; i++) {
             const vs two = pairs(block + i * 2 * BLOCK_KEYS);
@@ -73,7 +74,7 @@ INLINE void attend(const Query* queries, const int8_t* keys, const int8_t* value
         const vf unit = load<vf>(key_scale + begin);
         for (int j = 0; j < TOGETHER; j++) {
             vf score = (to_float(sum[j]) * queries[j].scale) * unit;
-            if (begin < queries[j].first || begin + BLOCK_KEYS - 1 > queries[j].last) {
+            if (begin < queries[j].first || begin + LANES - 1 > queries[j].last) {
                 const vi slot = lane + (int32_t)begin;
                 score = (slot < (int32_t)queries[j].first) | (slot > (int32_t)queries[j].last) ? hidden : score;
             }
@@ -89,7 +90,7 @@ INLINE void attend(const Query* queries, const int8_t* keys, const int8_t* value
         for (int64_t i = 0; i <= last - first; i += LANES) {
             vf e = gather(exp2, to_int(smaller(peak - load<vf>(weights + i), (float)EXP2_LAST)));
             part += to_int(e);
-            if ((i & 0x3fff) == 0x3ff0) {  // 2^20 each: not more than 1,024 of them
+            if (i / LANES % 1024 == 1023) {  // 2^20 each: not more than so many of them
                 total += sum_of(part);
                 part = vi{};
             }
@@ -101,9 +102,11 @@ INLINE void attend(const Query* queries, const int8_t* keys, const int8_t* value
             store(weights + i, rounded((load<vf>(weights + i) * load<vf>(value_scale + first + i)) * unit));
     }
     const bool is_long = last - first >= VALUE_KEYS;
+    const int wide = LEVEL >= 2 ? 4 : 2;  // with so many vectors for each query the registers are full
     int64_t d = 0;
-    for (; d + 64 <= dim; d += 64) mix_values<4>(queries, z, stride, values, dim, d, first, last, is_long);
-    for (; d < dim; d += 16) mix_values<1>(queries, z, stride, values, dim, d, first, last, is_long);
+    for (; d + wide * LANES <= dim; d += wide * LANES)
+        mix_values<wide>(queries, z, stride, values, dim, d, first, last, is_long);
+    for (; d < dim; d += LANES) mix_values<1>(queries, z, stride, values, dim, d, first, last, is_long);
 }
 
 // q[n, H * D], scale2: attention of rows x new tokens, quantised. Each token sees what is before it, and with a window

@@ -1,5 +1,5 @@
 // The exact forward pass for one instruction set: included by one file for each, which defines NAME(x), and LEVEL as
-// 3 (AVX-512 with VNNI, and AMX), 2 (AVX-512 with VNNI), 1 (AVX2) or 0 (whatever the compiler's target has).
+// 3 (AVX-512 with VNNI, and AMX), 2 (AVX-512 with VNNI) or 1 (AVX2).
 //
 // Rules (docs/numerics.md): each float operation rounds once, in the order of section 6; sums are sums of integers.
 // Build with -ffp-contract=off and without any -ffast-math. Nothing here allocates, and nothing knows Python.

@@ -3,7 +3,7 @@
 
 namespace {
 
-const int ROWS = 32;  // rows of `a` are there, with whatever in them, up to a multiple of this
+const int PACKED = 16;  // outputs that lie together
 
 #if LEVEL >= 2
 
@@ -114,7 +114,7 @@ INLINE void amx_multiply(const Matrix* m, int64_t n, const int8_t* a, int32_t* s
 // Two rows by 4 outputs at a time: int16 pairs, whose products of two fit into int32.
 INLINE void avx2_multiply(const Matrix* m, int64_t n, const int8_t* a, int32_t* sums, int64_t stride) {
     const int64_t terms = m->terms;
-    for (int64_t at = 0; at < stride; at += LANES)
+    for (int64_t at = 0; at < stride; at += PACKED)
         for (int64_t r = 0; r < n; r += 2)
             for (int part = 0; part < 2; part++) {  // 8 of the 16 outputs
                 const int8_t* packed = m->packed + at * terms + part * 32;
@@ -123,7 +123,7 @@ INLINE void avx2_multiply(const Matrix* m, int64_t n, const int8_t* a, int32_t* 
                 for (int64_t k = 0; k < terms; k += 4) {
                     __m256i weights[2];
                     for (int w = 0; w < 2; w++)
-                        weights[w] = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)(packed + k * LANES + 16 * w)));
+                        weights[w] = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)(packed + k * PACKED + 16 * w)));
                     for (int i = 0; i < 2; i++) {
                         int32_t four;
                         memcpy(&four, a + (r + i) * terms + k, 4);
@@ -143,23 +143,9 @@ INLINE void avx2_multiply(const Matrix* m, int64_t n, const int8_t* a, int32_t* 
 
 #endif
 
-INLINE void plain_multiply(const Matrix* m, int64_t n, const int8_t* a, int32_t* sums, int64_t stride) {
-    const int64_t terms = m->terms;
-    for (int64_t at = 0; at < stride; at += LANES)
-        for (int64_t r = 0; r < n; r++) {
-            const int8_t* packed = m->packed + at * terms;
-            vi sum = {};
-            for (int64_t k = 0; k < terms; k += 4, packed += 4 * LANES)
-                for (int i = 0; i < LANES; i++)
-                    sum[i] += packed[4 * i] * a[r * terms + k] + packed[4 * i + 1] * a[r * terms + k + 1] +
-                              packed[4 * i + 2] * a[r * terms + k + 2] + packed[4 * i + 3] * a[r * terms + k + 3];
-            store(sums + r * stride + at, sum);
-        }
-}
-
 // n rows, rounded up to what a kernel takes together; the sums of rows that are not there mean nothing.
 INLINE void multiply(const Matrix* m, int64_t n, const Room* room) {
-    const int64_t stride = (m->outputs + LANES - 1) / LANES * LANES;
+    const int64_t stride = (m->outputs + PACKED - 1) / PACKED * PACKED;
 #if LEVEL == 3
     if (m->terms % 64 == 0)
         amx_multiply(m, n, room->q, room->sums, stride);
@@ -167,10 +153,8 @@ INLINE void multiply(const Matrix* m, int64_t n, const Room* room) {
         vnni_multiply(m, n, room->q, room->shifted, room->sums, stride);
 #elif LEVEL == 2
     vnni_multiply(m, n, room->q, room->shifted, room->sums, stride);
-#elif LEVEL == 1
-    avx2_multiply(m, n, room->q, room->sums, stride);
 #else
-    plain_multiply(m, n, room->q, room->sums, stride);
+    avx2_multiply(m, n, room->q, room->sums, stride);
 #endif
 }
 

@@ -31,7 +31,7 @@ INLINE float quantise(const float* x, int64_t size, int8_t* q) {
     for (int64_t i = 0; i < size; i += LANES) most = larger(most, magnitude(load<vf>(x + i)));
     const float peak = peak_of(most), factor = 127.0f / peak;
     for (int64_t i = 0; i < size; i += LANES)
-        store(q + i, __builtin_convertvector(to_int(rounded(load<vf>(x + i) * factor)), vb));
+        store_narrow(q + i, to_int(rounded(load<vf>(x + i) * factor)));
     return peak * (1.0f / 127.0f);
 }
 
@@ -50,7 +50,7 @@ INLINE vf product(const int32_t* sums, float scale, const float* weight_scale) {
 INLINE void embed(int64_t n, const Model* m, const int64_t* ids, float* x) {
     for (int64_t t = 0; t < n; t++)
         for (int64_t i = 0; i < m->hidden; i += LANES) {
-            vi q = __builtin_convertvector(load<vb>(m->embedding + ids[t] * m->hidden + i), vi);
+            vi q = widened(m->embedding + ids[t] * m->hidden + i);
             vf y = to_float(q) * m->embedding_scale[ids[t]];
             store(x + t * m->hidden + i, m->gain == 1.0f ? y : y * m->gain);
         }
@@ -96,7 +96,7 @@ INLINE void gate(int64_t n, const Model* m, const float* weight_scale, const Roo
 
 // out[n, V]: masses from the sums of the head (numerics 6.7).
 INLINE void head_masses(int64_t n, const Model* m, const Room* room, int32_t* out) {
-    const int64_t size = m->vocab, whole = size - size % LANES, stride = (size + LANES - 1) / LANES * LANES;
+    const int64_t size = m->vocab, whole = size - size % LANES, stride = (size + PACKED - 1) / PACKED * PACKED;
     const float* weight_scale = m->head.scale;
     float* row = room->row;
     for (int64_t t = 0; t < n; t++) {
@@ -164,7 +164,7 @@ INLINE void heads(int64_t rows, int64_t new_tokens, const Model* m, const Layer*
                 if (is_query) {
                     int16_t* to = room->queries + (n * num_heads + h) * dim;
                     for (int64_t i = 0; i < dim; i += LANES)
-                        store(to + i, __builtin_convertvector(to_int(rounded(load<vf>(x + i) * factor)), vh));
+                        store_narrow(to + i, to_int(rounded(load<vf>(x + i) * factor)));
                     room->query_scale[n * num_heads + h] = scale * m->attention_factor;
                     continue;
                 }
@@ -173,7 +173,7 @@ INLINE void heads(int64_t rows, int64_t new_tokens, const Model* m, const Layer*
                 if (is_value) {
                     int8_t* to = cache->values + place * dim;
                     for (int64_t i = 0; i < dim; i += LANES)
-                        store(to + i, __builtin_convertvector(to_int(rounded(load<vf>(x + i) * factor)), vb));
+                        store_narrow(to + i, to_int(rounded(load<vf>(x + i) * factor)));
                     cache->value_scale[place] = scale;
                     float* most_scale = cache->peak + r * kv_heads + g;
                     if (scale > *most_scale) *most_scale = scale;
@@ -183,7 +183,7 @@ INLINE void heads(int64_t rows, int64_t new_tokens, const Model* m, const Layer*
                     to += here % BLOCK_KEYS * 2;
                     int8_t q[512];
                     for (int64_t i = 0; i < dim; i += LANES)
-                        store(q + i, __builtin_convertvector(to_int(rounded(load<vf>(x + i) * factor)), vb));
+                        store_narrow(q + i, to_int(rounded(load<vf>(x + i) * factor)));
                     for (int64_t i = 0; i < dim; i += 2) memcpy(to + i / 2 * 2 * BLOCK_KEYS, q + i, 2);
                     cache->key_scale[place] = scale;
                 }

@@ -1,30 +1,26 @@
-// Vectors of 16 lanes in the compiler's own terms (GCC and Clang), which splits them where the machine has shorter ones;
-// intrinsics only where those do not say it. Included once for each LEVEL (kernels.h).
+// Vectors as long as the machine's, in the compiler's own terms (GCC and Clang); intrinsics only where those do not say
+// it. Included once for each LEVEL (kernels.h).
 
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 
-#if LEVEL > 0
 #include <immintrin.h>
-#endif
 
 #define INLINE static inline __attribute__((always_inline))
 
 namespace {
 
-typedef float vf __attribute__((vector_size(64)));
-typedef int32_t vi __attribute__((vector_size(64)));
-typedef int16_t vs __attribute__((vector_size(64)));
-typedef int16_t vh __attribute__((vector_size(32)));
-typedef int8_t vb __attribute__((vector_size(16)));
-typedef int8_t vb32 __attribute__((vector_size(32)));
+const int LANES = LEVEL >= 2 ? 16 : 8;
 
-const int LANES = 16;
+typedef float vf __attribute__((vector_size(4 * LANES)));
+typedef int32_t vi __attribute__((vector_size(4 * LANES)));
+typedef int16_t vs __attribute__((vector_size(4 * LANES)));
+
 const float TINY = 0x1p-40f;
 const float ROUND = 12582912.0f;  // 1.5 * 2^23: adding and subtracting it rounds |x| <= 2^22 half to even
 const int EXP2_LAST = 22527;
-const int BLOCK_KEYS = 16;
+const int BLOCK_KEYS = 16;  // a multiple of LANES
 
 template <class V, class T> INLINE V load(const T* from) {
     V v;
@@ -68,40 +64,55 @@ INLINE vf gather(const float* table, vi index) {
 #if LEVEL >= 2
     return (vf)_mm512_i32gather_ps((__m512i)index, table, 4);
 #else
-    vf found;
-    for (int i = 0; i < LANES; i++) found[i] = table[index[i]];
-    return found;
+    return (vf)_mm256_i32gather_ps(table, (__m256i)index, 4);
 #endif
 }
 
-INLINE vi gather(const int32_t* table, vi index) {
+INLINE vi gather(const int32_t* table, vi index) { return (vi)gather((const float*)table, index); }
+
+// Conversions between lanes of other widths, which compilers make one by one (GCC 12).
+INLINE vi widened(const int8_t* from) {
 #if LEVEL >= 2
-    return (vi)_mm512_i32gather_epi32((__m512i)index, table, 4);
+    return (vi)_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)from));
 #else
-    vi found;
-    for (int i = 0; i < LANES; i++) found[i] = table[index[i]];
-    return found;
+    return (vi)_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)from));
 #endif
 }
 
-// 16 keys' next two values, as int16 pairs.
-INLINE vs pairs(const int8_t* from) { return __builtin_convertvector(load<vb32>(from), vs); }
+// The next two values of some keys, as int16 pairs.
+INLINE vs pairs(const int8_t* from) {
+#if LEVEL >= 2
+    return (vs)_mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i*)from));
+#else
+    return (vs)_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)from));
+#endif
+}
+
+// Values that fit are stored as int16, as int8.
+INLINE void store_narrow(int16_t* to, vi x) {
+#if LEVEL >= 2
+    _mm256_storeu_si256((__m256i*)to, _mm512_cvtepi32_epi16((__m512i)x));
+#else
+    _mm_storeu_si128((__m128i*)to, _mm_packs_epi32(_mm256_castsi256_si128((__m256i)x),
+                                                   _mm256_extracti128_si256((__m256i)x, 1)));
+#endif
+}
+
+INLINE void store_narrow(int8_t* to, vi x) {
+#if LEVEL >= 2
+    _mm_storeu_si128((__m128i*)to, _mm512_cvtepi32_epi8((__m512i)x));
+#else
+    const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128((__m256i)x), _mm256_extracti128_si256((__m256i)x, 1));
+    _mm_storel_epi64((__m128i*)to, _mm_packs_epi16(words, words));
+#endif
+}
 
 // Adds to each lane the product of a pair with the pair of int16 in `query`.
 INLINE vi add_products(vi sum, vs keys, int32_t query) {
 #if LEVEL >= 2
     return (vi)_mm512_dpwssd_epi32((__m512i)sum, (__m512i)keys, _mm512_set1_epi32(query));
-#elif LEVEL == 1
-    __m256i half[2], q = _mm256_set1_epi32(query);
-    memcpy(half, &keys, 64);
-    half[0] = _mm256_madd_epi16(half[0], q);
-    half[1] = _mm256_madd_epi16(half[1], q);
-    return sum + load<vi>(half);
 #else
-    int16_t q[2];
-    memcpy(q, &query, 4);
-    for (int i = 0; i < LANES; i++) sum[i] += keys[2 * i] * q[0] + keys[2 * i + 1] * q[1];
-    return sum;
+    return sum + (vi)_mm256_madd_epi16((__m256i)keys, _mm256_set1_epi32(query));
 #endif
 }
 

@@ -1,7 +1,4 @@
-// The kernels for whatever the compiler's target has, and which of all there are this processor has.
-#define LEVEL 0
-#define NAME(x) llmzip_plain_##x
-#include "kernels.h"
+// Which of the kernels this processor has.
 
 #if defined(__x86_64__) && defined(__linux__)
 #include <sys/syscall.h>
@@ -17,7 +14,7 @@ static bool may_use_tiles() {
 static bool may_use_tiles() { return false; }
 #endif
 
-// The best level: 3, 2, 1 or 0.
+// The best level: 3, 2 or 1 as in kernels.h, 0 for none.
 extern "C" int llmzip_best_level(void) {
 #if defined(__x86_64__)
     __builtin_cpu_init();
