@@ -81,10 +81,8 @@ def _places(engine: Any) -> list[tuple[Any, str, str]]:
     ]
     fused = getattr(engine, "_fused", None)
     if fused is not None:
-        library = fused._kernels
-        places += [(library, name, "elementwise") for name in ("embed", "norm", "add_norm", "gate")]
-        places += [(library, "heads", "heads"), (library, "attention", "attention"), (library, "masses", "masses")]
-        places += [(fused, "_product", "int8 products")]
+        library = fused._library
+        places += [(library, "forward", "model"), (library, "masses", "head and masses")]
     else:
         places += [(ops.Kernels, "linear", "linear"), (ops.Kernels, "product", "attention products")]
     return places
@@ -98,7 +96,7 @@ def profile(engine: Any) -> Iterator[Clock]:
     fused = getattr(engine, "_fused", None)
     before = [(where, name, getattr(where, name)) for where, name, _ in _places(engine)]
     for where, name, part in _places(engine):
-        in_threads = fused is not None and where in (fused, fused._kernels)
+        in_threads = fused is not None and where is fused._library
         setattr(where, name, clock.wrap(getattr(where, name), part, 1 / threads if in_threads else 1.0))
     try:
         yield clock

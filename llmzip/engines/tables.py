@@ -14,6 +14,8 @@ from math import isqrt
 
 import numpy as np
 
+from .stored import stored
+
 EXP2_STEPS = 1024
 """Steps of the exponential's argument in one power of two: indices are in units of 2^-10 bits."""
 
@@ -171,7 +173,7 @@ NORMAL_STEPS = 4096
 NORMAL_SIZE = 6 * NORMAL_STEPS
 
 
-@functools.cache
+@stored("b840df797bb9186dfb885c556949e205e809b7f2302943633e59cab6e0c6e8d2")
 def normal_table() -> np.ndarray:
     """N[k] = 2^24 * Phi(-k/4096), rounded, for k = 0 .. NORMAL_SIZE - 1; Phi is the normal distribution's integral.
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..engines.stored import stored
 from ..engines.tables import DECIMAL_CONTEXT
 
 LOGIT_MAX = 2815
@@ -30,7 +31,7 @@ def _round(value: Decimal) -> int:
     return int(value.to_integral_value())
 
 
-@functools.cache
+@stored("1da117b0d12e5c6758eec684fa35826483ad874dc7757ccfeb93695ee386f7c6")
 def squash_table() -> np.ndarray:
     """(2 LOGIT_MAX + 1,) int32: entry z + LOGIT_MAX is 2^16 / (1 + e^(-z/256)), rounded, 1 to 2^16 - 1."""
     with localcontext(DECIMAL_CONTEXT):
@@ -38,7 +39,7 @@ def squash_table() -> np.ndarray:
     return np.clip(np.array(values, dtype=np.int32), 1, 65535)
 
 
-@functools.cache
+@stored("d02a7159abcf00bd1919aa962531d0f80b9bcae6fc5b84756ff24f09d7a465c6")
 def stretch_table() -> np.ndarray:
     """(4096,) int32: entry i is 256 ln(q / (1 - q)) for q = (i + 1/2) / 4096, rounded, clamped to +-2047."""
     with localcontext(DECIMAL_CONTEXT):
@@ -46,7 +47,7 @@ def stretch_table() -> np.ndarray:
     return np.clip(np.array(values, dtype=np.int32), -2047, 2047)
 
 
-@functools.cache
+@stored("fe3af6409cd02b702e22eeb492a8d34e56fd8ab1e402aed4a9fccb57601bff1e")
 def log_table() -> np.ndarray:
     """(1024,) int32: entry i is 256 ln(1 + i / 1024), rounded."""
     with localcontext(DECIMAL_CONTEXT):

@@ -1,0 +1,18 @@
+"""Writes the tables that llmzip/engines/stored.py reads: `python tools/make_tables.py`. They never change."""
+
+from __future__ import annotations
+
+from llmzip.engines import stored, tables
+from llmzip.mixing import tables as mixing_tables
+
+
+def main() -> None:
+    """Computes and writes each."""
+    assert tables and mixing_tables  # they say which
+    stored.FOLDER.mkdir(exist_ok=True)
+    for name, make in stored.TABLES.items():
+        (stored.FOLDER / f"{name}.bin").write_bytes(make().astype("<i4").tobytes())
+
+
+if __name__ == "__main__":
+    main()
