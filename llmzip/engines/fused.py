@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from . import ops, tables
@@ -144,15 +145,21 @@ def new_cache(config: ExactConfig, rows: int, slots: list[int]) -> FusedCache:
         slots: positions that each layer keeps; some more are made, so that blocks of them can go.
     """
     heads, dim = config.num_kv_heads, config.head_dim
-
-    def layer(window: int, positions: int) -> FusedLayer:
-        size = -(-positions // _BLOCK) * _BLOCK + (_BLOCK if window else 0)
+    sizes = [
+        -(-positions // _BLOCK) * _BLOCK + (_BLOCK if window else 0)
+        for window, positions in zip(config.windows, slots, strict=True)
+    ]
+    # One piece of memory, which numpy asks large pages for: a step of many rows touches all of it.
+    integers = torch.from_numpy(np.zeros(2 * rows * heads * dim * sum(sizes), dtype=np.int8))
+    layers, at = [], 0
+    for window, size in zip(config.windows, sizes, strict=True):
+        count = rows * heads * size * dim
+        keys = integers[at : at + count].view(rows, heads, size // _BLOCK, dim // 2, _BLOCK, 2)
+        values = integers[at + count : at + 2 * count].view(rows, heads, size, dim)
         scales = [torch.zeros(rows, heads, size, **_FLOAT) for _ in range(2)]
-        keys = torch.zeros(rows, heads, size // _BLOCK, dim // 2, _BLOCK, 2, dtype=torch.int8, device="cpu")
-        values = torch.zeros(rows, heads, size, dim, dtype=torch.int8, device="cpu")
-        return FusedLayer(keys, values, scales[0], scales[1], torch.zeros(rows, heads, **_FLOAT), window)
-
-    return FusedCache([layer(window, size) for window, size in zip(config.windows, slots, strict=True)])
+        layers.append(FusedLayer(keys, values, *scales, torch.zeros(rows, heads, **_FLOAT), window))
+        at += 2 * count
+    return FusedCache(layers)
 
 
 def row_bytes(config: ExactConfig, slots: list[int]) -> int:

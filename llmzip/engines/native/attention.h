@@ -2,6 +2,7 @@
 
 namespace {
 
+const int AHEAD = 32;              // positions whose values are asked of the memory before they are needed
 const int TOGETHER = 4;            // queries that go over the keys and values together
 const int64_t VALUE_KEYS = 2048;   // keys whose weighted sum of values is exact in float32 (numerics 5)
 
@@ -21,6 +22,7 @@ INLINE void mix_values(const Query* queries, const float* weights, int64_t strid
     vf sum[TOGETHER][W] = {};
     for (int64_t begin = first; begin <= last; begin += VALUE_KEYS) {
         for (int64_t s = begin; s <= last && s < begin + VALUE_KEYS; s++) {
+            __builtin_prefetch(values + (s + AHEAD) * dim + d);
             vf v[W];
             for (int w = 0; w < W; w++)
                 v[w] = to_float(widened(values + s * dim + d + w * LANES));
@@ -62,6 +64,7 @@ INLINE void attend(const Query* queries, const int8_t* keys, const int8_t* value
     for (int j = 0; j < TOGETHER; j++) most[j] = hidden;
     for (int64_t begin = first; begin <= last; begin += LANES) {
         const int8_t* block = keys + begin / BLOCK_KEYS * BLOCK_KEYS * dim + begin % BLOCK_KEYS * 2;
+        for (int64_t i = 0; i < LANES; i++) __builtin_prefetch(block + 2 * BLOCK_KEYS * dim + i * dim);
         vi sum[TOGETHER] = {};
         for (int64_t i = 0; i < dim / 2; i++) {
             const vs two = pairs(block + i * 2 * BLOCK_KEYS);
