@@ -20,8 +20,10 @@ from click.shell_completion import CompletionItem
 
 from . import models, options, process
 from .benchcli import bench_command
+from .distancecli import distance_command
 from .entropycli import entropy_command
 from .errors import EXIT_FAILED, EXIT_USAGE, LLMZipError, SettingsError
+from .estimatecli import estimate_command
 from .infotable import InfoTable
 from .jobs import COMPRESS, DECOMPRESS, LIST, TEST, Jobs, Options, explain
 from .messages import PROGRAM, Messages
@@ -169,6 +171,8 @@ for _name, _command in (
     ("packets", packets_command),
     ("models", models_command),
     ("entropy", entropy_command),
+    ("distance", distance_command),
+    ("estimate", estimate_command),
     ("bench", bench_command),
 ):
     program.add_command(_command, _name)

@@ -186,7 +186,7 @@ class _Buffers:
 
         self.x = room(n * config.hidden_size)
         tensors = (
-            self.x, room(n * outputs, torch.int32), room(n * inputs, torch.int8), room(n * inputs, torch.uint8),
+            self.x, room(n * outputs, torch.int32), room(n * inputs, torch.int8), room(n * inputs, torch.int16),
             room(n), room(n), room(max(outputs, 4 * config.num_heads * dim) + LANES), room(4 * (slots + 2 * LANES)),
             room(n * config.num_heads * dim, torch.int16), room(n * config.num_heads), room(n * config.num_kv_heads),
         )  # fmt: skip

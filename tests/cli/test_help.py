@@ -19,7 +19,7 @@ from .conftest import ROOT, Run, environment
 DOCUMENT = ROOT / "docs" / "cli.md"
 MODELS_COMMANDS = ["list", "info", "pull", "verify"]
 COMMANDS = ["compress", "decompress", "info", "train", "models", *(f"models {name}" for name in MODELS_COMMANDS)]
-COMMANDS += ["cat", "windows", "packets", "entropy", "bench"]
+COMMANDS += ["cat", "windows", "packets", "entropy", "distance", "estimate", "bench"]
 _BLOCK = re.compile(r"(<!-- help: (llmzip[^>]*?) -->\n```text\n)(.*?)(```\n)", re.DOTALL)
 
 

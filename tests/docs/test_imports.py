@@ -32,7 +32,7 @@ _TRAINS = {
 }
 
 ONLY_IN = {
-    "torch": {"engines", "passes", "rows", "runtime", "scoring", "windowed", *_TRAINS},
+    "torch": {"engines", "passes", "rows", "runtime", "scoring", "trial", "windowed", *_TRAINS},
     "constriction": {"coder"},
     "numba": {"mixing"},
     "tokenizers": {"tokens", "training.bpe"},
@@ -44,7 +44,9 @@ ONLY_IN = {
         "benchcli",
         "cli",
         "commands",
+        "distancecli",
         "entropycli",
+        "estimatecli",
         "entropyextras",
         "modelscli",
         "options",
@@ -142,7 +144,9 @@ def test_nothing_imports_the_command_line(module: str) -> None:
     assert module == "__main__" or not internal(module) & {"cli", "__main__"}
     assert module == "cli" or not internal(module) & {
         "benchcli",
+        "distancecli",
         "entropycli",
+        "estimatecli",
         "traincli",
         "modelscli",
         "packetscli",
@@ -218,6 +222,14 @@ def test_what_is_shown_of_scores_knows_no_models_and_no_files() -> None:
     assert internal("surprisalpage") == {"scoring", "surprisal", "surprisallook"}
     assert internal("plots") == {"errors"}
     assert not internal("entropyprint") & {"scoring", "runtime", "surprisal", "fileops"}
+
+
+def test_estimates_and_distances_know_no_files_and_no_options() -> None:
+    assert internal("extrapolation") == set()
+    assert internal("places") == {"container", "methods"}
+    assert not internal("trial") & {"codec", "container", "drafts", "estimate", "fileops", "models"}
+    assert internal("distance") == {"errors", "runtime", "scoring"}
+    assert not internal("estimate") & {"commands", "fileops", "messages", "options", "records"}
 
 
 def test_there_are_no_cycles() -> None:

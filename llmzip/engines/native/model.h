@@ -53,7 +53,7 @@ struct Room {
     float* x;            // [n, hidden]
     int32_t* sums;       // [n, W]
     int8_t* q;           // [n, widest input]
-    uint8_t* shifted;    // [n, widest input]
+    void* shifted;       // [n, widest input] of two bytes
     float* scale;        // [n]
     float* scale2;       // [n]
     float* row;          // [max(W, 4 H D) + 16]

@@ -111,34 +111,37 @@ INLINE void amx_multiply(const Matrix* m, int64_t n, const int8_t* a, int32_t* s
 
 #if LEVEL == 1
 
-// Two rows by 4 outputs at a time: int16 pairs, whose products of two fit into int32.
-INLINE void avx2_multiply(const Matrix* m, int64_t n, const int8_t* a, int32_t* sums, int64_t stride) {
-    const int64_t terms = m->terms;
-    for (int64_t at = 0; at < stride; at += PACKED)
-        for (int64_t r = 0; r < n; r += 2)
-            for (int part = 0; part < 2; part++) {  // 8 of the 16 outputs
-                const int8_t* packed = m->packed + at * terms + part * 32;
-                __m256i sum[2][2];
-                for (int i = 0; i < 4; i++) sum[i / 2][i % 2] = _mm256_setzero_si256();
-                for (int64_t k = 0; k < terms; k += 4) {
-                    __m256i weights[2];
-                    for (int w = 0; w < 2; w++)
-                        weights[w] = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)(packed + k * PACKED + 16 * w)));
-                    for (int i = 0; i < 2; i++) {
-                        int32_t four;
-                        memcpy(&four, a + (r + i) * terms + k, 4);
-                        const __m256i spread = _mm256_broadcastq_epi64(_mm_cvtepi8_epi16(_mm_cvtsi32_si128(four)));
-                        for (int w = 0; w < 2; w++)
-                            sum[i][w] = _mm256_add_epi32(sum[i][w], _mm256_madd_epi16(spread, weights[w]));
-                    }
-                }
-                for (int i = 0; i < 2; i++) {
-                    // Neighbouring lanes belong to one output; hadd leaves the middle two quarters swapped.
-                    const __m256i both = _mm256_hadd_epi32(sum[i][0], sum[i][1]);
-                    _mm256_storeu_si256((__m256i*)(sums + (r + i) * stride + at + part * 8),
-                                        _mm256_permute4x64_epi64(both, 0xd8));
-                }
-            }
+// Some rows by 8 outputs: int16 pairs, whose products of two fit into int32.
+template <int R>
+INLINE void avx2_tile(const int16_t* a, int64_t terms, const int8_t* packed, int32_t* out, int64_t stride) {
+    __m256i sum[R][2];
+    for (int r = 0; r < R; r++) sum[r][0] = sum[r][1] = _mm256_setzero_si256();
+    for (int64_t k = 0; k < terms; k += 4) {
+        __m256i weights[2];
+        for (int w = 0; w < 2; w++)
+            weights[w] = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)(packed + k * PACKED + 16 * w)));
+        for (int r = 0; r < R; r++) {
+            int64_t four;
+            memcpy(&four, a + r * terms + k, 8);
+            const __m256i spread = _mm256_set1_epi64x(four);
+            for (int w = 0; w < 2; w++)
+                sum[r][w] = _mm256_add_epi32(sum[r][w], _mm256_madd_epi16(spread, weights[w]));
+        }
+    }
+    for (int r = 0; r < R; r++) {
+        // Neighbouring lanes belong to one output; hadd leaves the middle two quarters swapped.
+        const __m256i both = _mm256_hadd_epi32(sum[r][0], sum[r][1]);
+        _mm256_storeu_si256((__m256i*)(out + r * stride), _mm256_permute4x64_epi64(both, 0xd8));
+    }
+}
+
+INLINE void avx2_multiply(const Matrix* m, int64_t n, const int8_t* a, int16_t* wide, int32_t* sums, int64_t stride) {
+    const int64_t terms = m->terms, size = (n + 3) / 4 * 4 * terms;
+    for (int64_t i = 0; i < size; i++) wide[i] = a[i];
+    for (int64_t at = 0; at < stride; at += 8)
+        for (int64_t r = 0; r < n; r += 4)
+            avx2_tile<4>(wide + r * terms, terms, m->packed + at / PACKED * PACKED * terms + at % PACKED * 4,
+                         sums + r * stride + at, stride);
 }
 
 #endif
@@ -150,11 +153,11 @@ INLINE void multiply(const Matrix* m, int64_t n, const Room* room) {
     if (m->terms % 64 == 0)
         amx_multiply(m, n, room->q, room->sums, stride);
     else
-        vnni_multiply(m, n, room->q, room->shifted, room->sums, stride);
+        vnni_multiply(m, n, room->q, (uint8_t*)room->shifted, room->sums, stride);
 #elif LEVEL == 2
-    vnni_multiply(m, n, room->q, room->shifted, room->sums, stride);
+    vnni_multiply(m, n, room->q, (uint8_t*)room->shifted, room->sums, stride);
 #else
-    avx2_multiply(m, n, room->q, room->sums, stride);
+    avx2_multiply(m, n, room->q, (int16_t*)room->shifted, room->sums, stride);
 #endif
 }
 
