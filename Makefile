@@ -10,7 +10,7 @@ LEVEL ?= 6
 # Waiting threads of torch give up the core soon: on a busy machine spinning costs a factor of ten.
 export GOMP_SPINCOUNT ?= 1000
 
-.PHONY: help setup demo test test-slow check fuzz golden docs bench readme-tables bench-mixer bench-train bench-logs bench-windows embedded dist clean
+.PHONY: help setup demo test test-slow check fuzz golden docs bench readme-tables bench-mixer bench-train bench-logs bench-windows bench-speed embedded dist clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -81,6 +81,9 @@ bench-logs: $(BIN)/test.stamp ## the worked example: new logs under MODEL=DIR, m
 
 bench-windows: $(BIN)/llmzip.stamp ## Equal-Info windows of TEXT=FILE beside the paper's figures
 	$(BIN)/python benchmarks/windows.py $(TEXT) --model $(MODEL)
+
+bench-speed: $(BIN)/test.stamp ## speed and its parts for TEXT=FILE by MODEL=name, beside what the machine can do; CHECK=FILE compares
+	$(BIN)/python benchmarks/speed.py $(TEXT) --model $(or $(MODEL),default) $(if $(CHECK),--check $(CHECK)) --output bench-results
 
 embedded: $(BIN)/llmzip.stamp ## put MODEL=DIR, made by llmzip train, into the package as NAME=name
 	$(BIN)/python tools/make_embedded.py $(MODEL) --name $(NAME)

@@ -6,7 +6,7 @@ They are optional: without a C++ compiler llmzip computes the same bits with pla
 from setuptools import Extension, setup
 
 NATIVE = "llmzip/engines/native"
-HEADERS = ("attention", "kernels", "model", "products", "stages", "vectors")
+HEADERS = ("attention", "kernels", "model", "products", "stages", "sums", "vectors")
 
 setup(
     ext_modules=[

@@ -90,7 +90,7 @@ class ArchiveWriter:
             size = len(frame) - len(prefix)
             prefix = b""
             if header.uses_model:
-                self.report.model = self._choice.name
+                self.report.model, self.report.kernels = self._choice.name, self._drafter.kernels
             self._entries.append((size, len(original)))
             self.report.frames.append(_frame_report(header, size, draft.bits))
             self.report.original_bytes += len(original)
@@ -113,6 +113,7 @@ class FrameDecoder:
         self._loaded: tuple[Header, LoadedModel] | None = None
         self._prompt = b""
         self.model_name: str | None = None
+        self.kernels: str | None = None
 
     def decode(self, frame: container.Frame, progress: Progress | None = None) -> bytes:
         """The original bytes of a frame, checked.
@@ -208,7 +209,7 @@ class FrameDecoder:
             choice = models.for_archive(header, self._settings.model)
             self._prompt = self._checked_prompt(header)
             self._loaded = (header, load(choice, self._settings.engine))
-            self.model_name = self._loaded[1].name
+            self.model_name, self.kernels = self._loaded[1].name, self._loaded[1].kernels
         return self._loaded[1]
 
 
@@ -269,6 +270,6 @@ def decompress_stream(
         report.original_bytes += len(data)
     report.compressed_bytes = position.offset_bytes
     report.characters = characters.finish()
-    report.model = decoder.model_name
+    report.model, report.kernels = decoder.model_name, decoder.kernels
     report.elapsed_seconds = time.perf_counter() - started
     return report

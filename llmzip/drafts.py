@@ -144,6 +144,11 @@ class Drafter:
             self._advance(self._taken_bytes - self._done_bytes)
         return drafts
 
+    @property
+    def kernels(self) -> str | None:
+        """What computes the model, once it is loaded."""
+        return None if self._loaded is None else self._loaded.kernels
+
     def _model(self) -> LoadedModel:
         """Loaded at the first call."""
         if self._loaded is None:

@@ -310,6 +310,7 @@ class Jobs:
         if operation != TEST or self._messages.verbosity > 0:
             prefix = "OK, " if operation == TEST else ""
             self._messages.summary(shown, prefix + summary_text(report, decoding=decoding))
+        self._messages.slower(report.kernels)
         for line in detail_texts(report):
             self._messages.detail(line)
         output = None if operation == TEST else target or STDOUT

@@ -37,6 +37,7 @@ class Messages:
         if progress is None:
             progress = on_terminal and verbosity >= 0 and os.environ.get("TERM") != "dumb"
         self.shows_progress = progress
+        self._said_slower = False
 
     def error(self, name: str | None, reason: str, error: BaseException | None = None) -> None:
         """One line about what went wrong with a file, or with none."""
@@ -60,6 +61,12 @@ class Messages:
         """A line of a long work's log."""
         if self.verbosity >= 0:
             _write(printable(text))
+
+    def slower(self, kernels: str | None) -> None:
+        """Once: why the model did not run as fast as it might."""
+        if self.verbosity >= 1 and kernels is not None and "without" in kernels and not self._said_slower:
+            self._said_slower = True
+            _write(f"{PROGRAM}: slower than it could be: {kernels}")
 
     def compiling(self) -> None:
         """A line while the mixer is compiled, where a summary would be shown too."""
@@ -156,7 +163,8 @@ def summary_text(report: StreamReport, *, decoding: bool) -> str:
 def detail_texts(report: StreamReport) -> list[str]:
     """The lines that -vv adds: the model, then the frames."""
     characters = "" if report.characters is None else f", {report.characters:,} characters"
-    lines = [f"  model {report.model or 'none'}{characters}, {report.elapsed_seconds:.2f} s"]
+    model = "none" if report.model is None else f"{report.model} ({report.kernels})"
+    lines = [f"  model {model}{characters}, {report.elapsed_seconds:.2f} s"]
     for number, frame in enumerate(report.frames):
         lm = f", {frame.tokens:,} tokens in {frame.rows:,} rows" if frame.tokens else ""
         lines.append(

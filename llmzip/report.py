@@ -34,6 +34,7 @@ class StreamReport:
         characters: Unicode characters of the text, or None if it is no valid UTF-8.
         frames: in order.
         model: name of the model that was used, or None.
+        kernels: what computed it, and if it was not the fastest, why; or None.
         elapsed_seconds: wall clock, loading of the model included.
     """
 
@@ -42,6 +43,7 @@ class StreamReport:
     characters: int | None = 0
     frames: list[FrameReport] = field(default_factory=list)
     model: str | None = None
+    kernels: str | None = None
     elapsed_seconds: float = 0.0
 
     @property

@@ -58,6 +58,11 @@ class LoadedModel:
     embedded_code: int | None
     record: ModelRecord
 
+    @property
+    def kernels(self) -> str:
+        """What computes it, and if that is not the fastest way, why."""
+        return getattr(self.engine, "kernels_text", "transformers")
+
     def header(self, prompt: bytes) -> Header:
         """What an archive made with it begins with."""
         if not prompt and self.embedded_code is not None:

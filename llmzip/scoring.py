@@ -37,9 +37,6 @@ _LEAST_MASS = 0.5
 _ID_BITS = 19
 """Ids are below 300,000."""
 
-_WORDS = 128
-"""Words of 8 flags whose bytes are added side by side: none passes 255."""
-
 
 @dataclass(frozen=True)
 class Scores:
@@ -286,11 +283,12 @@ class _Sink:
     def add(self, places: np.ndarray, masses: torch.Tensor) -> None:
         """The masses, (n, V) int32, of some of the tokens."""
         targets = torch.from_numpy(self._tokens[places]).to(masses.device)
-        product, total = self._frequencies.products(masses, targets)
-        own = masses.gather(1, targets[:, None])
-        self._numbers[:, places] = torch.stack([product, own[:, 0].to(torch.int64), total]).cpu().numpy()
+        sums = self._frequencies.sums(masses, targets, self._ranks is not None)
+        intervals = self._frequencies.intervals_of(sums, targets)
+        numbers = torch.stack([intervals[:, 1] * intervals[:, 3], sums[:, 2] - sums[:, 1], sums[:, 4]])
+        self._numbers[:, places] = numbers.cpu().numpy()
         if self._ranks is not None:
-            self._ranks[places] = _ranks(masses, targets, own)
+            self._ranks[places] = sums[:, 5].cpu().numpy()
         if self._alternatives is not None:
             count = self._alternatives.shape[2]
             ids = torch.arange((1 << _ID_BITS) - 1, (1 << _ID_BITS) - 1 - masses.shape[1], -1, device=masses.device)
@@ -316,21 +314,3 @@ class _Sink:
             context,
             stride,
         )
-
-
-def _ranks(masses: torch.Tensor, targets: torch.Tensor, own: torch.Tensor) -> np.ndarray:
-    """How many masses are greater, and how many equal ones have a lower id: (n, V), (n,), (n, 1) -> (n,) int32."""
-    size = masses.shape[1]
-    if masses.device.type != "cpu":
-        lower = torch.arange(size, device=masses.device) < targets[:, None]
-        wins = (masses > own) | ((masses == own) & lower)
-        found: np.ndarray = wins.sum(-1, dtype=torch.int32).cpu().numpy()
-        return found
-    # Row by row each mass is looked at once, by numpy, whose comparisons take a quarter of torch's time.
-    flags = np.zeros((len(masses), -(-size // (8 * _WORDS)) * 8 * _WORDS), dtype=bool)
-    for row, above, token, mass in zip(masses.numpy(), flags, targets.tolist(), own[:, 0].tolist(), strict=True):
-        np.greater_equal(row[:token], mass, above[:token])
-        np.greater(row[token:], mass, above[token:size])
-    words: np.ndarray = flags.view(np.uint64).reshape(len(flags), -1, _WORDS).sum(-1)
-    counts: np.ndarray = words.view(np.uint8).reshape(len(flags), -1).sum(-1, dtype=np.int32)
-    return counts

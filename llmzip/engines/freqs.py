@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import torch
 
+from . import kernels
+
 TOTAL_BITS = 24
 TOTAL = 1 << TOTAL_BITS
 
@@ -95,13 +97,8 @@ class Frequencies:
         Returns:
             (n, 2) int64, 0 <= left < right <= 2^b.
         """
-        # Two sums over everything before the token and with it: cheaper than all the frequencies.
-        ids = torch.arange(self.vocab_size, device=masses.device)
-        left = torch.where(ids < tokens[:, None], masses, 0).sum(-1, dtype=torch.int64)
-        right = left + masses.gather(1, tokens[:, None])[:, 0]
-        sums = torch.stack([left, right], 1)
-        places = torch.stack([tokens, tokens + 1], 1)
-        return self._cumulative(sums, masses.sum(-1, keepdim=True, dtype=torch.int64), places)
+        sums = self.sums(masses, tokens)
+        return self._cumulative(sums[:, 1:3], sums[:, 4:5], torch.stack([tokens, tokens + 1], 1))
 
     def find(self, masses: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The tokens in whose frequencies given numbers lie, for a single step.
@@ -127,48 +124,47 @@ class Frequencies:
         Returns:
             (n, 4) int64: left and frequency of the group, left and frequency of the token within it.
         """
-        groups = torch.div(tokens, self.group_size, rounding_mode="floor")
-        sums, bounds = self.group_bounds(masses)
-        inner = self.symbol_bounds(masses, sums, bounds, groups)
-        places = tokens - groups * self.group_size
-        columns = []
-        for table, index in ((bounds, groups), (inner, places)):
-            left = table.gather(1, index[:, None])
-            columns += [left, table.gather(1, index[:, None] + 1) - left]
-        return torch.cat(columns, 1)
+        return self.intervals_of(self.sums(masses, tokens), tokens)
 
-    def products(self, masses: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """What known tokens cost: only the borders that `intervals` takes their two frequencies from are divided out.
+    def intervals_of(self, sums: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """As `intervals`, from what `sums` gives: only four borders are divided out."""
+        first = torch.div(tokens, self.group_size, rounding_mode="floor").mul_(self.group_size)
+        past = (first + self.group_size - self.vocab_size).clamp_(min=0)  # ids that fill up the last group
+        places = torch.stack([first, tokens, tokens + 1, first + self.group_size - past], 1)
+        borders = self._cumulative(sums[:, :4], sums[:, 4:5], places)
+        left = borders[:, 0].clone()
+        borders -= left[:, None]
+        inner = torch.div(borders[:, 1:3] << TOTAL_BITS, (borders[:, 3] + past)[:, None], rounding_mode="floor")
+        return torch.stack([left, borders[:, 3], inner[:, 0], inner[:, 1] - inner[:, 0]], 1)
+
+    def sums(self, masses: torch.Tensor, tokens: torch.Tensor, ranks: bool = False) -> torch.Tensor:
+        """Sums of masses around known tokens.
 
         Args:
-            masses: (n, V) int32; tokens: (n,) int64.
+            masses: (n, V) int32; tokens: (n,) int64; ranks: whether they are wanted.
 
         Returns:
-            (n,) int64 each: the frequencies of both steps multiplied, at most 2^48, and the sums of the masses.
+            (n, 6) int64: the masses before the token's group, before the token, before the next one, before the next
+            group, all of them; and how many ids have a larger mass, or an equal one and a lower id.
         """
-        size, device = self.group_size, masses.device
+        library = kernels.chosen()[0] if masses.device.type == "cpu" else None
+        if library is not None:
+            return library.sums_around(masses, tokens, self.group_size)
+        size, device, own = self.group_size, masses.device, masses.gather(1, tokens[:, None])
         groups = torch.div(tokens, size, rounding_mode="floor")
-        first = groups * size
         grouped = self._grouped(masses)
-        parts = grouped.sum(-1, dtype=torch.int32)
-        total = parts.sum(-1, dtype=torch.int64)
+        parts = grouped.sum(-1, dtype=torch.int32)  # 512 masses of 2^20 stay in int32
         before = torch.where(torch.arange(self.num_groups, device=device) < groups[:, None], parts, 0)
         left = before.sum(-1, dtype=torch.int64)
         chosen = grouped[torch.arange(len(tokens), device=device), groups]
-        inside = torch.where(torch.arange(size, device=device) < (tokens - first)[:, None], chosen, 0)
+        inside = torch.where(torch.arange(size, device=device) < (tokens - groups * size)[:, None], chosen, 0)
         middle = left + inside.sum(-1, dtype=torch.int64)
-        right = middle + masses.gather(1, tokens[:, None])[:, 0]
         end = left + parts.gather(1, groups[:, None])[:, 0]
-        past = (first + size - self.vocab_size).clamp_(min=0)  # ids that fill up the last group
-        borders = self._cumulative(
-            torch.stack([left, middle, right, end], 1),
-            total[:, None],
-            torch.stack([first, tokens, tokens + 1, first + size - past], 1),
-        )
-        borders -= borders[:, :1].clone()
-        group = borders[:, 3]
-        inner = torch.div(borders[:, 1:3] << TOTAL_BITS, (group + past)[:, None], rounding_mode="floor")
-        return group * (inner[:, 1] - inner[:, 0]), total
+        rank = torch.zeros_like(left)
+        if ranks:
+            lower = torch.arange(self.vocab_size, device=device) < tokens[:, None]
+            rank = ((masses > own) | ((masses == own) & lower)).sum(-1)
+        return torch.stack([left, middle, middle + own[:, 0], end, parts.sum(-1, dtype=torch.int64), rank], 1)
 
     def _grouped(self, masses: torch.Tensor) -> torch.Tensor:
         if self._padding:

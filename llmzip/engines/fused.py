@@ -156,8 +156,9 @@ def new_cache(config: ExactConfig, rows: int, slots: list[int]) -> FusedCache:
         count = rows * heads * size * dim
         keys = integers[at : at + count].view(rows, heads, size // _BLOCK, dim // 2, _BLOCK, 2)
         values = integers[at + count : at + 2 * count].view(rows, heads, size, dim)
-        scales = [torch.zeros(rows, heads, size, **_FLOAT) for _ in range(2)]
-        layers.append(FusedLayer(keys, values, *scales, torch.zeros(rows, heads, **_FLOAT), window))
+        key_scale, value_scale = (torch.zeros(rows, heads, size, **_FLOAT) for _ in range(2))
+        peak = torch.zeros(rows, heads, **_FLOAT)
+        layers.append(FusedLayer(keys, values, key_scale, value_scale, peak, window))
         at += 2 * count
     return FusedCache(layers)
 

@@ -90,6 +90,17 @@ class Library:
         self.forward.argtypes, self.forward.restype = (_P, _N, _N, _P, _P, _P, _P, _P, _P), None
         self.masses = getattr(loaded, f"llmzip_{level}_masses")
         self.masses.argtypes, self.masses.restype = (_P, _N, _P, _P, _P), None
+        self._sums = getattr(loaded, f"llmzip_{level}_sums")
+        self._sums.argtypes, self._sums.restype = (_N, _N, _N, _P, _P, _P), None
+
+    def sums_around(self, masses: torch.Tensor, tokens: torch.Tensor, group_size: int) -> torch.Tensor:
+        """As `Frequencies.sums`, with ranks."""
+        masses, tokens = masses.contiguous(), tokens.contiguous()
+        if len(tokens) and not 0 <= int(tokens.min()) <= int(tokens.max()) < masses.shape[1]:
+            raise IndexError(f"tokens outside a vocabulary of {masses.shape[1]}")
+        found = torch.empty(len(tokens), 6, dtype=torch.int64, device="cpu")
+        self._sums(len(tokens), masses.shape[1], group_size, masses.data_ptr(), tokens.data_ptr(), found.data_ptr())
+        return found
 
 
 @functools.cache

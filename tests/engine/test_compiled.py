@@ -13,6 +13,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmzip import runtime
+from llmzip.cli import main
 from llmzip.engines import exact, kernels, selftest
 from llmzip.engines.exact import ExactEngine
 from llmzip.engines.model import ExactModel
@@ -238,3 +240,17 @@ def test_kernels_with_other_bits_are_found(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_only_cpus_have_them() -> None:
     assert exact.ExactEngine(selftest.compiled_model(), "cpu", compiled=False).kernels_text == "torch"
+
+
+def test_the_command_line_says_why_it_is_slower(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    text = tmp_path / "tide.txt"
+    text.write_text("The tide comes in, and the tide goes out, and the harbour master writes it down.\n" * 4)
+    line = "llmzip: slower than it could be: torch, without the compiled kernels (LLMZIP_KERNELS=none)\n"
+    for level, verbose in (("none", "-v"), ("none", "-q"), ("", "-vv")):
+        monkeypatch.setenv("LLMZIP_KERNELS", level)
+        runtime._load.cache_clear()
+        assert main(["-f", "-m", "small", verbose, str(text), str(text)]) == 0
+        assert capfd.readouterr().err.count(line) == (verbose == "-v")
+    runtime._load.cache_clear()

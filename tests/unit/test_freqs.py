@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from llmzip.engines import kernels
 from llmzip.engines.freqs import TOTAL, Frequencies, group_size
 
 VOCABULARIES = [16, 17, 100, 256, 4096, 5000, 50257]
@@ -94,7 +95,9 @@ def test_tables_are_those_of_the_formula(vocab_size: int, rng: np.random.Generat
 
 
 @pytest.mark.parametrize("vocab_size", VOCABULARIES)
-def test_intervals_are_those_of_the_tables(vocab_size: int, rng: np.random.Generator) -> None:
+def test_intervals_are_those_of_the_tables(
+    vocab_size: int, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     masses = mass_rows(vocab_size, rng)
     split = Frequencies(vocab_size)
     sums, bounds = split.group_bounds(masses)
@@ -112,10 +115,20 @@ def test_intervals_are_those_of_the_tables(vocab_size: int, rng: np.random.Gener
             ],
             1,
         )
+        monkeypatch.delenv("LLMZIP_KERNELS", raising=False)
         assert torch.equal(split.intervals(masses, tokens), expected)
-        product, sums_of_all = split.products(masses, tokens)
-        assert torch.equal(product, expected[:, 1] * expected[:, 3])
-        assert torch.equal(sums_of_all, masses.sum(-1, dtype=torch.int64))
+        monkeypatch.setenv("LLMZIP_KERNELS", "none")
+        plain = split.sums(masses, tokens, ranks=True)
+        assert torch.equal(split.intervals(masses, tokens), expected)
+        own = masses.gather(1, tokens[:, None])
+        assert torch.equal(plain[:, 4], masses.sum(-1, dtype=torch.int64))
+        assert torch.equal(plain[:, 2] - plain[:, 1], own[:, 0].to(torch.int64))
+        order = masses.sort(dim=1, descending=True, stable=True).indices
+        assert torch.equal(plain[:, 5], (order == tokens[:, None]).to(torch.int64).argmax(1))
+        for level in kernels.LEVELS[1:]:
+            if kernels.library(level) is not None:
+                monkeypatch.setenv("LLMZIP_KERNELS", level)
+                assert torch.equal(split.sums(masses, tokens), plain), level
 
 
 def test_intervals_of_a_row_do_not_depend_on_the_other_rows(rng: np.random.Generator) -> None:

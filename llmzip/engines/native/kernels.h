@@ -11,6 +11,7 @@
 #include "stages.h"
 
 #include "attention.h"
+#include "sums.h"
 
 extern "C" {
 
@@ -44,6 +45,12 @@ void NAME(masses)(const Model* m, int64_t n, const float* hidden, const Room* ro
     norm(n, m, m->final_norm, room);
     multiply(&m->head, n, room);
     head_masses(n, m, room, out);
+}
+
+// found[n, 6]: sums of masses [n, V] before the token's group, before the token, before the next one, before the next
+// group, all; and how many ids are likelier.
+void NAME(sums)(int64_t n, int64_t vocab, int64_t group, const int32_t* masses, const int64_t* tokens, int64_t* found) {
+    for (int64_t t = 0; t < n; t++) sums_around(vocab, group, masses + t * vocab, tokens[t], found + 6 * t);
 }
 
 }  // extern "C"
