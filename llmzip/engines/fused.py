@@ -66,7 +66,8 @@ class FusedLayer:
     """The cache of one layer.
 
     Attributes:
-        keys: (B, G, S / 16, D / 2, 16, 2) int8; values: (B, G, S, D) int8; key_scale, value_scale: (B, G, S) float32.
+        keys: (B, G, S / 16, D / 2, 16, 2) int8; values: (B, G, S / 4, D, 4) int8.
+        key_scale, value_scale: (B, G, S) float32.
         peak: (B, G) float32, the largest value scale since the context began.
         window: positions that a token sees, itself included; 0 for all.
         begin: the position in slot 0.
@@ -88,11 +89,11 @@ class FusedLayer:
 
     def slot(self, position: int, new: int) -> int:
         """Where new positions go, after what no later token sees has made room."""
-        at, slots = position - self.begin, self.values.shape[2]
+        at, slots = position - self.begin, self.key_scale.shape[2]
         if at + new > slots:
             gone = (at - (self.window - 1)) // _BLOCK * _BLOCK
             for store, unit in (
-                (self.keys, _BLOCK), (self.values, 1), (self.key_scale, 1), (self.value_scale, 1),
+                (self.keys, _BLOCK), (self.values, 4), (self.key_scale, 1), (self.value_scale, 1),
             ):  # fmt: skip
                 kept = -(-(at - gone) // unit)
                 store.narrow(2, 0, kept).copy_(store.narrow(2, gone // unit, kept).clone())
@@ -103,7 +104,7 @@ class FusedLayer:
         """For the kernels; rows must be next to each other. `slot`: of the first new token."""
         return Store(
             self.keys.data_ptr(), self.values.data_ptr(), self.key_scale.data_ptr(), self.value_scale.data_ptr(),
-            self.peak.data_ptr(), self.values.shape[2], slot,
+            self.peak.data_ptr(), self.key_scale.shape[2], slot,
         )  # fmt: skip
 
 
@@ -155,7 +156,7 @@ def new_cache(config: ExactConfig, rows: int, slots: list[int]) -> FusedCache:
     for window, size in zip(config.windows, sizes, strict=True):
         count = rows * heads * size * dim
         keys = integers[at : at + count].view(rows, heads, size // _BLOCK, dim // 2, _BLOCK, 2)
-        values = integers[at + count : at + 2 * count].view(rows, heads, size, dim)
+        values = integers[at + count : at + 2 * count].view(rows, heads, size // 4, dim, 4)
         key_scale, value_scale = (torch.zeros(rows, heads, size, **_FLOAT) for _ in range(2))
         peak = torch.zeros(rows, heads, **_FLOAT)
         layers.append(FusedLayer(keys, values, key_scale, value_scale, peak, window))
@@ -189,6 +190,7 @@ class _Buffers:
         tensors = (
             self.x, room(n * outputs, torch.int32), room(n * inputs, torch.int8), room(n * inputs, torch.int16),
             room(n), room(n), room(max(outputs, 4 * config.num_heads * dim) + LANES), room(4 * (slots + 2 * LANES)),
+            room(12 * (slots + 2 * LANES), torch.uint8),
             room(n * config.num_heads * dim, torch.int16), room(n * config.num_heads), room(n * config.num_kv_heads),
         )  # fmt: skip
         self._keep = tensors
@@ -273,7 +275,7 @@ class FusedForward:
         rows, new = ids.shape
         step = max(1, _TOKENS // new)
         own = cache or new_cache(self._config, min(step, rows), [new] * len(slots))
-        buffers = self._take_buffers(max(layer.values.shape[2] for layer in own.layers))
+        buffers = self._take_buffers(max(layer.key_scale.shape[2] for layer in own.layers))
         try:
             for row in range(0, rows, step):
                 some = slice(row, min(row + step, rows))

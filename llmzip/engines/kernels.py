@@ -67,7 +67,8 @@ class Room(ctypes.Structure):
     _fields_ = [
         (name, _P)
         for name in (
-            "x", "sums", "q", "shifted", "scale", "scale2", "row", "z", "queries", "query_scale", "value_peak",
+            "x", "sums", "q", "shifted", "scale", "scale2", "row", "z", "planes", "queries", "query_scale",
+            "value_peak",
         )
     ]  # fmt: skip
 

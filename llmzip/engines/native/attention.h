@@ -2,9 +2,9 @@
 
 namespace {
 
-const int AHEAD = 32;              // positions whose values are asked of the memory before they are needed
-const int TOGETHER = 4;            // queries that go over the keys and values together
-const int64_t VALUE_KEYS = 2048;   // keys whose weighted sum of values is exact in float32 (numerics 5)
+const int AHEAD = 32;    // positions whose values are asked of the memory before they are needed
+const int TOGETHER = 4;  // queries that go over the keys together
+const int VECTORS = LEVEL >= 2 ? 4 : 2;  // of values at once: with two queries their sums fill the registers
 
 struct Query {
     const int16_t* q;
@@ -14,42 +14,55 @@ struct Query {
     float* out;
 };
 
-// out[d .. d + 16 W) of some queries, from their weights.
-template <int W>
-INLINE void mix_values(const Query* queries, const float* weights, int64_t stride, const int8_t* values, int64_t dim,
-                       int64_t d, int64_t first, int64_t last, bool is_long) {
-    vi total[TOGETHER][W] = {};
-    vf sum[TOGETHER][W] = {};
-    for (int64_t begin = first; begin <= last; begin += VALUE_KEYS) {
-        for (int64_t s = begin; s <= last && s < begin + VALUE_KEYS; s++) {
-            __builtin_prefetch(values + (s + AHEAD) * dim + d);
-            vf v[W];
-            for (int w = 0; w < W; w++)
-                v[w] = to_float(widened(values + s * dim + d + w * LANES));
-            for (int j = 0; j < TOGETHER; j++) {
-                const float p = weights[j * stride + s - first];
-                for (int w = 0; w < W; w++) sum[j][w] = add_product(v[w], p, sum[j][w]);
+// Weights of up to 2^18 as three planes of WEIGHT_BITS, [TOGETHER, 3, stride] bytes.
+struct Planes {
+    const uint8_t* bytes;
+    int64_t stride;
+    bool third;  // some weight needs it
+};
+
+// out[d .. d + LANES * W) of R queries: the sums of their weights times values are below 2^31 (numerics 5).
+template <int R, int W>
+INLINE void mix_values(const Query* queries, const Planes* planes, int first_query, const int8_t* values, int64_t dim,
+                       int64_t d, int64_t first, int64_t last) {
+    const uint8_t* weights = planes->bytes + 3 * first_query * planes->stride;
+    const int8_t* here = values + first * dim + 4 * d;
+    vi low[R][W] = {}, high[R][W] = {};
+    for (int64_t s = 0; s <= last - first; s += 4) {
+        vi v[W];
+        for (int w = 0; w < W; w++) {
+            v[w] = load<vi>(here + s * dim + 4 * w * LANES);
+            __builtin_prefetch(here + (s + AHEAD) * dim + 4 * w * LANES);
+        }
+        for (int r = 0; r < R; r++) {
+            int32_t lower, upper;
+            memcpy(&lower, weights + 3 * r * planes->stride + s, 4);
+            memcpy(&upper, weights + (3 * r + 1) * planes->stride + s, 4);
+            for (int w = 0; w < W; w++) {
+                low[r][w] = add_weighted(low[r][w], v[w], lower);
+                high[r][w] = add_weighted(high[r][w], v[w], upper);
             }
         }
-        if (is_long)
-            for (int j = 0; j < TOGETHER; j++)
-                for (int w = 0; w < W; w++) {
-                    total[j][w] += to_int(sum[j][w]);
-                    sum[j][w] = vf{};
-                }
     }
-    for (int j = 0; j < TOGETHER; j++) {
-        const float unit = queries[j].value_peak * 0x1p-17f;
+    for (int r = 0; r < R; r++)
         for (int w = 0; w < W; w++) {
-            vf mixed = is_long ? to_float(total[j][w]) : sum[j][w];
-            store(queries[j].out + d + w * LANES, mixed * unit);
+            vi highest = {};
+            if (planes->third)
+                for (int64_t s = 0; s <= last - first; s += 4) {
+                    int32_t some;
+                    memcpy(&some, weights + (3 * r + 2) * planes->stride + s, 4);
+                    highest = add_weighted(highest, load<vi>(here + s * dim + 4 * w * LANES), some);
+                }
+            const vi total = low[r][w] + (high[r][w] << WEIGHT_BITS) + (highest << 2 * WEIGHT_BITS);
+            const float unit = queries[first_query + r].value_peak * 0x1p-17f;
+            store(queries[first_query + r].out + d + w * LANES, to_float(total) * unit);
         }
-    }
 }
 
 // numerics 6.4 for some queries of one row and key/value head. z: room for TOGETHER * (slots + 32).
 INLINE void attend(const Query* queries, const int8_t* keys, const int8_t* values, const float* key_scale,
-                   const float* value_scale, int64_t slots, int64_t dim, const float* exp2, float* z) {
+                   const float* value_scale, int64_t slots, int64_t dim, const float* exp2, float* z,
+                   uint8_t* planes) {
     int64_t first = queries[0].first, last = queries[0].last;
     for (int j = 1; j < TOGETHER; j++) {
         first = queries[j].first < first ? queries[j].first : first;
@@ -64,14 +77,16 @@ INLINE void attend(const Query* queries, const int8_t* keys, const int8_t* value
     for (int j = 0; j < TOGETHER; j++) most[j] = hidden;
     for (int64_t begin = first; begin <= last; begin += LANES) {
         const int8_t* block = keys + begin / BLOCK_KEYS * BLOCK_KEYS * dim + begin % BLOCK_KEYS * 2;
-        for (int64_t i = 0; i < LANES; i++) __builtin_prefetch(block + 2 * BLOCK_KEYS * dim + i * dim);
         vi sum[TOGETHER] = {};
-        for (int64_t i = 0; i < dim / 2; i++) {
-            const vs two = pairs(block + i * 2 * BLOCK_KEYS);
-            for (int j = 0; j < TOGETHER; j++) {
-                int32_t query;
-                memcpy(&query, queries[j].q + 2 * i, 4);
-                sum[j] = add_products(sum[j], two, query);
+        for (int64_t i = 0; i < dim / 2; i += 2) {
+            __builtin_prefetch(block + 2 * BLOCK_KEYS * (dim + i));  // two blocks ahead
+            for (int64_t pair = i; pair < i + 2; pair++) {
+                const vs two = pairs(block + pair * 2 * BLOCK_KEYS);
+                for (int j = 0; j < TOGETHER; j++) {
+                    int32_t query;
+                    memcpy(&query, queries[j].q + 2 * pair, 4);
+                    sum[j] = add_products(sum[j], two, query);
+                }
             }
         }
         const vf unit = load<vf>(key_scale + begin);
@@ -85,6 +100,7 @@ INLINE void attend(const Query* queries, const int8_t* keys, const int8_t* value
             store(z + j * stride + begin - first, score);
         }
     }
+    int32_t any = 0;
     for (int j = 0; j < TOGETHER; j++) {
         float* weights = z + j * stride;
         const float peak = peak_of(most[j]) + 0.5f;
@@ -101,15 +117,24 @@ INLINE void attend(const Query* queries, const int8_t* keys, const int8_t* value
         }
         total += sum_of(part);
         const float unit = 131072.0f / ((float)total * queries[j].value_peak);
-        for (int64_t i = 0; i <= last - first; i += LANES)
-            store(weights + i, rounded((load<vf>(weights + i) * load<vf>(value_scale + first + i)) * unit));
+        uint8_t* to = planes + 3 * j * stride;
+        vi all = {};
+        for (int64_t i = 0; i <= last - first; i += LANES) {
+            const vf p = rounded((load<vf>(weights + i) * load<vf>(value_scale + first + i)) * unit);
+            const vi whole = to_int(p);
+            all |= whole;
+            for (int plane = 0; plane < 3; plane++)
+                store_narrow((int8_t*)to + plane * stride + i, (whole >> (plane * WEIGHT_BITS)) & ((1 << WEIGHT_BITS) - 1));
+        }
+        for (int i = 0; i < LANES; i++) any |= all[i];
     }
-    const bool is_long = last - first >= VALUE_KEYS;
-    const int wide = LEVEL >= 2 ? 4 : 2;  // with so many vectors for each query the registers are full
+    const Planes packed = {planes, stride, any >> (2 * WEIGHT_BITS) != 0};
+    const int64_t step = VECTORS * LANES;
     int64_t d = 0;
-    for (; d + wide * LANES <= dim; d += wide * LANES)
-        mix_values<wide>(queries, z, stride, values, dim, d, first, last, is_long);
-    for (; d < dim; d += LANES) mix_values<1>(queries, z, stride, values, dim, d, first, last, is_long);
+    for (; d + step <= dim; d += step)
+        for (int j = 0; j < TOGETHER; j += 2) mix_values<2, VECTORS>(queries, &packed, j, values, dim, d, first, last);
+    for (; d < dim; d += LANES)
+        for (int j = 0; j < TOGETHER; j += 2) mix_values<2, 1>(queries, &packed, j, values, dim, d, first, last);
 }
 
 // q[n, H * D], scale2: attention of rows x new tokens, quantised. Each token sees what is before it, and with a window
@@ -141,7 +166,8 @@ INLINE void attention(int64_t rows, int64_t new_tokens, const Model* m, int64_t 
                         some[j].out = row + token * size + head * dim;
                     }
                     attend(some, cache->keys + place * dim, cache->values + place * dim, cache->key_scale + place,
-                           cache->value_scale + place, cache->slots, dim, m->exp2_steps, room->z);
+                           cache->value_scale + place, cache->slots, dim, m->exp2_steps, room->z,
+                           room->planes);
                 }
             }
             for (int64_t token = 0; token < tokens; token++) {

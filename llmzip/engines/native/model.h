@@ -37,7 +37,7 @@ struct Model {
 };
 
 // What attention keeps of a layer, for some rows: keys [rows, G, blocks, D / 2, 16, 2] int8, their positions in blocks
-// of 16; values [rows, G, slots, D] int8; scales [rows, G, slots]; peak [rows, G], of all values' scales so far.
+// of 16; values [rows, G, slots / 4, D, 4] int8; scales [rows, G, slots]; peak [rows, G], of all values' scales so far.
 struct Store {
     int8_t* keys;
     int8_t* values;
@@ -58,6 +58,7 @@ struct Room {
     float* scale2;       // [n]
     float* row;          // [max(W, 4 H D) + 16]
     float* z;            // [4, slots + 32]
+    uint8_t* planes;     // [4, 3, slots + 32]
     int16_t* queries;    // [n, H, D]
     float* query_scale;  // [n, H]
     float* value_peak;   // [n, G]

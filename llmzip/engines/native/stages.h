@@ -168,12 +168,14 @@ INLINE void heads(int64_t rows, int64_t new_tokens, const Model* m, const Layer*
                     room->query_scale[n * num_heads + h] = scale * m->attention_factor;
                     continue;
                 }
+                int8_t q[512];
                 const int64_t g = h - num_heads - (is_value ? kv_heads : 0), here = slot + t;
                 const int64_t place = (r * kv_heads + g) * cache->slots + here;
                 if (is_value) {
-                    int8_t* to = cache->values + place * dim;
+                    int8_t* to = cache->values + (place - here % 4) * dim + here % 4;
                     for (int64_t i = 0; i < dim; i += LANES)
-                        store_narrow(to + i, to_int(rounded(load<vf>(x + i) * factor)));
+                        store_narrow(q + i, to_int(rounded(load<vf>(x + i) * factor)));
+                    for (int64_t i = 0; i < dim; i++) to[4 * i] = q[i];
                     cache->value_scale[place] = scale;
                     float* most_scale = cache->peak + r * kv_heads + g;
                     if (scale > *most_scale) *most_scale = scale;
@@ -181,7 +183,6 @@ INLINE void heads(int64_t rows, int64_t new_tokens, const Model* m, const Layer*
                 } else {
                     int8_t* to = cache->keys + ((r * kv_heads + g) * cache->slots + here / BLOCK_KEYS * BLOCK_KEYS) * dim;
                     to += here % BLOCK_KEYS * 2;
-                    int8_t q[512];
                     for (int64_t i = 0; i < dim; i += LANES)
                         store_narrow(q + i, to_int(rounded(load<vf>(x + i) * factor)));
                     for (int64_t i = 0; i < dim; i += 2) memcpy(to + i / 2 * 2 * BLOCK_KEYS, q + i, 2);

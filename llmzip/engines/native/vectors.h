@@ -116,12 +116,16 @@ INLINE vi add_products(vi sum, vs keys, int32_t query) {
 #endif
 }
 
-// a * b + c of integers whose results stay below 2^24: exact, whether it is rounded once or twice.
-INLINE vf add_product(vf a, float b, vf c) {
+// Adds to each lane the products of four bytes with the four weights in `four`, which have no sign: 8 bits each where the
+// machine has VNNI, else 7, so that two products fit into int16.
+const int WEIGHT_BITS = LEVEL >= 2 ? 8 : 7;
+
+INLINE vi add_weighted(vi sum, vi bytes, int32_t four) {
 #if LEVEL >= 2
-    return (vf)_mm512_fmadd_ps((__m512)a, _mm512_set1_ps(b), (__m512)c);
+    return (vi)_mm512_dpbusd_epi32((__m512i)sum, _mm512_set1_epi32(four), (__m512i)bytes);
 #else
-    return a * b + c;
+    const __m256i products = _mm256_maddubs_epi16(_mm256_set1_epi32(four), (__m256i)bytes);
+    return sum + (vi)_mm256_madd_epi16(products, _mm256_set1_epi16(1));
 #endif
 }
 
