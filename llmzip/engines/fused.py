@@ -249,6 +249,12 @@ class FusedForward:
     def forward(self, ids: torch.Tensor, cache: FusedCache | None) -> torch.Tensor:
         """As `Engine.forward`; (B, T) int64 to (B, T, hidden) float32."""
         batch, new = ids.shape
+        if not ids.numel():
+            return torch.empty(batch, new, self._config.hidden_size, **_FLOAT)
+        # The kernels look nowhere before they read.
+        ids = ids.to(torch.int64)
+        if not 0 <= int(ids.min()) <= int(ids.max()) < self._config.vocab_size:
+            raise IndexError(f"token ids outside a vocabulary of {self._config.vocab_size}")
         begin = cache.length if cache is not None else 0
         out = torch.empty(batch, new, self._config.hidden_size, **_FLOAT)
         slots = [0] * self._config.num_layers

@@ -45,10 +45,10 @@ def _group_bytes() -> int | None:
 
 @contextlib.contextmanager
 def allocations_checked() -> Iterator[None]:
-    """Turns torch's failed allocations into a ResourceError."""
+    """Turns failed allocations of torch and numpy into a ResourceError."""
     try:
         yield
-    except RuntimeError as error:  # torch.OutOfMemoryError is one, and CPUs have no class of their own
-        if "alloc" in str(error) or "out of memory" in str(error):
+    except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is the first, and CPUs have none of their own
+        if isinstance(error, MemoryError) or "alloc" in str(error) or "out of memory" in str(error):
             raise ResourceError("not enough memory for the model; fewer rows need less (levels -7 to -9)") from None
         raise

@@ -17,6 +17,7 @@ from llmzip import runtime
 from llmzip.cli import main
 from llmzip.engines import exact, kernels, selftest
 from llmzip.engines.exact import ExactEngine
+from llmzip.engines.freqs import Frequencies
 from llmzip.engines.model import ExactModel
 from llmzip.engines.workers import workers
 
@@ -236,6 +237,16 @@ def test_kernels_with_other_bits_are_found(monkeypatch: pytest.MonkeyPatch) -> N
     selftest._check_compiled()
     assert found.failed
     found.failed = False
+
+
+def test_ids_that_there_are_not() -> None:
+    compiled, _ = engines(selftest.compiled_model())
+    for wrong in (-1, 50):
+        with pytest.raises(IndexError):
+            compiled.forward(torch.tensor([[1, wrong]]))
+        with pytest.raises(IndexError):
+            Frequencies(50).intervals(torch.ones(1, 50, dtype=torch.int32), torch.tensor([wrong]))
+    assert compiled.forward(torch.zeros(2, 0, dtype=torch.int64)).shape == (2, 0, 48)
 
 
 def test_only_cpus_have_them() -> None:
