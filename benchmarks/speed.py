@@ -1,4 +1,4 @@
-"""Speed of llmzip on this machine, part by part, beside what the machine can do: `make bench-speed TEXT=FILE MODEL=base`.
+"""Speed of llmzip here, part by part, beside what the machine can do: `make bench-speed TEXT=FILE MODEL=base`.
 
 Each text is compressed, decompressed and compared. Times of the parts are taken around their functions; the model's are
 those of its threads, divided by their number. The roofline: the int8 operations of the model's matrix products against
@@ -222,7 +222,8 @@ def main() -> int:
             share = [operations * count / seconds / peak for seconds in (encode, decode)]
             row = {
                 "level": level, "bytes": size, "tokens": count, "archive_bytes": packed, "encode_seconds": encode,
-                "decode_seconds": decode, "encode_ratio": size / encode / rounds, "decode_ratio": size / decode / rounds,
+                "decode_seconds": decode, "encode_ratio": size / encode / rounds,
+                "decode_ratio": size / decode / rounds,
                 "encode_roofline": share[0], "decode_roofline": share[1],
             }  # fmt: skip
             rows.append(row)

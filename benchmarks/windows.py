@@ -3,6 +3,8 @@
 Cuts evenly spread pieces of a text into windows of several widths, by llmzip's rule and by the two that were published,
 and prints how many bytes of text 8 bits of windows hold: the paper's unit. Beside it arithmetic coding without windows,
 static arithmetic coding of bytes, and gzip, of the same pieces. Every window of llmzip's rule is decoded and compared.
+With --round-trip also whole files go into archives of windows of each width and come back, with their speed beside that
+of ordinary rows (level -1).
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import argparse
 import collections
 import gzip
+import io
 import json
 import time
 from pathlib import Path
@@ -17,9 +20,10 @@ from pathlib import Path
 import numpy as np
 
 from llmzip import models, runtime, windowed
+from llmzip.codec import compress_stream, decompress_stream
 from llmzip.plan import RowPlan
 from llmzip.rows import encode
-from llmzip.settings import EngineSettings
+from llmzip.settings import CompressSettings, DecompressSettings, EngineSettings
 from llmzip.windowrules import DelayWriter, PrintedWriter
 from llmzip.windows import WindowWriter
 
@@ -40,8 +44,30 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--bits", type=int, nargs="+", default=list(_PAPER))
     parser.add_argument("--pieces", type=int, default=32)
     parser.add_argument("--piece-bytes", type=int, default=4000)
+    parser.add_argument("--round-trip", type=Path, nargs="+", metavar="FILE|DIR")
     parser.add_argument("--output", type=Path)
     return parser.parse_args()
+
+
+def _round_trips(files: list[Path], widths: list[int], model: str) -> None:
+    """Prints sizes and speeds of archives, each of which came back."""
+    size = sum(file.stat().st_size for file in files)
+    print(f"\n{len(files)} files, {size:,} bytes, by windows and by rows:\n")
+    print("| | archives | bits/byte | encode KB/s | decode KB/s |\n|---|---:|---:|---:|---:|")
+    for name, settings in (
+        ("rows, -1", CompressSettings(level=1, model=model)),
+        *((f"W = {bits}", CompressSettings(model=model, window_bits=bits)) for bits in widths),
+    ):
+        packed, seconds = 0, [0.0, 0.0]
+        for file in files:
+            text, archive, back = file.read_bytes(), io.BytesIO(), io.BytesIO()
+            seconds[0] += compress_stream(io.BytesIO(text), archive, settings).elapsed_seconds
+            seconds[1] += decompress_stream(io.BytesIO(archive.getvalue()), back, DecompressSettings()).elapsed_seconds
+            if back.getvalue() != text:
+                raise SystemExit(f"{file}: {name}: the round trip FAILED")
+            packed += len(archive.getvalue())
+        speeds = " | ".join(f"{size / spent / 1e3:.1f}" for spent in seconds)
+        print(f"| {name} | {packed:,} | {8 * packed / size:.3f} | {speeds} |", flush=True)
 
 
 def main() -> None:
@@ -56,7 +82,12 @@ def main() -> None:
     table = model.tokenizer.tokens
     count = sum(map(len, tokens))
     print(f"{args.text.name}: {size:,} bytes in {len(pieces)} pieces, {count:,} tokens; model {model.name}\n")
-    print("| W | llmzip | decoded | printed rule | delay rule | context kept | paper | of 1, 2, 3, 4+ tokens | gain |")
+    print(
+        "Bytes of text for 8 bits of windows (for 16: twice as many); gain: bits a byte that a model of single tokens saves."
+    )
+    print(
+        "| W | llmzip | decoded | printed rule | delay rule | context kept | paper | of 1, 2, 3, 4+ tokens | gain 8, 16 bits |"
+    )
     print("|---:|---:|---|---:|---:|---:|---:|---|---:|")
     facts: list[dict[str, object]] = []
     for bits in args.bits:
@@ -79,7 +110,7 @@ def main() -> None:
         lengths = collections.Counter(min(4, count) for windows in found for count in windows.counts.tolist())
         share = {length: lengths[length] / sum(lengths.values()) for length in (1, 2, 3, 4)}
         data = b"".join(windows.data for windows in found)
-        # What a model that only knows how often each 8-bit token occurs would save.
+        # What a model that only knows how often each 8-bit token occurs would save. (16-bit ones are too many to count.)
         gain = (8 - entropy_bits(np.bincount(np.frombuffer(data, np.uint8), minlength=256))) * len(data) / size
         facts.append({"window_bits": bits, "bytes_per_8_bits": rate, "tokens": share, "gain": gain, "seconds": seconds})
         shares = ", ".join(f"{100 * share[length]:.0f} %" for length in share)
@@ -100,6 +131,9 @@ def main() -> None:
         facts.append({"name": name, "bytes_per_8_bits": value})
         print(f"\n{name}: {value:.3f} (paper {paper})", end="")
     print(f"\nThe paper's other figures, W = 16: context kept {_PAPER_KEPT}, delay rule {_PAPER_DELAY}.")
+    if args.round_trip:
+        files = [f for path in args.round_trip for f in ([path] if path.is_file() else sorted(path.rglob("*")))]
+        _round_trips([file for file in files if file.is_file()], args.bits, args.model)
     if args.output is not None:
         args.output.write_text(
             json.dumps({"text": args.text.name, "bytes": size, "model": model.name, "rows": facts}, indent=1)
