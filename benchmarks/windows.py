@@ -82,12 +82,8 @@ def main() -> None:
     table = model.tokenizer.tokens
     count = sum(map(len, tokens))
     print(f"{args.text.name}: {size:,} bytes in {len(pieces)} pieces, {count:,} tokens; model {model.name}\n")
-    print(
-        "Bytes of text for 8 bits of windows (for 16: twice as many); gain: bits a byte that a model of single tokens saves."
-    )
-    print(
-        "| W | llmzip | decoded | printed rule | delay rule | context kept | paper | of 1, 2, 3, 4+ tokens | gain 8, 16 bits |"
-    )
+    print("Bytes of text for 8 bits of windows (for 16 bits twice as many); gain: bits a byte that unigrams save.")
+    print("| W | llmzip | decoded | printed rule | delay rule | context kept | paper | of 1, 2, 3, 4+ tokens | gain |")
     print("|---:|---:|---|---:|---:|---:|---:|---|---:|")
     facts: list[dict[str, object]] = []
     for bits in args.bits:
@@ -110,7 +106,7 @@ def main() -> None:
         lengths = collections.Counter(min(4, count) for windows in found for count in windows.counts.tolist())
         share = {length: lengths[length] / sum(lengths.values()) for length in (1, 2, 3, 4)}
         data = b"".join(windows.data for windows in found)
-        # What a model that only knows how often each 8-bit token occurs would save. (16-bit ones are too many to count.)
+        # What a model would save that only knows how often each 8-bit token occurs; of 16 bits there are too many.
         gain = (8 - entropy_bits(np.bincount(np.frombuffer(data, np.uint8), minlength=256))) * len(data) / size
         facts.append({"window_bits": bits, "bytes_per_8_bits": rate, "tokens": share, "gain": gain, "seconds": seconds})
         shares = ", ".join(f"{100 * share[length]:.0f} %" for length in share)

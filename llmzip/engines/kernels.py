@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import hashlib
 import os
 from pathlib import Path
 
@@ -104,12 +105,21 @@ class Library:
         return found
 
 
+def _sources() -> str:
+    """A digest of the kernels' sources; setup.py writes the same into the library."""
+    files = sorted(file for file in FOLDER.iterdir() if file.suffix in (".cpp", ".h"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+
+
 @functools.cache
 def library(level: str) -> Library | None:
     """The kernels of a level, "" for the best that this processor has; None if there are none, or it has not that."""
     for file in sorted(FOLDER.glob("_kernels*.*")):
         try:
             loaded = ctypes.CDLL(str(file))
+            loaded.llmzip_sources.restype = ctypes.c_char_p
+            if loaded.llmzip_sources().decode() != _sources():
+                continue  # what lies where in memory may differ
             best = loaded.llmzip_best_level()
             wanted = LEVELS.index(level) if level in LEVELS[1:] else best
             if 0 < wanted <= best:
@@ -126,7 +136,7 @@ def chosen() -> tuple[Library | None, str]:
         return None, f"{_VARIABLE}=none"
     found = library(level)
     if found is None:
-        return None, "they were not built, or this processor has not what they need"
+        return None, "not built, or of another version: install llmzip again; or this processor lacks what they need"
     return (None, "they failed their self-test") if found.failed else (found, "")
 
 

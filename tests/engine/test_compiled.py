@@ -218,7 +218,16 @@ def test_what_turns_the_kernels_off(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     (tmp_path / "_kernels.so").write_bytes(b"no library")
     kernels.library.cache_clear()
     try:
-        assert "they were not built" in text()
+        assert "not built, or of another version" in text()
+    finally:
+        kernels.library.cache_clear()
+
+
+def test_kernels_of_other_sources_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "_sources", lambda: "0123456789abcdef")
+    kernels.library.cache_clear()
+    try:
+        assert kernels.chosen()[0] is None
     finally:
         kernels.library.cache_clear()
 

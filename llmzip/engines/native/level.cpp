@@ -14,6 +14,9 @@ static bool may_use_tiles() {
 static bool may_use_tiles() { return false; }
 #endif
 
+// Of which sources this was built.
+extern "C" const char* llmzip_sources(void) { return LLMZIP_SOURCES; }
+
 // The best level: 3, 2 or 1 as in kernels.h, 0 for none.
 extern "C" int llmzip_best_level(void) {
 #if defined(__x86_64__)
