@@ -66,6 +66,12 @@ EMBEDDED = (
         bytes.fromhex("c61e71043f35f7c7de17a197f37b829ab182a3d07ace738a1409fed4626e2fc4"),
         _TOKENIZER,
     ),
+    EmbeddedModel(
+        4,
+        "bytes",
+        bytes.fromhex("0f5b9a53406b12e18152976ab63d05fc09687921b6a64409d62d8bd3366e762d"),
+        bytes.fromhex("14a3b6cedc03521143b1f721526ff8fdb5a2704fa26281a261761867544ce574"),
+    ),
 )
 DEFAULT = EMBEDDED[0]
 RETIRED = {1: "seed"}

@@ -52,6 +52,18 @@ def test_any_bytes_come_back(name: str, window_bits: int, model_reset: bool) -> 
         assert header.windows is not None and header.windows.window_bits == window_bits
 
 
+@pytest.mark.parametrize("window_bits", [16, 24, 128])
+def test_the_model_of_bytes(window_bits: int) -> None:
+    text = TEXTS["English"] + TEXTS["no UTF-8"]
+    settings = CompressSettings(model="bytes", window_bits=window_bits)
+    writer = ArchiveWriter(settings)
+    archive = writer.write(text) + writer.finish()
+    frame = only_frame(archive)
+    assert frame.header.num_tokens == len(text)
+    assert frame.archive.model_code == 4
+    assert text_of(archive) == text
+
+
 def test_what_would_grow_is_stored() -> None:
     noise = bytes((n * n * 7919 >> 5) % 256 for n in range(600))
     assert only_frame(archive_of(noise, 16)).header.method_name == "stored"
