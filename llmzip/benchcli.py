@@ -76,7 +76,7 @@ def _levels(ctx: click.Context, param: click.Parameter, values: Sequence[str]) -
         help="Besides whole files also pieces of this length, each compressed alone by every compressor.",
     ),
     click.option("--most-bytes", metavar="BYTES", type=Size(), help="Leave out larger files."),
-    click.option("--text-only", is_flag=True, help="Leave out files with a NUL byte in them."),
+    click.option("--text-only", is_flag=True, help="Leave out files that are a twentieth NUL bytes or more."),
     click.option(
         "--repeat", metavar="N", type=click.IntRange(1, 1000),
         help="Runs of each direction; the fastest counts.  [default: llmzip one, others up to three in half a second]",

@@ -19,6 +19,9 @@ from .plan import RowPlan
 RESTART_CHUNK = 64
 """Inputs of a row that a full cache is filled with at once when its context begins anew."""
 
+_MASSES_AT_ONCE = {"cpu": 1 << 20, "cuda": 1 << 27}
+"""Masses of a vocabulary's ids for some tokens: on a CPU few enough to be used while they are in its cache."""
+
 _LEAST_CHUNK = 256
 """Inputs of a row that go through the model at once, if there are as many: fewer waste time, more waste memory."""
 
@@ -58,7 +61,6 @@ def token_masses(
     progress: Callable[[np.ndarray], None] | None = None,
     before: np.ndarray = NOTHING,
     context: int | None = None,
-    most: int | None = None,
     least_chunk: int = _LEAST_CHUNK,
 ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
     """What the model expects of each token of a frame, by prefill unless the engine is stepwise.
@@ -70,7 +72,6 @@ def token_masses(
         progress: called with the tokens that were just done.
         before: (p,) int64, what every row has read before; fewer than the context.
         context: most inputs that a token is predicted from; None for as many as the engine takes.
-        most: masses of so many tokens are worked out at once; None for all that a prefill call gives.
         least_chunk: inputs of a row that a prefill call takes at least; the context for an engine without a cache.
 
     Yields:
@@ -79,7 +80,7 @@ def token_masses(
     context = context or engine.context
     if engine.stepwise:
         return _stepped_masses(engine, tokens, plan, progress, before, context)
-    return _prefilled_masses(engine, tokens, plan, progress, before, context, most, least_chunk)
+    return _prefilled_masses(engine, tokens, plan, progress, before, context, least_chunk)
 
 
 def _prefilled_masses(
@@ -89,7 +90,6 @@ def _prefilled_masses(
     progress: Callable[[np.ndarray], None] | None,
     before: np.ndarray,
     context: int,
-    most: int | None,
     least_chunk: int,
 ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
     """As `token_masses`, by prefill."""
@@ -113,7 +113,7 @@ def _prefilled_masses(
         place = np.stack(places)
         for columns, hidden in _prefilled(engine, inputs, batch[0].known):
             here = place[:, columns].reshape(-1)
-            step = most or len(here)
+            step = max(1, _MASSES_AT_ONCE[engine.device.type] // engine.vocab_size)
             for n in range(0, len(here), step):
                 yield here[n : n + step], engine.masses(hidden[n : n + step])
         if progress is not None:

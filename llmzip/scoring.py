@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 
 Progress = Callable[[np.ndarray], None]
 
-_MASSES_AT_ONCE = {"cpu": 1 << 20, "cuda": 1 << 27}
-"""Masses of a vocabulary's ids for some tokens: on a CPU few enough to be counted while they are in its cache."""
-
 _LEAST_BATCH_TOKENS = 64
 _FLOAT_LOGITS = 1 << 26
 _LEAST_MASS = 0.5
@@ -240,11 +237,10 @@ def _masses(
     """Masses of all tokens, some at a time."""
     if not len(tokens):
         return iter(())
-    most = max(1, _MASSES_AT_ONCE[engine.device.type] // engine.vocab_size)
     if isinstance(engine, FloatEngine):
         whole: Any = _FloatPrefill(engine, context)  # an engine but for the caches, which it never needs
-        return token_masses(whole, tokens, plan, progress, before, context, most, context)
-    return token_masses(engine, tokens, plan, progress, before, context, most)
+        return token_masses(whole, tokens, plan, progress, before, context, context)
+    return token_masses(engine, tokens, plan, progress, before, context)
 
 
 class _FloatPrefill:
