@@ -17,6 +17,7 @@ import torch
 
 from ..errors import EngineError
 from . import fused, kernels, ops, tables
+from .caches import LayerCaches
 from .config import ExactConfig
 from .model import ExactModel, LayerWeights
 
@@ -25,38 +26,6 @@ _SCORES_PER_PIECE = 1 << 18
 
 _HEAD_ROWS = 256
 """Rows of logits computed at once."""
-
-
-class KVCache:
-    """Integer keys and values with their scales, for every layer and row.
-
-    A layer with a window keeps only the positions that a later token may see, and some room, so that its keys move to
-    the front once in a while and not at each step.
-
-    Attributes:
-        layers: one LayerCache per layer.
-        length: positions fed so far.
-    """
-
-    def __init__(self, layers: list[LayerCache], length: int = 0) -> None:
-        self.layers = layers
-        self.length = length
-
-    def reset(self) -> None:
-        """Forgets everything."""
-        self.length = 0
-        for layer in self.layers:
-            layer.begin = 0
-
-    def rows(self, rows: slice) -> KVCache:
-        """A cache of some of the rows, sharing their storage."""
-        return KVCache([layer.rows(rows) for layer in self.layers], self.length)
-
-    def adopt(self, part: KVCache) -> None:
-        """Takes over the positions of a cache of some rows, when the other rows were fed alike."""
-        self.length = part.length
-        for layer, other in zip(self.layers, part.layers, strict=True):
-            layer.begin = other.begin
 
 
 @dataclass
@@ -107,6 +76,10 @@ class LayerCache:
         self.key_scale[:, :, at:end] = k_scale
         self.value_scale[:, :, at:end] = v_scale
         return end
+
+
+class KVCache(LayerCaches[LayerCache]):
+    """The cache of plain torch."""
 
 
 class ExactEngine:

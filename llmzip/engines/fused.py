@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from . import ops, tables
+from .caches import LayerCaches
 from .config import ExactConfig
 from .kernels import LANES, Layer, Library, Matrix, Model, Packed, Room, Store
 from .model import ExactModel, LayerWeights
@@ -108,33 +109,8 @@ class FusedLayer:
         )  # fmt: skip
 
 
-class FusedCache:
-    """Integer keys and values with their scales, for every layer and row.
-
-    Attributes:
-        layers: one FusedLayer per layer.
-        length: positions fed so far.
-    """
-
-    def __init__(self, layers: list[FusedLayer], length: int = 0) -> None:
-        self.layers = layers
-        self.length = length
-
-    def reset(self) -> None:
-        """Forgets everything."""
-        self.length = 0
-        for layer in self.layers:
-            layer.begin = 0
-
-    def rows(self, rows: slice) -> FusedCache:
-        """A cache of some of the rows, sharing their storage."""
-        return FusedCache([layer.rows(rows) for layer in self.layers], self.length)
-
-    def adopt(self, part: FusedCache) -> None:
-        """Takes over the positions of a cache of some rows, when the other rows were fed alike."""
-        self.length = part.length
-        for layer, other in zip(self.layers, part.layers, strict=True):
-            layer.begin = other.begin
+class FusedCache(LayerCaches[FusedLayer]):
+    """The cache of the kernels."""
 
 
 def new_cache(config: ExactConfig, rows: int, slots: list[int]) -> FusedCache:

@@ -100,13 +100,14 @@ class Shape:
 
 PRESETS = {
     "small": Shape(hidden_size=192, num_layers=4, num_heads=3, mlp_size=512),
+    "bytes": Shape(vocab_size=256, num_layers=4, sequence=1024),
     "medium": Shape(),
     "base": Shape(num_layers=9),
     "large": Shape(
         hidden_size=512, num_layers=8, num_heads=8, num_kv_heads=2, mlp_size=1152, vocab_size=4096, sequence=1024
     ),
 }
-"""Name -> shape; `small` and `base` are those of the embedded models of these names."""
+"""Name -> shape; `small`, `bytes` and `base` are those of the embedded models of these names."""
 
 _SIZES = {
     "vocab_size": "vocab_size",

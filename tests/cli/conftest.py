@@ -12,10 +12,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import llmzip.errors
+from llmzip.cli import main
 
 ROOT = Path(llmzip.errors.__file__).resolve().parents[1]
 COMMAND = [sys.executable, "-m", "llmzip"]
@@ -51,6 +53,33 @@ def run(tmp_path: Path) -> Run:
         )
 
     return start
+
+
+@pytest.fixture
+def call_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> Callable[..., Any]:
+    """Makes a function that runs llmzip in this process and the test's folder: exit code, output, messages.
+
+    Its arguments: the files that there are, and a command; with one, the model is `small` unless said otherwise, and
+    the output is text.
+    """
+
+    def make(files: dict[str, bytes], command: str | None = None) -> Callable[..., Any]:
+        monkeypatch.chdir(tmp_path)
+        for name, data in files.items():
+            (tmp_path / name).write_bytes(data)
+
+        def run(*arguments: str) -> tuple[int, Any, str]:
+            capfdbinary.readouterr()
+            model = () if command is None or "-m" in arguments else ("-m", "small")
+            code = main([*([command] if command else []), *model, *arguments])
+            out, err = capfdbinary.readouterr()
+            return code, out if command is None else out.decode(), err.decode()
+
+        return run
+
+    return make
 
 
 @pytest.fixture

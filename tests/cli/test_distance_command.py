@@ -22,20 +22,8 @@ Call = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> Call:
-    """Runs `llmzip distance` with the model small in the test's folder: exit code, standard output, standard error."""
-    monkeypatch.chdir(tmp_path)
-    for name, data in TEXTS.items():
-        (tmp_path / name).write_bytes(data)
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        capfdbinary.readouterr()
-        models = () if "-m" in arguments else ("-m", "small")
-        code = main(["distance", *models, *arguments])
-        out, err = capfdbinary.readouterr()
-        return code, out.decode(), err.decode()
-
-    return run
+def call(call_with: Callable[..., Call]) -> Call:
+    return call_with(TEXTS, "distance")
 
 
 def rows_of(call: Call, *arguments: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

@@ -16,8 +16,6 @@ from pathlib import Path
 
 import pytest
 
-from llmzip.cli import main
-
 from .conftest import ROOT, Run, environment, leftovers
 
 TEXT = (ROOT / "corpora" / "prose-de.txt").read_bytes()[:1500].decode("utf-8", "ignore").encode()
@@ -27,20 +25,8 @@ needs_matplotlib = pytest.mark.skipif(not importlib.util.find_spec("matplotlib")
 
 
 @pytest.fixture
-def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> Call:
-    """Runs `llmzip entropy` with the model small in the test's folder: exit code, standard output, standard error."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "tide.txt").write_bytes(TEXT)
-    (tmp_path / "b.txt").write_bytes(TEXT[:300])
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        capfdbinary.readouterr()
-        models = () if "-m" in arguments else ("-m", "small")
-        code = main(["entropy", *models, *arguments])
-        out, err = capfdbinary.readouterr()
-        return code, out.decode(), err.decode()
-
-    return run
+def call(call_with: Callable[..., Call]) -> Call:
+    return call_with({"tide.txt": TEXT, "b.txt": TEXT[:300]}, "entropy")
 
 
 class Text(HTMLParser):

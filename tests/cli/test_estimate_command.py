@@ -20,20 +20,8 @@ Call = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> Call:
-    """Runs `llmzip estimate` with the model small in the test's folder: exit code, standard output, standard error."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "small.txt").write_bytes(SMALL)
-    (tmp_path / "long.txt").write_bytes(LONG)
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        capfdbinary.readouterr()
-        models = () if "-m" in arguments else ("-m", "small")
-        code = main(["estimate", *models, *arguments])
-        out, err = capfdbinary.readouterr()
-        return code, out.decode(), err.decode()
-
-    return run
+def call(call_with: Callable[..., Call]) -> Call:
+    return call_with({"small.txt": SMALL, "long.txt": LONG}, "estimate")
 
 
 def rows_of(call: Call, *arguments: str) -> list[dict[str, Any]]:

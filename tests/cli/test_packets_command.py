@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from llmzip.cli import main
 from llmzip.packets import check16, pack, parse, stream_entry, stream_header
 
 from .conftest import ROOT, Run
@@ -18,18 +17,8 @@ Call = Callable[..., tuple[int, bytes, str]]
 
 
 @pytest.fixture
-def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> Call:
-    """Runs llmzip in this process and the test's folder: exit code, standard output, standard error."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "tide.txt").write_bytes(TEXT)
-
-    def run(*arguments: str) -> tuple[int, bytes, str]:
-        capfdbinary.readouterr()
-        code = main(list(arguments))
-        out, err = capfdbinary.readouterr()
-        return code, out, err.decode()
-
-    return run
+def call(call_with: Callable[..., Call]) -> Call:
+    return call_with({"tide.txt": TEXT})
 
 
 @pytest.fixture

@@ -10,8 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llmzip.cli import main
-
 from .conftest import Run
 
 TEXT = "The tide comes in, and the tide goes out; Größe, 世界. The harbour master writes it down.\n".encode() * 9
@@ -19,18 +17,8 @@ Call = Callable[..., tuple[int, bytes, str]]
 
 
 @pytest.fixture
-def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> Call:
-    """Runs llmzip in this process and the test's folder: exit code, standard output, standard error."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "tide.txt").write_bytes(TEXT)
-
-    def run(*arguments: str) -> tuple[int, bytes, str]:
-        capfdbinary.readouterr()
-        code = main(list(arguments))
-        out, err = capfdbinary.readouterr()
-        return code, out, err.decode()
-
-    return run
+def call(call_with: Callable[..., Call]) -> Call:
+    return call_with({"tide.txt": TEXT})
 
 
 @pytest.fixture

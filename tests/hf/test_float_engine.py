@@ -20,7 +20,7 @@ from llmzip import models, rows, runtime
 from llmzip.container import ENGINE_FLOAT
 from llmzip.engines import floating
 from llmzip.engines.floating import FloatEngine
-from llmzip.errors import EngineError, ModelNotFoundError, ModelUnsupportedError
+from llmzip.errors import EngineError, ModelNotFoundError, ModelUnsupportedError, ResourceError
 from llmzip.settings import EngineSettings
 
 VOCABULARY = 96
@@ -343,15 +343,18 @@ def test_wrong_types_in_the_configuration_are_one_line(
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize(
+    ("error", "seen"),
+    [(MemoryError, ResourceError), (KeyboardInterrupt, KeyboardInterrupt), (SystemExit, SystemExit)],
+)
 def test_not_every_error_is_the_models(
-    error: type[BaseException], folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    error: type[BaseException], seen: type[BaseException], folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise error
 
     monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", fail)
-    with pytest.raises(error):
+    with pytest.raises(seen):
         FloatEngine(folders["llama"])
 
 

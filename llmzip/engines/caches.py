@@ -1,0 +1,54 @@
+"""What caches of all layers have in common; must not know what a layer keeps."""
+
+from __future__ import annotations
+
+from typing import Generic, Protocol, TypeVar
+
+
+class Layer(Protocol):
+    """The cache of one layer.
+
+    Attributes:
+        begin: the position in slot 0.
+    """
+
+    begin: int
+
+    def rows(self: LayerT, rows: slice) -> LayerT:
+        """That of some of the rows, sharing its storage."""
+
+
+LayerT = TypeVar("LayerT", bound=Layer)
+CacheT = TypeVar("CacheT", bound="LayerCaches")  # type: ignore[type-arg]
+
+
+class LayerCaches(Generic[LayerT]):
+    """Integer keys and values with their scales, for every layer and row.
+
+    A layer with a window keeps only the positions that a later token may see, and some room, so that its keys move to
+    the front once in a while and not at each step.
+
+    Attributes:
+        layers: one for each layer.
+        length: positions fed so far.
+    """
+
+    def __init__(self, layers: list[LayerT], length: int = 0) -> None:
+        self.layers = layers
+        self.length = length
+
+    def reset(self) -> None:
+        """Forgets everything."""
+        self.length = 0
+        for layer in self.layers:
+            layer.begin = 0
+
+    def rows(self: CacheT, rows: slice) -> CacheT:
+        """A cache of some of the rows, sharing their storage."""
+        return type(self)([layer.rows(rows) for layer in self.layers], self.length)
+
+    def adopt(self: CacheT, part: CacheT) -> None:
+        """Takes over the positions of a cache of some rows, when the other rows were fed alike."""
+        self.length = part.length
+        for layer, other in zip(self.layers, part.layers, strict=True):
+            layer.begin = other.begin
