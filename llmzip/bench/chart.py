@@ -1,4 +1,4 @@
-"""The chart of ratio against speed, from totals; the only module that imports matplotlib, and it may be missing."""
+"""The chart of ratio against speed, from totals, and it may be missing."""
 
 from __future__ import annotations
 
