@@ -112,22 +112,19 @@ def _windows(
     for part, found, writer in zip(parts, coded, writers, strict=True):
         windows = [found.data[at : at + capacity] for at in range(0, len(found.data), capacity)]
         if writer.rest:
-            windows[-1] = _shortest(writer.rest, capacity)
+            windows[-1] = _shortest(writer.rest)
         yield found.counts, windows, part
 
 
-def _shortest(bounds: list[tuple[int, int]], most_bytes: int) -> bytes:
+def _shortest(bounds: list[tuple[int, int]]) -> bytes:
     """A window of as few bytes as tokens need. The cumulative frequencies are those of every W from 24 on."""
     bits = sum(_PRECISION - log2(right - left) for left, right in bounds)
-    for size in range(max(3, int(bits / 8) - 1), most_bytes):
+    size = max(3, int(bits / 8) - 1)
+    while True:  # at most so often that it is as long as the window they came from
         writer = WindowWriter(8 * size)
         if all(writer.add(left, right) for left, right in bounds):
-            break
-    else:
-        size, writer = most_bytes, WindowWriter(8 * most_bytes)
-        for left, right in bounds:
-            writer.add(left, right)
-    return writer.close(full=False)[0].to_bytes(size, "big")
+            return writer.close(full=False)[0].to_bytes(size, "big")
+        size += 1
 
 
 # -- reading ---------------------------------------------------------------------------------------------------------

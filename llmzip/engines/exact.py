@@ -184,7 +184,6 @@ class ExactEngine:
             return self._forward(ids, cache)
 
     def _forward(self, ids: torch.Tensor, cache: KVCache | fused.FusedCache | None) -> torch.Tensor:
-        self.kernels.check()
         batch, new = ids.shape
         begin = cache.length if cache is not None else 0
         if begin + new > self.context:
@@ -195,6 +194,7 @@ class ExactEngine:
             assert not isinstance(cache, KVCache)
             return self._fused.forward(ids, cache)
         assert not isinstance(cache, fused.FusedCache)
+        self.kernels.check()
         x = self._embed(ids.reshape(-1), batch, begin)
         for number, layer in enumerate(self.model.layers):
             h = self._norm(x, layer.input_norm, layer.input_norm_bias)
@@ -221,9 +221,9 @@ class ExactEngine:
             return self._masses(hidden)
 
     def _masses(self, hidden: torch.Tensor) -> torch.Tensor:
-        self.kernels.check()
         if self._fused is not None:
             return self._fused.masses(hidden)
+        self.kernels.check()
         out = torch.empty(hidden.shape[0], self.vocab_size, dtype=torch.int32, device=self.device)
         for n in range(0, hidden.shape[0], _HEAD_ROWS):
             steps = self._logit_steps(hidden[n : n + _HEAD_ROWS])

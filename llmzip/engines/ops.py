@@ -264,17 +264,6 @@ class Kernels:
             scale = scale.mul_(gain)
         return y.mul_(scale).mul_(weight_scale)
 
-    def int8_product(self, a: torch.Tensor, weight_q: torch.Tensor, out: torch.Tensor) -> None:
-        """out = a @ weight.T in int32, on the CPU.
-
-        Args:
-            a: (n, K) int8; weight_q: (N, K) int8; out: (n, N) int32.
-        """
-        if self.int8_native:
-            torch._int_mm(a, weight_q.T, out=out)
-        else:
-            out.copy_(self._mm_float(a, weight_q))
-
     def product(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         """a @ b of integer-valued float32 whose sums of magnitudes stay below 2^24: exact in float32."""
         if self.float_dtype is torch.float32:
