@@ -18,8 +18,9 @@ import click
 from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
-from . import models, options, process
+from . import options, process
 from .benchcli import bench_command
+from .commands import with_model_here
 from .distancecli import distance_command
 from .entropycli import entropy_command
 from .errors import EXIT_FAILED, EXIT_USAGE, LLMZipError, SettingsError
@@ -271,16 +272,8 @@ def _options(
 
 def _with_model_here(chosen: Options, messages: Messages) -> Options:
     """Downloads the model if it is one of the Hub that is not here. Before all else, and once for all files."""
-    compress = chosen.compress
     with process.standard_output():  # nothing that a library prints may come before the data
-        model = models.fetch(
-            compress.model,
-            lambda text: messages.fact(f"{PROGRAM}: {text}"),
-            messages.progress,
-            chosen.offline,
-            compress.arithmetic == "exact",
-        )
-    return dataclasses.replace(chosen, compress=dataclasses.replace(compress, model=model))
+        return dataclasses.replace(chosen, compress=with_model_here(chosen.compress, messages, chosen.offline))
 
 
 @contextlib.contextmanager

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
 
-from . import options, process
+from . import models, options, process
+from .container import MAGIC
 from .errors import LLMZipError
-from .fileops import FileProblem, printable
+from .fileops import FileProblem, open_source, printable
 from .jobs import explain
-from .messages import Messages
+from .messages import PROGRAM, Messages
 from .records import SCHEMA, json_line
+from .settings import CompressSettings
 from .streams import DescriptorWriter
+
+_COLOURS, _PLAIN = ("\x1b[42;30m", "\x1b[46;30m"), "\x1b[0m"
 
 CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -47,6 +52,43 @@ def explained(name: str) -> Iterator[None]:
         raise
     except OSError as error:
         raise FileProblem(f"{error.filename or name}: {error.strerror}") from error
+
+
+def with_model_here(settings: CompressSettings, messages: Messages, offline: bool) -> CompressSettings:
+    """The settings with a model that is on this machine: one of the Hub is downloaded if it is not."""
+    model = models.fetch(
+        settings.model,
+        lambda text: messages.fact(f"{PROGRAM}: {text}"),
+        messages.progress,
+        offline,
+        settings.arithmetic == "exact",
+    )
+    return dataclasses.replace(settings, model=model)
+
+
+def read_text(name: str, command: str, verb: str) -> bytes:
+    """A whole text, - for the standard input; a FIFO is as good as any.
+
+    Args:
+        command, verb: of the messages: what is done with texts, not with archives.
+
+    Raises:
+        FileProblem: it is empty or an archive.
+        OSError.
+    """
+    with open_source(None if name == "-" else name, force=True) as source:
+        data = source.file.read()
+    if not data:
+        raise FileProblem(f"is empty: there is nothing to {verb}")
+    if data.startswith(MAGIC):
+        raise FileProblem(f"is an llmzip archive: {command} {verb}s texts; decompress it first with -d")
+    return data
+
+
+def piece_text(text: str, number: int, coloured: bool) -> str:
+    """A piece of a text that is shown cut: neighbours in two colours, or with a bar behind each."""
+    shown = "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text)
+    return f"{_COLOURS[number % 2]}{shown}{_PLAIN}" if coloured else shown + "|"
 
 
 @contextlib.contextmanager

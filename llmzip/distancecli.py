@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import fileops, models, options
-from .commands import Output, command
-from .container import MAGIC
+from . import models, options
+from .commands import Output, command, read_text, with_model_here
 from .distance import MEASURES, Distances, Progress, measure_distances, most_tokens
 from .errors import SettingsError
 from .fileops import FileProblem
@@ -125,12 +123,7 @@ class _Work:
         texts = []
         for name in files:
             try:
-                with fileops.open_source(None if name == "-" else name, force=True) as source:
-                    data = source.file.read()
-                if not data:
-                    raise FileProblem("is empty: there is nothing to compare")
-                if data.startswith(MAGIC):
-                    raise FileProblem("is an llmzip archive: distance compares texts; decompress it first with -d")
+                data = read_text(name, "distance", "compare")
             except Exception as error:
                 self._failed(name, error)
                 continue
@@ -140,15 +133,8 @@ class _Work:
     def _load(self, settings: CompressSettings, offline: bool) -> LoadedModel:
         from .runtime import load  # not before it is needed: --help must be quick
 
-        messages = self._messages
-        here = models.fetch(
-            settings.model,
-            lambda text: messages.fact(f"{PROGRAM}: {text}"),
-            messages.progress,
-            offline,
-            settings.arithmetic == "exact",
-        )
-        return load(models.for_compressing(dataclasses.replace(settings, model=here)), settings.engine)
+        settings = with_model_here(settings, self._messages, offline)
+        return load(models.for_compressing(settings), settings.engine)
 
     def _fits(self, model: LoadedModel, name: str, data: bytes) -> bool:
         """Whether a text is short enough; says so if it is not."""

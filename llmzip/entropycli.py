@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import entropy, fileops, layout, models, options, surprisal
-from .commands import Output, command
-from .container import MAGIC
+from . import entropy, layout, models, options, surprisal
+from .commands import Output, command, read_text
 from .entropy import ModelFacts, TextFacts, Value
 from .entropyextras import Extras, Wanted
 from .entropyprint import Csv, Json, OnlyErrors, Printer, Tables
 from .errors import ModelUnsupportedError, SettingsError
-from .fileops import FileProblem
 from .jobs import explain, overall_exit_code
 from .messages import PROGRAM, Messages
 from .process import STDIN
@@ -218,17 +216,11 @@ class _Work:
         """The texts that can be read. Once, for several models may want them and the standard input comes once."""
         for file in files:
             try:
-                name = None if file == "-" else file
-                with fileops.open_source(name, force=True) as source:  # a FIFO is as good as any
-                    data = source.file.read()
-                if not data:
-                    raise FileProblem("is empty: there is nothing to measure")
-                if data.startswith(MAGIC):
-                    raise FileProblem("is an llmzip archive: entropy measures texts; decompress it first with -d")
+                data = read_text(file, "entropy", "measure")
             except Exception as error:
                 self._failed(file, error)
                 continue
-            text = _Text(name, data, TextFacts.of(data))
+            text = _Text(None if file == "-" else file, data, TextFacts.of(data))
             if text.facts.num_characters is None:
                 self._note(text, "is no UTF-8: there are bits per byte, and none per character")
             yield text

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import fileops, plots, surprisal
-from .commands import Output
+from .commands import Output, piece_text
 from .entropy import TextFacts
 from .fileops import FileProblem
 from .messages import Messages
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 ALTERNATIVES = 5
 """Likely tokens that the page shows beside each one."""
-
-_COLOURS, _PLAIN = ("\x1b[42;30m", "\x1b[46;30m"), "\x1b[0m"
 
 
 @dataclass(frozen=True)
@@ -176,7 +174,6 @@ class Extras:
                 facts: dict[str, Any] = {"begin": span.begin, "bytes": len(span.text), "tokens": span.tokens}
                 output.record(**facts, bits=span.bits, text=text)
                 continue
-            shown = "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text)
-            parts.append(f"{_COLOURS[number % 2]}{shown}{_PLAIN}" if coloured else shown + "|")
+            parts.append(piece_text(text, number, coloured))
         if parts:
             output.stdout.write(("".join(parts) + "\n").encode("utf-8", "replace"))

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from typing import Any
 
 import click
 
-from . import fileops, mixing, models, options
-from .commands import Output, command
+from . import fileops, mixing, options
+from .commands import Output, command, with_model_here
 from .container import MAGIC
 from .estimate import DEFAULT_SECONDS, Estimate, estimate
 from .extrapolation import Range
 from .fileops import FileProblem
 from .jobs import explain, overall_exit_code
-from .messages import PROGRAM, Messages
+from .messages import Messages
 from .records import json_error, json_name
 from .settings import DEFAULT_LEVEL, DEFAULT_MODEL, CompressSettings, EngineSettings
 
@@ -67,14 +66,7 @@ def estimate_command(
         prompt=options.read_prompt(prompt_file),
         **use,
     )
-    here = models.fetch(
-        settings.model,
-        lambda text: messages.fact(f"{PROGRAM}: {text}"),
-        messages.progress,
-        offline,
-        settings.arithmetic == "exact",
-    )
-    settings = dataclasses.replace(settings, model=here)
+    settings = with_model_here(settings, messages, offline)
     mixing.on_compiling = messages.compiling
     codes: list[int] = []
     for name in files:

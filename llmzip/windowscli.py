@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 
 from . import options
-from .commands import Output, command, explained
+from .commands import Output, command, explained, piece_text
 from .container import MAGIC
 from .errors import EXIT_DAMAGED, SettingsError
 from .messages import Messages
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 _RANGE = re.compile("([0-9]*):([0-9]*)")
 _DEFAULT_BITS = 16
 _BAR, _CLASSES = 40, 24
-_COLOURS, _PLAIN = ("\x1b[42;30m", "\x1b[46;30m"), "\x1b[0m"
 
 
 @contextlib.contextmanager
@@ -217,9 +216,7 @@ def _show(output: Output, reader: PartReader) -> None:
             whole = text.decode("utf-8", "backslashreplace")
             output.record(window=number, bytes=len(text), text=whole)
             if not output.json:
-                shown = "".join(c if c.isprintable() or c in "\n\t" else "?" for c in whole)
-                shown = f"{_COLOURS[number % 2]}{shown}{_PLAIN}" if coloured else shown + "|"
-                output.stdout.write(shown.encode("utf-8", "replace"))
+                output.stdout.write(piece_text(whole, number, coloured).encode("utf-8", "replace"))
             number += 1
     output.line("")
 
