@@ -111,11 +111,10 @@ def _prefilled_masses(
             inputs[number] = np.concatenate([front[segment.begin :], shifted])
             places.append(np.arange(start + segment.begin + segment.known, start + segment.end))
         place = np.stack(places)
-        for columns, hidden in _prefilled(engine, inputs, batch[0].known):
+        for columns, hidden in prefill(engine, inputs, batch[0].known):
             here = place[:, columns].reshape(-1)
-            step = max(1, _MASSES_AT_ONCE[engine.device.type] // engine.vocab_size)
-            for n in range(0, len(here), step):
-                yield here[n : n + step], engine.masses(hidden[n : n + step])
+            for part, masses in masses_in_parts(engine, hidden):
+                yield here[part], masses
         if progress is not None:
             progress(tokens[place.reshape(-1)])
 
@@ -178,13 +177,7 @@ class History:
 
 
 def prefill(engine: Engine[Any], inputs: np.ndarray, known: int) -> Iterator[tuple[slice, torch.Tensor]]:
-    """Masses behind the inputs from `known` on: slices of those columns, and ((rows * columns), V) masses."""
-    for columns, hidden in _prefilled(engine, inputs, known):
-        yield columns, engine.masses(hidden)
-
-
-def _prefilled(engine: Engine[Any], inputs: np.ndarray, known: int) -> Iterator[tuple[slice, torch.Tensor]]:
-    """As `prefill`, but final hidden states, ((rows * columns), hidden)."""
+    """What the model makes of the inputs from `known` on: slices of those columns, and ((rows * columns), hidden)."""
     rows, length = inputs.shape
     chunk = max(1, engine.batch_tokens // rows)
     cache = engine.new_cache(rows, chunk, length) if length > chunk else None
@@ -195,6 +188,14 @@ def _prefilled(engine: Engine[Any], inputs: np.ndarray, known: int) -> Iterator[
         if new.shape[1]:
             first = max(begin, known) - known
             yield slice(first, first + new.shape[1]), new.reshape(-1, new.shape[-1])
+
+
+def masses_in_parts(engine: Engine[Any], hidden: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
+    """Masses behind final hidden states, (n, hidden): slices of those, and masses, (k, V), as many as are well used."""
+    step = max(1, _MASSES_AT_ONCE[engine.device.type] // engine.vocab_size)
+    for n in range(0, len(hidden), step):
+        part = slice(n, min(n + step, len(hidden)))
+        yield part, engine.masses(hidden[part])
 
 
 def _batches(runs: list[Segment], batch_tokens: int, least_chunk: int) -> Iterator[list[Segment]]:

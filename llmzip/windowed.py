@@ -18,7 +18,7 @@ from .engines.base import Engine
 from .engines.freqs import Frequencies
 from .engines.memory import free_bytes
 from .errors import CorruptError, ResourceError, SettingsError
-from .passes import NOTHING, RESTART_CHUNK, History, prefill, restart, token_masses
+from .passes import NOTHING, RESTART_CHUNK, History, masses_in_parts, prefill, restart, token_masses
 from .plan import RowPlan
 from .windows import WindowReader, WindowWriter, pack, precision_bits
 
@@ -189,9 +189,11 @@ def _encode_windows(
         lengths.append(len(part))
     inputs = np.concatenate([np.full((len(streams), 1), engine.start_token), targets[:, :-1]], axis=1)
     open_rows = set(range(len(streams)))
-    for columns, masses in prefill(engine, inputs, 0):
+    for columns, hidden in prefill(engine, inputs, 0):
         part = targets[:, columns]
-        bounds = _bounds(frequencies, masses, part.reshape(-1)).reshape(*part.shape, 2)
+        flat = part.reshape(-1)
+        found = [_bounds(frequencies, masses, flat[some]) for some, masses in masses_in_parts(engine, hidden)]
+        bounds = np.concatenate(found).reshape(*part.shape, 2)
         for row in list(open_rows):
             stream = streams[row]
             for left, right in bounds[row, : max(0, lengths[row] - columns.start)].tolist():
