@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import container, methods
@@ -48,7 +49,8 @@ _MODEL_GAIN = 0.97
 helps a sample more than the whole piece, so that little is missed, and what is wrongly tried costs only time."""
 
 _HOPELESS = 0.5
-"""Nor is the model asked if the plain methods need less than this part of the mixer without it: far repetitions."""
+"""Nor is the model asked if the plain methods need less than this part of the mixer without it: far repetitions. That
+is found out where they need less than this part of what samples need, which is more than the whole piece does."""
 
 
 class Draft(NamedTuple):
@@ -167,7 +169,9 @@ class Drafter:
         tokens = model.tokenizer.encode(data)
         if len(tokens) > len(data):  # nearly all escaped
             return None
-        plan, profile = level_plan(level, len(tokens), model.engine, self._settings)
+        # Rows and overlap that were asked for are meant for frames: a sample would be nothing but beginnings of rows.
+        settings = replace(self._settings, rows=None, overlap=None) if trial else self._settings
+        plan, profile = level_plan(level, len(tokens), model.engine, settings)
         mixed = level > _LM_ONLY_LEVEL and model.tokenizer.tokens.escape is None
         vocabulary = model.vocabulary if mixed else None
         report = None
@@ -193,13 +197,11 @@ class Drafter:
         if self._settings.level == _LM_ONLY_LEVEL:
             best, is_worth_it = plain, short or self._lm_looks_good(piece, plain)
         else:
-            adaptive = _adaptive_draft(piece)
-            best = min(plain, adaptive, key=lambda draft: draft.bytes)
-            is_worth_it = short or self._mixing_looks_good(piece, plain, adaptive)
+            best, is_worth_it = (_smaller(plain, _adaptive_draft(piece)), True) if short else self._mixing(piece, plain)
         if not is_worth_it:
             return best
         tokens = self._token_draft(piece, self._settings.level, self._advance)
-        return best if tokens is None else min(best, tokens, key=lambda draft: draft.bytes)
+        return best if tokens is None else _smaller(best, tokens)
 
     def _lm_looks_good(self, piece: bytes, plain: Draft) -> bool:
         """Whether samples of the piece come out small enough without the mixer."""
@@ -211,14 +213,22 @@ class Drafter:
                 return False
         return True
 
-    def _mixing_looks_good(self, piece: bytes, plain: Draft, adaptive: Draft) -> bool:
-        """Whether the model helps the mixer enough in samples of the piece."""
-        if plain.bytes < _HOPELESS * adaptive.bytes:
-            return False
+    def _mixing(self, piece: bytes, plain: Draft) -> tuple[Draft, bool]:
+        """The best draft without the model, and whether the model helps the mixer enough in samples of the piece.
+
+        Where it does, the mixer without it is not tried on the whole piece, unless far repetitions are likely.
+        """
         sample_bytes = min(max(int(_MIXED_PART * len(piece)), _LEAST_SAMPLE_BYTES), _MOST_SAMPLE_BYTES)
         samples = _samples(piece, sample_bytes)
         alone = sum(_adaptive_draft(sample).bits or 0.0 for sample in samples)
-        return self._sample_bits(samples, MAX_LEVEL) <= _MODEL_GAIN * alone
+        best = plain
+        if 8 * plain.bytes / len(piece) < _HOPELESS * alone / (_SAMPLES * sample_bytes):
+            best = _smaller(plain, adaptive := _adaptive_draft(piece))
+            if plain.bytes < _HOPELESS * adaptive.bytes:
+                return best, False
+        if self._sample_bits(samples, MAX_LEVEL) <= _MODEL_GAIN * alone:
+            return best, True
+        return (_smaller(plain, _adaptive_draft(piece)) if best is plain else best), False
 
     def _sample_bits(self, samples: list[bytes], level: int) -> float:
         """Ideal length of samples through the model, each by itself."""
@@ -316,6 +326,10 @@ def _run_drafts(run: list[bytes], whole: Draft) -> list[Draft]:
     if not data:
         return []
     return [whole if len(data) == len(whole.original) else _plain_draft(data)]
+
+
+def _smaller(first: Draft, second: Draft) -> Draft:
+    return min(first, second, key=lambda draft: draft.bytes)
 
 
 def _adaptive_draft(data: bytes) -> Draft:

@@ -5,70 +5,32 @@ Compiled. All arithmetic is on integers below 2^63 (docs/numerics.md section 10.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
 from .compiled import compiled
-
-NUM_CONTEXTS = 18
-
-RING_BYTES = 1 << 13
-"""Bytes of a row's text that are remembered: lines further back than this have nothing above them."""
-
-FIELDS = 64
-NESTING = 64
-SUCCESSORS = 1 << 16
-
-# Fields of a row's scalars.
-LENGTH, LINE, ABOVE, ABOVE_END, FIELD, FIELD_START = 0, 1, 2, 3, 4, 5
-WORD, WORD_BEFORE, SHAPE, BEGINNING, BEGINNING_BEFORE, DEPTH, TOKENS = 6, 7, 8, 9, 10, 11, 12
-NUM_SCALARS = 13
+from .state import (
+    ABOVE,
+    ABOVE_END,
+    BEGINNING,
+    BEGINNING_BEFORE,
+    DEPTH,
+    FIELD,
+    FIELD_START,
+    FIELDS,
+    LENGTH,
+    LINE,
+    NESTING,
+    NUM_SCALARS,
+    RING_BYTES,
+    SHAPE,
+    TOKENS,
+    WORD,
+    WORD_BEFORE,
+    Texts,
+)
 
 _MULTIPLIER = 0x2F0B4C47
 _MASK32 = 0xFFFFFFFF
-
-
-class Texts(NamedTuple):
-    """The text before each of R rows. Flat arrays, one row after the other.
-
-    Attributes:
-        scalar: (R * NUM_SCALARS,) int64.
-        ring: (R * RING_BYTES,) uint8: the last bytes.
-        field_above, field_here: (R * FIELDS,) int64: where the fields of the line above and of this line begin, or -1.
-        bracket: (R * NESTING,) uint8: open brackets; the entry at DEPTH is the innermost one.
-        history: (R * steps,) int32: leaves of the tokens so far.
-        follower: (2 (V + 1),) int32, for all rows together: the last two tokens that came after each token, plus 1.
-        token_start: (V + 1,) int64, token_byte: uint8: the bytes of leaf i from token_start[i] to token_start[i + 1].
-    """
-
-    scalar: np.ndarray
-    ring: np.ndarray
-    field_above: np.ndarray
-    field_here: np.ndarray
-    bracket: np.ndarray
-    history: np.ndarray
-    follower: np.ndarray
-    token_start: np.ndarray
-    token_byte: np.ndarray
-
-
-def new_texts(rows: int, steps: int, leaf_bytes: list[bytes]) -> Texts:
-    """Empty texts of `rows` rows of at most `steps` tokens; `leaf_bytes`: the bytes of each leaf."""
-    texts = Texts(
-        np.zeros(rows * NUM_SCALARS, dtype=np.int64),
-        np.zeros(rows * RING_BYTES, dtype=np.uint8),
-        np.full(rows * FIELDS, -1, dtype=np.int64),
-        np.full(rows * FIELDS, -1, dtype=np.int64),
-        np.zeros(rows * NESTING, dtype=np.uint8),
-        np.zeros(rows * steps, dtype=np.int32),
-        np.zeros(2 * (len(leaf_bytes) + 1), dtype=np.int32),
-        np.concatenate([[0], np.cumsum([len(entry) for entry in leaf_bytes])]).astype(np.int64),
-        np.frombuffer(b"".join(leaf_bytes) + b"\0", dtype=np.uint8),
-    )
-    texts.scalar[ABOVE::NUM_SCALARS] = -1
-    texts.field_here[::FIELDS] = 0
-    return texts
 
 
 @compiled

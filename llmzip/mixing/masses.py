@@ -5,16 +5,12 @@ Compiled (docs/numerics.md section 10.7, input 18).
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
 from .compiled import compiled, compiled_apart
+from .state import SUM_LEAVES, Known, Masses
 from .tables import LOGIT_MAX
 from .vocabulary import Shape
-
-SUM_LEAVES = 16
-"""Leaves between two sums of masses that are kept: the others are added up when they are needed."""
 
 
 @compiled
@@ -35,32 +31,6 @@ def _logarithm(value: int, log: np.ndarray, octave: np.ndarray) -> int:
         octaves += 1
     mantissa = value >> (octaves - 10) if octaves >= 10 else value << (10 - octaves)
     return np.int64(octave[octaves]) + np.int64(log[mantissa - 1024])
-
-
-class Masses(NamedTuple):
-    """A model's masses for R rows, in the order of the leaves.
-
-    Attributes:
-        leaf: (R, V) int32: the masses.
-        block: (R, ceil(V / SUM_LEAVES)) int64: sums of (mass + 1) of the leaves before each block of SUM_LEAVES.
-        end: (R,) int64: the sums over all leaves.
-        guess: (R,) int64: the leaf of the likeliest token.
-    """
-
-    leaf: np.ndarray
-    block: np.ndarray
-    end: np.ndarray
-    guess: np.ndarray
-
-
-def new_masses(rows: int, vocab_size: int) -> Masses:
-    """Room for the masses of `rows` rows."""
-    return Masses(
-        np.zeros((rows, vocab_size), dtype=np.int32),
-        np.zeros((rows, -(-vocab_size // SUM_LEAVES)), dtype=np.int64),
-        np.zeros(rows, dtype=np.int64),
-        np.zeros(rows, dtype=np.int64),
-    )
 
 
 @compiled
@@ -115,28 +85,25 @@ def likeliest(masses: np.ndarray, row: int) -> int:
 
 
 @compiled_apart
-def path_logits(
-    given: np.ndarray, leaves: np.ndarray, places: np.ndarray, shape: Shape, masses: Masses,
-    logit: np.ndarray, logit_start: np.ndarray, guess: np.ndarray,
-) -> None:  # fmt: skip
+def path_logits(given: np.ndarray, places: np.ndarray, shape: Shape, masses: Masses, known: Known) -> None:
     """The model's logits on the paths of known tokens, and its guesses.
 
     Args:
-        given: (n, V) int32 masses by token id; leaves: (n,) leaves of the tokens; places: (n,) where they lie in the
-            outputs; masses: room for one row.
+        given: (n, V) int32 masses by token id; places: (n,) which tokens; masses: room for one row.
     """
-    for i in range(len(leaves)):
+    for i in range(len(places)):
         place = places[i]
+        leaf = np.int64(known.leaf[place])
         _take_row(given, i, shape, masses, 0)
-        guess[place] = masses.guess[0]
-        out = logit_start[place]
-        for step in range(shape.path_start[leaves[i]], shape.path_start[leaves[i] + 1]):
-            logit[out] = model_logit(masses, 0, shape, np.int64(shape.path_step[step]) >> 1)
+        known.guess[place] = masses.guess[0]
+        out = known.logit_start[place]
+        for step in range(shape.path_start[leaf], shape.path_start[leaf + 1]):
+            known.logit[out] = model_logit(masses, 0, shape, np.int64(shape.path_step[step]) >> 1)
             out += 1
 
 
 @compiled_apart
-def take_masses(given: np.ndarray, shape: Shape, masses: Masses) -> None:
-    """What a decoder needs of a step's masses, (n, V) int32 by token id."""
-    for row in range(len(given)):
-        _take_row(given, row, shape, masses, row)
+def take_masses(given: np.ndarray, shape: Shape, masses: Masses, first_row: int) -> None:
+    """What a decoder needs of the masses of some rows of a step, (n, V) int32 by token id."""
+    for place in range(len(given)):
+        _take_row(given, place, shape, masses, first_row + place)

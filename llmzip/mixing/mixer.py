@@ -8,17 +8,19 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..coder import Decoder, Encoder
+from ..coder import Encoder
 from ..plan import Rows
-from .compiled import announce_compiling
-from .contexts import Texts, new_texts
-from .masses import new_masses, path_logits, take_masses
-from .predictor import Learned, new_decision, new_learned
-from .vocabulary import Vocabulary
-from .walk import GROUP_ROWS, Known, new_scratch, walk
+from . import library
+from .library import NativeWalk
+from .state import Known, Learned, Texts, new_learned, new_texts
+from .vocabulary import Shape, Vocabulary
+
+if TYPE_CHECKING:
+    from .jitted import JittedWalk
 
 _LEAST_TABLE_BITS = 12
 _MOST_TABLE_BITS = 22
@@ -80,7 +82,7 @@ class Primed:
 
 
 class MixEncoder:
-    """Encodes one frame. First `add` for all tokens, if there is a model; then `finish`, or `learn`.
+    """Encodes one frame. `add` for the tokens of some steps, if there is a model, and `walk` over those; then `finish`.
 
     Args:
         vocabulary: of the tokens.
@@ -88,6 +90,7 @@ class MixEncoder:
         num_rows: R, 1 to N.
         with_model: whether there is a language model.
         primed: by a text before.
+        more_tokens: of the frame that will be primed by this text; 0 if it is no prompt.
     """
 
     def __init__(
@@ -98,32 +101,36 @@ class MixEncoder:
         with_model: bool,
         primed: Primed | None = None,
     ) -> None:
-        announce_compiling()
-        self._primed = primed
-        self._vocabulary = vocabulary
+        self._primed, self._vocabulary, self._with_model = primed, vocabulary, with_model
         self._rows = Rows(len(tokens), num_rows)
-        self._shape = vocabulary.shape(self._rows)
-        self._leaf = vocabulary.tree.leaf[tokens]
-        depth = np.diff(vocabulary.path_start)[self._leaf]
+        leaf = vocabulary.tree.leaf[tokens]
+        depth = np.diff(vocabulary.path_start)[leaf]
         self._decisions = int(depth.sum())
         self._known = Known(
-            self._leaf.astype(np.int32),
+            leaf.astype(np.int32),
             np.array(self._rows.row_starts(), dtype=np.int64),
             np.zeros(self._decisions if with_model else 1, dtype=np.int16),
             np.concatenate([[0], np.cumsum(depth)]).astype(np.int64),
             np.zeros(len(tokens), dtype=np.int32),
         )
-        self._with_model = with_model
-        self._masses = new_masses(1, vocabulary.size)
+        self._walk = self._new_walk(0)
+
+    def _new_walk(self, more_tokens: int) -> NativeWalk | JittedWalk:
+        self._learned, self._texts = _state(self._vocabulary, self._rows, self._primed, more_tokens)
+        shape = self._vocabulary.shape(self._rows)
+        return _new_walk(self._learned, self._texts, shape, self._known, self._with_model, self._decisions)
 
     def add(self, places: np.ndarray, masses: np.ndarray) -> None:
-        """The model's masses of some of the tokens.
+        """The model's masses of some of the tokens; any thread may, for its own places.
 
         Args:
             places: (n,) int64: which tokens; masses: (n, V) int32.
         """
-        known, leaves = self._known, self._leaf[places]
-        path_logits(masses, leaves, places, self._shape, self._masses, known.logit, known.logit_start, known.guess)
+        self._walk.paths(masses, places)
+
+    def walk(self, last_step: int) -> None:
+        """Goes on up to a step, the masses of whose tokens and of all before were added."""
+        self._walk.encode(last_step)
 
     def finish(self, progress: Callable[[int], None] | None = None) -> tuple[bytes, float]:
         """The payload, and the ideal length of its decisions in bits.
@@ -131,8 +138,14 @@ class MixEncoder:
         Args:
             progress: called with the number of tokens of each step.
         """
-        learned, texts = _state(self._vocabulary, self._rows, self._primed)
-        probability, bits = self._walk(learned, texts, progress)
+        steps = self._rows.steps
+        if progress is None:
+            self.walk(steps)
+        else:
+            for step in range(steps):
+                self.walk(step + 1)
+                progress(self._rows.active_rows(step))
+        probability, bits = self._walk.probability, self._walk.bits
         encoder = Encoder()
         encoder.encode_bits(bits, probability)
         ideal = -float(np.log2(np.where(bits, probability, 1 - probability).astype(np.float64)).sum())
@@ -144,34 +157,9 @@ class MixEncoder:
         Args:
             more_tokens: of the frame that is to follow.
         """
-        learned, texts = _state(self._vocabulary, self._rows, self._primed, more_tokens)
-        self._walk(learned, texts, None)
-        return Primed(learned, texts.follower)
-
-    def _walk(
-        self, learned: Learned, texts: Texts, progress: Callable[[int], None] | None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Probabilities and bits of all decisions."""
-        shape = self._shape
-        probability = np.zeros(self._decisions, dtype=np.float32)
-        bits = np.zeros(self._decisions, dtype=np.int32)
-        arguments = (  # the compiled walk does not keep them alive
-            learned,
-            texts,
-            new_scratch(shape.rows),
-            new_decision(GROUP_ROWS),
-            shape,
-            self._known,
-            self._masses,
-            True,
-            self._with_model,
-            probability,
-            bits,
-        )
-        for step, _ in enumerate(walk(*arguments)):
-            if progress is not None:
-                progress(self._rows.active_rows(step))
-        return probability, bits
+        self._walk = self._new_walk(more_tokens)
+        self.walk(self._rows.steps)
+        return Primed(self._learned, self._texts.follower)
 
 
 def _state(vocabulary: Vocabulary, rows: Rows, primed: Primed | None, more_tokens: int = 0) -> tuple[Learned, Texts]:
@@ -181,6 +169,24 @@ def _state(vocabulary: Vocabulary, rows: Rows, primed: Primed | None, more_token
         texts.follower[:] = primed.follower
         return primed.learned, texts
     return new_learned(len(vocabulary.tree.slot), table_bits(rows.num_tokens + more_tokens)), texts
+
+
+def _new_walk(
+    learned: Learned,
+    texts: Texts,
+    shape: Shape,
+    known: Known,
+    with_model: bool,
+    decisions: int | None = None,
+    payload: bytes = b"",
+) -> NativeWalk | JittedWalk:
+    """The walk by the compiled library, or by numba where there is none."""
+    found = library.chosen()
+    if found is not None:
+        return NativeWalk(found, learned, texts, shape, known, with_model, decisions, payload)
+    from .jitted import JittedWalk
+
+    return JittedWalk(learned, texts, shape, known, with_model, decisions, payload)
 
 
 class MixDecoder:
@@ -201,38 +207,24 @@ class MixDecoder:
         with_model: bool,
         primed: Primed | None = None,
     ) -> None:
-        announce_compiling()
         self._rows = Rows(num_tokens, num_rows)
-        self._shape = shape = vocabulary.shape(self._rows)
         learned, self._texts = _state(vocabulary, self._rows, primed)
         self._token = vocabulary.tree.token
-        self._decoder = Decoder(payload)
-        self._masses = new_masses(num_rows if with_model else 1, vocabulary.size)
-        self._probability = np.zeros(GROUP_ROWS, dtype=np.float32)
-        self._bits = np.zeros(GROUP_ROWS, dtype=np.int32)
         nothing = np.zeros(1, dtype=np.int64)
-        self._arguments = (  # the compiled walk does not keep them alive
-            learned,
-            self._texts,
-            new_scratch(num_rows),
-            new_decision(GROUP_ROWS),
-            shape,
-            Known(nothing.astype(np.int32), nothing, nothing.astype(np.int16), nothing, nothing.astype(np.int32)),
-            self._masses,
-            False,
-            with_model,
-            self._probability,
-            self._bits,
-        )
-        self._walk = walk(*self._arguments)
-        next(self._walk)
+        known = Known(nothing.astype(np.int32), nothing, nothing.astype(np.int16), nothing, nothing.astype(np.int32))
+        shape = vocabulary.shape(self._rows)
+        self._walk = _new_walk(learned, self._texts, shape, known, with_model, payload=payload)
         self._step = 0
 
-    def step(self, masses: np.ndarray | None) -> np.ndarray:
-        """The next token of every row that takes part.
+    def take(self, masses: np.ndarray, first_row: int = 0) -> None:
+        """The model's masses of the next tokens of some rows, (n, V) int32; any thread may, for its own rows."""
+        self._walk.take(masses, first_row)
+
+    def decode(self, first_row: int, last_row: int) -> np.ndarray:
+        """The next token of some rows, whose masses were taken: all rows of a step, some after the others.
 
         Args:
-            masses: (n, V) int32, n the number of these rows; None without a model.
+            first_row: a multiple of GROUP_ROWS; last_row: another one, or the number of rows that take part.
 
         Returns:
             (n,) int64.
@@ -240,15 +232,16 @@ class MixDecoder:
         Raises:
             CorruptError: the payload fits no text.
         """
-        if masses is not None:
-            take_masses(masses, self._shape, self._masses)
-        probability, bits, decoder = self._probability, self._bits, self._decoder
-        for asked in self._walk:
-            if asked == 0:
-                break
-            bits[:asked] = decoder.decode_bits(probability[:asked])
-        steps = self._shape.steps
-        leaves = self._texts.history[self._step : self._rows.active_rows(self._step) * steps : steps]
-        self._step += 1
+        self._walk.decode(first_row, last_row)
+        steps = self._rows.steps
+        leaves = self._texts.history[first_row * steps + self._step : last_row * steps : steps]
+        if last_row == self._rows.active_rows(self._step):
+            self._step += 1
         tokens: np.ndarray = self._token[leaves]
         return tokens
+
+    def step(self, masses: np.ndarray | None) -> np.ndarray:
+        """The next token of every row that takes part: `take`, if there is a model, and `decode`."""
+        if masses is not None:
+            self.take(masses)
+        return self.decode(0, self._rows.active_rows(self._step))

@@ -9,69 +9,30 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import tables
 from .compiled import compiled
-from .contexts import NUM_CONTEXTS
+from .state import (
+    BLOCK_BYTES,
+    CONSTANT,
+    MATCH,
+    MATCH_LENGTHS,
+    MATCHES,
+    MODEL,
+    NUM_CONTEXTS,
+    NUM_INPUTS,
+    NUM_SETS,
+    PAIRS,
+    SHAPES,
+    WEIGHT_MOST,
+    Learned,
+)
 from .tables import LOGIT_MAX
 
-MATCHES = 2
-NUM_INPUTS = NUM_CONTEXTS + 1 + 2 * MATCHES + 1
-"""One per context, one of the language model, two per match model, and a constant."""
-
-NUM_SETS = 3
-BLOCK_BYTES = 16
-MATCH_LENGTHS = 32
-
-_SHAPES = 2048
-_LAST_BYTES = 512
-_FINAL_SETS = 256
-_BUCKETS = 33
-_PAIRS = 1 << 16
-
-_WEIGHT_CONTEXT = 4000
-_WEIGHT_MODEL = 40000
-_WEIGHT_MATCH = 13000
-_WEIGHT_MOST = 1 << 24
 _RATE_LEAST, _RATE_SPAN, _RATE_FALL = 12, 78, 100
 _RATE_FINAL = 6
 _UPDATES_MOST = 65535
 _STATE_UPDATES = 255
 _MATCH_UPDATES = 60
-_FIRST_UPDATES = 6
 _MAP_RATE = 6
-
-# Inputs behind those of the contexts.
-_MODEL = NUM_CONTEXTS
-_MATCH = _MODEL + 1
-_CONSTANT = _MATCH + 2 * MATCHES
-
-
-class Learned(NamedTuple):
-    """What the mixer has learnt, shared by all rows, and the tables it works with.
-
-    Attributes:
-        blocks: (2^k, BLOCK_BYTES) uint8: per context and treelet a check byte and 15 states.
-        state_map: (NUM_CONTEXTS, 256) int64: probability << 10 | number of updates, by context and state.
-        match_map: (MATCHES, MATCH_LENGTHS) int64: likewise, that a match of this length holds.
-        weight: (sets, NUM_INPUTS) int32, 2^16 is 1; updates: (sets,) int32: how often each set was trained.
-        final_weight: (_FINAL_SETS, NUM_SETS) int32.
-        node_map: (N, 33) int32, pair_map: (2^16, 33) int32: final probabilities in units of 2^-20.
-        squash, stretch, rate, successor, seen: from `tables`.
-    """
-
-    blocks: np.ndarray
-    state_map: np.ndarray
-    match_map: np.ndarray
-    weight: np.ndarray
-    updates: np.ndarray
-    final_weight: np.ndarray
-    node_map: np.ndarray
-    pair_map: np.ndarray
-    squash: np.ndarray
-    stretch: np.ndarray
-    rate: np.ndarray
-    successor: np.ndarray
-    seen: np.ndarray
 
 
 class Decision(NamedTuple):
@@ -104,35 +65,6 @@ class Decision(NamedTuple):
     bucket: np.ndarray
     part: np.ndarray
     probability: np.ndarray
-
-
-def new_learned(nodes: int, table_bits: int) -> Learned:
-    """A mixer that has seen nothing, for a tree of `nodes` inner nodes and 2^table_bits blocks."""
-    states = tables.states()
-    probability = np.zeros(256, dtype=np.int64)
-    probability[: len(states.probability)] = states.probability
-    inputs = np.zeros(NUM_INPUTS, dtype=np.int32)
-    inputs[:_MODEL] = _WEIGHT_CONTEXT
-    inputs[_MODEL] = _WEIGHT_MODEL
-    inputs[_MATCH:_CONSTANT:2] = _WEIGHT_MATCH
-    sets = nodes + _SHAPES + _LAST_BYTES
-    squash = tables.squash_table()
-    start = squash[np.clip((np.arange(_BUCKETS) - 16) * 128, -LOGIT_MAX, LOGIT_MAX) + LOGIT_MAX] * 16
-    return Learned(
-        np.zeros((1 << table_bits, BLOCK_BYTES), dtype=np.uint8),
-        np.tile(probability << 10 | _FIRST_UPDATES, (NUM_CONTEXTS, 1)),
-        np.full((MATCHES, MATCH_LENGTHS), (3 << 20) << 10, dtype=np.int64),
-        np.tile(inputs, (sets, 1)),
-        np.zeros(sets, dtype=np.int32),
-        np.full((_FINAL_SETS, NUM_SETS), 65536 // NUM_SETS, dtype=np.int32),
-        np.tile(start, (nodes, 1)),
-        np.tile(start, (_PAIRS, 1)),
-        squash,
-        tables.stretch_table(),
-        tables.rate_table(),
-        states.successor,
-        states.seen,
-    )
 
 
 def new_decision(group: int) -> Decision:
@@ -177,13 +109,13 @@ def _dot(weight: np.ndarray, chosen: int, inputs: np.ndarray, at: int) -> int:
 def _train(weight: np.ndarray, chosen: int, inputs: np.ndarray, at: int, step: int) -> None:
     for i in range(weight.shape[1]):
         value = np.int64(weight[chosen, i]) + ((step * np.int64(inputs[at, i]) + (1 << 19)) >> 20)
-        weight[chosen, i] = min(max(value, -_WEIGHT_MOST), _WEIGHT_MOST)
+        weight[chosen, i] = min(max(value, -WEIGHT_MOST), WEIGHT_MOST)
 
 
 @compiled
 def set_match(learned: Learned, decision: Decision, at: int, match: int, length: int, bit: int) -> None:
     """Tells what a match model expects; length: tokens that agree, 1 or more, or 0 if it expects nothing; bit: 0, 1."""
-    i = _MATCH + 2 * match
+    i = MATCH + 2 * match
     entry = min(length, MATCH_LENGTHS - 1)
     decision.match_length[at, match] = entry
     decision.match_bit[at, match] = bit
@@ -191,7 +123,7 @@ def set_match(learned: Learned, decision: Decision, at: int, match: int, length:
         decision.inputs[at, i] = 0
         decision.inputs[at, i + 1] = 0
         return
-    probability = learned.match_map[match, entry] >> 10
+    probability = np.int64(learned.match_map[match, entry]) >> 10
     sign = 2 * bit - 1
     decision.inputs[at, i] = sign * np.int64(learned.stretch[probability >> 10])
     decision.inputs[at, i + 1] = sign * (((probability >> 6) - 32768) >> 6)
@@ -215,15 +147,15 @@ def predict(
     for context in range(NUM_CONTEXTS):
         state = np.int64(learned.blocks[decision.block[at, context], slot])
         decision.state[at, context] = state
-        logit = np.int64(learned.stretch[learned.state_map[context, state] >> 20])
+        logit = np.int64(learned.stretch[np.int64(learned.state_map[context, state]) >> 20])
         inputs[at, context] = logit if state != 0 else 0
     decision.slot[at] = slot
-    inputs[at, _MODEL] = model
-    inputs[at, _CONSTANT] = 256
+    inputs[at, MODEL] = model
+    inputs[at, CONSTANT] = 256
     nodes = len(learned.node_map)
     decision.chosen[at, 0] = node
-    decision.chosen[at, 1] = nodes + (shape & (_SHAPES - 1))
-    decision.chosen[at, 2] = nodes + _SHAPES + 2 * byte + (1 if depth >= 4 else 0)
+    decision.chosen[at, 1] = nodes + (shape & (SHAPES - 1))
+    decision.chosen[at, 2] = nodes + SHAPES + 2 * byte + (1 if depth >= 4 else 0)
     final = min(depth, 15) * 16 + longest
     decision.final_set[at] = final
     total = np.int64(0)
@@ -236,7 +168,7 @@ def predict(
     mixed = np.int64(learned.squash[logit + LOGIT_MAX])
     place = min(max(logit + 2048, 0), 4095)
     bucket, part = place >> 7, place & 127
-    pair = (before * 4099 + node * 31) & (_PAIRS - 1)
+    pair = (before * 4099 + node * 31) & (PAIRS - 1)
     decision.mixed[at] = mixed
     decision.node[at], decision.pair[at], decision.bucket[at], decision.part[at] = node, pair, bucket, part
     by_node = _between(learned.node_map, node, bucket, part)
@@ -251,7 +183,7 @@ def _between(table: np.ndarray, row: int, bucket: int, part: int) -> int:
 
 @compiled
 def _learn_map(table: np.ndarray, row: int, entry: int, bit: int, most: int, rate: np.ndarray) -> None:
-    value = table[row, entry]
+    value = np.int64(table[row, entry])
     probability, count = value >> 10, value & 1023
     probability += (((bit << 22) - probability) * np.int64(rate[count])) >> 16
     probability = min(max(probability, 1024), (1 << 22) - 1024)
@@ -280,7 +212,7 @@ def learn(learned: Learned, decision: Decision, at: int, bit: int) -> None:
         step = (target - np.int64(learned.squash[logit + LOGIT_MAX])) * rate
         _train(learned.weight, chosen, decision.inputs, at, step)
         value = np.int64(learned.final_weight[final, i]) + ((error * _RATE_FINAL * logit + (1 << 19)) >> 20)
-        learned.final_weight[final, i] = min(max(value, -_WEIGHT_MOST), _WEIGHT_MOST)
+        learned.final_weight[final, i] = min(max(value, -WEIGHT_MOST), WEIGHT_MOST)
     _learn_final(learned.node_map, decision.node[at], decision.bucket[at], bit, decision.part[at])
     _learn_final(learned.pair_map, decision.pair[at], decision.bucket[at], bit, decision.part[at])
     for match in range(MATCHES):

@@ -11,43 +11,26 @@ from typing import NamedTuple
 import numpy as np
 
 from .compiled import compiled, compiled_apart
-from .contexts import (
+from .contexts import append_token, hash_contexts, last_byte, mixed_hash
+from .masses import model_logit
+from .predictor import Decision, find_blocks, learn, predict, set_match
+from .state import (
+    GROUP_ROWS,
+    MATCH_BITS,
+    MATCHES,
     NUM_CONTEXTS,
     NUM_SCALARS,
     SHAPE,
     TOKENS,
+    Known,
+    Learned,
+    Masses,
     Texts,
-    append_token,
-    hash_contexts,
-    last_byte,
-    mixed_hash,
 )
-from .masses import Masses, model_logit
-from .predictor import MATCHES, Decision, Learned, find_blocks, learn, predict, set_match
 from .vocabulary import Shape
 
-GROUP_ROWS = 32
-"""Rows whose decisions are predicted together, before any of them is known."""
-
-MATCH_BITS = 20
 _MATCH_TOKENS = (7, 3)
 _MATCH_MOST = 40
-
-
-class Known(NamedTuple):
-    """What only an encoder has: every row's tokens, and the model's logits on their paths. A decoder's has (1,) zeros.
-
-    Attributes:
-        leaf: (N,) int32, row after row; start: (R + 1,) int64.
-        logit: (total,) int16 in the order of `leaf`, or (1,) if there is no model; logit_start: (N + 1,) int64.
-        guess: (N,) int32: the model's likeliest leaf.
-    """
-
-    leaf: np.ndarray
-    start: np.ndarray
-    logit: np.ndarray
-    logit_start: np.ndarray
-    guess: np.ndarray
 
 
 class Scratch(NamedTuple):
@@ -253,15 +236,15 @@ def walk(
 ) -> Iterator[int]:  # fmt: skip
     """Walks over all decisions of a frame.
 
-    Yields 0 before each step: a decoder then calls `take_masses`. Yields n > 0 when a decoder must
-    decode n bits with `probability[:n]` into `bits`. An encoder gets all probabilities and bits of the frame there, one
-    after the other.
+    Yields 0 before each group: a decoder's masses must be there then. Yields n > 0 when a decoder must decode n bits
+    with `probability[:n]` into `bits`. An encoder gets all probabilities and bits of the frame there, one after the
+    other.
     """
     done = 0
     for step in range(shape.steps):
         active = shape.rows if step < shape.full_steps else shape.long_rows
-        yield 0
         for first in range(0, active, GROUP_ROWS):
+            yield 0
             group = min(GROUP_ROWS, active - first)
             _begin_step(texts, scratch, shape, known, masses, encoding, with_model, step, first, group)
             depth = 0

@@ -11,7 +11,8 @@ import pytest
 
 from llmzip.coder import Encoder
 from llmzip.mixing.mixer import encode_bytes
-from llmzip.mixing.predictor import find_blocks, new_decision, new_learned
+from llmzip.mixing.predictor import find_blocks, new_decision
+from llmzip.mixing.state import new_learned
 
 BYTES = {
     **samples.short_bytes(),

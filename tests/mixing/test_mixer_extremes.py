@@ -12,7 +12,7 @@ import llmzip
 from llmzip.container import MAX_LM_BYTES
 from llmzip.mixing import mixer
 from llmzip.mixing.mixer import encode_bytes
-from llmzip.mixing.predictor import Learned
+from llmzip.mixing.state import Learned
 
 WEIGHT_MOST = 1 << 24
 SIZE = 64

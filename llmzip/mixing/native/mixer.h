@@ -1,0 +1,57 @@
+// The mixer, once for each instruction set: whoever includes this defines NAME(x), the names of the functions.
+
+#include "state.h"
+#include "contexts.h"
+#include "masses.h"
+#include "coder.h"
+#include "predictor.h"
+#include "walk.h"
+
+// What a decoder needs of the masses of some rows that follow each other, (n, vocab) by token id.
+extern "C" void NAME(take)(const Mixer* m, int64_t n, const int32_t* given, int64_t first_row) {
+    for (int64_t i = 0; i < n; i++) take_row(given + i * m->tree.vocab, m->tree, m->masses, first_row + i);
+}
+
+// The model's logits on the paths of known tokens, and its guesses. `room`: for one row, nobody else's.
+extern "C" void NAME(paths)(const Mixer* m, int64_t n, const int32_t* given, const int64_t* places, const Masses* room) {
+    const Tree& tree = m->tree;
+    for (int64_t i = 0; i < n; i++) {
+        const int64_t place = places[i], leaf = m->known.leaf[place];
+        take_row(given + i * tree.vocab, tree, *room, 0);
+        m->known.guess[place] = (int32_t)room->guess[0];
+        const Row row = row_of(*room, tree, 0);
+        Span span = whole(row);
+        int16_t* out = m->known.logit + m->known.logit_start[place];
+        for (int64_t step = tree.path_start[leaf]; step < tree.path_start[leaf + 1]; step++) {
+            int64_t middle;
+            *out++ = (int16_t)model_logit(row, tree, tree.path_step[step] >> 1, span, &middle);
+            descend(&span, middle, tree.path_step[step] & 1);
+        }
+    }
+}
+
+// Decisions of the steps from `first` to `last`; returns how many.
+extern "C" int64_t NAME(encode)(const Mixer* m, int64_t first, int64_t last, float* probability, int32_t* bits) {
+    int64_t done = 0;
+    Group group;
+    for (int64_t step = first; step < last; step++) {
+        const int64_t rows = active_rows(m->tree, step);
+        for (group.first = 0; group.first < rows; group.first += GROUP) {
+            group.size = least(GROUP, rows - group.first);
+            done += encode_group(*m, group, step, probability + done, bits + done);
+        }
+    }
+    return done;
+}
+
+extern "C" void NAME(begin)(Mixer* m) { begin(m->coder); }
+
+// Decodes the next token of the rows from `first` to `last`, which takes groups as they are; 0 if no encoder wrote this.
+extern "C" int NAME(decode)(Mixer* m, int64_t first, int64_t last) {
+    Group group;
+    for (group.first = first; group.first < last; group.first += GROUP) {
+        group.size = least(GROUP, last - group.first);
+        if (!decode_group(*m, group)) return 0;
+    }
+    return 1;
+}

@@ -1,0 +1,91 @@
+// What the mixer of a frame knows, in arrays that Python made (docs/numerics.md section 10); must not know how it is used.
+// library.py has the same structures. Included once for each instruction set (mixer.h).
+
+#include <cstdint>
+#include <cstring>
+
+#define INLINE static inline __attribute__((always_inline))
+
+namespace {
+
+const int CONTEXTS = 18, MATCHES = 2, SETS = 3;
+const int INPUTS = CONTEXTS + 1 + 2 * MATCHES + 1;  // one of the model, two for each match, a constant
+const int MODEL = CONTEXTS, MATCH = MODEL + 1, CONSTANT = MATCH + 2 * MATCHES;
+const int GROUP = 32;  // rows predicted together
+const int BLOCK_BYTES = 16, MATCH_LENGTHS = 32, SHAPES = 2048, LAST_BYTES = 512, BUCKETS = 33, PAIRS = 1 << 16;
+const int RING = 1 << 13, FIELDS = 64, NESTING = 64, MATCH_BITS = 20, MATCH_MOST = 40, SUM_LEAVES = 16;
+const int LOGIT_MAX = 2815, WEIGHT_MOST = 1 << 24;
+
+// Of a row: as in contexts.py.
+enum {
+    LENGTH, LINE, ABOVE, ABOVE_END, FIELD, FIELD_START, WORD, WORD_BEFORE, SHAPE, BEGINNING, BEGINNING_BEFORE, DEPTH,
+    TOKENS, SCALARS
+};
+
+struct Learned {  // predictor.Learned
+    uint8_t* blocks;
+    uint32_t *state_map, *match_map;
+    int32_t *weight, *updates, *final_weight, *node_map, *pair_map;
+    const int32_t *squash, *stretch, *rate;
+    const uint8_t *successor, *seen;
+    int64_t last_block;
+};
+
+struct Texts {  // contexts.Texts
+    int64_t* scalar;
+    uint8_t* ring;
+    int64_t *field_above, *field_here;
+    uint8_t* bracket;
+    int32_t *history, *follower;
+    const int64_t* token_start;
+    const uint8_t* token_byte;
+};
+
+struct Tree {  // vocabulary.Shape
+    const int32_t *child, *bounds, *treelet, *slot;
+    const uint32_t* token;
+    const int64_t *leaf, *path_start;
+    const int32_t *path_step, *log, *octave;
+    int64_t rows, full_steps, long_rows, steps, vocab;
+};
+
+struct Matches {  // of walk.Scratch
+    int64_t *pointer, *length;
+    int32_t* found;
+};
+
+struct Known {  // walk.Known
+    const int32_t* leaf;
+    const int64_t* start;
+    int16_t* logit;
+    const int64_t* logit_start;
+    int32_t* guess;
+};
+
+struct Masses {  // masses.Masses
+    int32_t* leaf;
+    int64_t *block, *end, *guess;
+};
+
+struct Coder {  // coder.h
+    uint64_t difference, range;
+    const uint8_t* code;
+    int64_t at, size;
+};
+
+struct Mixer {
+    Learned learned;
+    Texts texts;
+    Tree tree;
+    Matches matches;
+    Known known;
+    Masses masses;
+    Coder coder;
+    int64_t with_model;
+};
+
+INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+INLINE int64_t clamped(int64_t x, int64_t low, int64_t high) { return least(most(x, low), high); }
+
+}  // namespace

@@ -1,0 +1,163 @@
+// The walk over a frame's decisions, for encoding and decoding alike (docs/numerics.md section 10.1): steps, then groups
+// of rows, then depths of the tree, then rows; must not know engines or files. walk.py is the same in Python. Included
+// once for each instruction set (mixer.h).
+
+namespace {
+
+const int MATCH_TOKENS[MATCHES] = {7, 3};
+
+struct Group {
+    Place place[GROUP];
+    int64_t first, size;
+};
+
+INLINE bool is_known(const Mixer& m, int64_t pointer) {
+    const int64_t row = pointer / m.tree.steps;
+    return row < m.tree.rows && pointer - row * m.tree.steps < m.texts.scalar[row * SCALARS + TOKENS];
+}
+
+INLINE void begin_token(const Mixer& m, Place& place, int64_t row, int64_t guess) {
+    const int64_t steps = m.tree.steps, tokens = m.texts.scalar[row * SCALARS + TOKENS];
+    place.row = row;
+    place.node = 0;
+    place.byte = last_byte(m.texts, row);
+    place.before = (int32_t)(tokens > 0 ? m.texts.history[row * steps + tokens - 1] : m.tree.vocab);
+    for (int match = 0; match < MATCHES; match++) {
+        const int64_t pointer = m.matches.pointer[row * MATCHES + match];
+        place.expected[match] = pointer >= 0 && is_known(m, pointer) ? m.texts.history[pointer] : -1;
+    }
+    hash_contexts(m.texts, row, steps, m.tree.vocab, (uint32_t)guess, place.hash);
+    locate(m.learned, place, m.tree.treelet[0]);
+    ask_ahead(m.learned, place);
+}
+
+INLINE void predict_row(const Mixer& m, Place& place, int depth, int model) {
+    if (!place.found) find_blocks(m.learned, place);
+    int longest = 0;
+    for (int match = 0; match < MATCHES; match++) {
+        int64_t length = 0;
+        int bit = 0;
+        if (place.expected[match] >= 0) {
+            const int32_t step = m.tree.path_step[m.tree.path_start[place.expected[match]] + depth];
+            if (step >> 1 == place.node) {
+                bit = step & 1;
+                length = m.matches.length[place.row * MATCHES + match];
+                if (match == 0)
+                    longest = 1 + (int)least(length >> 1, 7);
+                else if (!longest)
+                    longest = 9 + (int)least(length >> 1, 5);
+            } else {
+                place.expected[match] = -1;
+            }
+        }
+        set_match(m.learned, place, match, length, bit);
+    }
+    predict(m.learned, m.tree, place, model, depth, longest, m.texts.scalar[place.row * SCALARS + SHAPE]);
+}
+
+// Learns the bit and goes to the child.
+INLINE void go_on(const Mixer& m, Place& place, int bit) {
+    learn(m.learned, place, bit);
+    const int32_t child = m.tree.child[2 * place.node + bit];
+    place.node = child;
+    if (child < 0) {
+        place.leaf = -1 - child;
+        return;
+    }
+    descend(&place.span, place.middle, bit);
+    if (m.tree.treelet[child] != place.treelet) locate(m.learned, place, m.tree.treelet[child]);
+    ask_ahead(m.learned, place);
+}
+
+// Appends a token to its row and moves the matches on.
+INLINE void end_token(const Mixer& m, int64_t row, int32_t leaf) {
+    const int64_t steps = m.tree.steps, begin = row * steps;
+    const int32_t* history = m.texts.history;
+    append_token(m.texts, row, steps, leaf);
+    const int64_t tokens = m.texts.scalar[row * SCALARS + TOKENS], end = begin + tokens;
+    for (int match = 0; match < MATCHES; match++) {
+        int64_t &pointer = m.matches.pointer[row * MATCHES + match], &length = m.matches.length[row * MATCHES + match];
+        // The own row is one token further by now, but the token that was expected lies before it.
+        if (pointer >= 0 && is_known(m, pointer) && history[pointer] == leaf) {
+            pointer++;
+            length++;
+        } else {
+            pointer = -1;
+            length = 0;
+        }
+        if (tokens < MATCH_TOKENS[match]) continue;
+        uint32_t key = 0;
+        for (int back = 1; back <= MATCH_TOKENS[match]; back++) key = mixed_hash(key, history[end - back]);
+        int32_t& found = m.matches.found[((int64_t)match << MATCH_BITS) + (key & ((1 << MATCH_BITS) - 1))];
+        if (pointer < 0 && found > 0) {
+            const int64_t last = found - 1, first = last / steps * steps;
+            int64_t agree = 0;
+            while (agree < MATCH_MOST && agree < tokens && last - agree >= first &&
+                   history[last - agree] == history[end - 1 - agree])
+                agree++;
+            if (agree >= MATCH_TOKENS[match]) {
+                pointer = found;
+                length = agree;
+            }
+        }
+        found = (int32_t)end;
+    }
+}
+
+INLINE int64_t active_rows(const Tree& tree, int64_t step) { return step < tree.full_steps ? tree.rows : tree.long_rows; }
+
+// Probabilities and bits of the decisions of a group; returns how many.
+INLINE int64_t encode_group(const Mixer& m, Group& group, int64_t step, float* probability, int32_t* bits) {
+    int64_t done = 0;
+    const int64_t* start = m.known.start + group.first;
+    for (int at = 0; at < group.size; at++)
+        begin_token(m, group.place[at], group.first + at, m.with_model ? m.known.guess[start[at] + step] : 0);
+    for (int depth = 0, busy = 1; busy; depth++) {
+        const int64_t before = done;
+        for (int at = 0; at < group.size; at++) {
+            Place& place = group.place[at];
+            if (place.node < 0) continue;
+            const int64_t token = start[at] + step;
+            predict_row(m, place, depth, m.with_model ? m.known.logit[m.known.logit_start[token] + depth] : 0);
+            probability[done] = (float)place.probability * 0x1p-16f;
+            bits[done++] = m.tree.path_step[m.tree.path_start[m.known.leaf[token]] + depth] & 1;
+        }
+        busy = done > before;
+        int64_t learnt = before;
+        for (int at = 0; at < group.size; at++)
+            if (group.place[at].node >= 0) go_on(m, group.place[at], bits[learnt++]);
+    }
+    for (int at = 0; at < group.size; at++) end_token(m, group.first + at, group.place[at].leaf);
+    return done;
+}
+
+// False if no encoder wrote this.
+INLINE bool decode_group(Mixer& m, Group& group) {
+    for (int at = 0; at < group.size; at++) {
+        Place& place = group.place[at];
+        const int64_t row = group.first + at;
+        begin_token(m, place, row, m.with_model ? m.masses.guess[row] : 0);
+        if (m.with_model) place.span = whole(row_of(m.masses, m.tree, row));
+    }
+    for (int depth = 0, busy = 1; busy; depth++) {
+        busy = 0;
+        for (int at = 0; at < group.size; at++) {
+            Place& place = group.place[at];
+            if (place.node < 0) continue;
+            int model = 0;
+            if (m.with_model)
+                model = model_logit(row_of(m.masses, m.tree, place.row), m.tree, place.node, place.span, &place.middle);
+            predict_row(m, place, depth, model);
+            busy = 1;
+        }
+        int bit[GROUP];
+        for (int at = 0; at < group.size; at++)
+            if (group.place[at].node >= 0 && (bit[at] = decode_bit(m.coder, group.place[at].probability)) < 0) return false;
+        for (int at = 0; at < group.size; at++)
+            if (group.place[at].node >= 0) go_on(m, group.place[at], bit[at]);
+    }
+    for (int at = 0; at < group.size; at++) end_token(m, group.first + at, group.place[at].leaf);
+    return true;
+}
+
+}  // namespace

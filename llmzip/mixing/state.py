@@ -1,0 +1,211 @@
+"""What the mixer of a frame keeps, as arrays, for compiled code of either kind; computes nothing with them.
+
+native/state.h has the same structures, predictor.py, contexts.py, masses.py and walk.py work on them.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from . import tables
+from .tables import LOGIT_MAX
+
+NUM_CONTEXTS = 18
+
+RING_BYTES = 1 << 13
+"""Bytes of a row's text that are remembered: lines further back than this have nothing above them."""
+
+FIELDS = 64
+NESTING = 64
+SUCCESSORS = 1 << 16
+
+# Fields of a row's scalars.
+LENGTH, LINE, ABOVE, ABOVE_END, FIELD, FIELD_START = 0, 1, 2, 3, 4, 5
+WORD, WORD_BEFORE, SHAPE, BEGINNING, BEGINNING_BEFORE, DEPTH, TOKENS = 6, 7, 8, 9, 10, 11, 12
+NUM_SCALARS = 13
+
+MATCHES = 2
+NUM_INPUTS = NUM_CONTEXTS + 1 + 2 * MATCHES + 1
+"""One per context, one of the language model, two per match model, and a constant."""
+
+NUM_SETS = 3
+BLOCK_BYTES = 16
+MATCH_LENGTHS = 32
+
+SHAPES = 2048
+LAST_BYTES = 512
+FINAL_SETS = 256
+BUCKETS = 33
+PAIRS = 1 << 16
+
+# Inputs behind those of the contexts.
+MODEL = NUM_CONTEXTS
+MATCH = MODEL + 1
+CONSTANT = MATCH + 2 * MATCHES
+
+
+SUM_LEAVES = 16
+"""Leaves between two sums of masses that are kept: the others are added up when they are needed."""
+
+GROUP_ROWS = 32
+"""Rows whose decisions are predicted together, before any of them is known."""
+
+MATCH_BITS = 20
+
+WEIGHT_MOST = 1 << 24
+
+_WEIGHT_CONTEXT = 4000
+_WEIGHT_MODEL = 40000
+_WEIGHT_MATCH = 13000
+_FIRST_UPDATES = 6
+_CACHE_LINE = 64
+
+
+class Texts(NamedTuple):
+    """The text before each of R rows. Flat arrays, one row after the other.
+
+    Attributes:
+        scalar: (R * NUM_SCALARS,) int64.
+        ring: (R * RING_BYTES,) uint8: the last bytes.
+        field_above, field_here: (R * FIELDS,) int64: where the fields of the line above and of this line begin, or -1.
+        bracket: (R * NESTING,) uint8: open brackets; the entry at DEPTH is the innermost one.
+        history: (R * steps,) int32: leaves of the tokens so far.
+        follower: (2 (V + 1),) int32, for all rows together: the last two tokens that came after each token, plus 1.
+        token_start: (V + 1,) int64, token_byte: uint8: the bytes of leaf i from token_start[i] to token_start[i + 1].
+    """
+
+    scalar: np.ndarray
+    ring: np.ndarray
+    field_above: np.ndarray
+    field_here: np.ndarray
+    bracket: np.ndarray
+    history: np.ndarray
+    follower: np.ndarray
+    token_start: np.ndarray
+    token_byte: np.ndarray
+
+
+def new_texts(rows: int, steps: int, leaf_bytes: list[bytes]) -> Texts:
+    """Empty texts of `rows` rows of at most `steps` tokens; `leaf_bytes`: the bytes of each leaf."""
+    texts = Texts(
+        np.zeros(rows * NUM_SCALARS, dtype=np.int64),
+        np.zeros(rows * RING_BYTES, dtype=np.uint8),
+        np.full(rows * FIELDS, -1, dtype=np.int64),
+        np.full(rows * FIELDS, -1, dtype=np.int64),
+        np.zeros(rows * NESTING, dtype=np.uint8),
+        np.zeros(rows * steps, dtype=np.int32),
+        np.zeros(2 * (len(leaf_bytes) + 1), dtype=np.int32),
+        np.concatenate([[0], np.cumsum([len(entry) for entry in leaf_bytes])]).astype(np.int64),
+        np.frombuffer(b"".join(leaf_bytes) + b"\0", dtype=np.uint8),
+    )
+    texts.scalar[ABOVE::NUM_SCALARS] = -1
+    texts.field_here[::FIELDS] = 0
+    return texts
+
+
+class Learned(NamedTuple):
+    """What the mixer has learnt, shared by all rows, and the tables it works with.
+
+    Attributes:
+        blocks: (2^k, BLOCK_BYTES) uint8: per context and treelet a check byte and 15 states.
+        state_map: (NUM_CONTEXTS, 256) uint32: probability << 10 | number of updates, by context and state.
+        match_map: (MATCHES, MATCH_LENGTHS) uint32: likewise, that a match of this length holds.
+        weight: (sets, NUM_INPUTS) int32, 2^16 is 1; updates: (sets,) int32: how often each set was trained.
+        final_weight: (FINAL_SETS, NUM_SETS) int32.
+        node_map: (N, 33) int32, pair_map: (2^16, 33) int32: final probabilities in units of 2^-20.
+        squash, stretch, rate, successor, seen: from `tables`.
+    """
+
+    blocks: np.ndarray
+    state_map: np.ndarray
+    match_map: np.ndarray
+    weight: np.ndarray
+    updates: np.ndarray
+    final_weight: np.ndarray
+    node_map: np.ndarray
+    pair_map: np.ndarray
+    squash: np.ndarray
+    stretch: np.ndarray
+    rate: np.ndarray
+    successor: np.ndarray
+    seen: np.ndarray
+
+
+def new_learned(nodes: int, table_bits: int) -> Learned:
+    """A mixer that has seen nothing, for a tree of `nodes` inner nodes and 2^table_bits blocks."""
+    states = tables.states()
+    probability = np.zeros(256, dtype=np.uint32)
+    probability[: len(states.probability)] = states.probability
+    inputs = np.zeros(NUM_INPUTS, dtype=np.int32)
+    inputs[:MODEL] = _WEIGHT_CONTEXT
+    inputs[MODEL] = _WEIGHT_MODEL
+    inputs[MATCH:CONSTANT:2] = _WEIGHT_MATCH
+    sets = nodes + SHAPES + LAST_BYTES
+    squash = tables.squash_table()
+    start = squash[np.clip((np.arange(BUCKETS) - 16) * 128, -LOGIT_MAX, LOGIT_MAX) + LOGIT_MAX] * 16
+    return Learned(
+        _blocks(1 << table_bits),
+        np.tile(probability << 10 | _FIRST_UPDATES, (NUM_CONTEXTS, 1)),
+        np.full((MATCHES, MATCH_LENGTHS), (3 << 20) << 10, dtype=np.uint32),
+        np.tile(inputs, (sets, 1)),
+        np.zeros(sets, dtype=np.int32),
+        np.full((FINAL_SETS, NUM_SETS), 65536 // NUM_SETS, dtype=np.int32),
+        np.tile(start, (nodes, 1)),
+        np.tile(start, (PAIRS, 1)),
+        squash,
+        tables.stretch_table(),
+        tables.rate_table(),
+        states.successor,
+        states.seen,
+    )
+
+
+def _blocks(count: int) -> np.ndarray:
+    """Empty blocks that begin with a cache line, so that the two places of a context lie in one."""
+    room = np.zeros(count * BLOCK_BYTES + _CACHE_LINE, dtype=np.uint8)
+    begin = -room.ctypes.data % _CACHE_LINE
+    return room[begin : begin + count * BLOCK_BYTES].reshape(count, BLOCK_BYTES)
+
+
+class Masses(NamedTuple):
+    """A model's masses for R rows, in the order of the leaves.
+
+    Attributes:
+        leaf: (R, V) int32: the masses.
+        block: (R, ceil(V / SUM_LEAVES)) int64: sums of (mass + 1) of the leaves before each block of SUM_LEAVES.
+        end: (R,) int64: the sums over all leaves.
+        guess: (R,) int64: the leaf of the likeliest token.
+    """
+
+    leaf: np.ndarray
+    block: np.ndarray
+    end: np.ndarray
+    guess: np.ndarray
+
+
+def new_masses(rows: int, vocab_size: int) -> Masses:
+    """Room for the masses of `rows` rows."""
+    return Masses(
+        np.zeros((rows, vocab_size), dtype=np.int32),
+        np.zeros((rows, -(-vocab_size // SUM_LEAVES)), dtype=np.int64),
+        np.zeros(rows, dtype=np.int64),
+        np.zeros(rows, dtype=np.int64),
+    )
+
+
+class Known(NamedTuple):
+    """What only an encoder has: every row's tokens, and the model's logits on their paths. A decoder's has (1,) zeros.
+
+    Attributes:
+        leaf: (N,) int32, row after row; start: (R + 1,) int64.
+        logit: (total,) int16 in the order of `leaf`, or (1,) if there is no model; logit_start: (N + 1,) int64.
+        guess: (N,) int32: the model's likeliest leaf.
+    """
+
+    leaf: np.ndarray
+    start: np.ndarray
+    logit: np.ndarray
+    logit_start: np.ndarray
+    guess: np.ndarray
