@@ -146,22 +146,64 @@ class History:
         inputs: (rows, p + steps + 1) int64: the start token, the prompt, a row's tokens, fillers.
     """
 
-    def __init__(self, engine: Engine[Any], plan: RowPlan, before: np.ndarray, context: int | None = None) -> None:
-        self._engine, self._plan, self._skipped = engine, plan, len(before)
+    def __init__(
+        self,
+        engine: Engine[Any],
+        plan: RowPlan,
+        before: np.ndarray,
+        context: int | None = None,
+        chunk: int = RESTART_CHUNK,
+    ) -> None:
+        self._engine, self._plan, self._skipped, self._chunk = engine, plan, len(before), chunk
         self._context = context or engine.context
         self.inputs = np.full((plan.num_rows, len(before) + plan.steps + 1), engine.start_token, dtype=np.int64)
         self.inputs[:, 1 : 1 + len(before)] = before
-        self._cache = engine.new_cache(plan.num_rows, RESTART_CHUNK, len(before) + plan.steps)
+        self._cache = engine.new_cache(plan.num_rows, max(chunk, RESTART_CHUNK), len(before) + plan.steps)
         if len(before):
             restart(engine, self._cache, self.inputs[:, : len(before)])
 
     def step(self, step: int) -> torch.Tensor:
         """Masses of the token of a step in every row that has one, (n, V) int32; those before it must be there."""
         at = self._skipped + step
-        if self._cache.length == self._context:
-            restart(self._engine, self._cache, self.inputs[:, at - self._plan.overlap : at])
+        self._restart_if_full(at)
         ids = torch.from_numpy(self.inputs[:, at : at + 1]).to(self._engine.device)
         return self._engine.masses(self._engine.forward(ids, self._cache)[: self._plan.active_rows(step), 0])
+
+    def place(self, tokens: np.ndarray) -> None:
+        """Notes all tokens, (N,) int64, if they are known."""
+        first = self._skipped + 1
+        for row, part in enumerate(self._plan.row_slices()):
+            self.inputs[row, first : first + part.stop - part.start] = tokens[part]
+
+    def read(self, first_step: int, last_step: int) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+        """Goes over some steps, whose tokens were noted; those before them must be done.
+
+        Yields:
+            places of tokens, (n,) int64, and the hidden states before them, (n, hidden) float32.
+        """
+        engine, plan, step = self._engine, self._plan, first_step
+        starts = np.array(plan.row_starts(), dtype=np.int64)
+        while step < last_step:
+            at = self._skipped + step
+            self._restart_if_full(at)
+            new = min(self._chunk, self._context - self._cache.length, last_step - step)
+            batch = max(1, engine.batch_tokens // new)
+            for row in range(0, plan.num_rows, batch):
+                part = self._cache.rows(slice(row, row + batch))
+                ids = torch.from_numpy(np.ascontiguousarray(self.inputs[row : row + batch, at : at + new]))
+                hidden = engine.forward(ids.to(engine.device), part)
+                places = starts[row : row + len(ids), None] + np.arange(step, step + new)
+                there = places < starts[row + 1 : row + 1 + len(ids), None]  # only long rows have a last token
+                if there.all():
+                    yield places.reshape(-1), hidden.reshape(-1, hidden.shape[-1])
+                else:
+                    yield places[there], hidden[torch.from_numpy(there).to(hidden.device)]
+            self._cache.adopt(part)
+            step += new
+
+    def _restart_if_full(self, at: int) -> None:
+        if self._cache.length == self._context:
+            restart(self._engine, self._cache, self.inputs[:, at - self._plan.overlap : at])
 
     def take(self, step: int, ids: np.ndarray) -> None:
         """The tokens of a step, (n,) int64."""

@@ -17,6 +17,7 @@ from .engines.base import Engine
 from .engines.freqs import Frequencies
 from .engines.memory import free_bytes
 from .errors import CorruptError, ResourceError
+from .lanes import Lane, Lanes
 from .passes import NOTHING, RESTART_CHUNK, History, token_masses
 from .plan import RowPlan, header_plan, profile_plan
 
@@ -24,6 +25,12 @@ if TYPE_CHECKING:
     from .mixing.mixer import Primed
     from .mixing.vocabulary import Vocabulary
     from .prompt import Prompt
+
+_CHUNKS, _LEAST_STEPS, _MOST_STEPS = 16, 16, 128
+"""Steps that the model goes ahead of the mixer when it encodes: a part of all, within bounds."""
+
+_MEMORY_PART = 0.5
+"""Of the free memory, at most, for the caches of all rows when that is not needed."""
 
 __all__ = ["RowPlan", "decode", "encode", "header_plan", "profile_plan"]
 
@@ -49,18 +56,52 @@ def encode(
     Returns:
         The payload, and the sum of -log2 of the coded probabilities in bits.
     """
-    found = token_masses(engine, tokens, plan, progress, _before(prompt))
-    if vocabulary is None:
-        sink = _IntervalSink(engine.vocab_size, tokens, plan)
-        for places, masses in found:
-            sink.add(places, masses)
-        return sink.finish()
-    from .mixing.mixer import MixEncoder
+    if vocabulary is not None:
+        return _encode_mixed(engine, tokens, plan, progress, vocabulary, prompt)
+    sink = _IntervalSink(engine.vocab_size, tokens, plan)
+    for places, masses in token_masses(engine, tokens, plan, progress, _before(prompt)):
+        sink.add(places, masses)
+    return sink.finish()
 
-    primed = _primed(engine, vocabulary, plan, prompt)
-    mixer = MixEncoder(vocabulary, tokens, plan.num_rows, with_model=True, primed=primed)
-    for places, masses in found:
+
+def _encode_mixed(
+    engine: Engine[Any],
+    tokens: np.ndarray,
+    plan: RowPlan,
+    progress: Callable[[np.ndarray], None] | None,
+    vocabulary: Vocabulary,
+    prompt: Prompt | None,
+) -> tuple[bytes, float]:
+    """As `encode`; the mixer follows the model step by step, if all rows at once fit into the memory."""
+    from .mixing.mixer import MixEncoder, memory_bytes
+
+    before = _before(prompt)
+    mixer = MixEncoder(vocabulary, tokens, plan.num_rows, True, _primed(engine, vocabulary, plan, prompt))
+
+    def add(places: np.ndarray, masses: torch.Tensor) -> None:
         mixer.add(places, masses.cpu().numpy())
+
+    chunk = min(max(plan.steps // _CHUNKS, _LEAST_STEPS), _MOST_STEPS)
+    needed = engine.step_bytes(plan.num_rows, chunk, len(before) + plan.steps)
+    needed += memory_bytes(len(tokens), plan.num_rows, engine.vocab_size)
+    free = free_bytes(engine.device)
+    if engine.stepwise or (free is not None and needed > _MEMORY_PART * free):
+        for places, masses in token_masses(engine, tokens, plan, progress, before):
+            add(places, masses)
+        return mixer.finish()
+    with Lanes(engine, plan, before, 1, chunk) as lanes:
+        for lane in lanes:
+            lane.place(tokens)
+            lanes.start(lane, lane.read, 0, min(chunk, plan.steps), add)
+        for step in range(0, plan.steps, chunk):
+            end = min(step + chunk, plan.steps)
+            for lane in lanes:
+                places = lanes.wait(lane)
+                if end < plan.steps:
+                    lanes.start(lane, lane.read, end, min(end + chunk, plan.steps), add)
+                if progress is not None:
+                    progress(tokens[places])
+            mixer.walk(end)
     return mixer.finish()
 
 
@@ -165,37 +206,65 @@ def decode(
     Raises:
         CorruptError: the payload fits no text.
     """
-    rows, steps = plan.num_rows, plan.steps
     before = _before(prompt)
-    _check_memory(engine, rows, len(before) + steps, plan.num_tokens if vocabulary is not None else None)
-    step_tokens = _step_decoder(engine, payload, plan, vocabulary, prompt)
-    history = History(engine, plan, before)
+    mixed_tokens = plan.num_tokens if vocabulary is not None else None
+    _check_memory(engine, plan.num_rows, len(before) + plan.steps, mixed_tokens)
     seen_bytes = 0
-    for step in range(steps):
-        ids = step_tokens(history.step(step))
+
+    def check(ids: np.ndarray) -> None:
+        nonlocal seen_bytes
         if ids.max() >= engine.vocab_size:
             raise CorruptError("damaged: the compressed data names a token that does not exist")
-        history.take(step, ids)
         step_bytes = num_bytes(ids)
         seen_bytes += step_bytes
         if seen_bytes > most_bytes:
             raise CorruptError(f"damaged: the compressed data stands for more than the {most_bytes} bytes it should")
         if progress is not None:
             progress(step_bytes)
+
+    if vocabulary is not None:
+        return _decode_mixed(engine, payload, plan, check, vocabulary, prompt)
+    source = _IntervalSource(engine.vocab_size, payload)
+    history = History(engine, plan, before)
+    for step in range(plan.steps):
+        ids = source.step(history.step(step))
+        check(ids)
+        history.take(step, ids)
     return history.tokens()
 
 
-def _step_decoder(
-    engine: Engine[Any], payload: bytes, plan: RowPlan, vocabulary: Vocabulary | None, prompt: Prompt | None
-) -> Callable[[torch.Tensor], np.ndarray]:
-    """A function from the masses of a step, (n, V) int32, to its tokens, (n,) int64."""
-    if vocabulary is None:
-        return _IntervalSource(engine.vocab_size, payload).step
+def _decode_mixed(
+    engine: Engine[Any],
+    payload: bytes,
+    plan: RowPlan,
+    check: Callable[[np.ndarray], None],
+    vocabulary: Vocabulary,
+    prompt: Prompt | None,
+) -> np.ndarray:
+    """As `decode`; while the mixer decodes some rows, the model computes what comes next in the others."""
     from .mixing.mixer import MixDecoder
+    from .mixing.state import GROUP_ROWS
 
     primed = _primed(engine, vocabulary, plan, prompt)
     mixer = MixDecoder(vocabulary, payload, plan.num_tokens, plan.num_rows, with_model=True, primed=primed)
-    return lambda masses: mixer.step(masses.cpu().numpy())
+
+    def predict(lane: Lane, step: int) -> None:
+        mixer.take(lane.history.step(step).cpu().numpy(), lane.first)
+
+    with Lanes(engine, plan, _before(prompt), GROUP_ROWS) as lanes:
+        for lane in lanes:
+            lanes.start(lane, predict, lane, 0)
+        for step in range(plan.steps):
+            for lane in lanes:
+                if not (active := lane.plan.active_rows(step)):
+                    continue
+                lanes.wait(lane)
+                ids = mixer.decode(lane.first, lane.first + active)
+                check(ids)
+                lane.history.take(step, ids)
+                if lane.plan.active_rows(step + 1):
+                    lanes.start(lane, predict, lane, step + 1)
+        return np.concatenate([lane.history.tokens() for lane in lanes])
 
 
 def _check_memory(engine: Engine[Any], rows: int, steps: int, mixed_tokens: int | None) -> None:

@@ -253,6 +253,7 @@ class HashEngine:
     """An engine whose masses are a hash of every input since its context began, so that any slip changes them."""
 
     stepwise = False
+    callers = 1
 
     def __init__(self, vocab_size: int = 16, context: int = 7, start_token: int = 3, batch_tokens: int = 1024) -> None:
         self.vocab_size = vocab_size

@@ -42,6 +42,8 @@ class Engine(Protocol[CacheT]):
         device: where tensors live.
         batch_tokens: tokens that one prefill call should hold.
         stepwise: only calls of one token of every row, with the same rows each time, give the same bits again.
+        callers: threads that may use it at once. With more than 1, calls on threads of `workers.submit` stay on those,
+            others are shared out to all.
     """
 
     vocab_size: int
@@ -50,6 +52,9 @@ class Engine(Protocol[CacheT]):
     device: torch.device
     batch_tokens: int
     stepwise: bool
+
+    @property
+    def callers(self) -> int: ...
 
     def new_cache(self, rows: int, chunk: int, positions: int) -> CacheT:
         """An empty KV cache for `rows` rows, fed at most `chunk` tokens at once and `positions` in all."""

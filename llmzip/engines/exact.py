@@ -178,22 +178,28 @@ class ExactEngine:
         most = min(self.context, positions)
         return min(most, window - 1 + max(chunk, window // 8, 16)) if window else most
 
+    @property
+    def callers(self) -> int:
+        """As `Engine.callers`: the compiled kernels change nothing that others see."""
+        return 1 if self._fused is None else torch.get_num_threads()
+
     @torch.inference_mode()
     def forward(self, ids: torch.Tensor, cache: KVCache | fused.FusedCache | None = None) -> torch.Tensor:
         with self._lock:
-            return self._forward(ids, cache)
+            begin = cache.length if cache is not None else 0
+            if begin + ids.shape[1] > self.context:
+                raise EngineError(f"{begin + ids.shape[1]} positions exceed the model's context of {self.context}")
+            for rope in self._ropes:
+                rope.extend(begin + ids.shape[1])
+            if self._fused is None:
+                assert not isinstance(cache, fused.FusedCache)
+                return self._forward(ids, cache)
+        assert not isinstance(cache, KVCache)
+        return self._fused.forward(ids, cache)
 
-    def _forward(self, ids: torch.Tensor, cache: KVCache | fused.FusedCache | None) -> torch.Tensor:
+    def _forward(self, ids: torch.Tensor, cache: KVCache | None) -> torch.Tensor:
         batch, new = ids.shape
         begin = cache.length if cache is not None else 0
-        if begin + new > self.context:
-            raise EngineError(f"{begin + new} positions exceed the model's context of {self.context}")
-        for rope in self._ropes:
-            rope.extend(begin + new)
-        if self._fused is not None:
-            assert not isinstance(cache, KVCache)
-            return self._fused.forward(ids, cache)
-        assert not isinstance(cache, fused.FusedCache)
         self.kernels.check()
         x = self._embed(ids.reshape(-1), batch, begin)
         for number, layer in enumerate(self.model.layers):
@@ -217,12 +223,12 @@ class ExactEngine:
 
     @torch.inference_mode()
     def masses(self, hidden: torch.Tensor) -> torch.Tensor:
+        if self._fused is not None:
+            return self._fused.masses(hidden)
         with self._lock:
             return self._masses(hidden)
 
     def _masses(self, hidden: torch.Tensor) -> torch.Tensor:
-        if self._fused is not None:
-            return self._fused.masses(hidden)
         self.kernels.check()
         out = torch.empty(hidden.shape[0], self.vocab_size, dtype=torch.int32, device=self.device)
         for n in range(0, hidden.shape[0], _HEAD_ROWS):

@@ -74,6 +74,7 @@ class FloatEngine:
     """
 
     stepwise = True
+    callers = 1
 
     def __init__(
         self,

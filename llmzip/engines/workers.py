@@ -1,11 +1,15 @@
-"""Threads that use one core each, as many as torch may use; must not know what they compute."""
+"""Threads that use one core each, as many as torch may use; must not know what they compute.
+
+Either the parts of one thing are shared out to them, or each has a thing of its own, whose parts it does alone.
+"""
 
 from __future__ import annotations
 
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import torch
 
@@ -17,6 +21,7 @@ class Workers:
         self._pool: ThreadPoolExecutor | None = None
         self._size = 0
         self._lock = threading.Lock()
+        self._here = threading.local()
 
     def run(self, tasks: list[Callable[[], None]]) -> None:
         """Runs tasks side by side; the first error of one is raised when all are done."""
@@ -29,9 +34,21 @@ class Workers:
             if error is not None:
                 raise error
 
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        """Runs a function on one of the threads; what it shares out is done there."""
+        return self._ready().submit(self._alone, function, *arguments)
+
+    def _alone(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        self._here.alone = True
+        try:
+            return function(*arguments)
+        finally:
+            self._here.alone = False
+
     def share(self, count: int, least: int, task: Callable[[int, int], Callable[[], None]]) -> None:
         """Shares out things to threads, at least so many to each: task(first, last) does those."""
-        parts = max(1, min(count // least, torch.get_num_threads()))
+        alone = getattr(self._here, "alone", False)
+        parts = 1 if alone else max(1, min(count // least, torch.get_num_threads()))
         borders = [count * part // parts for part in range(parts + 1)]
         self.run([task(borders[part], borders[part + 1]) for part in range(parts)])
 

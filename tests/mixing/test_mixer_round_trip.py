@@ -243,7 +243,7 @@ def test_more_bytes_than_promised_stop_the_decoder_early(
         rows.decode(
             hash_engine(vocab_size=VOCAB), rng.bytes(50), plan, lambda ids: 7 * len(ids), 1000, steps.append, vocabulary
         )
-    assert len(steps) <= 3
+    assert len(steps) <= 5  # halves of steps
 
 
 def test_bytes_of_damaged_payloads_are_bytes_or_a_corrupt_error(rng: np.random.Generator) -> None:
