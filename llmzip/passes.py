@@ -186,7 +186,7 @@ class History:
         while step < last_step:
             at = self._skipped + step
             self._restart_if_full(at)
-            new = min(self._chunk, self._context - self._cache.length, last_step - step)
+            new = min(self._chunk, engine.batch_tokens, self._context - self._cache.length, last_step - step)
             batch = max(1, engine.batch_tokens // new)
             for row in range(0, plan.num_rows, batch):
                 part = self._cache.rows(slice(row, row + batch))
@@ -266,8 +266,9 @@ def restart(engine: Engine[Any], cache: PartedCache, inputs: np.ndarray) -> None
         return
     ids = torch.from_numpy(np.ascontiguousarray(inputs)).to(engine.device)
     batch = max(1, engine.batch_tokens // _LEAST_CHUNK)
+    chunk = min(RESTART_CHUNK, engine.batch_tokens)
     for row in range(0, rows, batch):
         part = cache.rows(slice(row, row + batch))
-        for begin in range(0, length, RESTART_CHUNK):
-            engine.forward(ids[row : row + batch, begin : begin + RESTART_CHUNK], part)
+        for begin in range(0, length, chunk):
+            engine.forward(ids[row : row + batch, begin : begin + chunk], part)
     cache.adopt(part)

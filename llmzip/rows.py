@@ -18,7 +18,7 @@ from .engines.freqs import Frequencies
 from .engines.memory import free_bytes
 from .errors import CorruptError, ResourceError
 from .lanes import Lane, Lanes
-from .passes import NOTHING, RESTART_CHUNK, History, token_masses
+from .passes import NOTHING, RESTART_CHUNK, token_masses
 from .plan import RowPlan, header_plan, profile_plan
 
 if TYPE_CHECKING:
@@ -31,6 +31,9 @@ _CHUNKS, _LEAST_STEPS, _MOST_STEPS = 16, 16, 128
 
 _MEMORY_PART = 0.5
 """Of the free memory, at most, for the caches of all rows when that is not needed."""
+
+_LEAST_LANE_ROWS = 32
+"""Fewer rows side by side make too little use of the weights that are read."""
 
 __all__ = ["RowPlan", "decode", "encode", "header_plan", "profile_plan"]
 
@@ -56,39 +59,39 @@ def encode(
     Returns:
         The payload, and the sum of -log2 of the coded probabilities in bits.
     """
-    if vocabulary is not None:
-        return _encode_mixed(engine, tokens, plan, progress, vocabulary, prompt)
-    sink = _IntervalSink(engine.vocab_size, tokens, plan)
-    for places, masses in token_masses(engine, tokens, plan, progress, _before(prompt)):
-        sink.add(places, masses)
-    return sink.finish()
+    before = _before(prompt)
+    if vocabulary is None:
+        sink = _IntervalSink(engine.vocab_size, tokens, plan)
+        _read(engine, tokens, plan, before, sink.add, progress, None)
+        return sink.finish()
+    from .mixing.mixer import MixEncoder
+
+    mixer = MixEncoder(vocabulary, tokens, plan.num_rows, True, _primed(engine, vocabulary, plan, prompt))
+    add = lambda places, masses: mixer.add(places, masses.cpu().numpy())  # noqa: E731
+    _read(engine, tokens, plan, before, add, progress, mixer.walk)
+    return mixer.finish()
 
 
-def _encode_mixed(
+def _read(
     engine: Engine[Any],
     tokens: np.ndarray,
     plan: RowPlan,
+    before: np.ndarray,
+    add: Callable[[np.ndarray, torch.Tensor], None],
     progress: Callable[[np.ndarray], None] | None,
-    vocabulary: Vocabulary,
-    prompt: Prompt | None,
-) -> tuple[bytes, float]:
-    """As `encode`; the mixer follows the model step by step, if all rows at once fit into the memory."""
-    from .mixing.mixer import MixEncoder, memory_bytes
+    done: Callable[[int], None] | None,
+) -> None:
+    """What the model expects of all tokens: step by step if all rows at once fit into the memory, else row by row.
 
-    before = _before(prompt)
-    mixer = MixEncoder(vocabulary, tokens, plan.num_rows, True, _primed(engine, vocabulary, plan, prompt))
-
-    def add(places: np.ndarray, masses: torch.Tensor) -> None:
-        mixer.add(places, masses.cpu().numpy())
-
+    Args:
+        add: called with places of tokens, (n,) int64, and their masses, (n, V) int32; from threads of the engine.
+        done: called with a number of steps whose tokens were all added, while the model goes on; or never.
+    """
     chunk = min(max(plan.steps // _CHUNKS, _LEAST_STEPS), _MOST_STEPS)
-    needed = engine.step_bytes(plan.num_rows, chunk, len(before) + plan.steps)
-    needed += memory_bytes(len(tokens), plan.num_rows, engine.vocab_size)
-    free = free_bytes(engine.device)
-    if engine.stepwise or (free is not None and needed > _MEMORY_PART * free):
+    if engine.stepwise or not _fits(engine, plan, chunk, len(before)):
         for places, masses in token_masses(engine, tokens, plan, progress, before):
             add(places, masses)
-        return mixer.finish()
+        return
     with Lanes(engine, plan, before, 1, chunk) as lanes:
         for lane in lanes:
             lane.place(tokens)
@@ -101,8 +104,14 @@ def _encode_mixed(
                     lanes.start(lane, lane.read, end, min(end + chunk, plan.steps), add)
                 if progress is not None:
                     progress(tokens[places])
-            mixer.walk(end)
-    return mixer.finish()
+            if done is not None:
+                done(end)
+
+
+def _fits(engine: Engine[Any], plan: RowPlan, chunk: int, before: int) -> bool:
+    """Whether there is memory enough, and to spare, for all rows at once."""
+    free = free_bytes(engine.device)
+    return free is None or engine.step_bytes(plan.num_rows, chunk, before + plan.steps) <= _MEMORY_PART * free
 
 
 class _IntervalSink:
@@ -143,13 +152,18 @@ class _IntervalSource:
         self._frequencies = Frequencies(vocab_size)
         self._decoder = Decoder(payload)
 
-    def step(self, masses: torch.Tensor) -> np.ndarray:
-        """One token per row, (n,) int64, from its masses, (n, V) int32."""
-        sums, bounds = self._frequencies.group_bounds(masses)
-        groups = self._decoder.decode(bounds.cpu().numpy()).astype(np.int64)
-        chosen = torch.from_numpy(groups).to(masses.device)
-        inner = self._frequencies.symbol_bounds(masses, sums, bounds, chosen)
-        ids: np.ndarray = groups * self._frequencies.group_size + self._decoder.decode(inner.cpu().numpy())
+    def look(self, masses: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What `step` needs of the masses, (n, V) int32, of some rows."""
+        return (masses, *self._frequencies.group_bounds(masses))
+
+    def step(self, looks: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]) -> list[np.ndarray]:
+        """One token per row, (n,) int64, from `look` at all rows that take part, some after the others."""
+        groups = [self._decoder.decode(bounds.cpu().numpy()).astype(np.int64) for _, _, bounds in looks]
+        ids = []
+        for (masses, sums, bounds), group in zip(looks, groups, strict=True):
+            chosen = torch.from_numpy(group).to(masses.device)
+            inner = self._frequencies.symbol_bounds(masses, sums, bounds, chosen)
+            ids.append(group * self._frequencies.group_size + self._decoder.decode(inner.cpu().numpy()))
         return ids
 
 
@@ -225,12 +239,16 @@ def decode(
     if vocabulary is not None:
         return _decode_mixed(engine, payload, plan, check, vocabulary, prompt)
     source = _IntervalSource(engine.vocab_size, payload)
-    history = History(engine, plan, before)
-    for step in range(plan.steps):
-        ids = source.step(history.step(step))
-        check(ids)
-        history.take(step, ids)
-    return history.tokens()
+    with Lanes(engine, plan, before, _LEAST_LANE_ROWS) as lanes:
+        for step in range(plan.steps):
+            busy = [lane for lane in lanes if lane.plan.active_rows(step)]
+            for lane in busy:
+                lanes.start(lane, lambda lane, step: source.look(lane.history.step(step)), lane, step)
+            found = source.step([lanes.wait(lane) for lane in busy])
+            for lane, ids in zip(busy, found, strict=True):
+                check(ids)
+                lane.history.take(step, ids)
+        return np.concatenate([lane.history.tokens() for lane in lanes])
 
 
 def _decode_mixed(
