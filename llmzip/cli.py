@@ -18,7 +18,7 @@ import click
 from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
-from . import options, process
+from . import options, process, torchparts
 from .benchcli import bench_command
 from .commands import with_model_here
 from .distancecli import distance_command
@@ -36,6 +36,7 @@ from .traincli import train_command
 from .windowscli import cat_command, windows_command
 
 _DEFAULT = "\0"  # no argument of a process can be this, so nobody calls the hidden command by its name
+_OWN_PROCESS = "own process"  # a context's object where no other program shares the interpreter
 _STANDARD_OUTPUTS = ("-", "/dev/stdout")  # as a name, root's --force would replace the device itself
 
 
@@ -194,6 +195,8 @@ def _run(
     **values: Any,
 ) -> int:
     """Checks what goes together, then does the work. Returns the exit code."""
+    if click.get_current_context().obj == _OWN_PROCESS:
+        torchparts.defer()
     names = files or ("-",)
     chosen = _options(operation, len(names), **values)
     messages = Messages(max(-2, verbose - quiet), progress, debug)
@@ -320,8 +323,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     process.occupy_standard_descriptors()
     process.share_the_cores()
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if argv is None:
+        process.collect_rarely()
     try:
-        with program.make_context(PROGRAM, arguments) as ctx:
+        with program.make_context(PROGRAM, arguments, obj=_OWN_PROCESS if argv is None else None) as ctx:
             code = program.invoke(ctx)
         return int(code or 0)
     except click.exceptions.Exit as ended:
@@ -340,6 +345,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         place = process.STDOUT if isinstance(error, OSError) else None
         Messages(debug="--debug" in arguments).error(place, explain(error)[1], error)
         process.abandon_standard_output()
+    finally:
+        if argv is None:
+            process.leave_the_garbage()
     return EXIT_FAILED
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from . import prompt as prompts
-from . import sample
+from . import sample, torchparts
 from .container import (
     DIGEST_BYTES,
     ENGINE_FLOAT,
@@ -22,7 +22,7 @@ from .container import (
     Header,
     ModelRecord,
 )  # fmt: skip
-from .engines import conversions, planes, selftest
+from .engines import conversions, passed, planes
 from .engines.exact import ExactEngine
 from .engines.memory import allocations_checked
 from .engines.model import ExactModel
@@ -99,6 +99,8 @@ def load(choice: ModelChoice, settings: EngineSettings) -> LoadedModel:
     if settings.threads is not None:
         torch.set_num_threads(settings.threads or os.cpu_count() or 1)
     device = find_device(settings.device)
+    if device != "cpu" or choice.engine == ENGINE_FLOAT:
+        torchparts.complete()  # transformers and compilers for GPUs may want all of torch
     threads = None
     if choice.engine == ENGINE_FLOAT:
         # Its bits depend on them: the archive's number, or the one of the run that writes. The exact engine's do not,
@@ -154,7 +156,7 @@ def _open_exact(choice: ModelChoice, device: torch.device, batch_tokens: int | N
         context = choice.context or _USER_CONTEXT
         model = conversions.load(choice.folder, context, choice.start_token, choice.planes, choose)
     config = model.config
-    selftest.check(device)
+    passed.check(device)
     record = ModelRecord(choice.name, model.digest(), b"", config.planes, config.context, config.start_token)
     return ExactEngine(model, device, batch_tokens), record
 
