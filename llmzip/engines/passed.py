@@ -1,8 +1,8 @@
 """That a processor passed the self-test, kept so that not every run repeats it; must not know models.
 
-The test takes a tenth of a second. What it depends on is the file's name: the engine's source and the compiled library,
-torch's build, the processor, and the settings in the environment that choose instructions or libraries. Only a test that
-was passed is kept. GPUs are tested each time: their drivers change without a trace here.
+The test takes a tenth of a second. What it depends on is the file's name: the engine's source and the compiled
+library, torch's build, the processor, and the settings in the environment that choose instructions or libraries. Only
+a test that was passed is kept. GPUs are tested each time: their drivers change without a trace here.
 """
 
 from __future__ import annotations
