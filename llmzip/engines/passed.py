@@ -28,13 +28,21 @@ _PROCESSOR = ("vendor_id", "cpu family", "model", "stepping", "microcode", "flag
 
 
 @functools.cache
-def check(device: torch.device) -> None:
-    """As `selftest.check`, but on a CPU only if the same software has not passed it on the same processor before."""
+def check(device: torch.device) -> str:
+    """As `selftest.check`, but on a CPU only if the same software has not passed it on the same processor before.
+
+    Returns:
+        why it will be run the next time too, if that is so for want of a place to keep the result.
+    """
     path = _place() if device.type == "cpu" else None
     if path is not None and _holds(path):
-        return
-    if selftest.check(device) and path is not None:
-        kept.replace(path, lambda name: Path(name).write_text(selftest.TRANSCRIPT, encoding="ascii"))
+        return ""
+    is_sound = selftest.check(device)
+    if device.type != "cpu" or not is_sound:
+        return ""
+    if path is not None and kept.replace(path, lambda name: Path(name).write_text(selftest.TRANSCRIPT, "ascii")):
+        return ""
+    return "without a cache folder that can be written, so that each run tests the processor anew"
 
 
 def _holds(path: Path) -> bool:
