@@ -82,8 +82,9 @@ bench-logs: $(BIN)/test.stamp ## the worked example: new logs under MODEL=DIR, m
 bench-windows: $(BIN)/llmzip.stamp ## Equal-Info windows of TEXT=FILE beside the paper's figures
 	$(BIN)/python benchmarks/windows.py $(TEXT) --model $(MODEL)
 
-bench-speed: $(BIN)/test.stamp ## speed and its parts for TEXT=FILE by MODEL=name, beside what the machine can do; CHECK=FILE compares
-	$(BIN)/python benchmarks/speed.py $(TEXT) --model $(or $(MODEL),default) $(if $(CHECK),--check $(CHECK)) --output bench-results
+bench-speed: $(BIN)/test.stamp ## speed and its parts for TEXT=FILE by MODEL=name; CHECK=1 tells regressions, UPDATE=1 stores
+	$(BIN)/python benchmarks/speed.py $(or $(TEXT),corpora/prose-en.txt) --model $(or $(MODEL),default) \
+	  $(if $(CHECK),--check) $(if $(UPDATE),--update) --output bench-results
 
 embedded: $(BIN)/llmzip.stamp ## put MODEL=DIR, made by llmzip train, into the package as NAME=name
 	$(BIN)/python tools/make_embedded.py $(MODEL) --name $(NAME)

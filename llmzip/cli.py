@@ -18,7 +18,7 @@ import click
 from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
-from . import options, process
+from . import options, process, torchparts
 from .benchcli import bench_command
 from .commands import with_model_here
 from .distancecli import distance_command
@@ -36,6 +36,8 @@ from .traincli import train_command
 from .windowscli import cat_command, windows_command
 
 _DEFAULT = "\0"  # no argument of a process can be this, so nobody calls the hidden command by its name
+_OWN_PROCESS = "own process"  # a context's object where no other program shares the interpreter
+_LEAST_ADDRESSES, _FEW_ADDRESSES = 1 << 28, 1 << 31  # for Python with numpy; for torch with threads
 _STANDARD_OUTPUTS = ("-", "/dev/stdout")  # as a name, root's --force would replace the device itself
 
 
@@ -197,6 +199,15 @@ def _run(
     names = files or ("-",)
     chosen = _options(operation, len(names), **values)
     messages = Messages(max(-2, verbose - quiet), progress, debug)
+    if click.get_current_context().obj == _OWN_PROCESS and operation != LIST:
+        torchparts.defer()
+        limit = process.address_limit()
+        if limit is not None and limit < _FEW_ADDRESSES:
+            if limit < _LEAST_ADDRESSES:
+                messages.error(None, f"not enough memory: {limit >> 20} MB of addresses are allowed (ulimit -v)")
+                return EXIT_FAILED
+            process.spare_addresses()
+            messages.reason(f"one thread, as {limit >> 20} MB of addresses are allowed (ulimit -v)")
     if not debug and not sys.warnoptions:
         import warnings
 
@@ -310,18 +321,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the program. No exception leaves it; a signal that ends it does so itself.
 
     Args:
-        argv: the arguments without the program's name; None for those of the process.
+        argv: the arguments without the program's name; None for those of the process, which then ends.
 
     Returns:
         the exit code.
     """
+    if argv is not None:
+        return _main(list(argv), None)
     if f"_{PROGRAM.upper()}_COMPLETE" in os.environ:
         program.main(prog_name=PROGRAM)  # click's own; ends the process
+    process.collect_rarely()
+    process.leave(_main(sys.argv[1:], _OWN_PROCESS))
+
+
+def _main(arguments: list[str], whose: str | None) -> int:
     process.occupy_standard_descriptors()
     process.share_the_cores()
-    arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        with program.make_context(PROGRAM, arguments) as ctx:
+        with program.make_context(PROGRAM, arguments, obj=whose) as ctx:
             code = program.invoke(ctx)
         return int(code or 0)
     except click.exceptions.Exit as ended:

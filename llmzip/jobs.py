@@ -72,9 +72,21 @@ def explain(error: BaseException, name: str | None = None) -> tuple[int, str]:
         return EXIT_FAILED, error.strerror + (f": {os.fsdecode(error.filename)}" if about_another else "")
     if isinstance(error, MemoryError):
         return EXIT_FAILED, "not enough memory"
-    if isinstance(error, ImportError):
-        return EXIT_FAILED, f"a library that llmzip needs is missing or broken ({error}); install llmzip again"
+    if isinstance(error, RuntimeError) and "start new thread" in str(error):
+        return EXIT_FAILED, "not enough memory for another thread, or too many processes; --threads 1 needs less"
+    if isinstance(error, (ImportError, OSError)):
+        return EXIT_FAILED, _explain_library(error)
     return EXIT_FAILED, f"internal error: {type(error).__name__}: {error}; please report it, with what --debug shows"
+
+
+def _explain_library(error: BaseException) -> str:
+    """What became of a library that should have been loaded."""
+    while error.__cause__ is not None:  # numpy's own text is a page long
+        error = error.__cause__
+    text = str(error).strip().partition("\n")[0]
+    if any(words in text for words in ("failed to map", "cannot allocate", "Cannot allocate")):
+        return f"not enough memory to load a library ({text})"
+    return f"a library that llmzip needs is missing or broken ({text}); install llmzip again"
 
 
 def overall_exit_code(codes: Sequence[int]) -> int:

@@ -64,9 +64,14 @@ class Messages:
 
     def slower(self, kernels: str | None) -> None:
         """Once: why the model did not run as fast as it might."""
-        if self.verbosity >= 1 and kernels is not None and "without" in kernels and not self._said_slower:
+        if kernels is not None and "without" in kernels and not self._said_slower:
             self._said_slower = True
-            _write(f"{PROGRAM}: slower than it could be: {kernels}")
+            self.reason(kernels)
+
+    def reason(self, text: str) -> None:
+        """Why this run is slower than it might be, where a summary was asked for."""
+        if self.verbosity >= 1:
+            _write(f"{PROGRAM}: slower than it could be: {text}")
 
     def compiling(self) -> None:
         """A line while the mixer is compiled, where a summary would be shown too."""

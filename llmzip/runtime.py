@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from . import prompt as prompts
-from . import sample
+from . import sample, torchparts
 from .container import (
     DIGEST_BYTES,
     ENGINE_FLOAT,
@@ -22,7 +22,7 @@ from .container import (
     Header,
     ModelRecord,
 )  # fmt: skip
-from .engines import conversions, planes, selftest
+from .engines import conversions, passed, planes
 from .engines.exact import ExactEngine
 from .engines.memory import allocations_checked
 from .engines.model import ExactModel
@@ -50,6 +50,7 @@ class LoadedModel:
         tokenizer: with the table of its tokens.
         embedded_code: of an embedded model, else None.
         record: what an archive may say of it.
+        note: what else made it slower to load than it might be; empty for nothing.
     """
 
     name: str
@@ -57,11 +58,13 @@ class LoadedModel:
     tokenizer: Tokenizer
     embedded_code: int | None
     record: ModelRecord
+    note: str = ""
 
     @property
     def kernels(self) -> str:
         """What computes it, and if that is not the fastest way, why."""
-        return getattr(self.engine, "kernels_text", "transformers")
+        text: str = getattr(self.engine, "kernels_text", "transformers")
+        return f"{text}; {self.note}" if self.note else text
 
     def header(self, prompt: bytes) -> Header:
         """What an archive made with it begins with."""
@@ -99,6 +102,8 @@ def load(choice: ModelChoice, settings: EngineSettings) -> LoadedModel:
     if settings.threads is not None:
         torch.set_num_threads(settings.threads or os.cpu_count() or 1)
     device = find_device(settings.device)
+    if device != "cpu" or choice.engine == ENGINE_FLOAT:
+        torchparts.complete()  # transformers and compilers for GPUs may want all of torch
     threads = None
     if choice.engine == ENGINE_FLOAT:
         # Its bits depend on them: the archive's number, or the one of the run that writes. The exact engine's do not,
@@ -119,7 +124,9 @@ def _load(
     engine: ExactEngine | FloatEngine
     if choice.engine == ENGINE_FLOAT:
         engine, record = _open_float(choice, torch.device(device), threads)
+        note = ""
     else:
+        note = passed.check(torch.device(device))
         engine, record = _open_exact(choice, torch.device(device), batch_tokens)
     tokenizer = Tokenizer(choice.folder, engine.vocab_size)
     record = dataclasses.replace(record, tokenizer_digest=tokenizer.tokens.digest())
@@ -136,7 +143,7 @@ def _load(
         )
     halves = {name: getattr(record, name)[:DIGEST_BYTES] for name in ("model_digest", "tokenizer_digest")}
     code = None if choice.embedded is None else choice.embedded.code
-    return LoadedModel(choice.name, engine, tokenizer, code, dataclasses.replace(record, **halves))
+    return LoadedModel(choice.name, engine, tokenizer, code, dataclasses.replace(record, **halves), note)
 
 
 def _open_exact(choice: ModelChoice, device: torch.device, batch_tokens: int | None) -> tuple[ExactEngine, ModelRecord]:
@@ -154,7 +161,6 @@ def _open_exact(choice: ModelChoice, device: torch.device, batch_tokens: int | N
         context = choice.context or _USER_CONTEXT
         model = conversions.load(choice.folder, context, choice.start_token, choice.planes, choose)
     config = model.config
-    selftest.check(device)
     record = ModelRecord(choice.name, model.digest(), b"", config.planes, config.context, config.start_token)
     return ExactEngine(model, device, batch_tokens), record
 

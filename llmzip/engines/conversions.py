@@ -10,8 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +20,7 @@ from safetensors.torch import save_file
 from .._version import NUMERICS_VERSION
 from ..errors import ModelUnsupportedError
 from . import families
+from . import kept as kept_files
 from .config import ExactConfig
 from .model import ExactModel, assemble
 from .weights import load_model
@@ -74,7 +73,7 @@ def _with_chosen_planes(
         number, tokens = choose(model)
         if path is not None and _is_large(model):
             found = [*_choices(path), [config.context, config.start_token, tokens, number]]
-            _replace(path, lambda name: Path(name).write_text(json.dumps(found), encoding="ascii"))
+            kept_files.replace(path, lambda name: Path(name).write_text(json.dumps(found), encoding="ascii"))
     return model.with_settings(number, config.context, config.start_token)
 
 
@@ -106,10 +105,10 @@ def _place(folder: Path) -> Path | None:
         for file in sorted([*folder.glob("*.safetensors"), *folder.glob("*.json")]):
             found = file.stat()
             sha.update(f"{file.resolve()}\0{found.st_size} {found.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
-        base = os.environ.get("XDG_CACHE_HOME")
-        return (Path(base) if base else Path.home() / ".cache") / "llmzip" / "models" / f"{sha.hexdigest()[:32]}.int8"
-    except (OSError, RuntimeError):  # Path.home() raises the latter
+    except OSError:
         return None
+    base = kept_files.folder("models")
+    return None if base is None else base / f"{sha.hexdigest()[:32]}.int8"
 
 
 def _read(path: Path) -> ExactModel | None:
@@ -134,22 +133,5 @@ def _write(model: ExactModel, path: Path) -> None:
         return
     tensors = {name: tensor.cpu().contiguous() for name, tensor in model.tensors().items()}
     about = json.dumps({"config": model.config.as_dict(), "digest": model.digest().hex()})
-    _replace(path, lambda name: save_file(tensors, name, {"llmzip": about}))
-
-
-def _replace(path: Path, write: Callable[[str], object]) -> None:
-    """Makes a file, whole or not at all; that it cannot be written does not matter.
-
-    Args:
-        path: of the file.
-        write: writes it to the path that it is given.
-    """
-    with contextlib.suppress(OSError, SafetensorError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".")
-        os.close(descriptor)
-        try:
-            write(name)
-            os.replace(name, path)
-        finally:
-            Path(name).unlink(missing_ok=True)
+    with contextlib.suppress(SafetensorError):
+        kept_files.replace(path, lambda name: save_file(tensors, name, {"llmzip": about}))

@@ -176,11 +176,11 @@ def compiled_model(
     return ExactModel(config, embedding_q, embedding_scale, head_q, head_scale, final_norm, tuple(layers))
 
 
-def _check_compiled() -> None:
-    """Turns the compiled kernels off if they give other bits than torch."""
+def _check_compiled() -> bool:
+    """Turns the compiled kernels off if they give other bits than torch; whether they stay, or there are none."""
     library, _ = kernels.chosen()
     if library is None:
-        return
+        return True
     model = compiled_model()
     ids = (_pattern(8, 3, 70) % _VOCAB).to(torch.int64)
     plain, compiled = ExactEngine(model, "cpu", compiled=False), ExactEngine(model, "cpu")
@@ -193,20 +193,24 @@ def _check_compiled() -> None:
         and torch.equal(hidden, expected)
         and torch.equal(compiled.masses(flat), plain.masses(flat))
     )
+    return not library.failed
 
 
 @functools.cache
-def check(device: torch.device) -> None:
+def check(device: torch.device) -> bool:
     """Refuses a device that does not reproduce the transcript, and compiled kernels that give other bits.
+
+    Returns:
+        whether nothing was found wrong, with the compiled kernels neither.
 
     Raises:
         EngineError: naming both hashes.
     """
-    if device.type == "cpu":
-        _check_compiled()
+    compiled = device.type != "cpu" or _check_compiled()
     found = transcript(device)
     if found != TRANSCRIPT:
         raise EngineError(
             f"device {device}: the self-test gives {found[:16]}, not {TRANSCRIPT[:16]}: "
             "this device or build of torch does not compute the exact arithmetic"
         )
+    return compiled

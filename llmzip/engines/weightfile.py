@@ -251,6 +251,8 @@ def _decode(planes: Sequence[tuple[np.ndarray, np.ndarray | None]], states: np.n
     lanes, at = len(states), 0
     low, mask, shift = np.uint32(_LOW), np.uint32(_TOTAL - 1), np.uint32(_TOTAL_BITS)
     word_shift = np.uint32(_LOW_BITS)
+    # Of one round: made once, and indices in the type that look-ups want, as this is much of a program's start.
+    slot_room, found_room = np.empty(lanes, dtype=np.intp), np.empty(lanes, dtype=np.uint32)
     for plane, frequencies in planes:
         if frequencies is None:
             continue
@@ -261,13 +263,15 @@ def _decode(planes: Sequence[tuple[np.ndarray, np.ndarray | None]], states: np.n
         frequency_of = frequencies[symbol_of].astype(np.uint32)
         rest_of = (np.arange(_TOTAL) - (np.cumsum(frequencies) - frequencies)[symbol_of]).astype(np.uint32)
         for first in range(0, len(plane), lanes):
-            x = states[: min(lanes, len(plane) - first)]
-            slot = x & mask
-            plane[first : first + lanes] = symbol_of[slot]
+            here = plane[first : first + lanes]
+            x, slot, found = states[: len(here)], slot_room[: len(here)], found_room[: len(here)]
+            slot[:] = x & mask
+            # Every slot is in range; "clip" only spares numpy a copy that guards against others.
+            symbol_of.take(slot, out=here, mode="clip")
             # f * (x >> 14) + rest < 2^14 * 2^18: no product leaves 32 bits.
             x >>= shift
-            x *= frequency_of[slot]
-            x += rest_of[slot]
+            x *= frequency_of.take(slot, out=found, mode="clip")
+            x += rest_of.take(slot, out=found, mode="clip")
             short = np.flatnonzero(x < low)
             if at + len(short) > len(words):
                 raise ModelUnsupportedError("weight file: damaged: its words end too early")
