@@ -32,7 +32,11 @@ PIECE_BYTES = container.MAX_LM_BYTES
 """Input of one frame of the methods lm and mixed."""
 
 _LM_ONLY_LEVEL = 1
-_LONG_ROW_TOKENS = 1 << 14
+_ROWS = (
+    (128, 2048), (128, 2048), (192, 1536), (256, 1024), (384, 768), (512, 512), (1024, 256), (4096, 64), (1 << 14, 64),
+)  # fmt: skip
+"""Tokens that a row has at least, and the most rows, of each level: docs/speed.md has what was measured."""
+
 _MOST_ROW_BYTES, _LEAST_BATCH_TOKENS = 1 << 30, 64
 _EXPLICIT = 3
 """The profile whose frames say themselves how many rows they have."""
@@ -245,16 +249,18 @@ def _samples(data: bytes, sample_bytes: int) -> list[bytes]:
 def level_plan(level: int, num_tokens: int, engine: Engine[Any], settings: CompressSettings) -> tuple[RowPlan, int]:
     """The rows of a frame, and the profile that says so in its header (format section 4).
 
-    Levels 1-3: fast (0), 4-6: normal (1), 7-8: best (2). Level 9 has four times fewer rows than 8: no row that is not
-    full enough to learn from, however long a single one takes to decode. No frame has more rows than decode in a
-    gigabyte, whatever this machine has, unless the user says so or rows would be longer than the format allows.
+    More rows decode faster, as they share the reading of the weights and each sees fewer tokens before it; fewer rows
+    are smaller. The profile is the one whose rows these are, if there is one among fast (0) for levels 1-3, normal (1)
+    for 4-6, best (2) for 7-9. No frame has more rows than decode in a gigabyte, whatever this machine has, unless the
+    user says so or rows would be longer than the format allows.
     """
     profile = (level - 1) // 3
     usual = profile_plan(profile, num_tokens, engine.context)
-    rows = usual.num_rows
-    if level == MAX_LEVEL:
-        rows = min(rows, max(1, num_tokens // _LONG_ROW_TOKENS))
-    rows = min(rows, max(1, _MOST_ROW_BYTES // engine.step_bytes(1, 1, engine.context)))
+    tokens_per_row, most_rows = _ROWS[level - 1]
+    rows = max(1, min(num_tokens // tokens_per_row, most_rows))
+    steps = min(engine.context, -(-num_tokens // rows))
+    if engine.step_bytes(rows, 1, steps) > _MOST_ROW_BYTES:
+        rows = min(rows, max(1, _MOST_ROW_BYTES // engine.step_bytes(1, 1, engine.context)))
     # A row has a longest length by the format, whatever was asked for.
     rows = max(min(settings.rows or rows, num_tokens), -(-num_tokens // container.MAX_STEPS))
     plan = RowPlan(num_tokens, rows, min(settings.overlap or usual.overlap, engine.context - 1))

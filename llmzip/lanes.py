@@ -17,7 +17,7 @@ import torch
 
 from .engines.base import Engine
 from .engines.workers import workers
-from .passes import RESTART_CHUNK, History, masses_in_parts
+from .passes import History, masses_in_parts
 from .plan import RowPlan
 
 _PER_CALLER = 2
@@ -72,29 +72,33 @@ class Lanes:
         plan: the frame's rows.
         before: (p,) int64, what every row has read before.
         unit: rows of a lane are a multiple of this, but the last one's; a lane has no fewer.
-        chunk: steps that a lane reads at once, if tokens are known.
+        chunk: steps that a lane reads at once, if tokens are known; 0 if they are not.
     """
 
-    def __init__(
-        self, engine: Engine[Any], plan: RowPlan, before: np.ndarray, unit: int, chunk: int = RESTART_CHUNK
-    ) -> None:
+    def __init__(self, engine: Engine[Any], plan: RowPlan, before: np.ndarray, unit: int, chunk: int = 0) -> None:
         units = plan.num_rows // unit
         # Rows of a stepwise engine depend on each other.
         count = 1 if engine.stepwise else max(1, min(units, _PER_CALLER * engine.callers))
         borders = [units * n // count * unit for n in range(count)] + [plan.num_rows]
         self._ahead: dict[Lane, Future[Any]] = {}
         self._own: ThreadPoolExecutor | None = None
-        if count == 1 or engine.callers == 1:
+        self._waits = count == 1 and not chunk  # each step for the one before it: threads would only cost time
+        if not self._waits and (count == 1 or engine.callers == 1):
             self._own = ThreadPoolExecutor(1, "llmzip-model")
-        self.lanes = [Lane(engine, plan, range(*rows), before, chunk) for rows in itertools.pairwise(borders)]
+        self.lanes = [Lane(engine, plan, range(*rows), before, max(chunk, 1)) for rows in itertools.pairwise(borders)]
 
     def __iter__(self) -> Iterator[Lane]:
         return iter(self.lanes)
 
     def start(self, lane: Lane, function: Callable[..., Any], *arguments: Any) -> None:
         """Begins something with a lane, which must be at rest."""
-        submit = workers.submit if self._own is None else self._own.submit
-        self._ahead[lane] = submit(function, *arguments)
+        if self._waits:
+            done: Future[Any] = Future()
+            self._ahead[lane] = done
+            done.set_result(function(*arguments))
+        else:
+            submit = workers.submit if self._own is None else self._own.submit
+            self._ahead[lane] = submit(function, *arguments)
 
     def wait(self, lane: Lane) -> Any:
         """Waits for what was begun with a lane, and returns its result or raises its error."""

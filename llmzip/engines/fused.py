@@ -29,6 +29,9 @@ _TOKENS = 128
 _BLOCK = 16
 """Keys lie in blocks of so many positions."""
 
+_LEAST_TOKENS = 16
+"""With fewer, reading the weights takes a thread longer than computing: another one would read them too."""
+
 _LEAST_HEAD_ROWS = 16
 _LEAST_SLOTS = 1024
 
@@ -245,7 +248,7 @@ class FusedForward:
             part = cache.rows(slice(first, last)) if cache is not None else None
             return lambda: self._rows(ids[first:last], begin, part, slots, out[first:last])
 
-        workers.share(batch, 1, task)
+        workers.share(batch, max(1, _LEAST_TOKENS // new), task)
         if cache is not None:
             cache.length = begin + new
         return out

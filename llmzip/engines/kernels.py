@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
 import os
 from pathlib import Path
 
 import torch
 
+from .. import compiledlib
+
 LEVELS = ("", "avx2", "avx512", "amx")
 FOLDER = Path(__file__).parent / "native"
 LANES = 16
-_VARIABLE = "LLMZIP_KERNELS"
 
 _P, _N, _F = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 
@@ -105,35 +105,22 @@ class Library:
         return found
 
 
-def _sources() -> str:
-    """A digest of the kernels' sources; setup.py writes the same into the library."""
-    files = sorted(file for file in FOLDER.iterdir() if file.suffix in (".cpp", ".h"))
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
-
-
 @functools.cache
 def library(level: str) -> Library | None:
     """The kernels of a level, "" for the best that this processor has; None if there are none, or it has not that."""
-    for file in sorted(FOLDER.glob("_kernels*.*")):
-        try:
-            loaded = ctypes.CDLL(str(file))
-            loaded.llmzip_sources.restype = ctypes.c_char_p
-            if loaded.llmzip_sources().decode() != _sources():
-                continue  # what lies where in memory may differ
-            best = loaded.llmzip_best_level()
-            wanted = LEVELS.index(level) if level in LEVELS[1:] else best
-            if 0 < wanted <= best:
-                return Library(loaded, LEVELS[wanted])
-        except (OSError, AttributeError):  # made for another machine, or by another version
-            continue
+    for loaded in compiledlib.candidates(FOLDER, "_kernels"):
+        best = loaded.llmzip_best_level()
+        wanted = LEVELS.index(level) if level in LEVELS[1:] else best
+        if 0 < wanted <= best:
+            return Library(loaded, LEVELS[wanted])
     return None
 
 
 def chosen() -> tuple[Library | None, str]:
     """The kernels to use, and why there are none."""
-    level = os.environ.get(_VARIABLE, "")
+    level = os.environ.get(compiledlib.VARIABLE, "")
     if level == "none":
-        return None, f"{_VARIABLE}=none"
+        return None, f"{compiledlib.VARIABLE}=none"
     found = library(level)
     if found is None:
         return None, "not built, or of another version: install llmzip again; or this processor lacks what they need"

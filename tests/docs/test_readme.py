@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import llmzip
-from llmzip.rows import profile_plan
+from llmzip.drafts import level_plan
+from llmzip.settings import CompressSettings
 
 _ROOT = Path(__file__).parents[2]
 _README = (_ROOT / "README.md").read_text(encoding="utf-8")
@@ -54,13 +55,19 @@ def test_links_lead_somewhere():
 
 
 def test_level_table():
-    rows = re.findall(r"\| (-\d) to (-\d)[^|]* \| up to (\d+)(?:, of ([\d,]+) tokens or more)", _README)
-    assert len(rows) == 3
-    for profile, (_, _, most, fewest) in enumerate(rows):
+    table = re.findall(r"^\| -(\d) \| ([\d,]+) \| ([\d,]+) \|", _README, re.MULTILINE)
+    assert [int(level) for level, _, _ in table] == list(range(1, 10))
+
+    class Engine:
+        context, stepwise = 512, False
+
+        def step_bytes(self, rows: int, chunk: int, positions: int) -> int:
+            return rows
+
+    for level, most, fewest in table:
         least = int(fewest.replace(",", ""))
-        assert profile_plan(profile, 1 << 22, 512).num_rows == int(most)
-        assert profile_plan(profile, 2 * least, 512).num_rows == 2
-        assert profile_plan(profile, 2 * least - 1, 512).num_rows == 1
+        for num_tokens, rows in ((1 << 21, int(most.replace(",", ""))), (2 * least, 2), (2 * least - 1, 1)):
+            assert level_plan(int(level), num_tokens, Engine(), CompressSettings())[0].num_rows == rows
 
 
 def test_version_is_in_the_changelog():

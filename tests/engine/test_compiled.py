@@ -13,7 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmzip import runtime
+from llmzip import compiledlib, runtime
 from llmzip.cli import main
 from llmzip.engines import exact, kernels, selftest
 from llmzip.engines.exact import ExactEngine
@@ -224,7 +224,7 @@ def test_what_turns_the_kernels_off(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 
 def test_kernels_of_other_sources_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "_sources", lambda: "0123456789abcdef")
+    monkeypatch.setattr(compiledlib, "sources", lambda folder: "0123456789abcdef")
     kernels.library.cache_clear()
     try:
         assert kernels.chosen()[0] is None
