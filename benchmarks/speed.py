@@ -1,16 +1,17 @@
 """Speed of llmzip here, part by part, beside what the machine can do: `make bench-speed TEXT=FILE MODEL=base`.
 
-Each text is compressed, decompressed and compared. Times of the parts are taken around their functions; the model's are
-those of its threads, divided by their number. The roofline: the int8 operations of the model's matrix products against
-the best that torch's int8 product reaches here on large matrices. `ratio` is bytes per second over the rounds per
-second of a fixed loop right before and after. benchmarks/speed.json holds ratios of some kinds of machines: --check
-tells what has become slower by more than a fifth and exits with 1, --update stores what was measured.
+Each text is compressed, decompressed and compared. Processor time of the parts is taken around their functions, on all
+threads; two threads have two microseconds in each that passes. The roofline: the int8 operations of the model's matrix
+products against the best that torch's int8 product reaches here on large matrices. `ratio` is bytes per second over the
+rounds per second of a fixed loop right before and after. benchmarks/speed.json holds ratios of some kinds of machines:
+--check tells what has become slower by more than a fifth and exits with 1, --update stores what was measured.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import io
 import json
 import platform
@@ -44,32 +45,46 @@ _TRIES = 3
 """What seems slower is measured again: on a busy machine ratios of one and the same program differ by a fifth."""
 
 
+_REST, _IDLE = "the rest", "idle"
+
+
 class Clock:
-    """Adds up the time of functions by parts, without that of the functions they call."""
+    """Adds up the processor time of functions by parts, on all threads, without that of the functions they call."""
 
     def __init__(self) -> None:
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self._stack = threading.local()
         self._lock = threading.Lock()
 
-    def wrap(self, function: Callable[..., Any], part: str, share: float = 1.0) -> Callable[..., Any]:
-        """The function with its time added to a part, `share` of it."""
+    def wrap(self, function: Callable[..., Any], part: str) -> Callable[..., Any]:
+        """The function with its time added to a part."""
 
         def timed(*args: Any, **kwargs: Any) -> Any:
             stack = self._stack.__dict__.setdefault("inner", [])
             stack.append(0.0)
-            started = time.perf_counter()
+            started = time.thread_time()
             try:
                 return function(*args, **kwargs)
             finally:
-                spent = time.perf_counter() - started
+                spent = time.thread_time() - started
                 inner = stack.pop()
                 if stack:
                     stack[-1] += spent
                 with self._lock:
-                    self.seconds[part] += (spent - inner) * share
+                    self.seconds[part] += spent - inner
 
         return timed
+
+    def of(self, work: Callable[[], object]) -> dict[str, float]:
+        """Does it: processor seconds by parts, the rest of them, and seconds in which threads were idle."""
+        self.seconds.clear()
+        started, used = time.perf_counter(), time.process_time()
+        work()
+        wall, used = time.perf_counter() - started, time.process_time() - used
+        parts = dict(self.seconds)
+        parts[_REST] = used - sum(parts.values())
+        parts[_IDLE] = wall * torch.get_num_threads() - used
+        return parts
 
 
 def _places(engine: Any) -> list[tuple[Any, str, str]]:
@@ -81,8 +96,10 @@ def _places(engine: Any) -> list[tuple[Any, str, str]]:
         (coder.Encoder, "encode", "coder"),
         (coder.Decoder, "decode", "coder"),
         (mixer.MixEncoder, "add", "mixer: model's logits"),
-        (mixer.MixEncoder, "finish", "mixer"),
-        (mixer.MixDecoder, "step", "mixer"),
+        (mixer.MixEncoder, "walk", "mixer"),
+        (mixer.MixEncoder, "finish", "coder"),
+        (mixer.MixDecoder, "take", "mixer: model's logits"),
+        (mixer.MixDecoder, "decode", "mixer"),
         (tokens.Tokenizer, "encode", "tokenizer"),
         (methods, "compress_plain", "xz and zstd, to compare"),
     ]
@@ -99,17 +116,22 @@ def _places(engine: Any) -> list[tuple[Any, str, str]]:
 def profile(engine: Any) -> Iterator[Clock]:
     """Times the parts meanwhile."""
     clock = Clock()
-    threads = torch.get_num_threads()
-    fused = getattr(engine, "_fused", None)
     before = [(where, name, getattr(where, name)) for where, name, _ in _places(engine)]
     for where, name, part in _places(engine):
-        in_threads = fused is not None and where is fused._library
-        setattr(where, name, clock.wrap(getattr(where, name), part, 1 / threads if in_threads else 1.0))
+        setattr(where, name, clock.wrap(getattr(where, name), part))
     try:
         yield clock
     finally:
         for where, name, function in before:
             setattr(where, name, function)
+
+
+def compress(text: bytes, packed: io.BytesIO, settings: CompressSettings) -> None:
+    compress_stream(io.BytesIO(text), packed, settings)
+
+
+def decompress(packed: io.BytesIO) -> None:
+    decompress_stream(packed, io.BytesIO(), DecompressSettings())
 
 
 def round_trip(text: bytes, settings: CompressSettings) -> tuple[int, float, float]:
@@ -299,13 +321,9 @@ def main() -> int:
             if size == sizes[-1]:
                 with profile(engine) as clock:
                     packed_file = io.BytesIO()
-                    started = time.perf_counter()
-                    compress_stream(io.BytesIO(part), packed_file, settings)
-                    times = {"encode": (time.perf_counter() - started, dict(clock.seconds))}
-                    clock.seconds.clear()
-                    started = time.perf_counter()
-                    decompress_stream(io.BytesIO(packed_file.getvalue()), io.BytesIO(), DecompressSettings())
-                    times["decode"] = (time.perf_counter() - started, dict(clock.seconds))
+                    times = {"encode": clock.of(functools.partial(compress, part, packed_file, settings))}
+                    packed_file.seek(0)
+                    times["decode"] = clock.of(functools.partial(decompress, packed_file))
                 row["parts"] = times
                 parts.append(_parts_text(level, size, count, times))
     print("\n" + "\n".join(parts))
@@ -321,18 +339,15 @@ def main() -> int:
     return _stored(args, stored, kind, found)
 
 
-def _parts_text(level: int, size: int, count: int, times: dict[str, tuple[float, dict[str, float]]]) -> str:
-    names = sorted(
-        {name for _, found in times.values() for name in found}, key=lambda name: -times["decode"][1].get(name, 0)
-    )
-    lines = [f"-{level}, {size:,} bytes, microseconds a token:", "| part | encode | decode |", "|---|---:|---:|"]
-    for name in names:
-        cells = [f"{1e6 * found.get(name, 0) / count:.1f}" for _, found in times.values()]
+def _parts_text(level: int, size: int, count: int, times: dict[str, dict[str, float]]) -> str:
+    names = {name for found in times.values() for name in found} - {_REST, _IDLE}
+    lines = [
+        f"-{level}, {size:,} bytes, processor microseconds a token:", "| part | encode | decode |", "|---|---:|---:|",
+    ]  # fmt: skip
+    for name in [*sorted(names, key=lambda name: -times["decode"].get(name, 0)), _REST, _IDLE]:
+        cells = [f"{1e6 * found.get(name, 0) / count:.1f}" for found in times.values()]
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    rest = [1e6 * (whole - sum(found.values())) / count for whole, found in times.values()]
-    lines.append(f"| the rest | {rest[0]:.1f} | {rest[1]:.1f} |")
-    lines.append(f"| all | {' | '.join(f'{1e6 * whole / count:.1f}' for whole, _ in times.values())} |\n")
-    return "\n".join(lines)
+    return "\n".join([*lines, ""])
 
 
 def _stored(args: argparse.Namespace, stored: dict[str, ratios.Ratios], kind: str, found: ratios.Ratios) -> int:
