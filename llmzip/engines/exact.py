@@ -19,6 +19,8 @@ from ..errors import EngineError
 from . import fused, kernels, ops, tables
 from .caches import LayerCaches
 from .config import ExactConfig
+from .gpu import backend as gpu
+from .memory import free_bytes
 from .model import ExactModel, LayerWeights
 
 _SCORES_PER_PIECE = 1 << 18
@@ -121,12 +123,28 @@ class ExactEngine:
         self._ropes = [_Rope(steps, shape.context, self.device)]
         if shape.local_rope_steps:
             self._ropes.append(_Rope(shape.local_rope_steps, shape.context, self.device))
-        self._fused, self.kernels_text = self._compiled_kernels() if compiled else (None, "torch")
+        self._fused: fused.FusedForward | gpu.GpuForward | None = None
+        self.kernels_text = "torch"
+        if compiled and (self.device.type == "cuda" or gpu.interpreted()):
+            self._fused, self.kernels_text = self._gpu_kernels()
+        elif compiled and self.device.type == "cpu":
+            self._fused, self.kernels_text = self._compiled_kernels()
+        if isinstance(self._fused, gpu.GpuForward) and batch_tokens is None:
+            self.batch_tokens = max(self.batch_tokens, self._fused.batch_tokens(free_bytes(self.device)))
+
+    def _gpu_kernels(self) -> tuple[gpu.GpuForward | None, str]:
+        """The kernels of CUDA devices, if they can be used, and which they are or why not."""
+        reason = gpu.unavailable(self.device) or gpu.unsupported(self.model)
+        if not reason:
+            ropes = [rope.at for rope in self._ropes]
+            kernels = gpu.GpuForward(self.model, self.device, self._qk_norms, ropes)
+            reason = "" if gpu.interpreted() else gpu.trial(kernels, self.forward, self.masses)
+            if not reason:
+                return kernels, "triton"
+        return None, f"torch, without the Triton kernels ({reason})"
 
     def _compiled_kernels(self) -> tuple[fused.FusedForward | None, str]:
         """The compiled kernels, if they can be used, and which they are or why not."""
-        if self.device.type != "cpu":
-            return None, "torch"
         library, reason = kernels.chosen()
         reason = reason or fused.unsupported(self.model)
         if library is None or reason:
@@ -146,7 +164,7 @@ class ExactEngine:
         """Of one token's forward pass, on the average over a sequence of so many."""
         return self.model.config.flops_per_token(length)
 
-    def new_cache(self, rows: int, chunk: int, positions: int) -> KVCache | fused.FusedCache:
+    def new_cache(self, rows: int, chunk: int, positions: int) -> KVCache | fused.FusedCache | gpu.GpuCache:
         shape = self.model.config
         if self._fused is not None:
             slots = [self._cache_positions(window, chunk, positions) for window in shape.windows]
@@ -167,7 +185,9 @@ class ExactEngine:
         """About the memory of a cache and of one step of all rows with its masses and tables, in bytes."""
         shape = self.model.config
         slots = [self._cache_positions(window, chunk, positions) for window in shape.windows]
-        if self._fused is not None:
+        if isinstance(self._fused, gpu.GpuForward):
+            cache = self._fused.row_bytes(slots)
+        elif self._fused is not None:
             cache = fused.row_bytes(shape, slots)
         else:
             cache = 4 * shape.num_kv_heads * sum(slots) * (2 * shape.head_dim + 2)
@@ -179,11 +199,11 @@ class ExactEngine:
         return min(most, window - 1 + max(chunk, window // 8, 16)) if window else most
 
     @torch.inference_mode()
-    def forward(self, ids: torch.Tensor, cache: KVCache | fused.FusedCache | None = None) -> torch.Tensor:
+    def forward(self, ids: torch.Tensor, cache: KVCache | fused.FusedCache | gpu.GpuCache | None = None) -> torch.Tensor:
         with self._lock:
             return self._forward(ids, cache)
 
-    def _forward(self, ids: torch.Tensor, cache: KVCache | fused.FusedCache | None) -> torch.Tensor:
+    def _forward(self, ids: torch.Tensor, cache: KVCache | fused.FusedCache | gpu.GpuCache | None) -> torch.Tensor:
         batch, new = ids.shape
         begin = cache.length if cache is not None else 0
         if begin + new > self.context:
@@ -191,9 +211,8 @@ class ExactEngine:
         for rope in self._ropes:
             rope.extend(begin + new)
         if self._fused is not None:
-            assert not isinstance(cache, KVCache)
-            return self._fused.forward(ids, cache)
-        assert not isinstance(cache, fused.FusedCache)
+            return self._fused.forward(ids, cache)  # type: ignore[arg-type]  # the cache is its own
+        assert cache is None or isinstance(cache, KVCache)
         self.kernels.check()
         x = self._embed(ids.reshape(-1), batch, begin)
         for number, layer in enumerate(self.model.layers):
@@ -422,6 +441,8 @@ class _Rope:
         size = min(self._context, max(positions, 2 * have, 1024))
         cos_sin = np.stack(tables.rope_tables(self._steps, size))
         self._table = torch.from_numpy(cos_sin).to(self._device, torch.float32).mul_(2.0**-14)[:, :, None]
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)  # other threads read it in streams of their own
 
     def at(self, begin: int, new: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Cosines and sines of some positions: (new, 1, pairs) float32 each."""

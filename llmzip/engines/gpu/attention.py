@@ -74,20 +74,18 @@ def attend(
         most = tl.maximum(most, z)
     top = (tl.max(most, 0) + 0.5)[None]
 
-    # Below 2^31: 2^20 for each of at most 2^17 / BS pieces.
+    # At most 2^31, unsigned: 2^20 for each of at most 2^17 / 64 pieces.
     parts = tl.zeros((BS, BQ), tl.int32)
     for first in range(start, end, BS):
         z = _scores(high, low, scale, keys, key_scale, first, first % SLOTS, position, WINDOW, D, BS)
         parts += exp2_entry(octave, top - z)
-    total = tl.sum(parts.to(tl.int64), 0).to(tl.float32)
+    total = tl.sum(parts.to(tl.uint32, bitcast=True).to(tl.int64), 0).to(tl.float32)
     peak = tl.load(peaks + (row * G + group) * T + t)
     unit = divide(WEIGHT_SUM, total * peak)[None]
 
-    # p = low + 256 middle + 65536 upper with low and middle in int8: magnitudes add up to at most 128 * 127 * S < 2^31.
+    # p = low + 256 middle + 65536 upper, low and middle in int8; magnitudes of each add up to at most 128 * 127 * S < 2^31.
     s = tl.arange(0, BS)
-    sums_low = tl.zeros((D, BQ), tl.int32)
-    sums_middle = tl.zeros((D, BQ), tl.int32)
-    sums_upper = tl.zeros((D, BQ), tl.int32)
+    sums = tl.zeros((D, BQ), tl.int32)
     for first in range(start, end, BS):
         slot = first % SLOTS
         z = _scores(high, low, scale, keys, key_scale, first, slot, position, WINDOW, D, BS)
@@ -98,9 +96,8 @@ def attend(
         rest = (p + 128) >> 8
         upper = (rest + 128) >> 8
         v = tl.load(values + d[:, None] * SLOTS + (slot + s)[None])
-        sums_low = tl.dot(v, (p - (rest << 8)).to(tl.int8), sums_low, out_dtype=tl.int32)
-        sums_middle = tl.dot(v, (rest - (upper << 8)).to(tl.int8), sums_middle, out_dtype=tl.int32)
-        sums_upper = tl.dot(v, upper.to(tl.int8), sums_upper, out_dtype=tl.int32)
-    total_values = sums_low + sums_middle * 256 + sums_upper * 65536
-    result = total_values.to(tl.float32) * (peak * _UNIT)[None]
+        part = tl.dot(v, upper.to(tl.int8), out_dtype=tl.int32) * 256
+        part = tl.dot(v, (rest - (upper << 8)).to(tl.int8), part, out_dtype=tl.int32) * 256
+        sums += tl.dot(v, (p - (rest << 8)).to(tl.int8), part, out_dtype=tl.int32)
+    result = sums.to(tl.float32) * (peak * _UNIT)[None]
     tl.store(out + query[None] * D + d[:, None], result, mask=(c < T * share)[None])

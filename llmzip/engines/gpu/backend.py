@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
@@ -28,10 +29,17 @@ _VARIABLE = "LLMZIP_KERNELS"
 _MOST_VALUES = 1 << 14
 """Of a row that is in registers as a whole: hidden and MLP sizes."""
 
+_MOST_TOKENS = 1 << 16
+
 Rope = Callable[[int, int], tuple[torch.Tensor, torch.Tensor]]
 
 
 # -- whether they can be used ------------------------------------------------------------------------------------------
+
+
+def on(device: torch.device) -> AbstractContextManager[object]:
+    """Makes a device the current one: kernels are launched there."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def interpreted() -> bool:
@@ -99,6 +107,48 @@ def unsupported(model: ExactModel) -> str:
         ),
     }
     return ", ".join(name for name, is_so in facts.items() if is_so)
+
+
+_TRIED: dict[tuple[str, ExactConfig], str] = {}
+
+
+def trial(
+    own: GpuForward,
+    plain: Callable[[torch.Tensor], torch.Tensor],
+    plain_masses: Callable[[torch.Tensor], torch.Tensor],
+) -> str:
+    """Why the kernels must not run a model; empty if they give the bits of plain torch for its shapes.
+
+    Prefill of many tokens and of few, steps as they are recorded and replayed, masses: every kernel in every size of
+    its pieces. Tried once for each device and configuration.
+
+    Args:
+        own: the kernels with the model.
+        plain, plain_masses: the same model's forward pass without a cache, and its masses.
+    """
+    key = (str(own.device), own.config)
+    if key not in _TRIED:
+        config, rows, length = own.config, 3, min(own.config.context, 101)
+        n = torch.arange(rows * length, dtype=torch.int64, device="cpu")
+        ids = (((n * n * 40503 + n * 2654435761) >> 9) % config.vocab_size).view(rows, length).to(own.device)
+        expected = plain(ids)
+        flat = expected.reshape(rows * length, -1)
+        masses = plain_masses(flat)
+        try:
+            cache = own.new_cache(rows, [length] * config.num_layers)
+            sizes = [1] * 5 + [8] if length > 13 else [1]
+            steps = [own.forward(part, cache) for part in torch.split(ids, [*sizes, length - sum(sizes)], 1)]
+            same = (
+                torch.equal(own.forward(ids, None), expected)
+                and torch.equal(torch.cat(steps, 1), expected)
+                and all(torch.equal(own.masses(flat[:some]), masses[:some]) for some in (1, 40, rows * length))
+            )
+            _TRIED[key] = "" if same else "they failed their self-test"
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # a compiler that fails does so in many ways
+            _TRIED[key] = f"they failed: {_line(error)}"
+    return _TRIED[key]
 
 
 # -- what attention keeps ----------------------------------------------------------------------------------------------
@@ -178,8 +228,8 @@ class Tiles:
     terms: int = 128
     few_rows: int = 64
     few_columns: int = 64
-    queries: int = 64
-    keys: int = 128
+    queries: int = 32
+    keys: int = 64
     row_values: int = 4096
     masses: int = 4096
 
@@ -193,9 +243,10 @@ class GpuForward:
         qk_norms: of each layer, the norm weights of query and key heads, (H + G, D), or None.
         ropes: of layers without and with a window: cosines and sines of positions.
         tiles: None for those of the device.
-    """
 
-    name = "triton"
+    Attributes:
+        config: of the model; device: as given.
+    """
 
     def __init__(
         self,
@@ -209,12 +260,13 @@ class GpuForward:
         if loaded is None:
             raise RuntimeError(reason)
         config = model.config
-        self._model, self._config, self._device, self._ropes = model, config, device, ropes
+        self._model, self.config, self.device, self._ropes = model, config, device, ropes
         self._qk_norms = [None if norm is None else norm.contiguous() for norm in qk_norms]
         self._tiles = tiles or Tiles()
         self._rowwise, self._products, self._attention = loaded.rowwise, loaded.products, loaded.attention
         self._options = loaded.options
         self._processors = 1
+        self._recording = device.type == "cuda"
         if device.type == "cuda":
             self._processors = torch.cuda.get_device_properties(device).multi_processor_count
         self._octave = torch.from_numpy(np.array(tables.exp2_octave(), dtype=np.int32)).to(device)
@@ -225,24 +277,25 @@ class GpuForward:
 
     def new_cache(self, rows: int, slots: Sequence[int]) -> GpuCache:
         """An empty cache; `slots`: positions that each layer keeps."""
-        zipped = zip(self._config.windows, slots, strict=True)
+        zipped = zip(self.config.windows, slots, strict=True)
         cache = GpuCache([self._new_layer(rows, size, window) for window, size in zipped])
         cache.step = self._new_step(rows)
         return cache
 
     def row_bytes(self, slots: Sequence[int]) -> int:
         """What a row takes in a cache."""
-        config, unit = self._config, self._tiles.keys
+        config, unit = self.config, self._tiles.keys
         return sum(-(-size // unit) * unit for size in slots) * config.num_kv_heads * (2 * config.head_dim + 8)
 
-    def token_bytes(self) -> int:
-        """About what a token takes on its way through the layers."""
-        config = self._config
-        heads = config.num_heads * config.head_dim
-        return 10 * config.hidden_size + 5 * config.mlp_size + 8 * heads + 16 * config.num_heads + 64
+    def batch_tokens(self, free_bytes: int | None) -> int:
+        """Tokens that go through the layers together: enough to fill the device, in a quarter of what is free."""
+        config = self.config
+        heads = (config.num_heads + config.num_kv_heads) * config.head_dim
+        token_bytes = 16 * config.hidden_size + 6 * config.mlp_size + 8 * heads + 16 * config.num_heads + 64
+        return min(_MOST_TOKENS, (free_bytes or 0) // 4 // token_bytes)
 
     def _new_layer(self, rows: int, slots: int, window: int) -> GpuLayer:
-        heads, dim, size = self._config.num_kv_heads, self._config.head_dim, -(-slots // self._tiles.keys)
+        heads, dim, size = self.config.num_kv_heads, self.config.head_dim, -(-slots // self._tiles.keys)
         size *= self._tiles.keys
         # Slots are read before they are written, and what is read then is not used.
         return GpuLayer(
@@ -251,7 +304,7 @@ class GpuForward:
         )  # fmt: skip
 
     def _empty(self, *sizes: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-        return torch.empty(sizes, dtype=dtype, device=self._device)
+        return torch.empty(sizes, dtype=dtype, device=self.device)
 
     # -- calls
 
@@ -259,17 +312,18 @@ class GpuForward:
         """As `Engine.forward`; (B, T) int64 to (B, T, hidden) float32. Ids outside the vocabulary give any result."""
         batch, new = ids.shape
         if not ids.numel():
-            return self._empty(batch, new, self._config.hidden_size)
+            return self._empty(batch, new, self.config.hidden_size)
         begin = cache.length if cache is not None else 0
         parts, at = [], 0
-        while at < new:
-            part = ids[:, at : at + self._room(cache, begin + at, new - at)].contiguous()
-            if cache is not None and cache.step is not None and part.shape[1] == 1 and self._device.type == "cuda":
-                parts.append(self._stepped(part, begin + at, cache, cache.step))
-            else:
-                start = torch.full((1,), begin + at, dtype=torch.int32, device=self._device)
-                parts.append(self._through(part, start, begin + at, cache))
-            at += part.shape[1]
+        with on(self.device):
+            while at < new:
+                part = ids[:, at : at + self._room(cache, begin + at, new - at)].contiguous()
+                if cache is not None and cache.step is not None and part.shape[1] == 1 and self._recording:
+                    parts.append(self._stepped(part, begin + at, cache, cache.step))
+                else:
+                    start = torch.full((1,), begin + at, dtype=torch.int32, device=self.device)
+                    parts.append(self._through(part, start, begin + at, cache))
+                at += part.shape[1]
         if cache is not None:
             cache.length = begin + new
         return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
@@ -284,10 +338,14 @@ class GpuForward:
 
     def masses(self, hidden: torch.Tensor) -> torch.Tensor:
         """As `Engine.masses`; (n, hidden) float32 to (n, V) int32."""
-        model, n, vocab = self._model, len(hidden), self._config.vocab_size
+        with on(self.device):
+            return self._masses(hidden.contiguous())
+
+    def _masses(self, hidden: torch.Tensor) -> torch.Tensor:
+        model, n, vocab = self._model, len(hidden), self.config.vocab_size
         steps = self._empty(n, vocab)
         if n:
-            q, scale = self._norm(hidden.contiguous(), model.final_norm)
+            q, scale = self._norm(hidden, model.final_norm)
             gain = tables.log2e_steps()
             self._multiply(
                 self._products.head_product, n, model.head_q, q, scale, model.head_q, model.head_scale, gain, steps
@@ -301,7 +359,7 @@ class GpuForward:
 
     def _through(self, ids: torch.Tensor, start: torch.Tensor, begin: int, cache: GpuCache | None) -> torch.Tensor:
         """New tokens through all layers. `start`: (1,) int32 on the device, the position `begin`."""
-        config, model = self._config, self._model
+        config, model = self.config, self._model
         batch, new = ids.shape
         n, hidden = batch * new, config.hidden_size
         x = self._empty(n, hidden)
@@ -339,7 +397,7 @@ class GpuForward:
         start: torch.Tensor,
     ) -> torch.Tensor:
         """What the heads find, (B * T, H * D) float32; keys and values go into the store."""
-        config, tiles = self._config, self._tiles
+        config, tiles = self.config, self._tiles
         n, heads, groups, dim = batch * new, config.num_heads, config.num_kv_heads, config.head_dim
         window, slots = config.windows[number], store.key_scale.shape[2]
         q, scale = self._norm(x, weights.input_norm)
@@ -369,7 +427,7 @@ class GpuForward:
         self._attention.attend[(batch * groups, -(-new * heads // groups // queries))](
             high, low, query_scale, store.keys, store.key_scale, store.values, store.value_scale, peaks, out,
             self._octave, start, new, slots, H=heads, G=groups, D=dim, WINDOW=window, BQ=queries, BS=tiles.keys,
-            num_warps=8 if queries > 32 else 4, num_stages=2, **self._options,
+            num_warps=4, num_stages=2, **self._options,
         )  # fmt: skip
         return out
 
@@ -387,7 +445,7 @@ class GpuForward:
         q, scale = self._empty(n, values, dtype=torch.int8), self._empty(n)
         grid, rows, block = self._whole_rows(n, values)
         self._rowwise.norm_quantise[grid](
-            x, weight, q, scale, n, values, ops.inverse(values), self._config.norm_eps, ROWS=rows, BLOCK=block,
+            x, weight, q, scale, n, values, ops.inverse(values), self.config.norm_eps, ROWS=rows, BLOCK=block,
             num_warps=_warps(rows * block), **self._options,
         )  # fmt: skip
         return q, scale
@@ -430,8 +488,8 @@ class GpuForward:
     # -- recorded steps
 
     def _new_step(self, rows: int) -> Step:
-        ids = torch.zeros(rows, 1, dtype=torch.int64, device=self._device)
-        return Step(ids, torch.zeros(1, dtype=torch.int32, device=self._device))
+        ids = torch.zeros(rows, 1, dtype=torch.int64, device=self.device)
+        return Step(ids, torch.zeros(1, dtype=torch.int32, device=self.device))
 
     def _stepped(self, ids: torch.Tensor, begin: int, cache: GpuCache, step: Step) -> torch.Tensor:
         """A step of all rows of a cache, by its graph from the third one on."""
