@@ -166,8 +166,10 @@ class ExactEngine:
 
     def new_cache(self, rows: int, chunk: int, positions: int) -> KVCache | fused.FusedCache | gpu.GpuCache:
         shape = self.model.config
+        slots = [self._cache_positions(window, chunk, positions) for window in shape.windows]
+        if isinstance(self._fused, gpu.GpuForward):
+            return self._fused.new_cache(rows, slots)
         if self._fused is not None:
-            slots = [self._cache_positions(window, chunk, positions) for window in shape.windows]
             return fused.new_cache(shape, rows, slots)
         heads, dim = shape.num_kv_heads, shape.head_dim
 
