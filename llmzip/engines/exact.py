@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -82,6 +83,9 @@ class LayerCache:
 
 class KVCache(LayerCaches[LayerCache]):
     """The cache of plain torch."""
+
+
+AnyCache: TypeAlias = KVCache | fused.FusedCache | gpu.GpuCache
 
 
 class ExactEngine:
@@ -164,7 +168,7 @@ class ExactEngine:
         """Of one token's forward pass, on the average over a sequence of so many."""
         return self.model.config.flops_per_token(length)
 
-    def new_cache(self, rows: int, chunk: int, positions: int) -> KVCache | fused.FusedCache | gpu.GpuCache:
+    def new_cache(self, rows: int, chunk: int, positions: int) -> AnyCache:
         shape = self.model.config
         slots = [self._cache_positions(window, chunk, positions) for window in shape.windows]
         if isinstance(self._fused, gpu.GpuForward):
@@ -201,11 +205,11 @@ class ExactEngine:
         return min(most, window - 1 + max(chunk, window // 8, 16)) if window else most
 
     @torch.inference_mode()
-    def forward(self, ids: torch.Tensor, cache: KVCache | fused.FusedCache | gpu.GpuCache | None = None) -> torch.Tensor:
+    def forward(self, ids: torch.Tensor, cache: AnyCache | None = None) -> torch.Tensor:
         with self._lock:
             return self._forward(ids, cache)
 
-    def _forward(self, ids: torch.Tensor, cache: KVCache | fused.FusedCache | gpu.GpuCache | None) -> torch.Tensor:
+    def _forward(self, ids: torch.Tensor, cache: AnyCache | None) -> torch.Tensor:
         batch, new = ids.shape
         begin = cache.length if cache is not None else 0
         if begin + new > self.context:

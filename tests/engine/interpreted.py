@@ -249,7 +249,7 @@ def both(tiles: backend.Tiles = SMALL, **shape: Any) -> tuple[ExactEngine, backe
         {},
         {"heads": 3, "kv_heads": 1, "dim": 64, "unrotated": (0,)},
         {"heads": 2, "kv_heads": 2, "dim": 128, "hidden": 16, "windows": (1, 16)},
-        {"local_rope_steps": tuple(range(1 << 50, 16 << 50, 1 << 50)) + (1,), "rope_steps": tuple(range(1, 17)),
+        {"local_rope_steps": tuple(range(1 << 50, 17 << 50, 1 << 50)), "rope_steps": tuple(range(1, 17)),
          "attention_scale": 3.0, "norm_eps": 1.0},
     ],
 )  # fmt: skip

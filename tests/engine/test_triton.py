@@ -22,7 +22,7 @@ from llmzip.errors import EngineError
 
 pytest.importorskip("triton", reason="Triton is not installed: it has no form for this system")
 
-from launches import Recorder, inexact  # noqa: E402
+from launches import Recorder, inexact
 
 PLACE = Path(__file__).parent
 
@@ -82,7 +82,8 @@ def recorded(model: ExactModel, monkeypatch: pytest.MonkeyPatch) -> Iterator[tup
     own = backend.GpuForward(model, meta, [torch.empty(heads, dim, device="meta")], [lambda at, new: (turn, turn)])
     monkeypatch.undo()
     own._rowwise, own._products, own._attention = (
-        recorder.module(module) for module in (rowwise, products, attention)  # type: ignore[assignment]
+        recorder.module(module)
+        for module in (rowwise, products, attention)  # type: ignore[assignment]
     )
     own._processors = 132
     yield own, recorder
@@ -126,6 +127,24 @@ def test_they_compile_without_a_device_into_exact_instructions(
             if launch.kernel.fn.__name__ in ("attend", "add_product", "gate_product", "head_product", "heads_product"):
                 assert "s32.s8.s8" in ptx, launch.name
         assert {"attend", "add_product", "gate_product", "head_product", "heads_product", "masses"} <= names
+
+
+@pytest.mark.parametrize("vocab", [50, 50257])
+def test_frequencies_compile_without_a_device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, vocab: int) -> None:
+    from llmzip.engines.gpu import counts
+
+    recorder, split = Recorder(), DeviceFrequencies(vocab)
+    monkeypatch.setattr("llmzip.engines.gpu.frequencies._kernels", lambda: recorder.module(counts))
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    masses = torch.empty(40, vocab, dtype=torch.int32, device="meta")
+    tokens = torch.empty(40, dtype=torch.int64, device="meta")
+    sums, bounds = split.group_bounds(masses)
+    split.symbol_bounds(masses, sums, bounds, tokens)
+    split._inner_bounds(masses, sums, tokens)
+    split.sums(masses, tokens, ranks=True)
+    assert len(recorder.launches) == 5
+    for launch in recorder.launches:
+        assert not inexact(launch.compile(90).asm["ptx"])
 
 
 def test_inexact_instructions_are_found() -> None:
@@ -188,7 +207,9 @@ def test_processors_keep_their_own_kernels() -> None:
 def test_a_missing_device_is_refused_with_its_reason() -> None:
     from llmzip.runtime import find_device
 
-    with pytest.raises(EngineError, match=r"^device cuda: torch finds no CUDA device here \([^\n.]+\); use --device cpu"):
+    with pytest.raises(
+        EngineError, match=r"^device cuda: torch finds no CUDA device here \([^\n.]+\); use --device cpu"
+    ):
         find_device("cuda")
     assert devices.devices("cpu") == [torch.device("cpu")]
 

@@ -83,7 +83,7 @@ def attend(
     peak = tl.load(peaks + (row * G + group) * T + t)
     unit = divide(WEIGHT_SUM, total * peak)[None]
 
-    # p = low + 256 middle + 65536 upper, low and middle in int8; magnitudes of each add up to at most 128 * 127 * S < 2^31.
+    # p = low + 256 middle + 65536 upper, low and middle in int8: magnitudes add up to at most 128 * 127 * S < 2^31.
     s = tl.arange(0, BS)
     sums = tl.zeros((D, BQ), tl.int32)
     for first in range(start, end, BS):

@@ -299,7 +299,8 @@ class GpuForward:
         size *= self._tiles.keys
         # Slots are read before they are written, and what is read then is not used.
         return GpuLayer(
-            self._empty(rows, heads, size, dim, dtype=torch.int8), self._empty(rows, heads, dim, size, dtype=torch.int8),
+            self._empty(rows, heads, size, dim, dtype=torch.int8),
+            self._empty(rows, heads, dim, size, dtype=torch.int8),
             self._empty(rows, heads, size), self._empty(rows, heads, size), self._empty(rows, heads), window,
         )  # fmt: skip
 
@@ -411,10 +412,10 @@ class GpuForward:
         rows = tiles.rows if n > tiles.few_rows and dim < 256 else tiles.few_rows
         rows = min(rows, max(16, _power(n)))
         self._products.heads_product[(heads + 2 * groups, -(-n // rows))](
-            q, scale, weights.qkv_q, weights.qkv_scale, scale if bias is None else bias, scale if norm is None else norm,
-            cosine, sine, high, low, query_scale, store.keys, store.key_scale, store.values, store.value_scale,
-            new_scale, store.peak, start, float(self._query_max), ops.inverse(self._query_max), self._factor,
-            ops.inverse(dim), config.norm_eps, n, new, slots, H=heads, G=groups, D=dim, K=config.hidden_size,
+            q, scale, weights.qkv_q, weights.qkv_scale, scale if bias is None else bias,
+            scale if norm is None else norm, cosine, sine, high, low, query_scale, store.keys, store.key_scale,
+            store.values, store.value_scale, new_scale, store.peak, start, float(self._query_max),
+            ops.inverse(self._query_max), self._factor, ops.inverse(dim), config.norm_eps, n, new, slots, H=heads, G=groups, D=dim, K=config.hidden_size,
             BIAS=bias is not None, NORM=norm is not None, TURN=number not in config.unrotated, STEP=step, BM=rows,
             BK=self._terms(config.hidden_size), num_warps=8 if rows * dim >= 1 << 13 else 4, **self._options,
         )  # fmt: skip

@@ -70,7 +70,10 @@ def sums_around(masses, tokens, out, V, S: tl.constexpr, RANKS: tl.constexpr, BL
     masses += row * V
     own = tl.load(masses + token)
     # Each place of a piece takes part in at most 300,000 / BLOCK sums of at most 2^20: int64 holds them with ease.
-    left, middle, inside, whole = (tl.zeros((BLOCK,), tl.int64) for _ in range(4))
+    left = tl.zeros((BLOCK,), tl.int64)
+    middle = tl.zeros((BLOCK,), tl.int64)
+    inside = tl.zeros((BLOCK,), tl.int64)
+    whole = tl.zeros((BLOCK,), tl.int64)
     rank = tl.zeros((BLOCK,), tl.int32)
     for at in range(0, V, BLOCK):
         ids = at + v

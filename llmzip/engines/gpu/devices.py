@@ -34,7 +34,7 @@ def devices(name: str) -> list[torch.device]:
 def missing() -> str:
     """Why torch finds no CUDA device, in one line: no driver, one that is too old, a torch without CUDA."""
     try:
-        torch.cuda.init()
+        torch.cuda.init()  # type: ignore[no-untyped-call]
     except (RuntimeError, AssertionError) as error:
         text = str(error).strip() or type(error).__name__
         return text.splitlines()[0].split(". ")[0].rstrip(".")
@@ -69,7 +69,7 @@ def own_stream(device: torch.device) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
-    stream = torch.cuda.Stream(device)
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     # The weights may still be on their way in the stream of before.
     stream.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.device(device), torch.cuda.stream(stream):

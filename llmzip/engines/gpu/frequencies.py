@@ -1,4 +1,4 @@
-"""Frequencies on CUDA devices: the class of freqs.py with kernels in place of chains of torch operations, same integers.
+"""Frequencies on CUDA devices: the class of freqs.py with kernels for chains of torch operations, same integers.
 
 A step of many rows makes tables of megabytes; plain torch reads and writes its intermediate results a dozen times.
 """
@@ -12,6 +12,9 @@ import torch
 
 from ..freqs import TOTAL_BITS, Frequencies
 from . import backend
+
+_OPTIONS = {"enable_fp_fusion": False}
+"""There are no floats here; Triton warns where nothing is said."""
 
 _AT_ONCE = 4096
 """Masses that a program reads at once."""
@@ -70,11 +73,11 @@ class DeviceFrequencies(Frequencies):
             block = min(max(1, _AT_ONCE // size), _power(groups))
             with backend.on(masses.device):
                 _kernels().group_sums[(n, -(-groups // block))](
-                    masses, parts, self.vocab_size, groups, S=size, BLOCK=block
+                    masses, parts, self.vocab_size, groups, S=size, BLOCK=block, **_OPTIONS
                 )
                 _kernels().group_bounds[(n,)](
                     parts, sums, bounds, self.vocab_size, groups, self._total - self.vocab_size, S=size,
-                    BLOCK=_power(groups), num_warps=1,
+                    BLOCK=_power(groups), num_warps=1, **_OPTIONS,
                 )  # fmt: skip
         return sums, bounds
 
@@ -95,7 +98,7 @@ class DeviceFrequencies(Frequencies):
                 _kernels().symbol_bounds[(len(masses),)](
                     masses.contiguous(), sums.contiguous(), bounds.contiguous(), groups.contiguous(), out,
                     self.vocab_size, self.num_groups, self._total - self.vocab_size, S=self.group_size,
-                    STRETCH=stretch, num_warps=1,
+                    STRETCH=stretch, num_warps=1, **_OPTIONS,
                 )  # fmt: skip
         return out
 
@@ -105,7 +108,7 @@ class DeviceFrequencies(Frequencies):
             with backend.on(masses.device):
                 _kernels().sums_around[(len(masses),)](
                     masses.contiguous(), tokens.contiguous(), out, self.vocab_size, S=self.group_size, RANKS=ranks,
-                    BLOCK=min(1024, _power(self.vocab_size)),
+                    BLOCK=min(1024, _power(self.vocab_size)), **_OPTIONS,
                 )  # fmt: skip
         return out
 

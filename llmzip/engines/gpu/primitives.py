@@ -1,8 +1,8 @@
 """The few float operations of the kernels that must not be left to a compiler's taste; must not know models.
 
-Each is exact on NVIDIA devices for the reason it states, and in Triton's interpreter, which computes with numpy. Kernels
-use + - * on float32 (one rounding each: they are launched with `enable_fp_fusion=False`, so that no product and sum
-become one), tl.minimum, tl.maximum, comparisons, conversions, and these; never `/`, tl.exp, tl.sqrt or a float tl.dot.
+Each is exact on NVIDIA devices for the reason it states, and in Triton's interpreter, which computes with numpy.
+Kernels use + - * on float32 (one rounding each: they are launched with `enable_fp_fusion=False`, so that no product and
+sum become one), minima, maxima, comparisons, conversions, and these; never `/`, tl.exp, tl.sqrt or a float tl.dot.
 """
 
 # No `from __future__ import annotations`: Triton looks at the annotations of kernels.

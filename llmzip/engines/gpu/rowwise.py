@@ -94,5 +94,3 @@ def value_peaks(scales, peak, out, begin_at, T, G, BLOCK: tl.constexpr):
         tl.store(out + first + t, running, mask=inside)
         last = tl.maximum(last, tl.max(values, 0))
     tl.store(peak + place, last)
-
-
