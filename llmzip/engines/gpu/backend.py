@@ -415,7 +415,8 @@ class GpuForward:
             q, scale, weights.qkv_q, weights.qkv_scale, scale if bias is None else bias,
             scale if norm is None else norm, cosine, sine, high, low, query_scale, store.keys, store.key_scale,
             store.values, store.value_scale, new_scale, store.peak, start, float(self._query_max),
-            ops.inverse(self._query_max), self._factor, ops.inverse(dim), config.norm_eps, n, new, slots, H=heads, G=groups, D=dim, K=config.hidden_size,
+            ops.inverse(self._query_max), self._factor, ops.inverse(dim), config.norm_eps, n, new, slots,
+            H=heads, G=groups, D=dim, K=config.hidden_size,
             BIAS=bias is not None, NORM=norm is not None, TURN=number not in config.unrotated, STEP=step, BM=rows,
             BK=self._terms(config.hidden_size), num_warps=8 if rows * dim >= 1 << 13 else 4, **self._options,
         )  # fmt: skip
