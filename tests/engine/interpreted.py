@@ -228,7 +228,7 @@ def test_attention(heads: int, groups: int, dim: int, begin: int, new: int, wind
     attention.attend[(rows_ * groups, -(-new * share // queries))](
         high.to(torch.int8), (q - 256 * high).to(torch.int8), q_scale, keys, key_scale, values, value_scale, peaks, out,
         OCTAVE, torch.tensor([begin], dtype=torch.int32), new, slots, H=heads, G=groups, D=dim, WINDOW=window,
-        BQ=queries, BS=32,
+        BQ=queries, BS=32, STAGES=2,
     )  # fmt: skip
     assert torch.equal(out, expected)
 

@@ -38,6 +38,7 @@ def _scores(high, low, query_scale, keys, key_scale, first, slot, position, WIND
 def attend(
     query_high, query_low, query_scale, keys, key_scale, values, value_scale, peaks, out, octave, begin_at, T, SLOTS,
     H: tl.constexpr, G: tl.constexpr, D: tl.constexpr, WINDOW: tl.constexpr, BQ: tl.constexpr, BS: tl.constexpr,
+    STAGES: tl.constexpr,
 ):  # fmt: skip
     """out (B, T, H, D) float32: attention of the new tokens over the cached positions and their own.
 
@@ -45,6 +46,8 @@ def attend(
         query_high, query_low, query_scale, keys, key_scale, values, value_scale, begin_at: as in `heads_product`; the
             new tokens' keys and values are there. SLOTS is a multiple of BS; no slot holds two positions that are seen.
         peaks: (B, G, T) float32, the largest value scale up to each new token.
+        STAGES: pieces of keys on their way at once. The later passes look up a table between the products, and Triton
+            3.6 fails to compile loops that do and are pipelined; they find their keys in a cache anyway.
     """
     heads, queries = tl.program_id(0), tl.program_id(1) * BQ
     row, group = (heads // G).to(tl.int64), heads % G
@@ -69,7 +72,7 @@ def attend(
         start = tl.maximum(begin + queries // share - WINDOW + 1, 0) // BS * BS
 
     most = tl.full((BS, BQ), float("-inf"), tl.float32)
-    for first in range(start, end, BS):
+    for first in tl.range(start, end, BS, num_stages=STAGES):
         z = _scores(high, low, scale, keys, key_scale, first, first % SLOTS, position, WINDOW, D, BS)
         most = tl.maximum(most, z)
     top = (tl.max(most, 0) + 0.5)[None]
@@ -83,7 +86,7 @@ def attend(
     peak = tl.load(peaks + (row * G + group) * T + t)
     unit = divide(WEIGHT_SUM, total * peak)[None]
 
-    # p = low + 256 middle + 65536 upper, low and middle in int8: magnitudes add up to at most 128 * 127 * S < 2^31.
+    # p = low + 256 middle + 65536 upper, low and middle in int8; the whole is below 127 (2^17 + 1 + S / 2) < 2^31.
     s = tl.arange(0, BS)
     sums = tl.zeros((D, BQ), tl.int32)
     for first in range(start, end, BS):
@@ -96,8 +99,9 @@ def attend(
         rest = (p + 128) >> 8
         upper = (rest + 128) >> 8
         v = tl.load(values + d[:, None] * SLOTS + (slot + s)[None])
-        part = tl.dot(v, upper.to(tl.int8), out_dtype=tl.int32) * 256
-        part = tl.dot(v, (rest - (upper << 8)).to(tl.int8), part, out_dtype=tl.int32) * 256
-        sums += tl.dot(v, (p - (rest << 8)).to(tl.int8), part, out_dtype=tl.int32)
+        parts_upper = tl.dot(v, upper.to(tl.int8), out_dtype=tl.int32)
+        parts_middle = tl.dot(v, (rest - (upper << 8)).to(tl.int8), out_dtype=tl.int32)
+        parts_low = tl.dot(v, (p - (rest << 8)).to(tl.int8), out_dtype=tl.int32)
+        sums += parts_low + parts_middle * 256 + parts_upper * 65536
     result = sums.to(tl.float32) * (peak * _UNIT)[None]
     tl.store(out + query[None] * D + d[:, None], result, mask=(c < T * share)[None])

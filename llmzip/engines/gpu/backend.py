@@ -425,11 +425,12 @@ class GpuForward:
                 new_scale, store.peak, peaks, start, new, groups, BLOCK=min(1024, _power(new)), num_warps=1,
                 **self._options,
             )  # fmt: skip
-        queries = min(tiles.queries, max(8, _power(new * heads // groups)))
+        most = max(8, tiles.queries * 64 // max(64, dim))  # larger heads leave registers for fewer queries
+        queries = min(most, max(8, _power(new * heads // groups)))
         self._attention.attend[(batch * groups, -(-new * heads // groups // queries))](
             high, low, query_scale, store.keys, store.key_scale, store.values, store.value_scale, peaks, out,
             self._octave, start, new, slots, H=heads, G=groups, D=dim, WINDOW=window, BQ=queries, BS=tiles.keys,
-            num_warps=4, num_stages=2, **self._options,
+            STAGES=3 if queries <= 16 else 2, num_warps=4, num_stages=1, **self._options,
         )  # fmt: skip
         return out
 
