@@ -59,7 +59,7 @@ ONLY_IN = {
     },
     "huggingface_hub": {"hub"},
     "transformers": {"engines.floating"},
-    "triton": TRITON,
+    "triton": {*TRITON, "engines.gpu.backend"},
     "tqdm": {"messages"},
 }
 """Third-party package -> the modules, or whole packages, that may import it; all others must not."""

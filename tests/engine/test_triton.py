@@ -20,7 +20,7 @@ from llmzip.engines.gpu.frequencies import DeviceFrequencies, frequencies
 from llmzip.engines.model import ExactModel, LayerWeights
 from llmzip.errors import EngineError
 
-pytest.importorskip("triton", reason="Triton is not installed: it has no form for this system")
+pytest.importorskip("triton", "3.3", reason="no Triton, or one that is too old: it has no form for this system")
 
 from launches import Recorder, inexact
 
@@ -185,15 +185,22 @@ def test_what_a_device_lacks_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     assert backend.unavailable(cuda) == ""
 
 
-def test_without_triton_the_reason_is_said() -> None:
+@pytest.mark.parametrize(
+    ("stand_in", "reason"),
+    [
+        ("None", "Triton cannot be imported: "),
+        ("types.SimpleNamespace(__version__='3.0.0')", "Triton 3.0.0 is older than 3.3"),
+    ],
+)
+def test_without_triton_the_reason_is_said(stand_in: str, reason: str) -> None:
     code = (
-        "import sys; sys.modules['triton'] = None\n"
-        "import torch, llmzip.runtime\n"
+        "import sys, types, torch, llmzip.runtime\n"
         "from llmzip.engines.gpu import backend\n"
+        f"sys.modules['triton'] = {stand_in}\n"
         "print(backend.unavailable(torch.device('cpu')))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("Triton cannot be imported: ")
+    assert done.stdout.startswith(reason)
     assert done.stdout.count("\n") == 1
 
 

@@ -25,6 +25,7 @@ from ..config import ExactConfig
 from ..model import ExactModel, LayerWeights
 
 _LEAST_CAPABILITY = (8, 0)
+_LEAST_TRITON = (3, 3)
 _VARIABLE = "LLMZIP_KERNELS"
 _MOST_VALUES = 1 << 14
 """Of a row that is in registers as a whole: hidden and MLP sizes."""
@@ -64,6 +65,11 @@ def unavailable(device: torch.device) -> str:
 def _load() -> tuple[_Kernels | None, str]:
     """The modules of the kernels, or why there are none."""
     try:
+        import triton
+
+        version = tuple(int(part) for part in triton.__version__.split(".")[:2])
+        if version < _LEAST_TRITON:
+            return None, f"Triton {triton.__version__} is older than {_LEAST_TRITON[0]}.{_LEAST_TRITON[1]}"
         from . import attention, primitives, products, rowwise
     except Exception as error:  # a Triton that does not fit its Python or torch fails in many ways
         return None, f"Triton cannot be imported: {_line(error)}"
@@ -144,7 +150,7 @@ def trial(
                 and all(torch.equal(own.masses(flat[:some]), masses[:some]) for some in (1, 40, rows * length))
             )
             _TRIED[key] = "" if same else "they failed their self-test"
-        except torch.OutOfMemoryError:
+        except torch.cuda.OutOfMemoryError:
             raise
         except Exception as error:  # a compiler that fails does so in many ways
             _TRIED[key] = f"they failed: {_line(error)}"
