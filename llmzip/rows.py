@@ -14,7 +14,8 @@ import torch
 
 from .coder import Decoder, Encoder
 from .engines.base import Engine
-from .engines.freqs import Frequencies
+from .engines.gpu.devices import HostCopies
+from .engines.gpu.frequencies import frequencies
 from .engines.memory import free_bytes
 from .errors import CorruptError, ResourceError
 from .lanes import Lane, Lanes
@@ -61,13 +62,14 @@ def encode(
     """
     before = _before(prompt)
     if vocabulary is None:
-        sink = _IntervalSink(engine.vocab_size, tokens, plan)
+        sink = _IntervalSink(engine, tokens, plan)
         _read(engine, tokens, plan, before, sink.add, progress, None)
         return sink.finish()
     from .mixing.mixer import MixEncoder
 
     mixer = MixEncoder(vocabulary, tokens, plan.num_rows, True, _primed(engine, vocabulary, plan, prompt))
-    add = lambda places, masses: mixer.add(places, masses.cpu().numpy())  # noqa: E731
+    copies = HostCopies()
+    add = lambda places, masses: mixer.add(places, copies.fetch(masses))  # noqa: E731
     _read(engine, tokens, plan, before, add, progress, mixer.walk)
     return mixer.finish()
 
@@ -117,8 +119,8 @@ def _fits(engine: Engine[Any], plan: RowPlan, chunk: int, before: int) -> bool:
 class _IntervalSink:
     """Codes tokens with the model's frequencies alone (numerics section 8)."""
 
-    def __init__(self, vocab_size: int, tokens: np.ndarray, plan: RowPlan) -> None:
-        self._frequencies = Frequencies(vocab_size)
+    def __init__(self, engine: Engine[Any], tokens: np.ndarray, plan: RowPlan) -> None:
+        self._frequencies = frequencies(engine.vocab_size, engine.device)
         self._tokens, self._plan = tokens, plan
         self._intervals = np.empty((len(tokens), 4), dtype=np.int64)
 
@@ -148,8 +150,9 @@ class _IntervalSink:
 class _IntervalSource:
     """Decodes what `_IntervalSink` codes, step by step."""
 
-    def __init__(self, vocab_size: int, payload: bytes) -> None:
-        self._frequencies = Frequencies(vocab_size)
+    def __init__(self, engine: Engine[Any], payload: bytes) -> None:
+        self._frequencies = frequencies(engine.vocab_size, engine.device)
+        self._copies = HostCopies()
         self._decoder = Decoder(payload)
 
     def look(self, masses: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -158,12 +161,12 @@ class _IntervalSource:
 
     def step(self, looks: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]) -> list[np.ndarray]:
         """One token per row, (n,) int64, from `look` at all rows that take part, some after the others."""
-        groups = [self._decoder.decode(bounds.cpu().numpy()).astype(np.int64) for _, _, bounds in looks]
+        groups = [self._decoder.decode(self._copies.fetch(bounds)).astype(np.int64) for _, _, bounds in looks]
         ids = []
         for (masses, sums, bounds), group in zip(looks, groups, strict=True):
             chosen = torch.from_numpy(group).to(masses.device)
             inner = self._frequencies.symbol_bounds(masses, sums, bounds, chosen)
-            ids.append(group * self._frequencies.group_size + self._decoder.decode(inner.cpu().numpy()))
+            ids.append(group * self._frequencies.group_size + self._decoder.decode(self._copies.fetch(inner)))
         return ids
 
 
@@ -238,7 +241,7 @@ def decode(
 
     if vocabulary is not None:
         return _decode_mixed(engine, payload, plan, check, vocabulary, prompt)
-    source = _IntervalSource(engine.vocab_size, payload)
+    source = _IntervalSource(engine, payload)
     with Lanes(engine, plan, before, _LEAST_LANE_ROWS) as lanes:
         for step in range(plan.steps):
             busy = [lane for lane in lanes if lane.plan.active_rows(step)]
@@ -266,8 +269,10 @@ def _decode_mixed(
     primed = _primed(engine, vocabulary, plan, prompt)
     mixer = MixDecoder(vocabulary, payload, plan.num_tokens, plan.num_rows, with_model=True, primed=primed)
 
+    copies = HostCopies()  # a device's lanes share one thread
+
     def predict(lane: Lane, step: int) -> None:
-        mixer.take(lane.history.step(step).cpu().numpy(), lane.first)
+        mixer.take(copies.fetch(lane.history.step(step)), lane.first)
 
     with Lanes(engine, plan, _before(prompt), GROUP_ROWS) as lanes:
         for lane in lanes:

@@ -24,6 +24,7 @@ from .container import (
 )  # fmt: skip
 from .engines import conversions, passed, planes
 from .engines.exact import ExactEngine
+from .engines.gpu import devices
 from .engines.memory import allocations_checked
 from .engines.model import ExactModel
 from .engines.weights import is_int8, load_model
@@ -197,7 +198,8 @@ def find_device(name: str) -> str:
     if name.startswith("cuda"):
         if not torch.cuda.is_available():
             raise EngineError(
-                f"device {name}: torch finds no CUDA device here; use --device cpu, the bits are the same"
+                f"device {name}: torch finds no CUDA device here ({devices.missing()}); use --device cpu, the bits are "
+                "the same"
             )
         if name != "cuda" and int(name[5:]) >= torch.cuda.device_count():
             raise EngineError(f"device {name}: there are only {torch.cuda.device_count()} CUDA devices")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -19,6 +20,8 @@ from ..errors import EngineError
 from . import fused, kernels, ops, tables
 from .caches import LayerCaches
 from .config import ExactConfig
+from .gpu import backend as gpu
+from .memory import free_bytes
 from .model import ExactModel, LayerWeights
 
 _SCORES_PER_PIECE = 1 << 18
@@ -82,6 +85,9 @@ class KVCache(LayerCaches[LayerCache]):
     """The cache of plain torch."""
 
 
+AnyCache: TypeAlias = KVCache | fused.FusedCache | gpu.GpuCache
+
+
 class ExactEngine:
     """Runs an ExactModel on one device. One object, one call at a time."""
 
@@ -121,12 +127,28 @@ class ExactEngine:
         self._ropes = [_Rope(steps, shape.context, self.device)]
         if shape.local_rope_steps:
             self._ropes.append(_Rope(shape.local_rope_steps, shape.context, self.device))
-        self._fused, self.kernels_text = self._compiled_kernels() if compiled else (None, "torch")
+        self._fused: fused.FusedForward | gpu.GpuForward | None = None
+        self.kernels_text = "torch"
+        if compiled and (self.device.type == "cuda" or gpu.interpreted()):
+            self._fused, self.kernels_text = self._gpu_kernels()
+        elif compiled and self.device.type == "cpu":
+            self._fused, self.kernels_text = self._compiled_kernels()
+        if isinstance(self._fused, gpu.GpuForward) and batch_tokens is None:
+            self.batch_tokens = max(self.batch_tokens, self._fused.batch_tokens(free_bytes(self.device)))
+
+    def _gpu_kernels(self) -> tuple[gpu.GpuForward | None, str]:
+        """The kernels of CUDA devices, if they can be used, and which they are or why not."""
+        reason = gpu.unavailable(self.device) or gpu.unsupported(self.model)
+        if not reason:
+            ropes = [rope.at for rope in self._ropes]
+            kernels = gpu.GpuForward(self.model, self.device, self._qk_norms, ropes)
+            reason = "" if gpu.interpreted() else gpu.trial(kernels, self.forward, self.masses)
+            if not reason:
+                return kernels, "triton"
+        return None, f"torch, without the Triton kernels ({reason})"
 
     def _compiled_kernels(self) -> tuple[fused.FusedForward | None, str]:
         """The compiled kernels, if they can be used, and which they are or why not."""
-        if self.device.type != "cpu":
-            return None, "torch"
         library, reason = kernels.chosen()
         reason = reason or fused.unsupported(self.model)
         if library is None or reason:
@@ -146,10 +168,12 @@ class ExactEngine:
         """Of one token's forward pass, on the average over a sequence of so many."""
         return self.model.config.flops_per_token(length)
 
-    def new_cache(self, rows: int, chunk: int, positions: int) -> KVCache | fused.FusedCache:
+    def new_cache(self, rows: int, chunk: int, positions: int) -> AnyCache:
         shape = self.model.config
+        slots = [self._cache_positions(window, chunk, positions) for window in shape.windows]
+        if isinstance(self._fused, gpu.GpuForward):
+            return self._fused.new_cache(rows, slots)
         if self._fused is not None:
-            slots = [self._cache_positions(window, chunk, positions) for window in shape.windows]
             return fused.new_cache(shape, rows, slots)
         heads, dim = shape.num_kv_heads, shape.head_dim
 
@@ -167,7 +191,9 @@ class ExactEngine:
         """About the memory of a cache and of one step of all rows with its masses and tables, in bytes."""
         shape = self.model.config
         slots = [self._cache_positions(window, chunk, positions) for window in shape.windows]
-        if self._fused is not None:
+        if isinstance(self._fused, gpu.GpuForward):
+            cache = self._fused.row_bytes(slots)
+        elif self._fused is not None:
             cache = fused.row_bytes(shape, slots)
         else:
             cache = 4 * shape.num_kv_heads * sum(slots) * (2 * shape.head_dim + 2)
@@ -181,23 +207,24 @@ class ExactEngine:
     @property
     def callers(self) -> int:
         """As `Engine.callers`: the compiled kernels change nothing that others see."""
-        return 1 if self._fused is None else torch.get_num_threads()
+        return torch.get_num_threads() if isinstance(self._fused, fused.FusedForward) else 1
 
     @torch.inference_mode()
-    def forward(self, ids: torch.Tensor, cache: KVCache | fused.FusedCache | None = None) -> torch.Tensor:
+    def forward(self, ids: torch.Tensor, cache: AnyCache | None = None) -> torch.Tensor:
         with self._lock:
             begin = cache.length if cache is not None else 0
             if begin + ids.shape[1] > self.context:
                 raise EngineError(f"{begin + ids.shape[1]} positions exceed the model's context of {self.context}")
             for rope in self._ropes:
                 rope.extend(begin + ids.shape[1])
-            if self._fused is None:
-                assert not isinstance(cache, fused.FusedCache)
+            if not isinstance(self._fused, fused.FusedForward):
                 return self._forward(ids, cache)
-        assert not isinstance(cache, KVCache)
-        return self._fused.forward(ids, cache)
+        return self._fused.forward(ids, cache)  # type: ignore[arg-type]  # the cache is its own
 
-    def _forward(self, ids: torch.Tensor, cache: KVCache | None) -> torch.Tensor:
+    def _forward(self, ids: torch.Tensor, cache: AnyCache | None) -> torch.Tensor:
+        if self._fused is not None:
+            return self._fused.forward(ids, cache)  # type: ignore[arg-type]  # the cache is its own
+        assert cache is None or isinstance(cache, KVCache)
         batch, new = ids.shape
         begin = cache.length if cache is not None else 0
         self.kernels.check()
@@ -223,12 +250,14 @@ class ExactEngine:
 
     @torch.inference_mode()
     def masses(self, hidden: torch.Tensor) -> torch.Tensor:
-        if self._fused is not None:
+        if isinstance(self._fused, fused.FusedForward):
             return self._fused.masses(hidden)
         with self._lock:
             return self._masses(hidden)
 
     def _masses(self, hidden: torch.Tensor) -> torch.Tensor:
+        if self._fused is not None:
+            return self._fused.masses(hidden)
         self.kernels.check()
         out = torch.empty(hidden.shape[0], self.vocab_size, dtype=torch.int32, device=self.device)
         for n in range(0, hidden.shape[0], _HEAD_ROWS):
@@ -428,6 +457,8 @@ class _Rope:
         size = min(self._context, max(positions, 2 * have, 1024))
         cos_sin = np.stack(tables.rope_tables(self._steps, size))
         self._table = torch.from_numpy(cos_sin).to(self._device, torch.float32).mul_(2.0**-14)[:, :, None]
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)  # other threads read it in streams of their own
 
     def at(self, begin: int, new: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Cosines and sines of some positions: (new, 1, pairs) float32 each."""

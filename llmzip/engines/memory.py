@@ -18,7 +18,9 @@ def free_bytes(device: torch.device) -> int | None:
         device: cpu or cuda.
     """
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        # What torch keeps for later allocations is as good as free.
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept
     known = [size for size in (_available_bytes(), _group_bytes()) if size is not None]
     return min(known, default=None)
 

@@ -61,17 +61,8 @@ def float32(value: Decimal | Fraction | float) -> float:
 
 
 @functools.cache
-def exp2_table() -> np.ndarray:
-    """E[k] = 2^20 * 2^(-k/1024), rounded, for k = 0 .. EXP2_SIZE - 1.
-
-    Built from a 30-bit table of one octave, B[f] = floor(2^30 * 2^(-f/1024) + 1/2), as
-    E[k] = (B[k mod 1024] + 2^(9+n)) >> (10+n) with n = floor(k / 1024).
-
-    Returns:
-        (EXP2_SIZE,) int32; non-increasing, E[0] = 2^20, E[EXP2_SIZE - 1] = 0.
-
-    Source: docs/numerics.md section 3.
-    """
+def exp2_octave() -> tuple[int, ...]:
+    """B[f] = floor(2^30 * 2^(-f/1024) + 1/2) for f = 0 .. EXP2_STEPS - 1."""
     bits = 400
     root = 1 << (bits - 1)  # 2^-1, and then ten square roots: 2^(-1/1024)
     for _ in range(10):
@@ -81,6 +72,22 @@ def exp2_table() -> np.ndarray:
     for _ in range(EXP2_STEPS):
         octave.append((power + (1 << (bits - 31))) >> (bits - 30))
         power = (power * root) >> bits
+    return tuple(octave)
+
+
+@functools.cache
+def exp2_table() -> np.ndarray:
+    """E[k] = 2^20 * 2^(-k/1024), rounded, for k = 0 .. EXP2_SIZE - 1.
+
+    Built from a 30-bit table of one octave, `exp2_octave`, as
+    E[k] = (B[k mod 1024] + 2^(9+n)) >> (10+n) with n = floor(k / 1024).
+
+    Returns:
+        (EXP2_SIZE,) int32; non-increasing, E[0] = 2^20, E[EXP2_SIZE - 1] = 0.
+
+    Source: docs/numerics.md section 3.
+    """
+    octave = exp2_octave()
     table = [
         (octave[k % EXP2_STEPS] + (1 << (9 + k // EXP2_STEPS))) >> (10 + k // EXP2_STEPS) for k in range(EXP2_SIZE)
     ]

@@ -31,6 +31,9 @@ _TRAINS = {
     for name in ("checkpoint", "finish", "hfweights", "machine", "network", "optimizer", "prepare", "trainer")
 }
 
+TRITON = {f"engines.gpu.{name}" for name in ("attention", "counts", "primitives", "products", "rowwise")}
+"""The kernels of CUDA devices: imported when such a device is used."""
+
 ONLY_IN = {
     "torch": {"engines", "passes", "rows", "runtime", "scoring", "trial", "windowed", *_TRAINS},
     "constriction": {"coder"},
@@ -56,6 +59,7 @@ ONLY_IN = {
     },
     "huggingface_hub": {"hub"},
     "transformers": {"engines.floating"},
+    "triton": {*TRITON, "engines.gpu.backend"},
     "tqdm": {"messages"},
 }
 """Third-party package -> the modules, or whole packages, that may import it; all others must not."""
@@ -130,6 +134,8 @@ def test_the_walk_finds_what_is_there() -> None:
 
 @pytest.mark.parametrize("module", MODULES)
 def test_every_module_imports(module: str) -> None:
+    if module in TRITON:
+        pytest.importorskip("triton", reason="Triton is not installed")
     if module != "__main__":
         importlib.import_module(f"llmzip.{module}".removesuffix(".__init__"))
 
@@ -271,6 +277,11 @@ def test_importing_llmzip_loads_no_torch() -> None:
     assert "llmzip.codec" in names
     heavy = {"torch", "transformers", "huggingface_hub", "tokenizers", "safetensors", "constriction", "numpy"}
     assert not names & {*heavy, "tqdm", "click"}
+
+
+def test_the_engines_load_no_triton() -> None:
+    code = "import sys, llmzip.runtime, llmzip.rows, llmzip.engines.gpu.frequencies\nprint('triton' in sys.modules)"
+    assert python(code) == "False\n"
 
 
 def test_modules_above_the_engines_load_no_torch() -> None:

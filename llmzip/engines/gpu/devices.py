@@ -1,0 +1,96 @@
+"""Which CUDA devices there are, how much fits on one, and streams and copies of a frame's own; must not know frames.
+
+Frames are independent, so several run side by side: on several devices, and on one, where the coder of one frame works
+on the processor while the device computes for another. Each frame then has a thread, a stream and a buffer of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..base import Engine
+from ..memory import free_bytes
+
+_SHARE = 0.8
+"""Of the free memory that caches may take: the allocator's pieces do not fit together without gaps."""
+
+
+def devices(name: str) -> list[torch.device]:
+    """The devices that a name stands for: "cuda" for all there are.
+
+    Args:
+        name: as `runtime.find_device` gives it: cpu, cuda or cuda:N.
+    """
+    if name != "cuda":
+        return [torch.device(name)]
+    return [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
+
+
+def missing() -> str:
+    """Why torch finds no CUDA device, in one line: no driver, one that is too old, a torch without CUDA."""
+    try:
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+    except (RuntimeError, AssertionError) as error:
+        text = str(error).strip() or type(error).__name__
+        return text.splitlines()[0].split(". ")[0].rstrip(".")
+    return "no device"
+
+
+def most_rows(engine: Engine[Any], chunk: int, positions: int) -> int:
+    """Rows that fit into the free memory at once, at least 1; 2^20 where the system does not tell.
+
+    Args:
+        engine: on its device.
+        chunk, positions: as for `Engine.new_cache`.
+    """
+    free = free_bytes(engine.device)
+    if free is None:
+        return 1 << 20
+    return max(1, min(1 << 20, int(free * _SHARE) // max(1, engine.step_bytes(1, chunk, positions))))
+
+
+def frames_at_once(engine: Engine[Any], rows: int, chunk: int, positions: int) -> int:
+    """Frames of so many rows that fit into the free memory side by side, at least 1.
+
+    Args:
+        engine, chunk, positions: as above; rows: of each frame.
+    """
+    return max(1, most_rows(engine, chunk, positions) // max(1, rows))
+
+
+@contextlib.contextmanager
+def own_stream(device: torch.device) -> Iterator[None]:
+    """What this thread does on a device waits for nothing that other threads do there."""
+    if device.type != "cuda":
+        yield
+        return
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    # The weights may still be on their way in the stream of before.
+    stream.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.device(device), torch.cuda.stream(stream):
+        yield
+    stream.synchronize()
+
+
+class HostCopies:
+    """Copies tensors of one device to the processor through memory that the device writes by itself."""
+
+    def __init__(self) -> None:
+        self._buffer = torch.empty(0, dtype=torch.uint8)
+
+    def fetch(self, tensor: torch.Tensor) -> np.ndarray:
+        """The values, valid until the next call; waits for this thread's stream only."""
+        if tensor.device.type != "cuda":
+            return tensor.numpy()
+        size = tensor.numel() * tensor.element_size()
+        if self._buffer.numel() < size:
+            self._buffer = torch.empty(2 * size, dtype=torch.uint8, pin_memory=True)
+        host = self._buffer[:size].view(tensor.dtype).view(tensor.shape)
+        host.copy_(tensor, non_blocking=True)
+        torch.cuda.current_stream(tensor.device).synchronize()
+        return host.numpy()

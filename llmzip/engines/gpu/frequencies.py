@@ -1,0 +1,118 @@
+"""Frequencies on CUDA devices: the class of freqs.py with kernels for chains of torch operations, same integers.
+
+A step of many rows makes tables of megabytes; plain torch reads and writes its intermediate results a dozen times.
+"""
+
+from __future__ import annotations
+
+import functools
+from types import ModuleType
+
+import torch
+
+from ..freqs import TOTAL_BITS, Frequencies
+from . import backend
+
+_OPTIONS = {"enable_fp_fusion": False}
+"""There are no floats here; Triton warns where nothing is said."""
+
+_AT_ONCE = 4096
+"""Masses that a program reads at once."""
+
+
+def frequencies(vocab_size: int, device: torch.device, total_bits: int = TOTAL_BITS) -> Frequencies:
+    """The fastest form of `Frequencies` that a device has."""
+    if device.type != "cuda" and not backend.interpreted():
+        return Frequencies(vocab_size, total_bits)
+    if backend.unavailable(device) or _fails(vocab_size, device, total_bits):
+        return Frequencies(vocab_size, total_bits)
+    return DeviceFrequencies(vocab_size, total_bits)
+
+
+@functools.cache
+def _fails(vocab_size: int, device: torch.device, total_bits: int) -> bool:
+    """Whether the kernels give other integers than plain torch for masses at their extremes, or do not compile."""
+    plain, own = Frequencies(vocab_size, total_bits), DeviceFrequencies(vocab_size, total_bits)
+    rows = 6
+    n = torch.arange(rows * vocab_size, dtype=torch.int64, device="cpu").view(rows, vocab_size)
+    masses = ((n * n * 40503 + n * 2654435761) >> 9) % ((1 << 20) + 1)
+    masses[1], masses[2], masses[3] = 1 << 20, 0, masses[3] % 3
+    masses[2:, vocab_size - 1] = 1 << 20
+    masses = masses.to(torch.int32).to(device)
+    tokens = torch.tensor([0, vocab_size - 1, 1, vocab_size // 2, vocab_size - 2, 5], device=device)
+    try:
+        pairs = []
+        for split in (plain, own):
+            sums, bounds = split.group_bounds(masses)
+            groups = torch.div(tokens, split.group_size, rounding_mode="floor")
+            inner = split.symbol_bounds(masses, sums, bounds, groups)
+            pairs.append((sums, bounds, inner, split.sums(masses, tokens, True), *split.find(masses, tokens * 7)))
+        return not all(torch.equal(a, b) for a, b in zip(*pairs, strict=True))
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except Exception:  # a compiler that fails does so in many ways
+        return True
+
+
+@functools.cache
+def _kernels() -> ModuleType:
+    from . import counts
+
+    return counts
+
+
+class DeviceFrequencies(Frequencies):
+    """As `Frequencies`, on a device where the kernels run; the docstrings are there."""
+
+    def group_bounds(self, masses: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        n, groups, size = len(masses), self.num_groups, self.group_size
+        masses = masses.contiguous()
+        parts = torch.empty(n, groups, dtype=torch.int32, device=masses.device)
+        sums, bounds = torch.empty(2, n, groups + 1, dtype=torch.int64, device=masses.device).unbind()
+        if n:
+            block = min(max(1, _AT_ONCE // size), _power(groups))
+            with backend.on(masses.device):
+                _kernels().group_sums[(n, -(-groups // block))](
+                    masses, parts, self.vocab_size, groups, S=size, BLOCK=block, **_OPTIONS
+                )
+                _kernels().group_bounds[(n,)](
+                    parts, sums, bounds, self.vocab_size, groups, self._total - self.vocab_size, S=size,
+                    BLOCK=_power(groups), num_warps=1, **_OPTIONS,
+                )  # fmt: skip
+        return sums, bounds
+
+    def symbol_bounds(
+        self, masses: torch.Tensor, sums: torch.Tensor, bounds: torch.Tensor, groups: torch.Tensor
+    ) -> torch.Tensor:
+        return self._bounds_in(masses, sums, bounds, groups, stretch=True)
+
+    def _inner_bounds(self, masses: torch.Tensor, sums: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
+        return self._bounds_in(masses, sums, sums, groups, stretch=False)
+
+    def _bounds_in(
+        self, masses: torch.Tensor, sums: torch.Tensor, bounds: torch.Tensor, groups: torch.Tensor, stretch: bool
+    ) -> torch.Tensor:
+        out = torch.empty(len(masses), self.group_size + 1, dtype=torch.int64, device=masses.device)
+        if len(masses):
+            with backend.on(masses.device):
+                _kernels().symbol_bounds[(len(masses),)](
+                    masses.contiguous(), sums.contiguous(), bounds.contiguous(), groups.contiguous(), out,
+                    self.vocab_size, self.num_groups, self._total - self.vocab_size, S=self.group_size,
+                    STRETCH=stretch, num_warps=1, **_OPTIONS,
+                )  # fmt: skip
+        return out
+
+    def sums(self, masses: torch.Tensor, tokens: torch.Tensor, ranks: bool = False) -> torch.Tensor:
+        out = torch.empty(len(masses), 6, dtype=torch.int64, device=masses.device)
+        if len(masses):
+            with backend.on(masses.device):
+                _kernels().sums_around[(len(masses),)](
+                    masses.contiguous(), tokens.contiguous(), out, self.vocab_size, S=self.group_size, RANKS=ranks,
+                    BLOCK=min(1024, _power(self.vocab_size)), **_OPTIONS,
+                )  # fmt: skip
+        return out
+
+
+def _power(n: int) -> int:
+    """The least power of two that is not below n."""
+    return 1 << max(0, n - 1).bit_length()
