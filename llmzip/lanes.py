@@ -17,7 +17,7 @@ import torch
 
 from .engines.base import Engine
 from .engines.workers import workers
-from .passes import History, masses_in_parts
+from .passes import NOTHING, History, masses_in_parts
 from .plan import RowPlan
 
 _PER_CALLER = 2
@@ -55,8 +55,9 @@ class Lane:
         Returns:
             (n,) int64: all places.
         """
-        done = []
-        for own, hidden in self.history.read(first_step, last_step):
+        done = [NOTHING]
+        # The last step may be one of long rows, of which this lane has none.
+        for own, hidden in self.history.read(first_step, min(last_step, self.plan.steps)):
             places = own + self._tokens.start
             done.append(places)
             for part, masses in masses_in_parts(self._engine, hidden):

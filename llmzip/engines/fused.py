@@ -94,7 +94,7 @@ class FusedLayer:
     def slot(self, position: int, new: int) -> int:
         """Where new positions go, after what no later token sees has made room."""
         at, slots = position - self.begin, self.key_scale.shape[2]
-        if at + new > slots:
+        if at + new > slots and self.window:
             gone = (at - (self.window - 1)) // _BLOCK * _BLOCK
             for store, unit in (
                 (self.keys, _BLOCK), (self.values, 4), (self.key_scale, 1), (self.value_scale, 1),
@@ -102,6 +102,8 @@ class FusedLayer:
                 kept = -(-(at - gone) // unit)
                 store.narrow(2, 0, kept).copy_(store.narrow(2, gone // unit, kept).clone())
             self.begin, at = self.begin + gone, at - gone
+        if at + new > slots:  # the kernels look nowhere before they write
+            raise IndexError(f"{at + new} positions in a cache of {slots}")
         return at
 
     def pointers(self, slot: int) -> Store:
