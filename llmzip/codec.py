@@ -5,14 +5,16 @@ The model and torch are loaded only when a frame needs them.
 
 from __future__ import annotations
 
+import threading
 import time
 import zlib
 from typing import TYPE_CHECKING, BinaryIO
 
 from . import container, methods, models, plan
+from .ahead import in_order, one_at_a_time
 from .container import MIXED, SKIP, STORED, WINDOWS, FrameHeader, Header
 from .drafts import Draft, Drafter, Progress
-from .errors import CorruptError, ModelMismatchError
+from .errors import CorruptError, LLMZipError, ModelMismatchError
 from .report import CharacterCounter, FrameReport, StreamReport
 from .settings import CompressSettings, DecompressSettings
 
@@ -110,8 +112,8 @@ class FrameDecoder:
 
     def __init__(self, settings: DecompressSettings) -> None:
         self._settings = settings
-        self._loaded: tuple[Header, LoadedModel] | None = None
-        self._prompt = b""
+        self._loaded: tuple[Header, list[LoadedModel], bytes] | None = None
+        self._lock = threading.Lock()
         self.model_name: str | None = None
         self.kernels: str | None = None
 
@@ -151,11 +153,11 @@ class FrameDecoder:
         from . import rows
         from .engines.memory import allocations_checked
 
-        model = self.model(frame.archive)
+        model, prompt_text = self._ready(frame)
         if frame.header.method == WINDOWS:
             from . import windowframe
 
-            if self._prompt:
+            if prompt_text:
                 raise CorruptError(f"frame {frame.number}: damaged: windows in an archive with a prompt")
             try:
                 with allocations_checked():
@@ -167,7 +169,7 @@ class FrameDecoder:
         try:
             frame_plan = plan.header_plan(frame.header, model.engine.context)
             vocabulary = model.vocabulary if frame.header.method == MIXED else None
-            prompt = model.prompt(self._prompt)
+            prompt = model.prompt(prompt_text)
             with allocations_checked():
                 tokens = rows.decode(
                     model.engine, frame.payload, frame_plan, table.num_bytes, original, progress, vocabulary, prompt
@@ -203,14 +205,41 @@ class FrameDecoder:
 
     def model(self, header: Header) -> LoadedModel:
         """The model that an archive's frames need."""
-        if self._loaded is None or self._loaded[0] != header:
-            from .runtime import load
+        return self._models(header)[0][0]
 
-            choice = models.for_archive(header, self._settings.model)
-            self._prompt = self._checked_prompt(header)
-            self._loaded = (header, load(choice, self._settings.engine))
-            self.model_name, self.kernels = self._loaded[1].name, self._loaded[1].kernels
-        return self._loaded[1]
+    def _models(self, header: Header) -> tuple[list[LoadedModel], bytes]:
+        """The model on every device, and the prompt."""
+        with self._lock:
+            if self._loaded is None or self._loaded[0] != header:
+                from .runtime import all_devices, load
+
+                choice = models.for_archive(header, self._settings.model)
+                prompt = self._checked_prompt(header)
+                found = [load(choice, engine) for engine in all_devices(self._settings.engine)]
+                self._loaded = (header, found, prompt)
+                self.model_name, self.kernels = found[0].name, found[0].kernels
+            return self._loaded[1:]
+
+    def _ready(self, frame: container.Frame) -> tuple[LoadedModel, bytes]:
+        """What a frame needs: where there are several devices, frames take turns."""
+        found, prompt = self._models(frame.archive)
+        return found[frame.number % len(found)], prompt
+
+    def at_once(self, frame: container.Frame) -> int:
+        """How many frames like this one may be decoded side by side."""
+        header = frame.header
+        if header.method == WINDOWS or not header.uses_model:
+            return 1
+        from .rows import frames_at_once
+
+        try:
+            found, prompt = self._models(frame.archive)
+            frame_plan = plan.header_plan(header, found[0].engine.context)
+        except (LLMZipError, OSError):  # decoding raises it again, in the order of the frames
+            return 1
+        if prompt:  # what has read it is for one frame at a time
+            return 1
+        return frames_at_once(found[0].engine, frame_plan, header.method == MIXED, len(found))
 
 
 def _decode_adaptive(frame: container.Frame, progress: Progress | None) -> bytes:
@@ -261,8 +290,9 @@ def decompress_stream(
     report = StreamReport()
     characters = CharacterCounter()
     position = container.Position()
-    for frame in container.read_archives(source, position=position):
-        data = decoder.decode(frame, progress)
+    frames = container.read_archives(source, position=position)
+    tell = one_at_a_time(progress)
+    for frame, data in in_order(frames, lambda frame: decoder.decode(frame, tell), decoder.at_once):
         characters.add(data)
         if sink is not None:
             sink.write(data)

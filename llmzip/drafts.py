@@ -6,12 +6,15 @@ torch are loaded only when they are needed.
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import container, methods
+from .ahead import in_order, one_at_a_time
 from .container import LM, MIXED, STORED, FrameHeader, Header
 from .errors import CorruptError, EngineError, ResourceError
 from .models import ModelChoice
@@ -52,6 +55,9 @@ _MODEL_GAIN = 0.97
 """With the mixer: the model must bring samples, each with nothing learnt, to this part of their size without it. It
 helps a sample more than the whole piece, so that little is missed, and what is wrongly tried costs only time."""
 
+_LEAST_BYTES_PER_TOKEN = 2
+"""Of texts, about: how many tokens a piece may have when it is asked how many pieces fit into the memory."""
+
 _HOPELESS = 0.5
 """Nor is the model asked if the plain methods need less than this part of the mixer without it: far repetitions. That
 is found out where they need less than this part of what samples need, which is more than the whole piece does."""
@@ -89,9 +95,9 @@ class Drafter:
     def __init__(self, choice: ModelChoice, settings: CompressSettings, progress: Progress | None) -> None:
         self._choice = choice
         self._settings = settings
-        self._progress = progress
-        self._taken_bytes = self._done_bytes = 0  # of the original: looked at, and reported
-        self._loaded: LoadedModel | None = None
+        self._progress = one_at_a_time(progress)
+        self._lock = threading.Lock()
+        self._loaded: list[LoadedModel] = []
 
     def header(self) -> Header:
         """What an archive begins with if it needs the model; loads one whose digests must be told."""
@@ -113,17 +119,21 @@ class Drafter:
         pieces = [data[n : n + PIECE_BYTES] for n in range(0, len(data), PIECE_BYTES)]
         drafts: list[Draft] = []
         run: list[bytes] = []  # pieces for the plain methods, which do better with all of them together
-        for piece in pieces:
-            self._taken_bytes += len(piece)
+
+        def work(numbered: tuple[int, bytes]) -> Draft | None:
+            number, piece = numbered
             plain = whole if len(pieces) == 1 else _plain_draft(piece)
-            draft = self._best_draft(piece, plain)
-            if draft is plain:
+            with self._told(len(piece)) as tell:
+                draft = self._best_draft(piece, plain, number, tell)
+            return None if draft is plain else draft
+
+        for (_, piece), draft in in_order(enumerate(pieces), work, lambda numbered: self._at_once(numbered[1])):
+            if draft is None:
                 run.append(piece)
             else:
                 drafts += _run_drafts(run, whole)
                 run = []
                 drafts.append(draft)
-            self._advance(self._taken_bytes - self._done_bytes)
         drafts += _run_drafts(run, whole)
         size = sum(draft.bytes for draft in drafts) + 10 * (len(drafts) - 1)  # about 10 bytes each in the index
         if alone and any(draft.header.uses_model for draft in drafts):
@@ -141,35 +151,49 @@ class Drafter:
         together = max(1, PIECE_BYTES // size)
         for begin in range(0, len(texts), together):
             part = texts[begin : begin + together]
-            self._taken_bytes += sum(map(len, part))
-            found = windowframe.encode(self._model(), part, window_bits, self._settings.model_reset, self._advance)
+            with self._told(sum(map(len, part))) as tell:
+                found = windowframe.encode(self._model(), part, window_bits, self._settings.model_reset, tell)
             for text, coded in zip(part, found, strict=True):
                 stored = Draft(FrameHeader(STORED, False, len(text), len(text)), text, text)
                 draft = stored if coded is None else Draft(*coded, text)
                 drafts.append(min(draft, stored, key=lambda draft: draft.bytes))
-            self._advance(self._taken_bytes - self._done_bytes)
         return drafts
 
     @property
     def kernels(self) -> str | None:
         """What computes the model, once it is loaded."""
-        return None if self._loaded is None else self._loaded.kernels
+        return self._loaded[0].kernels if self._loaded else None
 
-    def _model(self) -> LoadedModel:
-        """Loaded at the first call."""
-        if self._loaded is None:
-            from .runtime import load
+    def _model(self, number: int = 0) -> LoadedModel:
+        """Loaded at the first call; where there are several devices, pieces take turns."""
+        with self._lock:
+            if not self._loaded:
+                from .runtime import all_devices, load
 
-            self._loaded = load(self._choice, self._settings.engine)
-        return self._loaded
+                self._loaded = [load(self._choice, engine) for engine in all_devices(self._settings.engine)]
+            return self._loaded[number % len(self._loaded)]
 
-    def _token_draft(self, data: bytes, level: int, progress: Progress | None, trial: bool = False) -> Draft | None:
+    def _at_once(self, piece: bytes) -> int:
+        """How many pieces may be worked on side by side; until the first has needed the model, nobody knows."""
+        if not self._loaded or self._settings.prompt:  # what has read a prompt is for one frame at a time
+            return 1
+        from .rows import frames_at_once
+
+        model, level = self._loaded[0], self._settings.level
+        most_tokens = max(1, len(piece) // _LEAST_BYTES_PER_TOKEN)
+        plan, _ = level_plan(level, most_tokens, model.engine, self._settings)
+        return frames_at_once(model.engine, plan, level > _LM_ONLY_LEVEL, len(self._loaded))
+
+    def _token_draft(
+        self, data: bytes, level: int, progress: Progress | None, number: int, trial: bool = False
+    ) -> Draft | None:
         """The data through the model, with the mixer from level 2 on; None if it has more tokens than bytes.
 
         Args:
+            number: of the piece.
             trial: only the length counts, so that whether it decodes is not tried.
         """
-        model = self._model()
+        model = self._model(number)
         tokens = model.tokenizer.encode(data)
         if len(tokens) > len(data):  # nearly all escaped
             return None
@@ -188,36 +212,47 @@ class Drafter:
         header = FrameHeader(MIXED if mixed else LM, False, len(data), len(payload), len(tokens), profile, *record)
         return Draft(header, payload, data, bits)
 
-    def _advance(self, done: int) -> None:
-        self._done_bytes += done
-        if self._progress is not None and done:
-            self._progress(done)
+    @contextlib.contextmanager
+    def _told(self, num_bytes: int) -> Iterator[Progress]:
+        """A progress for some bytes: what was not told in between is told at the end."""
+        told = 0
 
-    def _best_draft(self, piece: bytes, plain: Draft) -> Draft:
+        def tell(done: int) -> None:
+            nonlocal told
+            told += done
+            if self._progress is not None and done:
+                self._progress(done)
+
+        yield tell
+        tell(num_bytes - told)
+
+    def _best_draft(self, piece: bytes, plain: Draft, number: int, tell: Progress) -> Draft:
         """The smallest of the piece's drafts that are worth their time; of a short piece no samples are taken."""
         if methods.looks_random(piece):
             return plain
         short = len(piece) < _SAMPLED_FROM_BYTES
         if self._settings.level == _LM_ONLY_LEVEL:
-            best, is_worth_it = plain, short or self._lm_looks_good(piece, plain)
+            best, is_worth_it = plain, short or self._lm_looks_good(piece, plain, number)
         else:
-            best, is_worth_it = (_smaller(plain, _adaptive_draft(piece)), True) if short else self._mixing(piece, plain)
+            best, is_worth_it = (
+                (_smaller(plain, _adaptive_draft(piece)), True) if short else self._mixing(piece, plain, number)
+            )
         if not is_worth_it:
             return best
-        tokens = self._token_draft(piece, self._settings.level, self._advance)
+        tokens = self._token_draft(piece, self._settings.level, tell, number)
         return best if tokens is None else _smaller(best, tokens)
 
-    def _lm_looks_good(self, piece: bytes, plain: Draft) -> bool:
+    def _lm_looks_good(self, piece: bytes, plain: Draft, number: int) -> bool:
         """Whether samples of the piece come out small enough without the mixer."""
         plain_bits = 8 * len(plain.payload) / len(piece)
         for part, most, factor in _LOOKS:
             samples = _samples(piece, min(int(part * len(piece)), most))
-            bits = self._sample_bits(samples, _LM_ONLY_LEVEL)
+            bits = self._sample_bits(samples, _LM_ONLY_LEVEL, number)
             if bits > factor * plain_bits * sum(len(sample) for sample in samples):
                 return False
         return True
 
-    def _mixing(self, piece: bytes, plain: Draft) -> tuple[Draft, bool]:
+    def _mixing(self, piece: bytes, plain: Draft, number: int) -> tuple[Draft, bool]:
         """The best draft without the model, and whether the model helps the mixer enough in samples of the piece.
 
         Where it does, the mixer without it is not tried on the whole piece, unless far repetitions are likely.
@@ -230,13 +265,13 @@ class Drafter:
             best = _smaller(plain, adaptive := _adaptive_draft(piece))
             if plain.bytes < _HOPELESS * adaptive.bytes:
                 return best, False
-        if self._sample_bits(samples, MAX_LEVEL) <= _MODEL_GAIN * alone:
+        if self._sample_bits(samples, MAX_LEVEL, number) <= _MODEL_GAIN * alone:
             return best, True
         return (_smaller(plain, _adaptive_draft(piece)) if best is plain else best), False
 
-    def _sample_bits(self, samples: list[bytes], level: int) -> float:
+    def _sample_bits(self, samples: list[bytes], level: int, number: int) -> float:
         """Ideal length of samples through the model, each by itself."""
-        drafts = [self._token_draft(sample, level, None, trial=True) for sample in samples]
+        drafts = [self._token_draft(sample, level, None, number, trial=True) for sample in samples]
         return math.fsum(math.inf if draft is None or draft.bits is None else draft.bits for draft in drafts)
 
 

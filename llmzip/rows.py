@@ -6,6 +6,7 @@ masses, so both code the same intervals in the same order (format section 4).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,9 @@ _CHUNKS, _LEAST_STEPS, _MOST_STEPS = 16, 16, 128
 
 _MEMORY_PART = 0.5
 """Of the free memory, at most, for the caches of all rows when that is not needed."""
+
+_THREADS_PER_FRAME, _FRAMES_PER_DEVICE = 8, 4
+"""Threads that a frame's lanes keep busy before its mixer does not keep up; frames that hide it from a device."""
 
 _LEAST_LANE_ROWS = 32
 """Fewer rows side by side make too little use of the weights that are read."""
@@ -108,6 +112,34 @@ def _read(
                     progress(tokens[places])
             if done is not None:
                 done(end)
+
+
+def frames_at_once(engine: Engine[Any], plan: RowPlan, mixed: bool, devices: int = 1) -> int:
+    """How many frames like one may be worked on side by side, 1 or more.
+
+    A frame's lanes keep some threads busy, and a device while its coder is not at work; what is beyond that goes to
+    other frames, as far as half of the free memory reaches.
+
+    Args:
+        engine: of the first of `devices` alike.
+        plan: of the frame; mixed: whether its method is mixed.
+    """
+    on_processor = engine.device.type == "cpu"
+    wanted = torch.get_num_threads() // _THREADS_PER_FRAME if on_processor else devices * _FRAMES_PER_DEVICE
+    wanted = min(wanted, os.cpu_count() or 1)
+    if engine.stepwise or wanted < 2:
+        return 1
+    needed = {engine.device: engine.step_bytes(plan.num_rows, RESTART_CHUNK, plan.steps)}
+    if mixed:
+        from .mixing.mixer import memory_bytes
+
+        host = torch.device("cpu")
+        needed[host] = needed.get(host, 0) + memory_bytes(plan.num_tokens, plan.num_rows, engine.vocab_size)
+    for device, size in needed.items():
+        if (free := free_bytes(device)) is not None:
+            share = devices if device == engine.device and not on_processor else 1
+            wanted = min(wanted, share * int(_MEMORY_PART * free // max(1, size)))
+    return max(1, wanted)
 
 
 def _fits(engine: Engine[Any], plan: RowPlan, chunk: int, before: int) -> bool:

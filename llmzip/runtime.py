@@ -117,6 +117,16 @@ def load(choice: ModelChoice, settings: EngineSettings) -> LoadedModel:
         return _load(choice, device, settings.batch_tokens, threads, stamp)
 
 
+def all_devices(settings: EngineSettings) -> list[EngineSettings]:
+    """The same settings for each device that frames can be shared out to: all CUDA devices if none was named."""
+    from .engines.gpu.devices import devices
+
+    found = devices(find_device(settings.device))
+    if len(found) == 1:
+        return [settings]
+    return [dataclasses.replace(settings, device=str(device)) for device in found]
+
+
 @functools.lru_cache(maxsize=2)
 def _load(
     choice: ModelChoice, device: str, batch_tokens: int | None, threads: int | None, stamp: tuple[object, ...]

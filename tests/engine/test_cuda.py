@@ -176,7 +176,7 @@ def test_frequencies_are_those_of_the_cpu(vocab_size: int) -> None:
 
 @kernels
 def test_frames_side_by_side() -> None:
-    """Threads with streams of their own, all on one engine."""
+    """Several threads on one engine, as frames have them."""
     own, plain = both()
     texts = [some_ids(6, 90, salt) for salt in range(4)]
     expected = [plain.forward(ids) for ids in texts]
@@ -184,7 +184,7 @@ def test_frames_side_by_side() -> None:
 
     def work(number: int) -> None:
         try:
-            with devices.own_stream(torch.device("cuda", torch.cuda.current_device())), torch.inference_mode():
+            with torch.inference_mode():
                 copies = devices.HostCopies()
                 for _ in range(3):
                     cache = own.new_cache(6, 16, 90)

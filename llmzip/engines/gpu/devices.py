@@ -1,13 +1,7 @@
-"""Which CUDA devices there are, how much fits on one, and streams and copies of a frame's own; must not know frames.
-
-Frames are independent, so several run side by side: on several devices, and on one, where the coder of one frame works
-on the processor while the device computes for another. Each frame then has a thread, a stream and a buffer of its own.
-"""
+"""Which CUDA devices there are, how many rows fit on one, and copies to the processor; must not know frames."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -52,29 +46,6 @@ def most_rows(engine: Engine[Any], chunk: int, positions: int) -> int:
     if free is None:
         return 1 << 20
     return max(1, min(1 << 20, int(free * _SHARE) // max(1, engine.step_bytes(1, chunk, positions))))
-
-
-def frames_at_once(engine: Engine[Any], rows: int, chunk: int, positions: int) -> int:
-    """Frames of so many rows that fit into the free memory side by side, at least 1.
-
-    Args:
-        engine, chunk, positions: as above; rows: of each frame.
-    """
-    return max(1, most_rows(engine, chunk, positions) // max(1, rows))
-
-
-@contextlib.contextmanager
-def own_stream(device: torch.device) -> Iterator[None]:
-    """What this thread does on a device waits for nothing that other threads do there."""
-    if device.type != "cuda":
-        yield
-        return
-    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    # The weights may still be on their way in the stream of before.
-    stream.wait_stream(torch.cuda.current_stream(device))
-    with torch.cuda.device(device), torch.cuda.stream(stream):
-        yield
-    stream.synchronize()
 
 
 class HostCopies:
