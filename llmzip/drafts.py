@@ -36,7 +36,7 @@ PIECE_BYTES = container.MAX_LM_BYTES
 
 _LM_ONLY_LEVEL = 1
 _ROWS = (
-    (128, 2048), (128, 2048), (192, 1536), (256, 1024), (384, 768), (512, 512), (1024, 256), (4096, 64), (1 << 14, 64),
+    (128, 2048), (128, 2048), (192, 1536), (256, 1024), (384, 512), (512, 256), (1024, 128), (4096, 64), (1 << 14, 64),
 )  # fmt: skip
 """Tokens that a row has at least, and the most rows, of each level: docs/speed.md has what was measured."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -67,11 +68,11 @@ def explain(error: BaseException, name: str | None = None) -> tuple[int, str]:
         return error.exit_code, str(error)
     if isinstance(error, FileProblem):
         return EXIT_FAILED, str(error)
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return EXIT_FAILED, "not enough memory"
     if isinstance(error, OSError) and error.strerror:
         about_another = name is not None and error.filename is not None and os.fsdecode(error.filename) != name
         return EXIT_FAILED, error.strerror + (f": {os.fsdecode(error.filename)}" if about_another else "")
-    if isinstance(error, MemoryError):
-        return EXIT_FAILED, "not enough memory"
     if isinstance(error, RuntimeError) and "start new thread" in str(error):
         return EXIT_FAILED, "not enough memory for another thread, or too many processes; --threads 1 needs less"
     if isinstance(error, (ImportError, OSError)):

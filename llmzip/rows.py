@@ -276,7 +276,7 @@ def decode(
     source = _IntervalSource(engine, payload)
     with Lanes(engine, plan, before, _LEAST_LANE_ROWS) as lanes:
         for step in range(plan.steps):
-            busy = [lane for lane in lanes if lane.plan.active_rows(step)]
+            busy = [lane for lane in lanes if step < lane.plan.steps]
             for lane in busy:
                 lanes.start(lane, lambda lane, step: source.look(lane.history.step(step)), lane, step)
             found = source.step([lanes.wait(lane) for lane in busy])
@@ -311,13 +311,13 @@ def _decode_mixed(
             lanes.start(lane, predict, lane, 0)
         for step in range(plan.steps):
             for lane in lanes:
-                if not (active := lane.plan.active_rows(step)):
+                if step == lane.plan.steps:  # one of long rows, of which this lane has none
                     continue
                 lanes.wait(lane)
-                ids = mixer.decode(lane.first, lane.first + active)
+                ids = mixer.decode(lane.first, lane.first + lane.plan.active_rows(step))
                 check(ids)
                 lane.history.take(step, ids)
-                if lane.plan.active_rows(step + 1):
+                if step + 1 < lane.plan.steps:
                     lanes.start(lane, predict, lane, step + 1)
         return np.concatenate([lane.history.tokens() for lane in lanes])
 

@@ -35,7 +35,7 @@ TRITON = {f"engines.gpu.{name}" for name in ("attention", "counts", "primitives"
 """The kernels of CUDA devices: imported when such a device is used."""
 
 ONLY_IN = {
-    "torch": {"engines", "passes", "rows", "runtime", "scoring", "trial", "windowed", *_TRAINS},
+    "torch": {"engines", "lanes", "passes", "rows", "runtime", "scoring", "trial", "windowed", *_TRAINS},
     "constriction": {"coder"},
     "numba": {"mixing"},
     "tokenizers": {"tokens", "training.bpe"},
@@ -127,7 +127,7 @@ def python(code: str) -> str:
 
 def test_the_walk_finds_what_is_there() -> None:
     assert internal("settings") == {"errors"}
-    assert {"coder", "plan", "engines.freqs", "errors"} <= internal("rows")
+    assert {"coder", "plan", "engines.base", "errors"} <= internal("rows")
     assert ("torch", True) in imports("rows") and ("llmzip.engines.tables", True) in imports("engines.ops")
     assert ("tokenizers", False) in imports("tokens")
 
@@ -198,7 +198,12 @@ def test_shapes_texts_and_rates_do_not_know_each_other() -> None:
 
 @pytest.mark.parametrize("module", [module for module in MODULES if module.startswith("engines.")])
 def test_engines_know_nothing_of_archives_texts_and_files(module: str) -> None:
-    allowed = {name for name in MODULES if name.startswith("engines.")} | {"errors", "layout", "_version"}
+    allowed = {name for name in MODULES if name.startswith("engines.")} | {
+        "errors",
+        "layout",
+        "_version",
+        "compiledlib",
+    }
     assert internal(module) <= allowed
 
 

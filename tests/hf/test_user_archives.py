@@ -177,7 +177,7 @@ def test_no_more_rows_than_a_gigabyte_holds() -> None:
         plan, profile = drafts.level_plan(6, 200_000, Engine(row_bytes), CompressSettings(**fields))
         return plan.num_rows, profile
 
-    assert rows(1000) == (390, 3)
+    assert rows(1000) == (256, 3)
     assert rows(1 << 25) == (32, 3)
     assert rows(1 << 40) == (4, 3)  # no row is longer than 65,536 tokens
     assert rows(1 << 25, rows=500) == (500, 3)

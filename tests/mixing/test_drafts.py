@@ -86,8 +86,8 @@ def test_higher_levels_are_not_larger() -> None:
     ("level", "num_tokens", "num_rows", "profile"),
     [
         (1, 128 * 9, 9, 0), (1, 1 << 20, 2048, 3), (2, 128 * 256, 256, 0), (2, 128 * 257, 257, 3), (3, 192 * 9, 9, 3),
-        (3, 100, 1, 0), (4, 512 * 9, 18, 3), (5, 1 << 20, 768, 3), (6, 512 * 9, 9, 1), (6, 1 << 16, 128, 1),
-        (6, 1 << 20, 512, 3), (7, 4096 * 9, 36, 3), (7, 1 << 20, 256, 3), (8, 4096 * 9, 9, 2), (9, 4096 * 9, 2, 3),
+        (3, 100, 1, 0), (4, 512 * 9, 18, 3), (5, 1 << 20, 512, 3), (6, 512 * 9, 9, 1), (6, 1 << 16, 128, 1),
+        (6, 1 << 20, 256, 3), (7, 4096 * 9, 36, 3), (7, 1 << 20, 128, 3), (8, 4096 * 9, 9, 2), (9, 4096 * 9, 2, 3),
         (9, 1 << 14, 1, 3), (9, 8191, 1, 2), (9, 8192, 1, 3), (9, 5, 1, 2),
         (9, 1 << 21, 64, 2), (9, 63 << 14, 63, 3),
     ],
@@ -140,9 +140,9 @@ def test_long_pieces_are_sampled_before_they_go_through_the_model(monkeypatch: p
     seen: list[int] = []
     draft = Drafter._token_draft
 
-    def noted(self: Drafter, data: bytes, level: int, progress: Any, trial: bool = False) -> Any:
+    def noted(self: Drafter, data: bytes, level: int, progress: Any, number: int, trial: bool = False) -> Any:
         seen.append(len(data))
-        return draft(self, data, level, progress, trial)
+        return draft(self, data, level, progress, number, trial)
 
     monkeypatch.setattr(Drafter, "_token_draft", noted)
     data = binary(3000)
