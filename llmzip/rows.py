@@ -191,15 +191,13 @@ class _IntervalSource:
         """What `step` needs of the masses, (n, V) int32, of some rows."""
         return (masses, *self._frequencies.group_bounds(masses))
 
-    def step(self, looks: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]) -> list[np.ndarray]:
-        """One token per row, (n,) int64, from `look` at all rows that take part, some after the others."""
+    def step(self, looks: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]) -> Iterator[np.ndarray]:
+        """One token per row, (n,) int64 for each `look` at some of the rows that take part, in their order."""
         groups = [self._decoder.decode(self._copies.fetch(bounds)).astype(np.int64) for _, _, bounds in looks]
-        ids = []
         for (masses, sums, bounds), group in zip(looks, groups, strict=True):
             chosen = torch.from_numpy(group).to(masses.device)
             inner = self._frequencies.symbol_bounds(masses, sums, bounds, chosen)
-            ids.append(group * self._frequencies.group_size + self._decoder.decode(self._copies.fetch(inner)))
-        return ids
+            yield group * self._frequencies.group_size + self._decoder.decode(self._copies.fetch(inner))
 
 
 def _step_order(plan: RowPlan) -> Iterator[np.ndarray]:
@@ -274,15 +272,21 @@ def decode(
     if vocabulary is not None:
         return _decode_mixed(engine, payload, plan, check, vocabulary, prompt)
     source = _IntervalSource(engine, payload)
+
+    def look(lane: Lane, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        return source.look(lane.history.step(step))
+
     with Lanes(engine, plan, before, _LEAST_LANE_ROWS) as lanes:
+        for lane in lanes:
+            lanes.start(lane, look, lane, 0)
         for step in range(plan.steps):
             busy = [lane for lane in lanes if step < lane.plan.steps]
-            for lane in busy:
-                lanes.start(lane, lambda lane, step: source.look(lane.history.step(step)), lane, step)
-            found = source.step([lanes.wait(lane) for lane in busy])
-            for lane, ids in zip(busy, found, strict=True):
+            # The groups of all rows come before any place in a group.
+            for lane, ids in zip(busy, source.step([lanes.wait(lane) for lane in busy]), strict=True):
                 check(ids)
                 lane.history.take(step, ids)
+                if step + 1 < lane.plan.steps:
+                    lanes.start(lane, look, lane, step + 1)
         return np.concatenate([lane.history.tokens() for lane in lanes])
 
 

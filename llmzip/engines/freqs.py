@@ -25,6 +25,11 @@ def group_size(vocab_size: int) -> int:
     return 1 << ((vocab_size - 1).bit_length() + 1) // 2
 
 
+def _library(masses: torch.Tensor) -> kernels.Library | None:
+    """The compiled form of what follows, where there is one."""
+    return kernels.chosen()[0] if masses.device.type == "cpu" and masses.dtype == torch.int32 else None
+
+
 class Frequencies:
     """Splits masses of a vocabulary into the tables and intervals of the two coding steps, or of a single one.
 
@@ -52,6 +57,8 @@ class Frequencies:
         Returns:
             sums, bounds: (n, groups + 1) int64; bounds rise strictly from 0 to 2^24.
         """
+        if (library := _library(masses)) is not None:
+            return library.group_bounds(masses, self.group_size, self._total - self.vocab_size)
         sums = torch.zeros(masses.shape[0], self.num_groups + 1, dtype=torch.int64, device=masses.device)
         # 512 masses of 2^20 stay in int32, and torch adds int32 faster than int64
         parts = self._grouped(masses).sum(-1, dtype=torch.int32)
@@ -73,11 +80,19 @@ class Frequencies:
         Returns:
             (n, S + 1) int64, rising strictly from 0 to 2^24.
         """
+        if (library := _library(masses)) is not None:
+            return library.symbol_bounds(
+                masses, sums, groups, self.group_size, self._total - self.vocab_size, stretch=True
+            )
         inner = self._inner_bounds(masses, sums, groups) - bounds.gather(1, groups[:, None])
         return torch.div(inner << TOTAL_BITS, inner[:, -1:], rounding_mode="floor")
 
     def _inner_bounds(self, masses: torch.Tensor, sums: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
         """Cumulative frequencies at the ids of one group per row, (n, S + 1) int64; past the last id they rise by 1."""
+        if (library := _library(masses)) is not None:
+            return library.symbol_bounds(
+                masses, sums, groups, self.group_size, self._total - self.vocab_size, stretch=False
+            )
         rows = torch.arange(masses.shape[0], device=masses.device)
         inner = torch.zeros(masses.shape[0], self.group_size + 1, dtype=torch.int64, device=masses.device)
         chosen = self._grouped(masses)[rows, groups]
@@ -147,8 +162,7 @@ class Frequencies:
             (n, 6) int64: the masses before the token's group, before the token, before the next one, before the next
             group, all of them; and how many ids have a larger mass, or an equal one and a lower id.
         """
-        library = kernels.chosen()[0] if masses.device.type == "cpu" else None
-        if library is not None:
+        if (library := _library(masses)) is not None:
             return library.sums_around(masses, tokens, self.group_size)
         size, device, own = self.group_size, masses.device, masses.gather(1, tokens[:, None])
         groups = torch.div(tokens, size, rounding_mode="floor")

@@ -94,6 +94,10 @@ class Library:
         self.masses.argtypes, self.masses.restype = (_P, _N, _P, _P, _P), None
         self._sums = getattr(loaded, f"llmzip_{level}_sums")
         self._sums.argtypes, self._sums.restype = (_N, _N, _N, _P, _P, _P), None
+        self._group_bounds = getattr(loaded, f"llmzip_{level}_group_bounds")
+        self._group_bounds.argtypes, self._group_bounds.restype = (_N, _N, _N, _N, _P, _P, _P), None
+        self._symbol_bounds = getattr(loaded, f"llmzip_{level}_symbol_bounds")
+        self._symbol_bounds.argtypes, self._symbol_bounds.restype = (_N, _N, _N, _N, _P, _P, _P, _N, _P), None
 
     def sums_around(self, masses: torch.Tensor, tokens: torch.Tensor, group_size: int) -> torch.Tensor:
         """As `Frequencies.sums`, with ranks."""
@@ -103,6 +107,30 @@ class Library:
         found = torch.empty(len(tokens), 6, dtype=torch.int64, device="cpu")
         self._sums(len(tokens), masses.shape[1], group_size, masses.data_ptr(), tokens.data_ptr(), found.data_ptr())
         return found
+
+    def group_bounds(self, masses: torch.Tensor, group_size: int, units: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `Frequencies.group_bounds`; units: what all frequencies have together, less V."""
+        masses = masses.contiguous()
+        rows, vocab = masses.shape
+        sums, bounds = torch.empty(2, rows, -(-vocab // group_size) + 1, dtype=torch.int64, device="cpu").unbind()
+        addresses = (tensor.data_ptr() for tensor in (masses, sums, bounds))
+        self._group_bounds(rows, vocab, group_size, units, *addresses)
+        return sums, bounds
+
+    def symbol_bounds(
+        self, masses: torch.Tensor, sums: torch.Tensor, groups: torch.Tensor, group_size: int, units: int, stretch: bool
+    ) -> torch.Tensor:
+        """As `Frequencies.symbol_bounds`, or without `stretch` as `Frequencies._inner_bounds`."""
+        masses, sums, groups = masses.contiguous(), sums.contiguous(), groups.contiguous()
+        rows, vocab = masses.shape
+        if sums.shape != (rows, -(-vocab // group_size) + 1) or groups.shape != (rows,):
+            raise ValueError(f"sums of shape {tuple(sums.shape)} and groups of {tuple(groups.shape)} for {rows} rows")
+        if rows and not 0 <= int(groups.min()) <= int(groups.max()) < sums.shape[1] - 1:
+            raise IndexError(f"groups outside of {sums.shape[1] - 1}")
+        out = torch.empty(rows, group_size + 1, dtype=torch.int64, device="cpu")
+        addresses = (tensor.data_ptr() for tensor in (masses, sums, groups))
+        self._symbol_bounds(rows, vocab, group_size, units, *addresses, stretch, out.data_ptr())
+        return out
 
 
 @functools.cache

@@ -274,3 +274,49 @@ def test_the_command_line_says_why_it_is_slower(
         assert main(["-f", "-m", "small", verbose, str(text), str(text)]) == 0
         assert capfd.readouterr().err.count(line) == (verbose == "-v")
     runtime._load.cache_clear()
+
+
+# -- frequencies -------------------------------------------------------------------------------------------------------
+
+
+@given(
+    level=st.sampled_from(LEVELS or [""]),
+    vocab_size=st.sampled_from([16, 17, 31, 256, 1000, 4096, 4100, 300_000]),
+    rows=st.integers(0, 5),
+    seed=st.integers(0, 9),
+)
+def test_frequencies_are_those_of_torch(level: str, vocab_size: int, rows: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    masses = torch.randint((1 << 20) + 1, (rows, vocab_size), generator=generator, dtype=torch.int32)
+    masses[masses % 5 < seed % 4] = 0
+    if rows:
+        masses[0], masses[-1] = 1 << 20, 0
+        masses[torch.arange(rows), torch.randint(vocab_size, (rows,), generator=generator)] = 1 << 20
+    tokens = torch.randint(vocab_size, (rows,), generator=generator)
+    targets = torch.randint(1 << 24, (rows,), generator=generator)
+    split = Frequencies(vocab_size)
+
+    def everything() -> list[torch.Tensor]:
+        sums, bounds = split.group_bounds(masses)
+        groups = tokens // split.group_size
+        inner = split.symbol_bounds(masses, sums, bounds, groups)
+        return [sums, bounds, inner, *split.find(masses, targets), split.intervals(masses, tokens)]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LLMZIP_KERNELS", level)
+        assert kernels.chosen()[0] is not None
+        found = everything()
+        patch.setenv("LLMZIP_KERNELS", "none")
+        for one, other in zip(found, everything(), strict=True):
+            assert torch.equal(one, other)
+
+
+def test_groups_that_do_not_exist_are_refused(level: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLMZIP_KERNELS", level)
+    split = Frequencies(100)
+    masses = torch.full((3, 100), 1 << 20, dtype=torch.int32)
+    sums, bounds = split.group_bounds(masses)
+    with pytest.raises(IndexError):
+        split.symbol_bounds(masses, sums, bounds, torch.tensor([0, split.num_groups, 0]))
+    with pytest.raises(ValueError, match="sums of shape"):
+        split.symbol_bounds(masses, sums[:2], bounds, torch.tensor([0, 0, 0]))

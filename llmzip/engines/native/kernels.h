@@ -53,4 +53,20 @@ void NAME(sums)(int64_t n, int64_t vocab, int64_t group, const int32_t* masses, 
     for (int64_t t = 0; t < n; t++) sums_around(vocab, group, masses + t * vocab, tokens[t], found + 6 * t);
 }
 
+// sums, bounds[n, groups + 1] of masses [n, V]; units: the total of all frequencies, less V.
+void NAME(group_bounds)(int64_t n, int64_t vocab, int64_t group, int64_t units, const int32_t* masses, int64_t* sums,
+                        int64_t* bounds) {
+    const int64_t stride = (vocab + group - 1) / group + 1;
+    for (int64_t t = 0; t < n; t++)
+        group_bounds(vocab, group, units, masses + t * vocab, sums + t * stride, bounds + t * stride);
+}
+
+// out[n, group + 1]: the bounds within the groups `which`, each 0 <= which < groups.
+void NAME(symbol_bounds)(int64_t n, int64_t vocab, int64_t group, int64_t units, const int32_t* masses, const int64_t* sums,
+                         const int64_t* which, int64_t stretch, int64_t* out) {
+    const int64_t stride = (vocab + group - 1) / group + 1;
+    for (int64_t t = 0; t < n; t++)
+        symbol_bounds(vocab, group, units, masses + t * vocab, sums + t * stride, which[t], stretch, out + t * (group + 1));
+}
+
 }  // extern "C"
