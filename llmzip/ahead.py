@@ -33,12 +33,12 @@ def in_order(
         while True:
             try:
                 item = next(source)
+                most = at_once(item)
             except StopIteration:
                 break
             except Exception as error:
                 failed = error
                 break
-            most = at_once(item)
             while len(waiting) >= most:
                 before, future = waiting.popleft()
                 yield before, future.result()

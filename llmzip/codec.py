@@ -19,7 +19,7 @@ from .report import CharacterCounter, FrameReport, StreamReport
 from .settings import CompressSettings, DecompressSettings
 
 if TYPE_CHECKING:
-    from .runtime import LoadedModel
+    from .runtime import LoadedModel, Models
 
 UNIT_BYTES = container.MAX_FRAME_BYTES
 """Input that is looked at together: the plain methods see all of it, as xz -9 does."""
@@ -112,7 +112,7 @@ class FrameDecoder:
 
     def __init__(self, settings: DecompressSettings) -> None:
         self._settings = settings
-        self._loaded: tuple[Header, list[LoadedModel], bytes] | None = None
+        self._loaded: tuple[Header, Models, bytes] | None = None
         self._lock = threading.Lock()
         self.model_name: str | None = None
         self.kernels: str | None = None
@@ -153,7 +153,8 @@ class FrameDecoder:
         from . import rows
         from .engines.memory import allocations_checked
 
-        model, prompt_text = self._ready(frame)
+        found, prompt_text = self._models(frame.archive)
+        model = found[frame.number]
         if frame.header.method == WINDOWS:
             from . import windowframe
 
@@ -207,23 +208,18 @@ class FrameDecoder:
         """The model that an archive's frames need."""
         return self._models(header)[0][0]
 
-    def _models(self, header: Header) -> tuple[list[LoadedModel], bytes]:
-        """The model on every device, and the prompt."""
+    def _models(self, header: Header) -> tuple[Models, bytes]:
+        """The model, and the prompt."""
         with self._lock:
             if self._loaded is None or self._loaded[0] != header:
-                from .runtime import all_devices, load
+                from .runtime import Models
 
                 choice = models.for_archive(header, self._settings.model)
                 prompt = self._checked_prompt(header)
-                found = [load(choice, engine) for engine in all_devices(self._settings.engine)]
-                self._loaded = (header, found, prompt)
+                found = Models(choice, self._settings.engine)
                 self.model_name, self.kernels = found[0].name, found[0].kernels
+                self._loaded = (header, found, prompt)
             return self._loaded[1:]
-
-    def _ready(self, frame: container.Frame) -> tuple[LoadedModel, bytes]:
-        """What a frame needs: where there are several devices, frames take turns."""
-        found, prompt = self._models(frame.archive)
-        return found[frame.number % len(found)], prompt
 
     def at_once(self, frame: container.Frame) -> int:
         """How many frames like this one may be decoded side by side."""
@@ -292,7 +288,9 @@ def decompress_stream(
     position = container.Position()
     frames = container.read_archives(source, position=position)
     tell = one_at_a_time(progress)
-    for frame, data in in_order(frames, lambda frame: decoder.decode(frame, tell), decoder.at_once):
+    # Whoever writes into a pipe may wait for the text of a frame before the next one comes.
+    at_once = decoder.at_once if _is_whole(source) else lambda frame: 1
+    for frame, data in in_order(frames, lambda frame: decoder.decode(frame, tell), at_once):
         characters.add(data)
         if sink is not None:
             sink.write(data)
@@ -303,3 +301,11 @@ def decompress_stream(
     report.model, report.kernels = decoder.model_name, decoder.kernels
     report.elapsed_seconds = time.perf_counter() - started
     return report
+
+
+def _is_whole(source: BinaryIO) -> bool:
+    """Whether all of a source is there to be read."""
+    try:
+        return source.seekable()
+    except (AttributeError, ValueError):  # no file, or one that is closed
+        return False

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .engines.base import Engine
     from .mixing.vocabulary import Vocabulary
     from .prompt import Prompt
-    from .runtime import LoadedModel
+    from .runtime import LoadedModel, Models
 
 Progress = Callable[[int], None]
 
@@ -97,7 +97,7 @@ class Drafter:
         self._settings = settings
         self._progress = one_at_a_time(progress)
         self._lock = threading.Lock()
-        self._loaded: list[LoadedModel] = []
+        self._models: Models | None = None
 
     def header(self) -> Header:
         """What an archive begins with if it needs the model; loads one whose digests must be told."""
@@ -162,27 +162,27 @@ class Drafter:
     @property
     def kernels(self) -> str | None:
         """What computes the model, once it is loaded."""
-        return self._loaded[0].kernels if self._loaded else None
+        return None if self._models is None else self._models[0].kernels
 
     def _model(self, number: int = 0) -> LoadedModel:
-        """Loaded at the first call; where there are several devices, pieces take turns."""
+        """That of a piece; loaded at the first call."""
         with self._lock:
-            if not self._loaded:
-                from .runtime import all_devices, load
+            if self._models is None:
+                from .runtime import Models
 
-                self._loaded = [load(self._choice, engine) for engine in all_devices(self._settings.engine)]
-            return self._loaded[number % len(self._loaded)]
+                self._models = Models(self._choice, self._settings.engine)
+        return self._models[number]
 
     def _at_once(self, piece: bytes) -> int:
         """How many pieces may be worked on side by side; until the first has needed the model, nobody knows."""
-        if not self._loaded or self._settings.prompt:  # what has read a prompt is for one frame at a time
+        if self._models is None or self._settings.prompt:  # what has read a prompt is for one frame at a time
             return 1
         from .rows import frames_at_once
 
-        model, level = self._loaded[0], self._settings.level
+        model, level = self._models[0], self._settings.level
         most_tokens = max(1, len(piece) // _LEAST_BYTES_PER_TOKEN)
         plan, _ = level_plan(level, most_tokens, model.engine, self._settings)
-        return frames_at_once(model.engine, plan, level > _LM_ONLY_LEVEL, len(self._loaded))
+        return frames_at_once(model.engine, plan, level > _LM_ONLY_LEVEL, len(self._models))
 
     def _token_draft(
         self, data: bytes, level: int, progress: Progress | None, number: int, trial: bool = False
@@ -199,14 +199,15 @@ class Drafter:
             return None
         # Rows and overlap that were asked for are meant for frames: a sample would be nothing but beginnings of rows.
         settings = replace(self._settings, rows=None, overlap=None) if trial else self._settings
-        plan, profile = level_plan(level, len(tokens), model.engine, settings)
+        prompt = model.prompt(self._settings.prompt)
+        before = 0 if prompt is None else len(prompt.context)
+        plan, profile = level_plan(level, len(tokens), model.engine, settings, before)
         mixed = level > _LM_ONLY_LEVEL and model.tokenizer.tokens.escape is None
         vocabulary = model.vocabulary if mixed else None
         report = None
         if progress is not None:
             table = model.tokenizer.tokens
             report = lambda ids: progress(table.num_bytes(ids))  # noqa: E731
-        prompt = model.prompt(self._settings.prompt)
         payload, bits = _encode(model, tokens, plan, report, vocabulary, prompt, trial)
         record = (plan.num_rows, plan.overlap) if profile == _EXPLICIT else ()
         header = FrameHeader(MIXED if mixed else LM, False, len(data), len(payload), len(tokens), profile, *record)
@@ -281,19 +282,21 @@ def _samples(data: bytes, sample_bytes: int) -> list[bytes]:
     return [data[n * step : n * step + sample_bytes] for n in range(_SAMPLES)]
 
 
-def level_plan(level: int, num_tokens: int, engine: Engine[Any], settings: CompressSettings) -> tuple[RowPlan, int]:
+def level_plan(
+    level: int, num_tokens: int, engine: Engine[Any], settings: CompressSettings, before: int = 0
+) -> tuple[RowPlan, int]:
     """The rows of a frame, and the profile that says so in its header (format section 4).
 
     More rows decode faster, as they share the reading of the weights and each sees fewer tokens before it; fewer rows
     are smaller. The profile is the one whose rows these are, if there is one among fast (0) for levels 1-3, normal (1)
     for 4-6, best (2) for 7-9. No frame has more rows than decode in a gigabyte, whatever this machine has, unless the
-    user says so or rows would be longer than the format allows.
+    user says so or rows would be longer than the format allows. `before`: tokens of a prompt in each row's context.
     """
     profile = (level - 1) // 3
     usual = profile_plan(profile, num_tokens, engine.context)
     tokens_per_row, most_rows = _ROWS[level - 1]
     rows = max(1, min(num_tokens // tokens_per_row, most_rows))
-    steps = min(engine.context, -(-num_tokens // rows))
+    steps = min(engine.context, before - (-num_tokens // rows))
     if engine.step_bytes(rows, 1, steps) > _MOST_ROW_BYTES:
         rows = min(rows, max(1, _MOST_ROW_BYTES // engine.step_bytes(1, 1, engine.context)))
     # A row has a longest length by the format, whatever was asked for.

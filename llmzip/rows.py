@@ -37,6 +37,9 @@ _MEMORY_PART = 0.5
 _THREADS_PER_FRAME, _FRAMES_PER_DEVICE = 8, 4
 """Threads that a frame's lanes keep busy before its mixer does not keep up; frames that hide it from a device."""
 
+_ENCODER_BYTES = 400
+"""About what an encoder keeps of each token's decisions."""
+
 _LEAST_LANE_ROWS = 32
 """Fewer rows side by side make too little use of the weights that are read."""
 
@@ -94,7 +97,8 @@ def _read(
         done: called with a number of steps whose tokens were all added, while the model goes on; or never.
     """
     chunk = min(max(plan.steps // _CHUNKS, _LEAST_STEPS), _MOST_STEPS)
-    if engine.stepwise or not _fits(engine, plan, chunk, len(before)):
+    # With fewer rows than threads, segments of rows are shared out better than rows.
+    if engine.stepwise or plan.num_rows < engine.callers or not _fits(engine, plan, chunk, len(before)):
         for places, masses in token_masses(engine, tokens, plan, progress, before):
             add(places, masses)
         return
@@ -134,7 +138,8 @@ def frames_at_once(engine: Engine[Any], plan: RowPlan, mixed: bool, devices: int
         from .mixing.mixer import memory_bytes
 
         host = torch.device("cpu")
-        needed[host] = needed.get(host, 0) + memory_bytes(plan.num_tokens, plan.num_rows, engine.vocab_size)
+        size = memory_bytes(plan.num_tokens, plan.num_rows, engine.vocab_size) + _ENCODER_BYTES * plan.num_tokens
+        needed[host] = needed.get(host, 0) + size
     for device, size in needed.items():
         if (free := free_bytes(device)) is not None:
             share = devices if device == engine.device and not on_processor else 1

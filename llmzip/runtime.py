@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -127,7 +128,35 @@ def all_devices(settings: EngineSettings) -> list[EngineSettings]:
     return [dataclasses.replace(settings, device=str(device)) for device in found]
 
 
-@functools.lru_cache(maxsize=2)
+class Models:
+    """A model on every device that frames can be shared out to; on each it is loaded when it is first needed.
+
+    Args:
+        choice: the model; settings: where it runs.
+
+    Raises:
+        what `load` raises, from `__init__` or when a model is asked for.
+    """
+
+    def __init__(self, choice: ModelChoice, settings: EngineSettings) -> None:
+        self._choice, self._devices = choice, all_devices(settings)
+        self._loaded: dict[int, LoadedModel] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        """The number of devices."""
+        return len(self._devices)
+
+    def __getitem__(self, number: int) -> LoadedModel:
+        """That of a frame: devices take turns."""
+        place = number % len(self._devices)
+        with self._lock:
+            if place not in self._loaded:
+                self._loaded[place] = load(self._choice, self._devices[place])
+            return self._loaded[place]
+
+
+@functools.lru_cache(maxsize=2 * max(1, torch.cuda.device_count()))
 def _load(
     choice: ModelChoice, device: str, batch_tokens: int | None, threads: int | None, stamp: tuple[object, ...]
 ) -> LoadedModel:

@@ -53,8 +53,8 @@ class JittedWalk:
         next(self._walk)
 
     def paths(self, masses: np.ndarray, places: np.ndarray) -> None:
-        known = self._known
-        path_logits(masses, places, self._shape, self._room, known)
+        # Room of its own: several threads may be here.
+        path_logits(masses, places, self._shape, new_masses(1, self._shape.vocab_size), self._known)
 
     def encode(self, last_step: int) -> None:
         shape = self._shape

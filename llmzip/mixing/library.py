@@ -12,7 +12,7 @@ import numpy as np
 
 from .. import compiledlib
 from ..errors import CorruptError
-from .state import MATCH_BITS, MATCHES, Known, Learned, Masses, Texts, new_masses
+from .state import MATCH_BITS, MATCHES, NUM_SCALARS, TOKENS, Known, Learned, Masses, Texts, new_masses
 from .vocabulary import Shape
 
 FOLDER = Path(__file__).parent / "native"
@@ -142,7 +142,8 @@ class NativeWalk:
         decisions: int | None = None,
         payload: bytes = b"",
     ) -> None:
-        self._library, self._rows, self._with_model = found, shape.rows, with_model
+        self._library, self._rows, self._steps, self._with_model = found, shape.rows, shape.steps, with_model
+        self._tokens = texts.scalar[TOKENS::NUM_SCALARS]
         self._vocab_size, self._num_tokens = shape.vocab_size, len(known.guess)
         decoding = decisions is None
         masses = new_masses(shape.rows if decoding and with_model else 1, shape.vocab_size)
@@ -185,7 +186,11 @@ class NativeWalk:
         )
 
     def encode(self, last_step: int) -> None:
-        """Walks on up to a step; the model's logits of the tokens before it must be there."""
+        """Walks on up to a step, but never back; the model's logits of the tokens before it must be there."""
+        if last_step > self._steps:
+            raise IndexError("no such step")
+        if last_step <= self._step:
+            return
         at = self._done
         self._done += self._library.encode(
             self._here, self._step, last_step, self.probability[at:].ctypes.data, self.bits[at:].ctypes.data
@@ -207,6 +212,8 @@ class NativeWalk:
         Raises:
             CorruptError: no encoder wrote this.
         """
+        if not 0 <= first_row <= last_row <= self._rows or (self._tokens[first_row:last_row] >= self._steps).any():
+            raise IndexError("no such rows, or no such step")
         if not self._library.decode(self._here, first_row, last_row):
             raise CorruptError("damaged: the compressed data fits no text")
 

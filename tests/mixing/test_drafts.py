@@ -102,6 +102,18 @@ def test_levels_have_their_rows(
     assert header_plan(FrameHeader(MIXED, True, 1 << 21, 5, num_tokens, found, *record), 512) == plan
 
 
+def test_a_prompt_counts_where_rows_are_limited_by_memory() -> None:
+    class Engine:
+        context, stepwise = 1024, False
+
+        def step_bytes(self, rows: int, chunk: int, positions: int) -> int:
+            return rows * positions * 5000
+
+    alone, _ = level_plan(1, 1 << 17, Engine(), CompressSettings())
+    after, _ = level_plan(1, 1 << 17, Engine(), CompressSettings(), 512)
+    assert alone.num_rows == 1024 and after.num_rows == (1 << 30) // (1024 * 5000)
+
+
 def test_empty_archives_have_no_method() -> None:
     for level in LEVELS:
         assert methods_of(b"", level) == ["stored"]

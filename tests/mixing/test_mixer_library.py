@@ -157,6 +157,26 @@ def test_what_the_library_would_not_notice_is_refused(level: str, monkeypatch: p
         decoder.take(np.zeros((3, 64), dtype=np.int32))
     with pytest.raises(IndexError):
         decoder.take(np.zeros((1, 64), dtype=np.int32), 2)
+    with pytest.raises(IndexError):
+        decoder.decode(0, 3)
+    for _ in range(5):
+        decoder.decode(0, 2)
+    with pytest.raises(IndexError):
+        decoder.decode(0, 2)
+    with pytest.raises(IndexError):
+        encoder.walk(6)
+
+
+def test_steps_are_walked_once(level: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLMZIP_KERNELS", level)
+    tokens, masses = rows_of(64, 100, 10, seed=7)
+    expected = encoded(words(64), tokens, 10, masses)
+    encoder = MixEncoder(words(64), tokens, 10, with_model=True)
+    encoder.add(np.arange(100), masses)
+    encoder.walk(6)
+    encoder.walk(3)
+    done: list[int] = []
+    assert encoder.finish(done.append) == expected and sum(done) == 100
 
 
 def outcome(code: bytes) -> bytes | str:

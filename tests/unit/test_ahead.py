@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -94,6 +95,47 @@ def test_items_are_taken_no_further_than_needed() -> None:
     next(results)
     assert len(taken) <= 3
     results.close()
+
+
+def test_errors_of_the_question_come_after_the_results_too() -> None:
+    def at_once(item: int) -> int:
+        if item == 3:
+            raise RuntimeError("no driver")
+        return 4
+
+    seen = []
+    with pytest.raises(RuntimeError, match="no driver"):
+        for item, _ in in_order(range(6), lambda item: item, at_once):
+            seen.append(item)
+    assert seen == [0, 1, 2]
+
+
+def test_frames_of_a_pipe_come_as_soon_as_they_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever writes waits for the text of each frame."""
+    monkeypatch.setattr(rows, "frames_at_once", lambda *arguments: 3)
+    compressor = llmzip.Compressor()
+    parts = [TEXT[n : n + 700] for n in range(0, 2100, 700)]
+    archive = [compressor.compress(part) + compressor.flush(compressor.FLUSH_FRAME) for part in parts]
+    archive.append(compressor.flush())
+    read, write = os.pipe()
+    seen: list[bytes] = []
+
+    class Sink(io.RawIOBase):
+        def write(self, data: Any) -> int:
+            seen.append(bytes(data))
+            if len(seen) < len(archive):
+                os.write(write, archive[len(seen)])
+            else:
+                os.close(write)
+            return len(data)
+
+    os.write(write, archive[0])
+    watchdog = threading.Timer(60, os._exit, [1])
+    watchdog.start()
+    with open(read, "rb", buffering=0) as source:
+        decompress_stream(source, Sink(), DecompressSettings())  # type: ignore[arg-type]
+    watchdog.cancel()
+    assert b"".join(seen) == b"".join(parts)
 
 
 def test_progress_from_threads_adds_up() -> None:
