@@ -152,7 +152,7 @@ def test_what_the_library_would_not_notice_is_refused(level: str, monkeypatch: p
         encoder.add(np.array([10]), np.zeros((1, 64), dtype=np.int32))
     with pytest.raises(ValueError, match="masses of shape"):
         encoder.add(np.array([3]), np.zeros((1, 63), dtype=np.int32))
-    decoder = MixDecoder(vocabulary, b"abc", 10, 2, with_model=True)
+    decoder = MixDecoder(vocabulary, b"", 10, 2, with_model=True)
     with pytest.raises(IndexError):
         decoder.take(np.zeros((3, 64), dtype=np.int32))
     with pytest.raises(IndexError):
@@ -160,6 +160,7 @@ def test_what_the_library_would_not_notice_is_refused(level: str, monkeypatch: p
     with pytest.raises(IndexError):
         decoder.decode(0, 3)
     for _ in range(5):
+        decoder.take(np.ones((2, 64), dtype=np.int32))
         decoder.decode(0, 2)
     with pytest.raises(IndexError):
         decoder.decode(0, 2)
