@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 VARIABLE = "LLMZIP_KERNELS"
@@ -21,7 +21,22 @@ def sources(folder: Path) -> str:
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
-def candidates(folder: Path, stem: str) -> Iterator[ctypes.CDLL]:
+def find(folder: Path, stem: str, levels: Sequence[str], level: str) -> tuple[ctypes.CDLL, str] | None:
+    """The library in a folder for a level of instructions, and the level; None if this processor has none of them.
+
+    Args:
+        levels: their names, by the numbers that `llmzip_best_level` gives; "" where there is nothing for it.
+        level: one of them; any other for the best.
+    """
+    for loaded in _candidates(folder, stem):
+        best = loaded.llmzip_best_level()
+        wanted = levels.index(level) if level and level in levels else best
+        if wanted <= best and levels[wanted]:
+            return loaded, levels[wanted]
+    return None
+
+
+def _candidates(folder: Path, stem: str) -> Iterator[ctypes.CDLL]:
     """The libraries in a folder that can be loaded here and were built of the sources that lie beside them."""
     for file in sorted(folder.glob(f"{stem}*.*")):
         try:

@@ -156,7 +156,7 @@ class Drafter:
             for text, coded in zip(part, found, strict=True):
                 stored = Draft(FrameHeader(STORED, False, len(text), len(text)), text, text)
                 draft = stored if coded is None else Draft(*coded, text)
-                drafts.append(min(draft, stored, key=lambda draft: draft.bytes))
+                drafts.append(_smaller(draft, stored))
         return drafts
 
     @property

@@ -120,9 +120,7 @@ def load(choice: ModelChoice, settings: EngineSettings) -> LoadedModel:
 
 def all_devices(settings: EngineSettings) -> list[EngineSettings]:
     """The same settings for each device that frames can be shared out to: all CUDA devices if none was named."""
-    from .engines.gpu.devices import devices
-
-    found = devices(find_device(settings.device))
+    found = devices.devices(find_device(settings.device))
     if len(found) == 1:
         return [settings]
     return [dataclasses.replace(settings, device=str(device)) for device in found]

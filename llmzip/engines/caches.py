@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Generic, Protocol, TypeVar
+import copy
+from typing import Generic, TypeVar
+
+import torch
 
 
-class Layer(Protocol):
-    """The cache of one layer.
+class CachedLayer:
+    """The cache of one layer: the first dimension of all its tensors are the rows.
 
     Attributes:
         begin: the position in slot 0.
@@ -16,9 +19,14 @@ class Layer(Protocol):
 
     def rows(self: LayerT, rows: slice) -> LayerT:
         """That of some of the rows, sharing its storage."""
+        part = copy.copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, torch.Tensor):
+                setattr(part, name, value[rows])
+        return part
 
 
-LayerT = TypeVar("LayerT", bound=Layer)
+LayerT = TypeVar("LayerT", bound="CachedLayer")
 CacheT = TypeVar("CacheT", bound="LayerCaches")  # type: ignore[type-arg]
 
 

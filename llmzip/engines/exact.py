@@ -18,7 +18,7 @@ import torch
 
 from ..errors import EngineError
 from . import fused, kernels, ops, tables
-from .caches import LayerCaches
+from .caches import CachedLayer, LayerCaches
 from .config import ExactConfig
 from .gpu import backend as gpu
 from .memory import free_bytes
@@ -32,7 +32,7 @@ _HEAD_ROWS = 256
 
 
 @dataclass
-class LayerCache:
+class LayerCache(CachedLayer):
     """The cache of one layer.
 
     Attributes:
@@ -51,17 +51,6 @@ class LayerCache:
     value_peak: torch.Tensor
     window: int
     begin: int = 0
-
-    def rows(self, rows: slice) -> LayerCache:
-        return LayerCache(
-            self.key_q[rows],
-            self.value_q[rows],
-            self.key_scale[rows],
-            self.value_scale[rows],
-            self.value_peak[rows],
-            self.window,
-            self.begin,
-        )
 
     def append(
         self, position: int, keys: torch.Tensor, values: torch.Tensor, k_scale: torch.Tensor, v_scale: torch.Tensor

@@ -10,14 +10,14 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
 from . import ops, tables
-from .caches import LayerCaches
+from .caches import CachedLayer, LayerCaches
 from .config import ExactConfig
 from .kernels import LANES, Layer, Library, Matrix, Model, Packed, Room, Store
 from .model import ExactModel, LayerWeights
@@ -66,7 +66,7 @@ def unsupported(model: ExactModel) -> str:
 
 
 @dataclass
-class FusedLayer:
+class FusedLayer(CachedLayer):
     """The cache of one layer.
 
     Attributes:
@@ -84,12 +84,6 @@ class FusedLayer:
     peak: torch.Tensor
     window: int
     begin: int = 0
-
-    def rows(self, rows: slice) -> FusedLayer:
-        return replace(
-            self, keys=self.keys[rows], values=self.values[rows], key_scale=self.key_scale[rows],
-            value_scale=self.value_scale[rows], peak=self.peak[rows],
-        )  # fmt: skip
 
     def slot(self, position: int, new: int) -> int:
         """Where new positions go, after what no later token sees has made room."""

@@ -136,12 +136,8 @@ class Library:
 @functools.cache
 def library(level: str) -> Library | None:
     """The kernels of a level, "" for the best that this processor has; None if there are none, or it has not that."""
-    for loaded in compiledlib.candidates(FOLDER, "_kernels"):
-        best = loaded.llmzip_best_level()
-        wanted = LEVELS.index(level) if level in LEVELS[1:] else best
-        if 0 < wanted <= best:
-            return Library(loaded, LEVELS[wanted])
-    return None
+    found = compiledlib.find(FOLDER, "_kernels", LEVELS, level)
+    return None if found is None else Library(*found)
 
 
 def chosen() -> tuple[Library | None, str]:

@@ -99,12 +99,8 @@ class Library:
 @functools.cache
 def library(level: str = "") -> Library | None:
     """The functions of a level, "" for the best that this processor has; None if there are none."""
-    for loaded in compiledlib.candidates(FOLDER, "_mixer"):
-        best = loaded.llmzip_best_level()
-        wanted = LEVELS.index(level) if level in LEVELS else best
-        if wanted <= best:
-            return Library(loaded, LEVELS[wanted])
-    return None
+    found = compiledlib.find(FOLDER, "_mixer", LEVELS, level)
+    return None if found is None else Library(*found)
 
 
 def chosen() -> Library | None:

@@ -17,7 +17,7 @@ from ..plan import Rows
 from . import library
 from .library import NativeWalk
 from .state import Known, Learned, Texts, new_learned, new_texts
-from .vocabulary import Shape, Vocabulary
+from .vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from .jitted import JittedWalk
@@ -90,7 +90,6 @@ class MixEncoder:
         num_rows: R, 1 to N.
         with_model: whether there is a language model.
         primed: by a text before.
-        more_tokens: of the frame that will be primed by this text; 0 if it is no prompt.
     """
 
     def __init__(
@@ -118,7 +117,7 @@ class MixEncoder:
     def _new_walk(self, more_tokens: int) -> NativeWalk | JittedWalk:
         self._learned, self._texts = _state(self._vocabulary, self._rows, self._primed, more_tokens)
         shape = self._vocabulary.shape(self._rows)
-        return _new_walk(self._learned, self._texts, shape, self._known, self._with_model, self._decisions)
+        return _walk_maker()(self._learned, self._texts, shape, self._known, self._with_model, self._decisions)
 
     def add(self, places: np.ndarray, masses: np.ndarray) -> None:
         """The model's masses of some of the tokens; any thread may, for its own places.
@@ -171,22 +170,14 @@ def _state(vocabulary: Vocabulary, rows: Rows, primed: Primed | None, more_token
     return new_learned(len(vocabulary.tree.slot), table_bits(rows.num_tokens + more_tokens)), texts
 
 
-def _new_walk(
-    learned: Learned,
-    texts: Texts,
-    shape: Shape,
-    known: Known,
-    with_model: bool,
-    decisions: int | None = None,
-    payload: bytes = b"",
-) -> NativeWalk | JittedWalk:
-    """The walk by the compiled library, or by numba where there is none."""
+def _walk_maker() -> Callable[..., NativeWalk | JittedWalk]:
+    """Makes walks by the compiled library, or by numba where there is none; the arguments are those of both."""
     found = library.chosen()
     if found is not None:
-        return NativeWalk(found, learned, texts, shape, known, with_model, decisions, payload)
+        return functools.partial(NativeWalk, found)
     from .jitted import JittedWalk
 
-    return JittedWalk(learned, texts, shape, known, with_model, decisions, payload)
+    return JittedWalk
 
 
 class MixDecoder:
@@ -213,7 +204,7 @@ class MixDecoder:
         nothing = np.zeros(1, dtype=np.int64)
         known = Known(nothing.astype(np.int32), nothing, nothing.astype(np.int16), nothing, nothing.astype(np.int32))
         shape = vocabulary.shape(self._rows)
-        self._walk = _new_walk(learned, self._texts, shape, known, with_model, payload=payload)
+        self._walk = _walk_maker()(learned, self._texts, shape, known, with_model, payload=payload)
         self._step = 0
 
     def take(self, masses: np.ndarray, first_row: int = 0) -> None:

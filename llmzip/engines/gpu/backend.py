@@ -12,7 +12,7 @@ import functools
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from .. import ops, tables
-from ..caches import LayerCaches
+from ..caches import CachedLayer, LayerCaches
 from ..config import ExactConfig
 from ..model import ExactModel, LayerWeights
 
@@ -161,7 +161,7 @@ def trial(
 
 
 @dataclass
-class GpuLayer:
+class GpuLayer(CachedLayer):
     """The cache of one layer: a ring, position p in slot p modulo S.
 
     Attributes:
@@ -179,12 +179,6 @@ class GpuLayer:
     peak: torch.Tensor
     window: int
     begin: int = 0
-
-    def rows(self, rows: slice) -> GpuLayer:
-        return replace(
-            self, keys=self.keys[rows], values=self.values[rows], key_scale=self.key_scale[rows],
-            value_scale=self.value_scale[rows], peak=self.peak[rows],
-        )  # fmt: skip
 
 
 class GpuCache(LayerCaches[GpuLayer]):
