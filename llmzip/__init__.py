@@ -15,8 +15,10 @@ from .errors import (
     TokenizerError,
     TruncatedError,
 )
-from .file import Compressor, Decompressor, LLMZipFile, compress, decompress, info, open
+from .file import LLMZipFile, open
+from .incremental import Compressor, Decompressor
 from .listing import ArchiveInfo
+from .oneshot import compress, decompress, info
 
 __all__ = [
     "ArchiveInfo",

@@ -13,6 +13,7 @@ from .codec import FrameDecoder
 from .container import KEPT, WINDOWS, Frame, WindowsRecord, read_archives
 from .errors import CorruptError, LLMZipError, SettingsError
 from .settings import DecompressSettings
+from .streams import read_upto
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ class PartReader:
         size = frame.header.payload_bytes
         wanted = (size if end is None else end) - begin
         self._source.seek(frame.offset_bytes + frame.size_bytes - 5 - size + begin)
-        data = self._source.read(wanted)
+        data = read_upto(self._source, wanted)
         if len(data) != wanted:
             raise CorruptError(f"frame {frame.number}: the file has become shorter")
         return data

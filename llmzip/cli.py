@@ -18,27 +18,28 @@ import click
 from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
-from . import options, process, torchparts
+from . import fileops, options, process, torchparts
 from .benchcli import bench_command
 from .commands import with_model_here
 from .distancecli import distance_command
 from .entropycli import entropy_command
 from .errors import EXIT_FAILED, EXIT_USAGE, LLMZipError, SettingsError
 from .estimatecli import estimate_command
+from .fileops import FileProblem
 from .infotable import InfoTable
-from .jobs import COMPRESS, DECOMPRESS, LIST, TEST, Jobs, Options, explain
+from .jobs import COMPRESS, DECOMPRESS, LIST, TEST, Jobs, Options, explain, target_of
 from .messages import PROGRAM, Messages
 from .modelscli import models_command
 from .packetscli import packets_command
 from .records import RecordFile
 from .settings import DEFAULT_LEVEL, DEFAULT_MODEL, CompressSettings, DecompressSettings, EngineSettings
+from .streams import DescriptorWriter
 from .traincli import train_command
 from .windowscli import cat_command, windows_command
 
 _DEFAULT = "\0"  # no argument of a process can be this, so nobody calls the hidden command by its name
 _OWN_PROCESS = "own process"  # a context's object where no other program shares the interpreter
 _LEAST_ADDRESSES, _FEW_ADDRESSES = 1 << 28, 1 << 31  # for Python with numpy; for torch with threads
-_STANDARD_OUTPUTS = ("-", "/dev/stdout")  # as a name, root's --force would replace the device itself
 
 
 # -- the group -------------------------------------------------------------------------------------------------------
@@ -220,7 +221,7 @@ def _run(
             return error.exit_code
     with contextlib.ExitStack() as stack:
         stack.enter_context(process.signals_clean_up(messages.stopped))
-        records = stack.enter_context(_record_file(report, names))
+        records = stack.enter_context(_record_file(report, names, chosen))
         stdout = stack.enter_context(process.standard_output())
         work = (InfoTable if operation == LIST else Jobs)(chosen, messages, stdout, records)
         code = work.run(names)
@@ -256,7 +257,7 @@ def _options(
             raise click.UsageError("-o does not go with -l and -t, which write no file")
         if num_names > 1:
             raise click.UsageError("-o takes one input file; use -c to write several to the standard output")
-        if output in _STANDARD_OUTPUTS:
+        if output == "-" or fileops.named_descriptor(output) == 1:
             output, to_stdout = None, True
         elif to_stdout:
             raise click.UsageError("-c and -o exclude each other")
@@ -278,6 +279,7 @@ def _options(
         force=force,
         json=json,
         offline=offline,
+        prompt_file=prompt_file,
     )
 
 
@@ -288,30 +290,51 @@ def _with_model_here(chosen: Options, messages: Messages) -> Options:
 
 
 @contextlib.contextmanager
-def _record_file(name: str | None, inputs: Sequence[str]) -> Iterator[RecordFile | None]:
+def _record_file(name: str | None, inputs: Sequence[str], chosen: Options) -> Iterator[RecordFile | None]:
     """Opens the file of --report."""
     if name is None:
         yield None
         return
     if name == "-":
-        yield RecordFile(_write_stderr)
+        yield RecordFile(process.StandardError().write_bytes)
         return
-    for other in inputs:
-        with contextlib.suppress(OSError):
-            if os.path.samefile(name, other):
-                raise click.UsageError(f"--report would write into the input file {other}")
+    targets = _check_report(name, inputs, chosen)
+    number = fileops.named_descriptor(name)
+    if number == 1 and None in targets:
+        raise click.UsageError("--report would write into the standard output, where the data goes")
     try:
-        # Appending, so that a slip of the hand cannot empty a file.
-        file = open(name, "ab", buffering=0)  # noqa: SIM115
+        # Appending, so that a slip of the hand cannot empty a file. A descriptor is duplicated before the standard
+        # output is moved out of reach.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
+        descriptor = os.dup(number) if number is not None else os.open(name, flags, 0o666)
     except OSError as error:
         raise click.FileError(name, error.strerror or str(error)) from error
-    with file:
-        yield RecordFile(file.write)
+    try:
+        yield RecordFile(DescriptorWriter(descriptor).write)
+    finally:
+        os.close(descriptor)
 
 
-def _write_stderr(line: bytes) -> None:
-    sys.stderr.write(line.decode())
-    sys.stderr.flush()
+def _check_report(name: str, inputs: Sequence[str], chosen: Options) -> set[str | None]:
+    """Refuses a file of --report that is an input or output of the run, which its lines would spoil.
+
+    Returns:
+        the outputs; None among them is the standard output.
+    """
+    targets: set[str | None] = {None} if chosen.operation in (LIST, TEST) and chosen.json else set()
+    for argument in inputs:
+        source = fileops.input_name(argument)
+        with contextlib.suppress(FileProblem):  # the run itself will say it
+            if chosen.operation in (COMPRESS, DECOMPRESS):
+                targets.add(target_of(chosen, source))
+        if fileops.is_same_file(name, 0 if source is None else source):
+            raise click.UsageError(f"--report would write into the input file {argument}")
+    for target in targets:
+        if fileops.is_same_file(name, 1 if target is None else target):
+            raise click.UsageError(f"--report would write into the output {target or 'on the standard output'}")
+    if chosen.prompt_file is not None and fileops.is_same_file(name, chosen.prompt_file):
+        raise click.UsageError("--report would write into the file of --prompt-file")
+    return targets
 
 
 # -- the boundary ----------------------------------------------------------------------------------------------------

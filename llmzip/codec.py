@@ -17,6 +17,7 @@ from .drafts import Draft, Drafter, Progress
 from .errors import CorruptError, LLMZipError, ModelMismatchError
 from .report import CharacterCounter, FrameReport, StreamReport
 from .settings import CompressSettings, DecompressSettings
+from .streams import read_some, write_all
 
 if TYPE_CHECKING:
     from .runtime import LoadedModel, Models
@@ -261,9 +262,9 @@ def compress_stream(
         ModelError, TokenizerError, EngineError, SettingsError; OSError from the files.
     """
     writer = ArchiveWriter(settings, progress)
-    while data := source.read(_READ_BYTES):
-        sink.write(writer.write(data))
-    sink.write(writer.finish())
+    while data := read_some(source, _READ_BYTES):
+        write_all(sink, writer.write(data))
+    write_all(sink, writer.finish())
     return writer.report
 
 
@@ -293,7 +294,7 @@ def decompress_stream(
     for frame, data in in_order(frames, lambda frame: decoder.decode(frame, tell), at_once):
         characters.add(data)
         if sink is not None:
-            sink.write(data)
+            write_all(sink, data)
         report.frames.append(decoder.report(frame))
         report.original_bytes += len(data)
     report.compressed_bytes = position.offset_bytes

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from . import models, options, process
+from . import fileops, models, options, process
 from .container import MAGIC
 from .errors import LLMZipError
 from .fileops import FileProblem, open_source, printable
@@ -18,7 +18,7 @@ from .jobs import explain
 from .messages import PROGRAM, Messages
 from .records import SCHEMA, json_line
 from .settings import CompressSettings
-from .streams import DescriptorWriter
+from .streams import DescriptorWriter, OutputError
 
 _COLOURS, _PLAIN = ("\x1b[42;30m", "\x1b[46;30m"), "\x1b[0m"
 
@@ -48,7 +48,7 @@ def explained(name: str) -> Iterator[None]:
     """What goes wrong with a file becomes one line about it."""
     try:
         yield
-    except BrokenPipeError:
+    except (BrokenPipeError, OutputError):
         raise
     except OSError as error:
         raise FileProblem(f"{error.filename or name}: {error.strerror}") from error
@@ -76,7 +76,7 @@ def read_text(name: str, command: str, verb: str) -> bytes:
         FileProblem: it is empty or an archive.
         OSError.
     """
-    with open_source(None if name == "-" else name, force=True) as source:
+    with open_source(fileops.input_name(name)) as source:
         data = source.file.read()
     if not data:
         raise FileProblem(f"is empty: there is nothing to {verb}")

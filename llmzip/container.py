@@ -1,4 +1,4 @@
-"""The byte format of docs/format.md: header, frame, index; standard library only, knows no model and no method.
+"""The byte format of docs/format.md: header, frame, index; knows no model and no method.
 
 Writing: `pack_header`, `pack_frame`, `pack_index`. Reading: `ArchiveParser` takes an archive apart and does no input
 itself; `read_archives` drives it over a file. Every limit is checked before anything is allocated.
@@ -14,6 +14,7 @@ from typing import BinaryIO
 
 from ._version import FORMAT_VERSION, NUMERICS_VERSION
 from .errors import CorruptError, FormatError, TruncatedError
+from .streams import read_some, read_upto
 
 MAGIC = b"\xf7LZ"
 INDEX_MAGIC = b"ZL\xf7\n"
@@ -438,7 +439,7 @@ def read_archives(source: BinaryIO, skip_payloads: bool = False, position: Posit
     position = position or Position()
     while True:
         offset = position.offset_bytes
-        start = _read_upto(source, len(MAGIC))
+        start = read_upto(source, len(MAGIC))
         if not start:
             if offset:
                 return
@@ -455,7 +456,7 @@ def read_archives(source: BinaryIO, skip_payloads: bool = False, position: Posit
                 elif isinstance(request, Skip):
                     _pass_over(source, request.size_bytes, end, parser.offset_bytes)
                 else:
-                    answer = start + _read_upto(source, request - len(start))
+                    answer = start + read_upto(source, request - len(start), _PIECE)
                     start = b""
                     if len(answer) != request:
                         foreign = parser.header is None and not MAGIC.startswith(answer[: len(MAGIC)])
@@ -472,23 +473,11 @@ def _truncated(offset_bytes: int) -> TruncatedError:
     return TruncatedError(f"truncated: the file ends at byte {offset_bytes}, inside an archive")
 
 
-def _read_upto(source: BinaryIO, size: int) -> bytes:
-    """Up to `size` bytes, fewer only at the end; a hostile size allocates no more than what is there."""
-    parts = []
-    while size > 0:
-        part = source.read(min(size, _PIECE))
-        if not part:
-            break
-        parts.append(part)
-        size -= len(part)
-    return b"".join(parts)
-
-
 def _pass_over(source: BinaryIO, size: int, end: int | None, offset_bytes: int) -> None:
     if end is None:
         done = 0
         while done < size:
-            part = source.read(min(size - done, _PIECE))
+            part = read_some(source, min(size - done, _PIECE))
             if not part:
                 raise _truncated(offset_bytes + done)
             done += len(part)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -65,12 +63,12 @@ class Wanted:
                 raise click.UsageError(f"{name} is for one FILE, one --model and one --context at a time")
         for name, file in (("--html", self.html), ("--plot", self.plot)):
             if file is not None:
-                if file in ("", "-"):
+                if file in ("", "-") or fileops.named_descriptor(file) in (0, 1, 2):
                     raise click.UsageError(f"{name} needs the name of a file")
                 _check_output(file, files, self.force)
         if self.plot is not None:
             _form(self.plot)
-            if self.html is not None and os.path.abspath(self.html) == os.path.abspath(self.plot):
+            if self.html is not None and fileops.is_same_file(self.html, self.plot):
                 raise click.UsageError("--html and --plot need different files")
             plots.check_matplotlib()
 
@@ -91,21 +89,17 @@ def _check_output(name: str, sources: Iterable[str], force: bool) -> None:
     if not os.path.lexists(name):
         return
     for source in sources:
-        with contextlib.suppress(OSError):
-            if os.path.samestat(os.fstat(0) if source == "-" else os.stat(source), os.stat(name)):
-                raise FileProblem(f"{name}: is the text itself; use another name")
+        if fileops.is_same_file(name, 0 if fileops.input_name(source) is None else source):
+            raise FileProblem(f"{name}: is the text itself; use another name")
     if not force:
         raise FileProblem(f"{name}: exists; use -f to overwrite it")
 
 
 def _write(name: str, parts: Iterable[bytes], messages: Messages, force: bool) -> None:
     """Writes a file under a temporary name, which it loses when it is whole."""
-    source = fileops.Source(None, io.BytesIO(), os.fstat(0))  # it has the mode of any new file, not that of a text
-    with signals_clean_up(messages.stopped), fileops.Output(name, source, force=force) as made:
+    with signals_clean_up(messages.stopped), fileops.new_file(name, force=force) as sink:
         for part in parts:
-            made.sink.write(part)
-        made.finish(source)
-        made.publish()
+            sink.write(part)
 
 
 class Extras:

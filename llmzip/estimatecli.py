@@ -17,6 +17,7 @@ from .jobs import explain, overall_exit_code
 from .messages import Messages
 from .records import json_error, json_name
 from .settings import DEFAULT_LEVEL, DEFAULT_MODEL, CompressSettings, EngineSettings
+from .streams import read_upto
 
 
 @command(
@@ -58,7 +59,7 @@ def estimate_command(
     llmzip estimate -m small --json book.txt
     """
     if not files:
-        raise click.UsageError("name the files; the standard input can only be read once, and not in places")
+        raise click.UsageError("name the files; - is the standard input, which is read to its end first")
     settings = CompressSettings(
         level or DEFAULT_LEVEL,
         model or DEFAULT_MODEL,
@@ -86,10 +87,8 @@ def estimate_command(
 
 
 def _estimated(name: str, settings: CompressSettings, seconds: float) -> Estimate:
-    if name == "-":
-        raise FileProblem("the standard input can only be read once, and not in places; name a file")
-    with fileops.open_source(name) as source:
-        if source.file.read(len(MAGIC)) == MAGIC:
+    with fileops.seekable_source(fileops.input_name(name)) as source:
+        if read_upto(source.file, len(MAGIC)) == MAGIC:
             raise FileProblem("is an llmzip archive already")
         return estimate(source.file, settings, seconds)
 

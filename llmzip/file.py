@@ -1,169 +1,44 @@
-"""The Python API after PEP 784: LLMZipFile, open, Compressor, Decompressor, one-shot calls; no policy of its own.
+"""File objects over archives, and `open`, after PEP 784 and the gzip module; no policy of their own.
 
-One object serves one operation at a time. Models stay in memory between calls.
+One object serves one operation at a time.
 """
 
 from __future__ import annotations
 
 import builtins
+import codecs
 import io
 import os
+import warnings
 from collections.abc import Iterator
-from typing import Any, BinaryIO, Literal, cast
+from typing import Any, BinaryIO, Literal, cast, overload
 
 from . import container
-from .codec import ArchiveWriter, FrameDecoder
-from .container import ArchiveParser, Frame
-from .errors import LLMZipError, ResourceError
-from .listing import ArchiveInfo, read_info
-from .settings import DEFAULT_LEVEL, DEFAULT_MODEL, CompressSettings, DecompressSettings, EngineSettings
+from .codec import FrameDecoder
+from .errors import LLMZipError
+from .incremental import Buffer, Compressor, Model, as_bytes, decompress_settings, refuse_copies
+from .settings import DEFAULT_LEVEL, DEFAULT_MODEL, check_type
+from .streams import Readable, Writable, flush_all, write_all
 
-Buffer = bytes | bytearray | memoryview
-Model = str | os.PathLike[str]
-
-
-class Compressor:
-    """Compresses data that arrives in pieces into one archive.
-
-    Args:
-        level: 1 (fastest) to 9 (smallest).
-        model: an embedded model's name, a folder with a checkpoint, or the id of a model of the Hub that is here.
-        device: "auto", "cpu", "cuda" or "cuda:N".
-        prompt: a text that whoever decompresses has too; model and mixer read it first.
-        arithmetic: "exact", or "float" for models that cannot run exactly.
-    """
-
-    FLUSH_FRAME: Literal[1] = 1
-    FLUSH_FINISH: Literal[2] = 2
-
-    def __init__(
-        self,
-        *,
-        level: int = DEFAULT_LEVEL,
-        model: Model = DEFAULT_MODEL,
-        device: str = "auto",
-        prompt: Buffer = b"",
-        arithmetic: str = "exact",
-    ) -> None:
-        engine = EngineSettings(device=device)
-        self._writer: ArchiveWriter | None = ArchiveWriter(
-            CompressSettings(level=level, model=model, engine=engine, arithmetic=arithmetic, prompt=_as_bytes(prompt))
-        )
-
-    def compress(self, data: Buffer) -> bytes:
-        """Takes more of the text; returns a part of the archive, often b"".
-
-        Raises:
-            ValueError: after `flush()`.
-        """
-        return self._open().write(_as_bytes(data))
-
-    def flush(self, mode: int = FLUSH_FINISH) -> bytes:
-        """Ends the archive, or with FLUSH_FRAME only the frame, and returns what is left of it.
-
-        Raises:
-            ValueError: after `flush()`, or for another mode.
-        """
-        writer = self._open()
-        if mode == self.FLUSH_FRAME:
-            return writer.flush_frame()
-        if mode != self.FLUSH_FINISH:
-            raise ValueError(f"mode must be FLUSH_FRAME or FLUSH_FINISH, not {mode!r}")
-        self._writer = None
-        return writer.finish()
-
-    def _open(self) -> ArchiveWriter:
-        if self._writer is None:
-            raise ValueError("this compressor's archive was finished by flush(); one object makes one archive")
-        return self._writer
-
-
-class Decompressor:
-    """Decompresses one archive that arrives in pieces.
-
-    Args:
-        model: the folder of the model that the archive names, if it is not an embedded one.
-        device: "auto", "cpu", "cuda" or "cuda:N".
-        prompt: the text that the archive was made with, if there was one.
-    """
-
-    def __init__(self, *, model: Model | None = None, device: str = "auto", prompt: Buffer = b"") -> None:
-        self._frames = FrameDecoder(_decompress_settings(model, device, prompt))
-        self._steps = ArchiveParser().steps()
-        self._input = bytearray()
-        self._wanted = self._advance(None)
-        self._output = bytearray()
-        self._unused = b""
-        self._error: Exception | None = None
-
-    @property
-    def eof(self) -> bool:
-        """Whether the archive's end was reached and all its text handed out."""
-        return self._wanted is None and not self._output
-
-    @property
-    def unused_data(self) -> bytes:
-        """Bytes after the archive's end; b"" before."""
-        return self._unused if self._wanted is None else b""
-
-    @property
-    def needs_input(self) -> bool:
-        """Whether `decompress` can give more only with more input."""
-        return not self._output and self._wanted is not None and len(self._input) < self._wanted
-
-    def decompress(self, data: Buffer, max_length: int = -1) -> bytes:
-        """Takes more of the archive and returns text that has passed its checksum.
-
-        Args:
-            data: the next bytes; b"" to get more of what max_length held back.
-            max_length: most bytes to return; -1 for no limit. A frame's text is held in memory in any case.
-
-        Raises:
-            EOFError: the archive had ended already.
-            LLMZipError: as for `decompress`.
-        """
-        if self._error is not None:
-            raise self._error  # a damaged archive stays damaged, and never looks as if it had ended well
-        if self.eof:
-            raise EOFError("the archive has ended; unused_data holds what came after it")
-        self._input += _as_bytes(data)
-        # With a limit, what is held back is handed out before another frame is decoded.
-        while self._wanted is not None and len(self._input) >= self._wanted and not (self._output and max_length >= 0):
-            piece = bytes(self._input[: self._wanted])
-            del self._input[: self._wanted]
-            self._wanted = self._advance(piece)
-        if self._wanted is None and self._input:
-            self._unused += bytes(self._input)
-            self._input.clear()
-        size = len(self._output) if max_length < 0 else min(max_length, len(self._output))
-        out = bytes(self._output[:size])
-        del self._output[:size]
-        return out
-
-    def _advance(self, answer: bytes | None) -> int | None:
-        """Feeds the parser; returns how many bytes it wants next, or None at the end."""
-        try:
-            request = self._steps.send(answer)
-            while isinstance(request, Frame):
-                self._output += self._frames.decode(request)
-                request = next(self._steps)
-        except StopIteration:
-            return None
-        except Exception as error:
-            self._error = error
-            raise
-        return request if isinstance(request, int) else 0
+File = str | bytes | os.PathLike[str] | Readable | Writable
+_BinaryMode = Literal["r", "rb", "w", "wb", "x", "xb", "a", "ab"]
+_TextMode = Literal["rt", "wt", "xt", "at"]
 
 
 class LLMZipFile(io.BufferedIOBase):
     """A file that reads or writes archives; see `open`.
 
     Reading goes through all archives of the file. Seeking back starts anew; seeking forward decodes and drops.
+    Non-blocking files are waited for.
     """
+
+    FLUSH_FRAME: Literal[1] = Compressor.FLUSH_FRAME
+
+    __getstate__ = refuse_copies
 
     def __init__(
         self,
-        file: str | bytes | os.PathLike[str] | BinaryIO,
+        file: File,
         /,
         mode: str = "r",
         *,
@@ -174,13 +49,14 @@ class LLMZipFile(io.BufferedIOBase):
     ) -> None:
         kinds = {"r": "rb", "rb": "rb", "w": "wb", "wb": "wb", "x": "xb", "xb": "xb", "a": "ab", "ab": "ab"}
         self._file: BinaryIO | None = None  # close() must work even if what follows raises
+        self._compressor: Compressor | None = None
+        check_type("mode", mode, str)
         if mode not in kinds:
             raise ValueError(f"Invalid mode: {mode!r}")
         raw_mode = kinds[mode]
         self._writing = raw_mode != "rb"
         if not self._writing and level is not None:
             raise TypeError("level is for writing; an archive knows how it was made")
-        self._compressor: Compressor | None = None
         if self._writing:
             self._compressor = Compressor(
                 level=DEFAULT_LEVEL if level is None else level,
@@ -188,16 +64,17 @@ class LLMZipFile(io.BufferedIOBase):
                 device=device,
                 prompt=prompt,
             )
-        self._settings = _decompress_settings(model, device, prompt)
+        self._settings = decompress_settings(model, device, prompt)
         self._owned = isinstance(file, (str, bytes, os.PathLike))
         if isinstance(file, (str, bytes, os.PathLike)):
             self._file = cast("BinaryIO", builtins.open(file, raw_mode))  # noqa: SIM115 - closed by close()
         elif hasattr(file, "write" if self._writing else "read"):
-            self._file = file
+            self._file = cast("BinaryIO", file)
         else:
             raise TypeError("file must be a path, or a file object with a read or write method")
         self._position = 0
         self._start = self._file.tell() if not self._writing and self._seekable_below() else 0
+        self.continues = raw_mode == "ab" and self._owned and self._file.tell() > 0
         self._restart()
 
     # -- state
@@ -215,6 +92,11 @@ class LLMZipFile(io.BufferedIOBase):
     @property
     def closed(self) -> bool:
         return self._file is None
+
+    def __del__(self) -> None:
+        if self._file is not None and (self._writing or self._owned):
+            warnings.warn(f"unclosed file {self!r}", ResourceWarning, stacklevel=2, source=self)
+        super().__del__()  # closes it
 
     def readable(self) -> bool:
         self._open()
@@ -238,7 +120,7 @@ class LLMZipFile(io.BufferedIOBase):
         try:
             if self._compressor is not None:
                 compressor, self._compressor = self._compressor, None
-                self._put(compressor.flush())
+                write_all(self._file, compressor.flush())
         finally:
             file, self._file = self._file, None
             if self._owned:
@@ -246,13 +128,29 @@ class LLMZipFile(io.BufferedIOBase):
 
     # -- writing
 
+    def flush(self, mode: int = FLUSH_FRAME) -> None:
+        """Makes all that was written so far readable for whoever has the file: ends the frame and hands it on.
+
+        A frame of its own costs some 10 bytes, and what comes later is compressed without what came before: so seldom,
+        or not at all. For a file that is read it does nothing.
+
+        Raises:
+            ValueError: the file is closed, or the mode is not FLUSH_FRAME.
+        """
+        file = self._open()
+        if mode != self.FLUSH_FRAME:
+            raise ValueError(f"mode must be FLUSH_FRAME, not {mode!r}; close() ends the archive")
+        if self._compressor is not None:
+            write_all(file, self._compressor.flush(Compressor.FLUSH_FRAME))
+            flush_all(file)
+
     def write(self, data: Any) -> int:
         """Takes bytes of the text; returns how many."""
-        self._open()
+        file = self._open()
         if self._compressor is None:
             raise io.UnsupportedOperation("write: the file is open for reading")
-        raw = _as_bytes(data)
-        self._put(self._compressor.compress(raw))
+        raw = as_bytes(data)
+        write_all(file, self._compressor.compress(raw))
         self._position += len(raw)
         return len(raw)
 
@@ -347,13 +245,6 @@ class LLMZipFile(io.BufferedIOBase):
             raise ValueError("I/O operation on closed file")
         return self._file
 
-    def _put(self, data: bytes) -> None:
-        """Writes all of it: raw files may take less than they are given."""
-        file = self._open()
-        while data:
-            count = file.write(data)
-            data = data[len(data) if count is None else count :]
-
     def _reading(self, what: str = "read") -> None:
         self._open()
         if self._writing:
@@ -403,8 +294,68 @@ class LLMZipFile(io.BufferedIOBase):
         return part
 
 
+class _TextFile(io.TextIOWrapper):
+    """A text file over an LLMZipFile.
+
+    It differs from its base in two things. Closing ends the archive, so the flush that comes with closing must not end
+    a frame first; nothing is held back here, therefore nothing gets lost by leaving it out. And a codec's byte order
+    mark goes before the first text: the base leaves it out where it cannot seek (python/cpython#80485).
+    """
+
+    def __init__(self, binary: LLMZipFile, encoding: str | None, errors: str | None, newline: str | None) -> None:
+        self._closing = False
+        super().__init__(binary, encoding, errors, newline, write_through=True)
+        self._mark = b"" if binary.readable() or binary.continues else _byte_order_mark(self.encoding)
+
+    def write(self, text: str, /) -> int:
+        if self._mark and text:
+            mark, self._mark = self._mark, b""
+            self.buffer.write(mark)
+        return super().write(text)
+
+    def flush(self) -> None:
+        if not self._closing:
+            super().flush()
+
+    def close(self) -> None:
+        self._closing = True
+        super().close()
+
+    def __del__(self) -> None:
+        cast("LLMZipFile", self.buffer).__del__()  # says so if it was not closed
+        super().__del__()
+
+
+def _byte_order_mark(encoding: str) -> bytes:
+    """What a codec writes before the first character."""
+    return codecs.getincrementalencoder(encoding)().encode("")
+
+
+@overload
+def open(
+    file: File, /, mode: _BinaryMode = "rb", *, level: int | None = None, model: Model | None = None,
+    device: str = "auto", prompt: Buffer = b"", encoding: None = None, errors: None = None, newline: None = None,
+) -> LLMZipFile: ...  # fmt: skip
+
+
+@overload
+def open(
+    file: File, /, mode: _TextMode, *, level: int | None = None, model: Model | None = None,
+    device: str = "auto", prompt: Buffer = b"", encoding: str | None = None, errors: str | None = None,
+    newline: str | None = None,
+) -> io.TextIOWrapper: ...  # fmt: skip
+
+
+@overload
+def open(
+    file: File, /, mode: str, *, level: int | None = None, model: Model | None = None,
+    device: str = "auto", prompt: Buffer = b"", encoding: str | None = None, errors: str | None = None,
+    newline: str | None = None,
+) -> LLMZipFile | io.TextIOWrapper: ...  # fmt: skip
+
+
 def open(  # as in gzip, lzma and compression.zstd
-    file: str | bytes | os.PathLike[str] | BinaryIO,
+    file: File,
     /,
     mode: str = "rb",
     *,
@@ -428,8 +379,10 @@ def open(  # as in gzip, lzma and compression.zstd
         encoding, errors, newline: for text modes only, as for io.TextIOWrapper.
 
     Raises:
-        ValueError: a bad mode, or text arguments in binary mode. TypeError: level when reading.
+        ValueError: a bad mode, or text arguments in binary mode.
+        TypeError: level when reading, or an argument of a wrong type.
     """
+    check_type("mode", mode, str)
     text = "t" in mode
     if text and "b" in mode:
         raise ValueError(f"Invalid mode: {mode!r}")
@@ -440,84 +393,8 @@ def open(  # as in gzip, lzma and compression.zstd
     binary = LLMZipFile(file, mode.replace("t", "", 1), level=level, model=model, device=device, prompt=prompt)
     if not text:
         return binary
-    return io.TextIOWrapper(binary, encoding, errors, newline)
-
-
-def compress(
-    data: Buffer,
-    *,
-    level: int = DEFAULT_LEVEL,
-    model: Model = DEFAULT_MODEL,
-    device: str = "auto",
-    prompt: Buffer = b"",
-    arithmetic: str = "exact",
-) -> bytes:
-    """Compresses bytes into one archive.
-
-    Args:
-        data: any bytes-like object; text must be encoded by the caller.
-        level: 1 (fastest) to 9 (smallest).
-        model: an embedded model's name, a folder with a checkpoint, or the id of a model of the Hub that is here.
-        device: "auto", "cpu", "cuda" or "cuda:N"; it changes no bit.
-        prompt: a text that whoever decompresses has too; model and mixer read it first.
-        arithmetic: "exact", or "float" for models that cannot run exactly: their archives decode only on the same
-            hardware with the same software.
-    """
-    compressor = Compressor(level=level, model=model, device=device, prompt=prompt, arithmetic=arithmetic)
-    return compressor.compress(data) + compressor.flush()
-
-
-def decompress(
-    data: Buffer,
-    *,
-    model: Model | None = None,
-    device: str = "auto",
-    max_output_size: int | None = None,
-    prompt: Buffer = b"",
-) -> bytes:
-    """Decompresses one archive or several, one after the other.
-
-    Args:
-        data: a bytes-like object.
-        model: the folder of the model that the archive names, if it is not an embedded one.
-        device: "auto", "cpu", "cuda" or "cuda:N".
-        max_output_size: refuse to give more bytes than this, known from the headers before anything is decoded.
-        prompt: the text that the archive was made with, if there was one.
-
-    Raises:
-        ResourceError: more than max_output_size.
-        FormatError, CorruptError, TruncatedError, ModelError, EngineError, TokenizerError.
-    """
-    raw = _as_bytes(data)
-    decoder = FrameDecoder(_decompress_settings(model, device, prompt))
-    parts, size = [], 0
-    for frame in container.read_archives(io.BytesIO(raw)):
-        size += frame.header.original_bytes
-        if max_output_size is not None and size > max_output_size:
-            raise ResourceError(f"the text is larger than max_output_size, {max_output_size} bytes")
-        parts.append(decoder.decode(frame))
-    return b"".join(parts)
-
-
-def info(source: Buffer | str | os.PathLike[str] | BinaryIO) -> ArchiveInfo:
-    """What the headers of an archive tell; loads no model and decodes nothing.
-
-    Args:
-        source: the archive's bytes, its path, or a binary file object.
-    """
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        return read_info(io.BytesIO(bytes(source)))
-    if isinstance(source, (str, os.PathLike)):
-        with builtins.open(source, "rb") as file:
-            return read_info(file)
-    return read_info(source)
-
-
-def _decompress_settings(model: Model | None, device: str, prompt: Buffer) -> DecompressSettings:
-    return DecompressSettings(model=model, engine=EngineSettings(device=device), prompt=_as_bytes(prompt))
-
-
-def _as_bytes(data: Buffer) -> bytes:
-    if isinstance(data, str):
-        raise TypeError("a bytes-like object is required, not 'str': encode the text first")
-    return data if isinstance(data, bytes) else bytes(memoryview(data))
+    try:
+        return _TextFile(binary, encoding, errors, newline)
+    except BaseException:
+        binary.close()
+        raise

@@ -7,13 +7,18 @@ whole and on the disk. So whatever happens, kill -9 and a power cut included, no
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import stat
-from dataclasses import dataclass
-from typing import BinaryIO
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import BinaryIO, cast
 
-from .streams import DescriptorWriter
+from .streams import DescriptorReader, DescriptorWriter
 
+_COPY_BYTES = 1 << 20
+_MAX_LINKS = 40  # as the kernel follows
 _PERMISSIONS = 0o777  # never copy setuid, setgid or sticky: the content is not what they were granted to
 _BINARY = getattr(os, "O_BINARY", 0)  # only Windows has it, and there every open without it changes line ends
 
@@ -61,6 +66,75 @@ def has_suffix(name: str, suffix: str) -> bool:
     return name.endswith(suffix) and os.path.basename(name) != suffix
 
 
+def named_descriptor(name: str) -> int | None:
+    """The open descriptor that a name stands for, such as 1 for /dev/stdout, /dev/fd/1 and /proc/self/fd/1; else None.
+
+    Such a name must never be opened as if it were a file's: what lies behind the standard descriptors changes while the
+    program runs (`process.standard_output`), and replacing the name would replace the device itself.
+    """
+    folders = {os.path.realpath(folder) for folder in ("/dev/fd", "/proc/self/fd", "/proc/thread-self/fd")}
+    for _ in range(_MAX_LINKS):
+        folder, last = os.path.split(name)
+        folder = os.path.realpath(folder or ".")
+        if folder in folders:
+            return int(last) if last.isascii() and last.isdigit() else None
+        try:
+            name = os.path.join(folder, os.readlink(os.path.join(folder, last)))
+        except OSError:  # no link
+            return None
+    return None
+
+
+def input_name(argument: str) -> str | None:
+    """The name of an input as the command line has it; None for the standard input, which is - or a name like
+    /dev/stdin."""
+    return None if argument == "-" or named_descriptor(argument) == 0 else argument
+
+
+def is_same_file(name: str, other: str | int) -> bool:
+    """Whether a name stands for the same regular file as another name, or as a descriptor.
+
+    Files need not be there yet. Devices and FIFOs are never the same: nothing in them can be spoilt.
+    """
+    try:
+        status = os.stat(name)
+        return stat.S_ISREG(status.st_mode) and os.path.samestat(status, os.stat(other))
+    except OSError:
+        return isinstance(other, str) and os.path.realpath(name) == os.path.realpath(other)
+
+
+class Reserved:
+    """The files that one run reads or has written, which no output of the same run may replace."""
+
+    def __init__(self) -> None:
+        self._roles: dict[tuple[int, int], str] = {}
+
+    def add(self, file: str | int, role: str) -> None:
+        """Reserves a regular file, if there is one; `file` is a name or a descriptor.
+
+        Args:
+            role: what it is in this run, for the message, like "also an input".
+        """
+        with contextlib.suppress(OSError):
+            status = os.stat(file)
+            if stat.S_ISREG(status.st_mode):
+                self._roles.setdefault((status.st_dev, status.st_ino), role)
+
+    def check(self, name: str) -> None:
+        """Refuses a name of a reserved file.
+
+        Raises:
+            FileProblem: saying what the file is.
+        """
+        try:
+            status = os.stat(name)
+        except OSError:  # nothing is lost under that name
+            return
+        role = self._roles.get((status.st_dev, status.st_ino))
+        if role is not None:
+            raise FileProblem(f"is {role}; use another name for the output")
+
+
 # -- input -----------------------------------------------------------------------------------------------------------
 
 
@@ -92,38 +166,77 @@ class Source:
         self.file.close()
 
 
-def open_source(name: str | None, *, force: bool = False, removing: bool = False) -> Source:
+def open_source(name: str | None, *, special: bool = True, force: bool = False, removing: bool = False) -> Source:
     """Opens an input.
 
     Args:
         name: a file; None for the standard input.
-        force: accept devices and FIFOs, and with `removing` links and files with special modes.
+        special: accept devices and FIFOs, process substitution among them.
+        force: with `removing` accept links and files with special modes.
         removing: the caller means to remove the file afterwards.
 
     Raises:
         FileProblem: it is of a kind that is refused.
         OSError: it cannot be opened.
     """
-    if name is None:
-        return Source(None, open(0, "rb", closefd=False), os.fstat(0))
-    _check_source(os.stat(name), force)  # before opening: opening a FIFO would wait for a writer
+    number = 0 if name is None else named_descriptor(name)
+    if number == 0:
+        return Source(None, _reader(0, closefd=False), os.fstat(0))
+    if number == 1:
+        raise FileProblem("is the standard output, which is not read")
+    assert name is not None
+    _check_source(os.stat(name), special)  # before opening: opening a FIFO would wait for a writer
     if removing:
         _check_removable(os.lstat(name), force)
-    descriptor = os.open(name, os.O_RDONLY | _BINARY | getattr(os, "O_NOCTTY", 0))
+    if number is not None and not stat.S_ISREG(os.fstat(number).st_mode):
+        descriptor = os.dup(number)  # a socket, say, cannot be opened by a name
+    else:
+        descriptor = os.open(name, os.O_RDONLY | _BINARY | getattr(os, "O_NOCTTY", 0))
     try:
         status = os.fstat(descriptor)
-        _check_source(status, force)  # again: another file may bear the name by now
-        return Source(name, os.fdopen(descriptor, "rb"), status)
+        _check_source(status, special)  # again: another file may bear the name by now
+        return Source(name, _reader(descriptor), status)
     except BaseException:
         os.close(descriptor)
         raise
 
 
-def _check_source(status: os.stat_result, force: bool) -> None:
+def _reader(descriptor: int, closefd: bool = True) -> BinaryIO:
+    return io.BufferedReader(DescriptorReader(descriptor, closefd=closefd))
+
+
+def seekable_source(name: str | None) -> Source:
+    """Opens an input whose file can seek and begins at 0; a pipe is read into a file without a name first.
+
+    Raises:
+        FileProblem: it is of a kind that is refused, or there is no room for a pipe's content.
+        OSError: it cannot be opened or read.
+    """
+    source = open_source(name)
+    if source.file.seekable() and stat.S_ISREG(source.status.st_mode) and source.file.tell() == 0:
+        return source
+    with source:
+        kept = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the source
+        try:
+            while data := source.file.read(_COPY_BYTES):
+                try:
+                    kept.write(data)
+                    kept.flush()
+                except OSError as error:
+                    where = f"{tempfile.gettempdir()} (TMPDIR)"
+                    raise FileProblem(f"cannot be kept in {where} to be read in places: {error.strerror}") from error
+            kept.seek(0)
+            return replace(source, file=cast("BinaryIO", kept), status=os.fstat(kept.fileno()))
+        except BaseException:
+            kept.close()
+            raise
+
+
+def _check_source(status: os.stat_result, special: bool) -> None:
     if stat.S_ISDIR(status.st_mode):
         raise FileProblem("is a directory; name the files in it, or pack it with tar -I llmzip")
-    if not stat.S_ISREG(status.st_mode) and not force:
-        raise FileProblem("is no regular file; use -f to read it all the same")
+    if not stat.S_ISREG(status.st_mode) and not special:
+        raise FileProblem("is no regular file; say with -c or -o FILE where its output goes, or use -f")
 
 
 def _check_removable(link: os.stat_result, force: bool) -> None:
@@ -166,10 +279,10 @@ class Output:
     Args:
         name: the final name.
         source: the input, which is refused as output.
-        force: replace a file of that name; write into a device or FIFO.
+        force: replace a file of that name; write into a device.
 
     Attributes:
-        is_special: the name belongs to a device or FIFO, which is written directly.
+        is_special: the name belongs to a descriptor, FIFO or device, which is written directly.
 
     Raises:
         FileProblem: the name is taken.
@@ -179,8 +292,12 @@ class Output:
         self.name = name
         self._force = force
         self._temporary: str | None = None
-        self._check_name(source)
-        if self.is_special:
+        number = named_descriptor(name)
+        self.is_special = number is not None
+        if number is not None:
+            self._descriptor = os.dup(number)
+        elif self._is_device(source):
+            self.is_special = True
             self._descriptor = os.open(name, os.O_WRONLY | _BINARY | getattr(os, "O_NOCTTY", 0))
         else:
             self._descriptor = self._open_temporary()
@@ -192,21 +309,27 @@ class Output:
     def __exit__(self, *error: object) -> None:
         self.discard()
 
-    def _check_name(self, source: Source) -> None:
-        self.is_special = False
+    def _is_device(self, source: Source) -> bool:
+        """Whether the name is that of a device or FIFO.
+
+        Raises:
+            FileProblem: the name is taken.
+        """
         try:
             status = os.stat(self.name)
         except FileNotFoundError:
             if not os.path.lexists(self.name):
-                return
+                return False
             status = os.lstat(self.name)  # a link to nowhere: a name that is taken
         if os.path.samestat(status, source.status):
-            raise FileProblem("the output is the same file as the input; use another name with -o FILE")
+            raise FileProblem(SAME_FILE)
         if stat.S_ISDIR(status.st_mode):
             raise FileProblem("is a directory; use another name with -o FILE")
-        self.is_special = not stat.S_ISREG(status.st_mode) and not stat.S_ISLNK(status.st_mode)
-        if not self._force:
-            raise FileProblem("exists and is no regular file; use -f to write into it" if self.is_special else _EXISTS)
+        special = not stat.S_ISREG(status.st_mode) and not stat.S_ISLNK(status.st_mode)
+        harmless = stat.S_ISFIFO(status.st_mode) or self.name == os.devnull
+        if not self._force and not harmless:
+            raise FileProblem("is a device; use -f to write into it" if special else _EXISTS)
+        return special
 
     def _open_temporary(self) -> int:
         folder = os.path.dirname(self.name)
@@ -275,6 +398,21 @@ class Output:
             self._temporary = None
 
 
+@contextlib.contextmanager
+def new_file(name: str, *, force: bool) -> Iterator[DescriptorWriter]:
+    """Writes a file that is made of no other file, under a temporary name until it is whole.
+
+    Raises:
+        FileProblem: the name is taken.
+    """
+    source = Source(None, io.BytesIO(), os.stat(os.devnull))  # the file gets the mode of any new file
+    with Output(name, source, force=force) as made:
+        yield made.sink
+        made.finish(source)
+        made.publish()
+
+
+SAME_FILE = "the output is the same file as the input; use another name with -o FILE"
 _EXISTS = "exists; use -f to overwrite it"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .fileops import FileProblem, open_source, printable
+from .fileops import FileProblem, input_name, open_source, printable
 from .jobs import FROM_TERMINAL, LIST, Options, explain, overall_exit_code
 from .messages import Messages, bits_per_byte_text, ratio_text
 from .process import STDIN, is_terminal
@@ -51,7 +51,7 @@ class InfoTable:
         codes: list[int] = []
         listed: list[ArchiveInfo] = []
         for argument in names:
-            name = None if argument == "-" else argument
+            name = input_name(argument)
             try:
                 info = self._read(name)
             except Exception as error:
@@ -73,7 +73,7 @@ class InfoTable:
 
         if name is None and not self._options.force and is_terminal(0):
             raise FileProblem(FROM_TERMINAL)
-        with open_source(name, force=self._options.force) as source:
+        with open_source(name) as source:
             return read_info(source.file)
 
     def _record(self, name: str | None, facts: dict[str, Any]) -> None:

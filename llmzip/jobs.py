@@ -6,18 +6,19 @@ import contextlib
 import errno
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from . import fileops, mixing
 from .errors import EXIT_FAILED, EXIT_OK, CorruptError, LLMZipError
-from .fileops import FileProblem, Output, Source
+from .fileops import FileProblem, Output, Reserved, Source
 from .messages import Messages, detail_texts, summary_text
 from .process import STDIN, STDOUT, is_terminal
 from .records import SCHEMA, RecordFile, json_error, json_line, json_name, report_fields
 from .settings import CompressSettings, DecompressSettings
-from .streams import DIFFERS, Comparison, DescriptorWriter, Prefixed
+from .streams import DIFFERS, Comparison, DescriptorWriter, OutputError, Prefixed, read_upto
 
 if TYPE_CHECKING:
     from .report import StreamReport
@@ -34,6 +35,7 @@ class Options:
         to_stdout: -c.
         remove: --rm.
         json: -t and -l print JSON lines on the standard output.
+        prompt_file: of --prompt-file, which no output may replace.
         offline: --offline.
     """
 
@@ -47,14 +49,34 @@ class Options:
     force: bool = False
     json: bool = False
     offline: bool = False
+    prompt_file: str | None = None
 
 
 FROM_TERMINAL = "compressed data is not read from a terminal; name a file, or use -f (help: llmzip --help)"
 _TO_TERMINAL = "compressed data is not written to a terminal; redirect it, or use -o FILE or -f (help: llmzip --help)"
 
 
-class OutputStopped(Exception):
-    """The standard output takes no more, so there is no sense in going on with other files."""
+def target_of(options: Options, name: str | None) -> str | None:
+    """The name of the output for an input; None for the standard output, and for no output.
+
+    Raises:
+        FileProblem: none can be made from the name of the input.
+    """
+    if options.operation not in (COMPRESS, DECOMPRESS):
+        return None
+    if options.output is not None:
+        return options.output
+    if options.to_stdout or name is None:
+        return None
+    if options.operation == COMPRESS:
+        return fileops.add_suffix(name, options.suffix)
+    return fileops.strip_suffix(name, _suffixes(options.suffix))
+
+
+def _suffixes(suffix: str) -> tuple[str, ...]:
+    from .container import SUFFIX
+
+    return (suffix,) if suffix == SUFFIX else (suffix, SUFFIX)
 
 
 def explain(error: BaseException, name: str | None = None) -> tuple[int, str]:
@@ -119,26 +141,30 @@ class Jobs:
         self._messages = messages
         self._stdout = stdout
         self._report = report
+        self._reserved = Reserved()
         self._codes: list[int] = []
 
     def run(self, names: Sequence[str]) -> int:
         """Does all names; "-" is the standard input. Returns the exit code."""
         mixing.on_compiling = self._messages.compiling
+        for name in filter(None, map(fileops.input_name, names)):
+            self._reserved.add(name, "also an input")
+        if self._options.prompt_file is not None:
+            self._reserved.add(self._options.prompt_file, "the prompt")
         try:
             for argument in names:
-                self._run_one(None if argument == "-" else argument)
-        except OutputStopped as stopped:
-            cause = stopped.__cause__ or stopped
-            code, text = explain(cause)
+                self._run_one(fileops.input_name(argument))
+        except OutputError as error:  # there is no sense in going on with other files
+            code, text = explain(error)
             self._codes.append(code)
-            self._messages.error(STDOUT, text, cause)
+            self._messages.error(STDOUT, text, error)
         return overall_exit_code(self._codes)
 
     def _run_one(self, name: str | None) -> None:
         work = {COMPRESS: self._compress, DECOMPRESS: self._decompress, TEST: self._test}
         try:
             work[self._options.operation](name)
-        except (BrokenPipeError, OutputStopped):
+        except (BrokenPipeError, OutputError):
             raise
         except Exception as error:
             code, text = explain(error, STDIN if name is None else name)
@@ -154,7 +180,7 @@ class Jobs:
 
         options = self._options
         with self._source(name) as source:
-            target = self._target(name)
+            target = target_of(self._options, name)
             if target is None and not options.force and is_terminal(self._data.fileno()):
                 raise FileProblem(_TO_TERMINAL)
             with self._opened(target, source) as (sink, output):
@@ -170,7 +196,7 @@ class Jobs:
 
         options = self._options
         with self._source(name) as source:
-            target = self._target(name)
+            target = target_of(self._options, name)
             file = source.file
             if target is None and options.force:
                 file, is_archive = _look_ahead(source)
@@ -202,22 +228,13 @@ class Jobs:
             raise ValueError("no standard output was given")
         return self._stdout
 
-    def _target(self, name: str | None) -> str | None:
-        """The name of the output; None for the standard output."""
-        options = self._options
-        if options.output is not None:
-            return options.output
-        if options.to_stdout or name is None:
-            return None
-        if options.operation == COMPRESS:
-            return fileops.add_suffix(name, options.suffix)
-        return fileops.strip_suffix(name, _suffixes(options.suffix))
-
     def _source(self, name: str | None) -> Source:
         options = self._options
         if name is None and options.operation != COMPRESS and not options.force and is_terminal(0):
             raise FileProblem(FROM_TERMINAL)
-        return fileops.open_source(name, force=options.force, removing=self._removes(name))
+        # An output's name that is made from that of a device or FIFO is rarely meant.
+        special = options.force or options.operation == TEST or options.to_stdout or options.output is not None
+        return fileops.open_source(name, special=special, force=options.force, removing=self._removes(name))
 
     def _removes(self, name: str | None) -> bool:
         """Whether --rm has a meaning here: it never removes what went to the standard output or was only tested."""
@@ -228,15 +245,21 @@ class Jobs:
     @contextlib.contextmanager
     def _opened(self, target: str | None, source: Source) -> Iterator[tuple[BinaryIO, Output | None]]:
         if target is None:
+            _check_not_itself(source, self._data)
             yield cast("BinaryIO", self._data), None
             return
         if self._removes(source.name) and not source.file.seekable():
             raise FileProblem("is kept: it is a pipe, whose text --rm cannot compare; use it without --rm")
+        options = self._options
         try:
-            output = Output(target, source, force=self._options.force)
+            output = Output(target, source, force=options.force)
+            self._reserved.check(target)
         except (FileProblem, OSError) as error:
             raise _about(target, error) from error
         with output:
+            to_terminal = output.is_special and is_terminal(output.sink.fileno())
+            if to_terminal and options.operation == COMPRESS and not options.force:
+                raise _about(target, FileProblem(_TO_TERMINAL))
             if output.is_special and self._removes(source.name):
                 raise FileProblem(
                     f"is kept: --rm cannot verify {target}, which is no regular file; use it without --rm"
@@ -248,13 +271,11 @@ class Jobs:
         sink = output.sink if output is not None else self._data
         try:
             return work()
-        except BrokenPipeError:
+        except (BrokenPipeError, OutputError):
             raise
         except OSError as error:
-            if sink.error is None:
+            if output is None or sink.error is None:
                 raise
-            if output is None:
-                raise OutputStopped from error
             raise _about(output.name, error) from error
         except LLMZipError as error:
             _add_consequence(error, output, sink.num_bytes)
@@ -275,6 +296,7 @@ class Jobs:
             output.publish()
         except (FileProblem, OSError) as error:
             raise _about(output.name, error) from error
+        self._reserved.add(output.name, "an output of this run already")
         if removes:
             try:
                 fileops.remove_source(source)
@@ -335,12 +357,7 @@ class Jobs:
         if self._report is not None:
             self._report.append(record)
         if options.json and options.operation == TEST:
-            try:
-                self._data.write(record)
-            except BrokenPipeError:
-                raise
-            except OSError as error:
-                raise OutputStopped from error
+            self._data.write(record)
 
 
 class _Elsewhere(FileProblem):
@@ -369,15 +386,17 @@ def _add_consequence(error: LLMZipError, output: Output | None, num_bytes: int) 
     error.args = (f"{error}; {text}",)
 
 
-def _suffixes(suffix: str) -> tuple[str, ...]:
-    from .container import SUFFIX
-
-    return (suffix,) if suffix == SUFFIX else (suffix, SUFFIX)
+def _check_not_itself(source: Source, stdout: DescriptorWriter) -> None:
+    """Refuses a standard output that is the input: it would be read back, or overwritten before it is read."""
+    with contextlib.suppress(OSError):
+        status = os.fstat(stdout.fileno())
+        if stat.S_ISREG(status.st_mode) and os.path.samestat(status, source.status):
+            raise FileProblem(fileops.SAME_FILE)
 
 
 def _look_ahead(source: Source) -> tuple[Any, bool]:
     """Whether a stream starts like an archive; the stream comes back as if it had not been read."""
     from .container import MAGIC
 
-    head = source.file.read(len(MAGIC))
+    head = read_upto(source.file, len(MAGIC))
     return Prefixed(head, source.file), head == MAGIC

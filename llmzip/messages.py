@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import traceback
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from .fileops import printable
-from .process import is_terminal
+from .process import StandardError, is_terminal
 
 if TYPE_CHECKING:
     from .report import StreamReport
@@ -98,7 +97,7 @@ class Messages:
         with tqdm(
             total=total_bytes,
             desc=name,
-            file=sys.stderr,
+            file=StandardError(),
             unit="B",
             unit_scale=True,
             unit_divisor=1024,
@@ -115,7 +114,8 @@ class Messages:
             return
         from tqdm import tqdm
 
-        with tqdm(total=total, initial=done, desc="training", file=sys.stderr, leave=False, dynamic_ncols=True) as bar:
+        stderr = StandardError()
+        with tqdm(total=total, initial=done, desc="training", file=stderr, leave=False, dynamic_ncols=True) as bar:
 
             def advance(text: str) -> None:
                 bar.set_postfix_str(text, refresh=False)
@@ -125,10 +125,7 @@ class Messages:
 
 
 def _write(line: str) -> None:
-    """A message that cannot be delivered must not stop the work."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        sys.stderr.write(line + "\n")
-        sys.stderr.flush()
+    StandardError().write(line + "\n")
 
 
 # -- numbers ---------------------------------------------------------------------------------------------------------

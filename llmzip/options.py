@@ -7,9 +7,11 @@ from typing import Any
 
 import click
 
+from .fileops import FileProblem, input_name, open_source
 from .jobs import COMPRESS, DECOMPRESS, LIST, TEST
 from .messages import PROGRAM
 from .settings import ARITHMETICS, DEFAULT_LEVEL, DTYPES
+from .streams import read_upto
 
 EXIT_CODES = """\b
 Exit codes:
@@ -128,9 +130,13 @@ def read_prompt(name: str | None) -> bytes:
     """
     if name is None:
         return b""
+    if input_name(name) is None:
+        raise click.UsageError(f"--prompt-file {name}: name a file; the standard input is for the text")
     try:
-        with open(name, "rb") as file:
-            text = file.read(_MOST_PROMPT_BYTES + 1)
+        with open_source(name) as source:
+            text = read_upto(source.file, _MOST_PROMPT_BYTES + 1)
+    except FileProblem as error:
+        raise click.UsageError(f"--prompt-file {name}: {error}") from None
     except OSError as error:
         raise click.UsageError(f"--prompt-file {name}: {error.strerror}") from None
     if not text or len(text) > _MOST_PROMPT_BYTES:

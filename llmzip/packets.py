@@ -7,10 +7,10 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
 
 from .container import DIGEST_BYTES
 from .errors import CorruptError, FormatError, SettingsError, TruncatedError
+from .streams import Readable, read_upto
 
 VERSION = 1
 STREAM_MAGIC = b"\xf7LP"
@@ -139,21 +139,21 @@ def stream_entry(packet: bytes) -> bytes:
     return struct.pack("<H", len(packet)) + packet
 
 
-def read_stream(source: BinaryIO) -> Iterator[bytes]:
+def read_stream(source: Readable) -> Iterator[bytes]:
     """The packets of a stream, unchecked.
 
     Raises:
         FormatError: it is none, or one of another version.
         TruncatedError: it ends within a packet; those before it were there.
     """
-    head = source.read(len(STREAM_MAGIC) + 1)
+    head = read_upto(source, len(STREAM_MAGIC) + 1)
     if head[:-1] != STREAM_MAGIC:
         raise FormatError("not a stream of packets")
     if head[-1] != VERSION:
         raise FormatError(f"a stream of packets of version {head[-1]}, this llmzip knows version {VERSION}")
-    while length := source.read(2):
+    while length := read_upto(source, 2):
         wanted = int.from_bytes(length, "little") if len(length) == 2 else 1
-        data = source.read(wanted) if len(length) == 2 else b""
+        data = read_upto(source, wanted) if len(length) == 2 else b""
         if len(data) != wanted:
             raise TruncatedError("the stream of packets ends within a packet")
         yield data

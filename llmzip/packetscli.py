@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING
 
 import click
 
@@ -20,7 +20,7 @@ from .errors import (
     ModelNotFoundError,
     SettingsError,
 )
-from .fileops import open_source
+from .fileops import input_name, open_source
 from .messages import Messages
 from .packets import (
     MAX_TEXT_BYTES,
@@ -35,7 +35,7 @@ from .packets import (
 )
 from .process import STDIN, is_terminal
 from .settings import DEFAULT_MODEL, EngineSettings
-from .streams import Prefixed
+from .streams import Prefixed, read_upto
 
 if TYPE_CHECKING:
     from .packetcodec import Part
@@ -115,8 +115,8 @@ def _pack(
     from .runtime import load
 
     data_bytes(packet_bytes, 0)  # before a long text is read
-    with explained(name), open_source(None if name == "-" else name) as source:
-        text = source.file.read(MAX_TEXT_BYTES + 1)
+    with explained(name), open_source(input_name(name)) as source:
+        text = read_upto(source.file, MAX_TEXT_BYTES + 1)
     if folder is not None:
         with explained(folder):  # whether it can be made, and not only after an hour
             os.mkdir(folder)
@@ -212,16 +212,16 @@ def _packets(files: tuple[str, ...], unread: list[tuple[str, LLMZipError]]) -> I
                     with explained(entry.path), open(entry.path, "rb") as file:
                         yield entry.path, file.read(_MOST_FILE_BYTES)
             continue
-        with explained(name), open_source(None if name == "-" else name) as source:
-            head = source.file.read(len(STREAM_MAGIC))
+        with explained(name), open_source(input_name(name)) as source:
+            head = read_upto(source.file, len(STREAM_MAGIC))
             if head == STREAM_MAGIC:
                 try:
-                    for number, packet in enumerate(read_stream(cast("BinaryIO", Prefixed(head, source.file)))):
+                    for number, packet in enumerate(read_stream(Prefixed(head, source.file))):
                         yield f"{name}: entry {number:,}", packet
                 except LLMZipError as error:
                     unread.append((name, error))
             else:
-                yield name, head + source.file.read(_MOST_FILE_BYTES)
+                yield name, head + read_upto(source.file, _MOST_FILE_BYTES)
 
 
 def _model_of(packet: Packet, model: str | None, engine: EngineSettings) -> LoadedModel:

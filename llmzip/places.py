@@ -7,6 +7,7 @@ from typing import BinaryIO
 
 from .container import MAX_LM_BYTES
 from .methods import looks_random
+from .streams import read_upto
 
 _LOOKS, _LOOK_BYTES = 32, 1 << 13
 
@@ -35,7 +36,7 @@ class Places:
     def read(self, begin: int, size: int) -> bytes:
         """Bytes of the file."""
         self._source.seek(begin)
-        return self._source.read(size)
+        return read_upto(self._source, size, size)
 
     def find_texts(self) -> None:
         """Looks at places all over the file; where there is noise, the model is never asked."""

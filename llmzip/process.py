@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import gc
+import io
 import os
 import signal
 import sys
@@ -95,13 +96,55 @@ def standard_output() -> Iterator[DescriptorWriter]:
     data = os.dup(1)
     os.dup2(2, 1)
     try:
-        yield DescriptorWriter(data)
+        yield DescriptorWriter(data, is_stdout=True)
     finally:
         if sys.stdout is not None:
             with contextlib.suppress(OSError, ValueError):
                 sys.stdout.flush()
         os.dup2(data, 1)
         os.close(data)  # any error of a delayed write shows here
+
+
+class StandardError(io.TextIOBase):
+    """The standard error for messages and progress bars: what cannot be delivered is dropped, and stops no work.
+
+    A non-blocking one is waited for. Where another program replaced `sys.stderr`, that one is written to.
+    """
+
+    def write(self, text: str) -> int:
+        """Writes the text, or drops it. Returns its length in any case."""
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            if self._is_replaced():
+                sys.stderr.write(text)
+            else:  # past Python's buffer, which would raise what it could not write once more, at any later time
+                DescriptorWriter(2).write(text.encode(self.encoding, "backslashreplace"))
+        return len(text)
+
+    def write_bytes(self, data: bytes) -> int:
+        """Writes ASCII, or drops it."""
+        return self.write(data.decode("ascii"))
+
+    def flush(self) -> None:
+        """Hands on what a replaced `sys.stderr` holds back; nothing else is held back."""
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            sys.stderr.flush()
+
+    @staticmethod
+    def _is_replaced() -> bool:
+        try:
+            return sys.stderr.fileno() != 2
+        except OSError:  # a stream in memory
+            return True
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return getattr(sys.stderr, "encoding", None) or "utf-8"
+
+    def fileno(self) -> int:
+        return 2
+
+    def isatty(self) -> bool:
+        return is_terminal(2)
 
 
 def abandon_standard_output() -> None:

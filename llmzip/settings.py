@@ -17,6 +17,17 @@ ARITHMETICS = ("exact", "float")
 DTYPES = ("float32", "bfloat16", "float16")
 
 
+def check_type(name: str, value: object, *types: type) -> None:
+    """Refuses an argument of a wrong type by its name; True and False are no numbers here.
+
+    Raises:
+        TypeError: `value` is of none of `types`.
+    """
+    if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+        wanted = " or ".join("a path" if kind is os.PathLike else kind.__name__ for kind in types)
+        raise TypeError(f"{name} must be {wanted}, not {type(value).__name__}")
+
+
 @dataclass(frozen=True)
 class EngineSettings:
     """Where the model runs. Nothing here changes a single bit of an archive or of its text.
@@ -32,6 +43,10 @@ class EngineSettings:
     batch_tokens: int | None = None
 
     def __post_init__(self) -> None:
+        check_type("device", self.device, str)
+        for name in ("threads", "batch_tokens"):
+            if getattr(self, name) is not None:
+                check_type(name, getattr(self, name), int)
         if self.device not in DEVICES and not (self.device.startswith("cuda:") and self.device[5:].isdigit()):
             raise SettingsError(f"device {self.device!r} is not one of auto, cpu, cuda, cuda:N")
         if self.threads is not None and not 0 <= self.threads <= 4096:
@@ -72,7 +87,14 @@ class CompressSettings:
     model_reset: bool = True
 
     def __post_init__(self) -> None:
-        if type(self.level) is not int or not MIN_LEVEL <= self.level <= MAX_LEVEL:
+        check_type("level", self.level, int)
+        check_type("model", self.model, str, os.PathLike)
+        check_type("arithmetic", self.arithmetic, str)
+        check_type("dtype", self.dtype, str)
+        for name in ("context", "rows", "overlap", "window_bits"):
+            if getattr(self, name) is not None:
+                check_type(name, getattr(self, name), int)
+        if not MIN_LEVEL <= self.level <= MAX_LEVEL:
             raise SettingsError(f"level must be {MIN_LEVEL} to {MAX_LEVEL}, not {self.level!r}")
         if self.arithmetic not in ARITHMETICS or self.dtype not in DTYPES:
             raise SettingsError(f"engine {self.arithmetic!r} or dtype {self.dtype!r} is unknown")

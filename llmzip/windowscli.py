@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
-from . import options
+from . import fileops, options, process
 from .commands import Output, command, explained, piece_text
 from .container import MAGIC
 from .errors import EXIT_DAMAGED, SettingsError
 from .messages import Messages
 from .process import is_terminal
 from .settings import DEFAULT_MODEL, CompressSettings, DecompressSettings, EngineSettings
+from .streams import read_upto
 
 if TYPE_CHECKING:
     from .access import PartReader
@@ -30,8 +31,8 @@ _BAR, _CLASSES = 40, 24
 
 @contextlib.contextmanager
 def _opened(name: str) -> Iterator[BinaryIO]:
-    with explained(name), open(name, "rb") as file:
-        yield file
+    with explained(name), fileops.seekable_source(fileops.input_name(name)) as source:
+        yield source.file
 
 
 class Range(click.ParamType):  # type: ignore[type-arg, unused-ignore]
@@ -85,8 +86,8 @@ def cat_command(
 ) -> int:
     """Write the text of an archive, or a part of it.
 
-    Only the frames that hold the part are read and decoded, and of frames of windows only the windows. FILE must not be
-    a pipe. Bytes have passed a checksum; windows by number have none.
+    Only the frames that hold the part are read and decoded, and of frames of windows only the windows. FILE may be -
+    for the standard input; a pipe is read to its end first. Bytes have passed a checksum; windows by number have none.
     """
     from .access import PartReader  # not before it is needed: --help must be quick
 
@@ -170,7 +171,8 @@ def windows_command(
     from .access import PartReader
     from .codec import compress_stream
 
-    del messages
+    if export is not None:
+        _check_export(export, file)
     engine = EngineSettings(device=device, threads=threads)
     settings = DecompressSettings(model, engine)
     if imported:
@@ -183,7 +185,7 @@ def windows_command(
             output.stdout.write(text)
         return 0
     with _opened(file) as source:
-        is_archive = source.read(len(MAGIC)) == MAGIC
+        is_archive = read_upto(source, len(MAGIC)) == MAGIC
         source.seek(0)
         if is_archive:
             if window_bits is not None:
@@ -200,13 +202,22 @@ def windows_command(
         if not reader.num_windows:
             raise SettingsError(f"{file} has no windows: make some with llmzip --window-bits W")
         if export is not None:
-            with explained(export):
+            with explained(export), process.signals_clean_up(messages.stopped):
                 windowtokens.save(Path(export), reader, int(token_bits))
         elif show:
             _show(output, reader)
         else:
             _table(output, reader)
     return 0
+
+
+def _check_export(export: str, source: str) -> None:
+    """Refuses what would spoil the input or be no two files."""
+    if fileops.named_descriptor(export) is not None or export == "-":
+        raise click.UsageError("--export makes two files, FILE.npy and FILE.npy.json: name one that is no stream")
+    for name in (export, export + ".json"):
+        if fileops.is_same_file(name, 0 if fileops.input_name(source) is None else source):
+            raise click.UsageError(f"--export would overwrite the input file {source}")
 
 
 def _show(output: Output, reader: PartReader) -> None:

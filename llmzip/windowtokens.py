@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import numpy as np
 
-from . import container
+from . import container, fileops
 from .access import PartReader
 from .container import FrameHeader, WindowsRecord
 from .errors import CorruptError, SettingsError
@@ -58,9 +58,10 @@ def save(path: Path, reader: PartReader, token_bits: int) -> None:
         )  # fmt: skip
     header_hex = container.pack_header(archives.pop()).hex()
     facts = {"schema": _SCHEMA, "token_bits": token_bits, "header": header_hex, "frames": frames}
-    with path.open("wb") as file:
-        np.save(file, np.concatenate(parts))
-    _beside(path).write_text(json.dumps(facts, indent=1) + "\n", encoding="ascii")
+    with fileops.new_file(str(_beside(path)), force=True) as beside:
+        beside.write(json.dumps(facts, indent=1).encode("ascii") + b"\n")
+    with fileops.new_file(str(path), force=True) as file:
+        np.save(cast("IO[bytes]", file), np.concatenate(parts))
 
 
 def load(path: Path) -> bytes:

@@ -22,7 +22,7 @@ from ..engines.convert import convert
 from ..engines.exact import ExactEngine
 from ..engines.model import ExactModel, save_int8
 from ..errors import LLMZipError
-from ..file import compress, decompress
+from ..oneshot import compress, decompress
 from . import card, checkpoint, hfweights, shapes
 from .card import Result
 from .prepare import Listener, valid_texts
