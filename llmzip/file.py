@@ -6,7 +6,7 @@ One object serves one operation at a time.
 from __future__ import annotations
 
 import builtins
-import codecs
+import contextlib
 import io
 import os
 import warnings
@@ -50,6 +50,7 @@ class LLMZipFile(io.BufferedIOBase):
         kinds = {"r": "rb", "rb": "rb", "w": "wb", "wb": "wb", "x": "xb", "xb": "xb", "a": "ab", "ab": "ab"}
         self._file: BinaryIO | None = None  # close() must work even if what follows raises
         self._compressor: Compressor | None = None
+        self._poses = False
         check_type("mode", mode, str)
         if mode not in kinds:
             raise ValueError(f"Invalid mode: {mode!r}")
@@ -74,7 +75,7 @@ class LLMZipFile(io.BufferedIOBase):
             raise TypeError("file must be a path, or a file object with a read or write method")
         self._position = 0
         self._start = self._file.tell() if not self._writing and self._seekable_below() else 0
-        self.continues = raw_mode == "ab" and self._owned and self._file.tell() > 0
+        self._continues = raw_mode == "ab" and self._owned and self._file.tell() > 0
         self._restart()
 
     # -- state
@@ -108,7 +109,7 @@ class LLMZipFile(io.BufferedIOBase):
 
     def seekable(self) -> bool:
         self._open()
-        return not self._writing and self._seekable_below()
+        return self._poses or (not self._writing and self._seekable_below())
 
     def fileno(self) -> int:
         return self._open().fileno()
@@ -211,9 +212,9 @@ class LLMZipFile(io.BufferedIOBase):
         return b"".join(parts)
 
     def tell(self) -> int:
-        """Position in the text, in bytes."""
+        """Position in the text, in bytes; in an appended file counted from where it was opened."""
         self._open()
-        return self._position
+        return int(self._continues) if self._poses else self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Moves in the text; returns the new position, at most the text's end."""
@@ -239,6 +240,18 @@ class LLMZipFile(io.BufferedIOBase):
         return self._position
 
     # -- helpers
+
+    @contextlib.contextmanager
+    def posing_as_seekable(self) -> Iterator[None]:
+        """For the constructor of io.TextIOWrapper, which asks where it stands to know whether a byte order mark is due.
+
+        Where it cannot seek it writes none at all (python/cpython#80485).
+        """
+        self._poses = self._writing
+        try:
+            yield
+        finally:
+            self._poses = False
 
     def _open(self) -> BinaryIO:
         if self._file is None:
@@ -297,21 +310,16 @@ class LLMZipFile(io.BufferedIOBase):
 class _TextFile(io.TextIOWrapper):
     """A text file over an LLMZipFile.
 
-    It differs from its base in two things. Closing ends the archive, so the flush that comes with closing must not end
-    a frame first; nothing is held back here, therefore nothing gets lost by leaving it out. And a codec's byte order
-    mark goes before the first text: the base leaves it out where it cannot seek (python/cpython#80485).
+    Closing ends the archive, so the flush that comes with it must not end a frame first. Nothing is held back here
+    (`write_through`), so nothing gets lost by leaving that flush out.
     """
 
     def __init__(self, binary: LLMZipFile, encoding: str | None, errors: str | None, newline: str | None) -> None:
         self._closing = False
-        super().__init__(binary, encoding, errors, newline, write_through=True)
-        self._mark = b"" if binary.readable() or binary.continues else _byte_order_mark(self.encoding)
+        with binary.posing_as_seekable():
+            super().__init__(binary, encoding, errors, newline, write_through=True)
 
-    def write(self, text: str, /) -> int:
-        if self._mark and text:
-            mark, self._mark = self._mark, b""
-            self.buffer.write(mark)
-        return super().write(text)
+    __getstate__ = refuse_copies
 
     def flush(self) -> None:
         if not self._closing:
@@ -324,11 +332,6 @@ class _TextFile(io.TextIOWrapper):
     def __del__(self) -> None:
         cast("LLMZipFile", self.buffer).__del__()  # says so if it was not closed
         super().__del__()
-
-
-def _byte_order_mark(encoding: str) -> bytes:
-    """What a codec writes before the first character."""
-    return codecs.getincrementalencoder(encoding)().encode("")
 
 
 @overload

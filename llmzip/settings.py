@@ -133,3 +133,7 @@ class DecompressSettings:
     model: str | os.PathLike[str] | None = None
     engine: EngineSettings = EngineSettings()
     prompt: bytes = b""
+
+    def __post_init__(self) -> None:
+        if self.model is not None:
+            check_type("model", self.model, str, os.PathLike)

@@ -76,14 +76,14 @@ def test_an_empty_file(call: Call, tmp_path: Path) -> None:
 
 def test_what_fails_does_not_stop_the_others(call: Call, tmp_path: Path) -> None:
     assert main(["-k", "-m", "small", "small.txt"]) == 0
-    code, out, err = call("--json", "missing", ".", "-", "small.txt.llmz", "small.txt")
+    code, out, err = call("--json", "missing", ".", "small.txt.llmz", "small.txt")
     assert code == 1
     rows = [json.loads(line) for line in out.splitlines()]
-    assert [row["file"] for row in rows if row["error"] is None] == ["small.txt"] and len(rows) == 5
+    assert [row["file"] for row in rows if row["error"] is None] == ["small.txt"] and len(rows) == 4
     lines = err.splitlines()
     for line, words in zip(
         lines,
-        ["missing: No such file", ".: is a directory", "-: the standard input", "small.txt.llmz: is an llmzip archive"],
+        ["missing: No such file", ".: is a directory", "small.txt.llmz: is an llmzip archive"],
         strict=True,
     ):
         assert line.startswith("llmzip: ") and words in line
@@ -92,7 +92,7 @@ def test_what_fails_does_not_stop_the_others(call: Call, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        ([], 2, "standard input can only be read once"),
+        ([], 2, "name the files"),
         (["-m", "nobody", "small.txt"], 3, "neither a folder nor an embedded model"),
         (["--seconds", "0", "small.txt"], 2, "seconds"),
         (["--window-bits", "3", "small.txt"], 2, "window_bits"),
@@ -106,6 +106,8 @@ def test_wrong_use(call: Call, arguments: list[str], code: int, words: str) -> N
     assert (found, out) == (code, "") and words in err and err.count("\n") <= 2
 
 
-def test_the_standard_input_is_refused(run: Run) -> None:
+def test_the_standard_input_is_read_where_it_is_named(run: Run) -> None:
     done = run("estimate", input=SMALL)
-    assert done.returncode == 2 and b"standard input can only be read once" in done.stderr
+    assert done.returncode == 2 and b"name the files; - is the standard input" in done.stderr
+    done = run("estimate", "-m", "small", "--json", "-", input=SMALL)
+    assert (done.returncode, json.loads(done.stdout)["original_bytes"]) == (0, len(SMALL))

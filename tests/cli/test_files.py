@@ -177,24 +177,6 @@ def test_directories(run: Run, tmp_path: Path, noise_file: Path) -> None:
         assert refused.stderr.startswith(b"llmzip: folder: is a directory; ")
 
 
-def test_fifo_needs_force(run: Run, tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    refused = run("-c", "pipe")
-    assert refused.returncode == 1
-    assert b"no regular file; use -f" in refused.stderr
-
-
-def test_device_as_output_needs_force_and_survives(run: Run, tmp_path: Path, noise_file: Path) -> None:
-    refused = run("-o", "/dev/null", "noise.bin")
-    assert refused.returncode == 1
-    assert b"use -f to write into it" in refused.stderr
-    assert run("-f", "-o", "/dev/null", "noise.bin").returncode == 0
-    assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
-    refused = run("-f", "--rm", "-o", "/dev/null", "noise.bin")
-    assert refused.returncode == 1
-    assert noise_file.exists()
-
-
 def test_names_are_masked(run: Run) -> None:
     failed = run("a\x1b[31m\nb")
     assert failed.stderr == b"llmzip: a?[31m?b: No such file or directory\n"

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+import llmzip
 from llmzip import models
 
 from .conftest import COMMAND, Run, environment
@@ -86,13 +87,52 @@ def test_closed_pipe_is_sigpipe(run: Run, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
 @pytest.mark.parametrize(
-    "arguments", [["-dc", "noise.bin.llmz"], ["-l", "noise.bin.llmz"], ["-t", "--json", "noise.bin.llmz"]]
+    "arguments",
+    [
+        ["-dc", "noise.bin.llmz"],
+        ["-l", "noise.bin.llmz"],
+        ["-t", "--json", "noise.bin.llmz"],
+        ["cat", "noise.bin.llmz"],
+        ["cat", "--salvage", "noise.bin.llmz"],
+        ["packets", "-m", "small", "noise.bin.llmz"],
+        ["windows", "-m", "small", "words"],
+        ["estimate", "-m", "small", "words"],
+        ["entropy", "-m", "small", "words"],
+        ["models", "list"],
+    ],
 )
 def test_full_disk_behind_stdout(run: Run, archive: Path, arguments: list[str]) -> None:
+    archive.with_name("words").write_bytes(b"The ferry was late again, and nobody minded. " * 9)
     with open("/dev/full", "wb") as full:
         done = run(*arguments, stdout=full)
     assert done.returncode == 1
     assert done.stderr == b"llmzip: (stdout): No space left on device\n"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+@pytest.mark.parametrize(
+    "arguments", [["--progress", "noise.bin"], ["-v", "--progress", "noise.bin"], ["-vv", "--report", "-", "noise.bin"]]
+)
+def test_full_disk_behind_stderr_stops_nothing(
+    tmp_path: Path, noise_file: Path, noise: bytes, arguments: list[str]
+) -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [*COMMAND, *arguments], cwd=tmp_path, env=environment(), stderr=full, stdin=subprocess.DEVNULL, check=False
+        )
+    assert done.returncode == 0
+    assert llmzip.decompress(noise_file.with_name("noise.bin.llmz").read_bytes()) == noise
+
+
+def test_progress_on_a_terminal_that_is_gone(tmp_path: Path, noise_file: Path, noise: bytes) -> None:
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        [*COMMAND, "--progress", "noise.bin"], cwd=tmp_path, env=environment(), stderr=slave, stdin=subprocess.DEVNULL
+    )
+    os.close(slave)
+    os.close(master)  # whatever is written now fails with EIO
+    assert process.wait(60) == 0
+    assert llmzip.decompress(noise_file.with_name("noise.bin.llmz").read_bytes()) == noise
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import gc
 import io
+import pickle
 import shutil
 import threading
+import warnings
+from functools import partial
 from typing import Any
 
 import pytest
@@ -92,3 +97,155 @@ def test_two_threads_may_use_one_model():
     for thread in threads:
         thread.join()
     assert [found[0], found[1]] == expected
+
+
+# -- flush, text, what is dropped
+
+
+def test_what_was_flushed_can_be_read_before_the_file_is_closed(tmp_path):
+    path = tmp_path / "log.llmz"
+    with llmzip.open(path, "wt", encoding="utf-8") as log:
+        for line in ("first\n", "second\n"):
+            log.write(line)
+            log.flush()
+            with llmzip.open(path, "rt", encoding="utf-8") as reader:
+                assert reader.readline() == "first\n"
+                assert line == "first\n" or reader.readline() == line
+                with pytest.raises(llmzip.TruncatedError):
+                    reader.readline()
+    assert llmzip.decompress(path.read_bytes()) == b"first\nsecond\n"
+
+
+def test_closing_a_text_file_ends_no_frame_of_its_own(tmp_path):
+    with llmzip.open(tmp_path / "text", "wt", encoding="ascii") as file:
+        file.write("some text")
+    assert (tmp_path / "text").read_bytes() == llmzip.compress(b"some text")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-32", "utf-8-sig", "latin-1", "utf-16-be", "utf-7"])
+@pytest.mark.parametrize("parts", [[], [""], ["", "grün\n", "é"], ["grün\r\né"]])
+def test_text_files_are_those_of_io(tmp_path, encoding, parts):
+    """Byte for byte what `open` writes, the byte order mark too, also when it is appended to."""
+    for opened, mode in ((llmzip.open, "wt"), (llmzip.open, "at"), (open, "wt"), (open, "at")):
+        name = "ours" if opened is llmzip.open else "theirs"
+        with opened(tmp_path / name, mode, encoding=encoding, newline="") as file:
+            for part in parts:
+                file.write(part)
+    theirs = (tmp_path / "theirs").read_bytes()
+    with llmzip.open(tmp_path / "ours", "rb") as file:
+        assert file.read() == theirs
+    with llmzip.open(tmp_path / "ours", "rt", encoding=encoding, newline="") as file:
+        assert file.read() == 2 * "".join(parts)
+
+
+@pytest.mark.parametrize("mode", ["wb", "wt", "rb", "rt"])
+def test_files_that_are_dropped_say_so(tmp_path, mode):
+    path = tmp_path / "file"
+    path.write_bytes(llmzip.compress(b"text"))
+    with pytest.warns(ResourceWarning, match="unclosed file <llmzip.file"):
+        file = llmzip.open(path, mode)
+        if mode == "wb":
+            file.write(b"text")
+        elif mode == "wt":
+            file.write("text")
+        del file
+        gc.collect()
+    assert llmzip.decompress(path.read_bytes()) == b"text"  # nothing is lost all the same
+
+
+def test_closed_files_and_files_of_others_say_nothing(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        llmzip.open(tmp_path / "a", "wb").close()
+        llmzip.open(tmp_path / "b", "wt").close()
+        llmzip.open(io.BytesIO(llmzip.compress(b"text"))).read()
+        gc.collect()
+
+
+def test_closed_files_refuse_everything(tmp_path):
+    for mode in ("wb", "rb"):
+        file = llmzip.open(tmp_path / "file", mode)
+        file.close()
+        file.close()
+        for call in (file.flush, file.read, file.readline, partial(file.write, b"x"), file.tell, file.readable):
+            with pytest.raises(ValueError, match="closed"):
+                call()
+    with llmzip.open(io.BytesIO(), "wb") as file, pytest.raises(ValueError, match="FLUSH_FRAME"):
+        file.flush(2)
+    reader = llmzip.open(io.BytesIO(llmzip.compress(b"text")))
+    reader.flush()  # of no use, and harmless, as with gzip
+
+
+@pytest.mark.parametrize("copying", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_objects_with_an_archive_are_not_copied(copying):
+    objects = [
+        llmzip.Compressor(),
+        llmzip.Decompressor(),
+        llmzip.open(io.BytesIO(llmzip.compress(b"text"))),
+        llmzip.open(io.BytesIO(llmzip.compress(b"text")), "rt"),
+    ]
+    for one in objects:
+        with pytest.raises(TypeError, match="cannot"):
+            copying(one)
+
+
+# -- wrong arguments
+
+WRONG = {
+    "level": ["6", 6.0, True, None],
+    "model": [0, b"base", ["base"]],
+    "device": [0, None, b"cpu"],
+    "prompt": ["text", 5, None],
+    "arithmetic": [1, None],
+    "max_output_size": ["5", 5.5],
+    "max_length": ["5", None],
+    "mode": [0, b"wb", None],
+    "data": ["text", 5, None, [1, 2]],
+    "source": [5, None, ["x"]],
+}
+
+
+def opened(mode="wb", **given):
+    with llmzip.open(io.BytesIO(), mode, **given):
+        pass
+
+
+def written(data):
+    with llmzip.open(io.BytesIO(), "wb") as file:
+        file.write(data)
+
+
+CALLS = {
+    "compress": (llmzip.compress, {"data": b"text"}, ["data", "level", "model", "device", "prompt", "arithmetic"]),
+    "decompress": (
+        llmzip.decompress, {"data": llmzip.compress(b"text")},
+        ["data", "model", "device", "prompt", "max_output_size"],
+    ),
+    "info": (llmzip.info, {"source": llmzip.compress(b"text")}, ["source"]),
+    "Compressor": (llmzip.Compressor, {}, ["level", "model", "device", "prompt", "arithmetic"]),
+    "Compressor.compress": (lambda data: llmzip.Compressor().compress(data), {"data": b"text"}, ["data"]),
+    "Decompressor": (llmzip.Decompressor, {}, ["model", "device", "prompt"]),
+    "Decompressor.decompress": (
+        lambda **given: llmzip.Decompressor().decompress(**given), {"data": llmzip.compress(b"text")},
+        ["data", "max_length"],
+    ),
+    "open": (
+        opened, {},
+        ["mode", "level", "model", "device", "prompt"],
+    ),
+    "write": (written, {"data": b"text"}, ["data"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_arguments_of_wrong_types_are_named(name):
+    call, right, parameters = CALLS[name]
+    call(**right)
+    for parameter in parameters:
+        for value in WRONG[parameter]:
+            if value is None and (parameter, name) in {("level", "open")}:
+                continue  # the default
+            what = "bytes-like object" if parameter in ("data", "prompt") else parameter
+            with pytest.raises((TypeError, ValueError), match=what) as raised:
+                call(**{**right, parameter: value})
+            assert not isinstance(raised.value, UnicodeError)
