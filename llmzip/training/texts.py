@@ -68,6 +68,8 @@ def find(
     found: list[TextFile] = []
     for source, name in enumerate(names):
         path = Path(name)
+        if os.fspath(name) == "-":
+            raise LLMZipError("-: texts are read more than once, so write the standard input to a file first")
         try:
             path.stat()
         except (OSError, ValueError):
