@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 
 from . import options
-from .commands import Output, command, explained, piece_text
+from .commands import Output, command, explained, has_colours, piece_text
 from .container import MAGIC
-from .errors import EXIT_DAMAGED, SettingsError
+from .errors import EXIT_DAMAGED, LLMZipError, SettingsError
 from .messages import Messages
-from .process import is_terminal
 from .settings import DEFAULT_MODEL, CompressSettings, DecompressSettings, EngineSettings
 
 if TYPE_CHECKING:
@@ -32,6 +31,18 @@ _BAR, _CLASSES = 40, 24
 def _opened(name: str) -> Iterator[BinaryIO]:
     with explained(name), open(name, "rb") as file:
         yield file
+
+
+@contextlib.contextmanager
+def _named(name: str) -> Iterator[None]:
+    """What is wrong with an archive, or with its model, is said with the file's name."""
+    try:
+        yield
+    except SettingsError:
+        raise
+    except LLMZipError as error:
+        error.args = (f"{name}: {error}",)
+        raise
 
 
 class Range(click.ParamType):  # type: ignore[type-arg, unused-ignore]
@@ -95,15 +106,17 @@ def cat_command(
     settings = DecompressSettings(
         model, EngineSettings(device=device, threads=threads), options.read_prompt(prompt_file)
     )
-    with _opened(file) as source:
-        reader = PartReader(source, settings)
+    with _opened(file) as source, _named(file):
+        reader = PartReader(source, settings, salvaging=salvage)
         if salvage:
             return _salvage(output, messages, file, reader)
         if windows is not None:
             first, last = windows
+            if not reader.num_windows:
+                raise SettingsError(f"{file} was not made with --window-bits, so it has no windows; use --range A:B")
             last = reader.num_windows if last is None else last
             if not first <= last <= reader.num_windows:
-                raise SettingsError(f"{file} has {reader.num_windows:,} windows")
+                raise SettingsError(f"{file} has windows 0 to {reader.num_windows - 1:,}")
             for texts, _ in reader.windows(first, last):
                 output.stdout.write(b"".join(texts))
             return 0
@@ -118,10 +131,16 @@ def _salvage(output: Output, messages: Messages, file: str, reader: PartReader) 
     for part in reader.salvage():
         if part.text is None:
             code = EXIT_DAMAGED
-            messages.error(file, f"bytes {part.begin:,} to {part.end:,} are lost: {part.reason}")
+            messages.error(file, f"{_lost(part.begin, part.end)}: {part.reason}")
         else:
             output.stdout.write(part.text)
     return code
+
+
+def _lost(begin: int, end: int | None) -> str:
+    if end is None:
+        return f"the text from byte {begin:,} on is lost"
+    return f"bytes {begin:,} to {end:,} are lost" if begin < end else "nothing of the text is lost, only the index"
 
 
 # -- windows ---------------------------------------------------------------------------------------------------------
@@ -132,7 +151,8 @@ def _salvage(output: Output, messages: Messages, file: str, reader: PartReader) 
     click.argument("file", metavar="FILE"),
     click.option("-m", "--model", metavar="NAME|DIR", help="Embedded model, folder, or an id of the Hub that is here."),
     options.windows,
-    click.option("--show", is_flag=True, help="Print the text cut by windows: in colours on a terminal, else by |."),
+    click.option("--show", is_flag=True, help="Print the text cut by windows: in two colours, or with | behind each."),
+    options.color,
     click.option("--export", metavar="FILE.npy", help="Write the windows as an array of numbers of --token-bits each."),
     click.option("--import", "imported", is_flag=True, help="FILE is such an array: write its text."),
     click.option(
@@ -148,6 +168,7 @@ def windows_command(
     window_bits: int | None,
     model_reset: bool,
     show: bool,
+    color: str,
     export: str | None,
     imported: bool,
     token_bits: str,
@@ -182,7 +203,7 @@ def windows_command(
         for text in reader.text(0, reader.num_bytes):
             output.stdout.write(text)
         return 0
-    with _opened(file) as source:
+    with _opened(file) as source, _named(file):
         is_archive = source.read(len(MAGIC)) == MAGIC
         source.seek(0)
         if is_archive:
@@ -198,19 +219,19 @@ def windows_command(
             made.seek(0)
             reader = PartReader(made, settings)
         if not reader.num_windows:
-            raise SettingsError(f"{file} has no windows: make some with llmzip --window-bits W")
+            raise SettingsError(f"{file} was not made with --window-bits, so it has no windows")
         if export is not None:
             with explained(export):
                 windowtokens.save(Path(export), reader, int(token_bits))
         elif show:
-            _show(output, reader)
+            _show(output, reader, has_colours(color, output.stdout.fileno()))
         else:
             _table(output, reader)
     return 0
 
 
-def _show(output: Output, reader: PartReader) -> None:
-    coloured, number = is_terminal(output.stdout.fileno()), 0
+def _show(output: Output, reader: PartReader, coloured: bool) -> None:
+    number = 0
     for texts, _ in reader.windows(0, reader.num_windows):
         for text in texts:
             whole = text.decode("utf-8", "backslashreplace")
