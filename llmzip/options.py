@@ -191,8 +191,8 @@ arithmetic = _together(
 windows = _together(
     click.option(
         "--window-bits", metavar="W", type=int,
-        help=f"Cut the text into windows of W bits, {MIN_WINDOW_BITS} to {MAX_WINDOW_BITS:,}, each of which decodes alone; "
-        "the level has no effect.",
+        help=f"Cut the text into windows of W bits, {MIN_WINDOW_BITS} to {MAX_WINDOW_BITS:,}, each of which decodes "
+        "alone; the level has no effect.",
     ),
     click.option(
         "--no-model-reset", "model_reset", is_flag=True, default=True, flag_value=False,
