@@ -59,7 +59,7 @@ class Contexts(click.ParamType):  # type: ignore[type-arg, unused-ignore]
     ),
     click.option(
         "--piece-bytes", metavar="N", type=click.IntRange(min=_LEAST_PIECE_BYTES),
-        help="Also score pieces of N bytes, each by itself. LMIC has 2048.",
+        help=f"Also score pieces of N bytes, each by itself. LMIC has {entropy.LMIC_PIECE_BYTES}.",
     ),
     click.option("--csv", "as_csv", is_flag=True, help="Write comma-separated values."),
     click.option(

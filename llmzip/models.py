@@ -163,12 +163,14 @@ def no_model_text(wanted: HubId) -> str:
     here = [*(model.name for model in EMBEDDED), *(snapshot.name for snapshot in hub.cached())]
     by_small_letters = {name.lower(): name for name in reversed(here)}
     near = difflib.get_close_matches(wanted.name.lower(), by_small_letters, 1)
+    hub_form = "org/name" if wanted.with_owner.startswith("org/") else wanted.with_owner
+    hint = f"for a model of the Hugging Face Hub write {hub_form}"
     if near:
-        meant = f"did you mean {by_small_letters[near[0]]!r}?"
-    else:
-        meant = f"it is neither a folder nor embedded ({_known()}) nor in the Hugging Face cache"
-    hint = "org/name" if wanted.with_owner.startswith("org/") else wanted.with_owner
-    return f"no model {str(wanted)!r}; {meant} (for a model of the Hugging Face Hub write {hint})"
+        return f"no model {str(wanted)!r}; did you mean {by_small_letters[near[0]]!r}? ({hint})"
+    return (
+        f"model {str(wanted)!r} is neither a folder nor an embedded model ({_known()}), and not in the Hugging Face "
+        f"cache; {hint}"
+    )
 
 
 def for_compressing(settings: CompressSettings) -> ModelChoice:

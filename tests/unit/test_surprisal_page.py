@@ -75,7 +75,7 @@ def subject(data: bytes, **other: Any) -> Subject:
     except UnicodeDecodeError:
         characters = None
     facts = {"name": "tide.txt", "model": "small", "vocabulary": VOCABULARY, "characters": characters}
-    return Subject(**(facts | {"coded_bits": 80.0} | other))
+    return Subject(**(facts | {"coded_bits": 80.0, "context": "1,024"} | other))
 
 
 VOCABULARY = [b"", HOSTILE, b"\n\n", b" \t\r", b"\xff", "東".encode(), b"x" * 200, *(bytes([n]) for n in range(256))]
