@@ -321,6 +321,8 @@ def _folder(record: ModelRecord, override: str | os.PathLike[str] | None) -> Pat
         given = hub_id(override)
         if given is None:
             raise ModelNotFoundError(f"needs {wanted}: {os.fspath(override)!r} is not a folder")
+        if not given.has_owner and hub.find(given) is None and (pinned is None or given != HubId(pinned.name)):
+            raise ModelNotFoundError(f"needs {wanted}: {no_model_text(given)}")
         # Who gives only the name means the commit that the archive was made with.
         if pinned is None or given != HubId(pinned.name):
             return _snapshot(given, f"needs {wanted}: {override!r} is not a folder, and not in the Hugging Face cache")
