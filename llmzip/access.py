@@ -149,9 +149,9 @@ class PartReader:
             head = parser.unfinished
             number = last.number + 1 if last is not None and last.archive is parser.header else 0
             if is_readable(head, alone=number == 0 and head.last):
-                what = f"frame {number} has {head.original_bytes:,} of them"
-                what += ", and was the last one" if head.last else ""
-                return Salvaged(begin, begin + head.original_bytes if head.last else None, None, f"{what}: {error}")
+                last_one = ", the last one," if head.last else ""
+                what = f"frame {number}{last_one} of {head.original_bytes:,} bytes is not whole: {error}"
+                return Salvaged(begin, begin + head.original_bytes if head.last else None, None, what)
         elif parser is not None and last is not None and last.archive is parser.header and last.header.last:
             return Salvaged(begin, begin, None, str(error))
         return Salvaged(begin, None, None, str(error))

@@ -140,7 +140,7 @@ def _salvage(output: Output, messages: Messages, file: str, reader: PartReader) 
 def _lost(begin: int, end: int | None) -> str:
     if end is None:
         return f"the text from byte {begin:,} on is lost"
-    return f"bytes {begin:,} to {end:,} are lost" if begin < end else "nothing of the text is lost, only the index"
+    return f"bytes {begin:,} to {end:,} are lost" if begin < end else "no text is lost, but the archive is not whole"
 
 
 # -- windows ---------------------------------------------------------------------------------------------------------
@@ -192,6 +192,8 @@ def windows_command(
     from .codec import compress_stream
 
     del messages
+    if color != "auto" and not show:
+        raise click.UsageError("--color goes with --show")
     engine = EngineSettings(device=device, threads=threads)
     settings = DecompressSettings(model, engine)
     if imported:

@@ -127,21 +127,20 @@ def test_salvage_of_a_file_that_ends_anywhere(call: Call, tmp_path: Path) -> Non
             continue
         assert (code, err.count("\n")) == (4, 1), size
         assert err.startswith("llmzip: cut.llmz: ") and ("ends at byte" in err or "file is empty" in err), (size, err)
+        begin, number = begins[complete], complete if complete < 3 else 0
         if ends[2] <= size < len(first):
-            assert "nothing of the text is lost, only the index: truncated" in err
-        elif f"frame {complete if complete < 3 else 0} has" in err:
-            place = f"{begins[complete]:,}"
-            if complete in (2, 3):
-                assert (
-                    f"bytes {place} to {begins[complete + 1]:,} are lost: " in err and "was the last one: trunc" in err
-                )
-            else:
-                assert f"the text from byte {place} on is lost: frame {complete} has {len(texts[complete]):,} of" in err
-        elif size:
-            assert f"the text from byte {begins[complete]:,} on is lost: truncated" in err
+            assert "cut.llmz: no text is lost, but the archive is not whole: truncated" in err
+        elif complete in (2, 3) and " is not whole" in err:  # frames that say that they are the last
+            lost = f"bytes {begin:,} to {begins[complete + 1]:,} are lost: frame {number}, the last one, of "
+            assert f"{lost}{len(texts[complete])} bytes is not whole: truncated" in err
+        elif " is not whole" in err:
+            lost = f"the text from byte {begin:,} on is lost: frame {number} of {len(texts[complete])} bytes"
+            assert f"{lost} is not whole: truncated" in err
+        else:  # inside the headers of an archive or a frame
+            assert f"the text from byte {begin:,} on is lost: truncated" in err
     # Most of a frame is its payload, whose size its header has told.
     (tmp_path / "cut.llmz").write_bytes(whole[: ends[1] - 20])
-    assert "frame 1 has 65 of them" in call("cat", "--salvage", "cut.llmz")[2]
+    assert "frame 1 of 65 bytes is not whole" in call("cat", "--salvage", "cut.llmz")[2]
 
 
 def test_salvage_up_to_a_damaged_header(call: Call, tmp_path: Path) -> None:
@@ -220,6 +219,7 @@ def test_tables(call: Call, tmp_path: Path) -> None:
         (["windows", "--import", "missing.npy"], 1, "missing.npy: No such file"),
         (["windows", "--import", "--show", "t.npy"], 2, "goes with none of"),
         (["windows", "--window-bits", "32", "tide.txt.llmz"], 2, "this is an archive"),
+        (["windows", "--color", "never", "tide.txt.llmz"], 2, "--color goes with --show"),
         (["windows", "--import", "tide.txt"], 4, "not an array of tokens"),
         (["windows", "plain.llmz"], 2, "plain.llmz was not made with --window-bits, so it has no windows"),
         (
