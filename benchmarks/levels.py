@@ -2,19 +2,23 @@
 
 `make bench-levels TEXT=FILE` (2 models, 9 levels, each archive decoded and compared; some minutes for 1 MB). Times are
 the best of `--times` rounds over all levels: a machine that is busy for a while slows no level more than others.
+`levels.py --redraw docs/speed.md` draws docs/levels.svg from the table there, and measures nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
 from speed import round_trip
 
 from llmzip import models, runtime
+from llmzip.bench import chart
 from llmzip.settings import CompressSettings, EngineSettings
 
 _LEVELS = range(1, 10)
@@ -39,43 +43,88 @@ def measure(text: bytes, model: str, times: int, levels: list[int]) -> list[dict
     ]  # fmt: skip
 
 
+def recorded(document: Path) -> list[dict[str, Any]]:
+    """The rows of the table of levels in docs/speed.md, or in results that a run has left."""
+    text = document.read_text(encoding="utf-8")
+    if document.suffix == ".json":
+        return list(json.loads(text))
+    found = re.findall(r"^\| (-\d) \| [\d,]+ \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", text, re.MULTILINE)
+    size = 1_000_000
+    return [
+        {"model": "base", "level": -int(level), "bytes": size, "archive_bytes": float(bits) * size / 8,
+         "encode_seconds": size / float(encode) / 1e3, "decode_seconds": size / float(decode) / 1e3}
+        for level, bits, encode, decode in found
+    ]  # fmt: skip
+
+
 def draw(rows: list[dict[str, Any]], file: Path) -> None:
-    """Bits per byte against speed, a line for each model."""
+    """Bits per byte against speed, a line for each model, as SVG for light and dark screens."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FixedLocator, NullLocator
 
-    with matplotlib.rc_context({"svg.hashsalt": "llmzip", "font.size": 9.5}):
-        figure = Figure(figsize=(9.0, 3.8), dpi=150, layout="constrained")
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    with matplotlib.rc_context(chart.STYLE):
+        figure = Figure(figsize=(9.0, 4.2), dpi=150, layout="constrained")
         FigureCanvasAgg(figure)
         panels = figure.subplots(1, 2, sharey=True)
-        for axes, way in zip(panels, ("encode", "decode"), strict=True):
-            for model in dict.fromkeys(row["model"] for row in rows):
+        jobs = []
+        for axes, (way, word) in zip(panels, (("encode", "compressing"), ("decode", "decompressing")), strict=True):
+            chart.bare(axes)
+            labels, lines = [], []
+            for model in models:
                 own = [row for row in rows if row["model"] == model]
-                speed = [row["bytes"] / row[f"{way}_seconds"] / 1e3 for row in own]
-                bits = [8 * row["archive_bytes"] / row["bytes"] for row in own]
-                axes.plot(speed, bits, "o-", color=_COLOURS.get(model, _OTHER), label=model, markersize=4, linewidth=1)
-                for row, x, y in zip(own, speed, bits, strict=True):
-                    axes.annotate(f"-{row['level']}", (x, y), textcoords="offset points", xytext=(4, 4), fontsize=8)
-            axes.set_xlabel(f"{way[:-1]}ing, KB/s")
+                places = [(row["bytes"] / row[f"{way}_seconds"] / 1e3, 8 * row["archive_bytes"] / row["bytes"])
+                          for row in own]  # fmt: skip
+                colour = _COLOURS.get(model, _OTHER)
+                axes.plot(*zip(*places, strict=True), color=colour, linewidth=1, alpha=0.5)
+                axes.plot(*zip(*places, strict=True), color=colour, marker="D", markersize=6, linestyle="none")
+                name = f" {model}" if len(models) > 1 else ""
+                labels += [chart.Label(place, f"-{row['level']}{name}", colour)
+                           for row, place in zip(own, places, strict=True)]  # fmt: skip
+                lines.append(places)
             axes.set_xscale("log")
-            axes.grid(color="#e5e5e5")
-            axes.set_axisbelow(True)
+            speeds = [label.point[0] for label in labels]
+            low, high = min(speeds) / 1.25, max(speeds) * 1.25
+            axes.set_xlim(low, high)
+            ticks = [
+                digit * 10**power for power in range(7) for digit in (1, 2, 3, 5, 7) if low <= digit * 10**power <= high
+            ]
+            axes.xaxis.set_major_locator(FixedLocator(ticks))
+            axes.xaxis.set_minor_locator(NullLocator())
+            axes.xaxis.set_major_formatter("{x:,.0f}")
+            axes.set_xlabel(f"{word}, KB/s (1 KB = 1,000 bytes)")
+            jobs.append((axes, labels, lines))
+        panels[0].margins(y=0.12)
         panels[0].set_ylabel("bits per byte")
-        panels[0].legend(frameon=False)
-        figure.savefig(file, metadata={"Date": None})
+        size = max(row["bytes"] for row in rows)
+        figure.suptitle(f"Levels of {' and '.join(models)}: size against speed, {size:,} bytes of prose", fontsize=12)
+        figure.canvas.draw()
+        figure.set_layout_engine("none")  # from here on nothing moves, so that the labels stay where they fit
+        for axes, labels, lines in jobs:
+            chart.place_labels(figure, axes, labels, lines)
+        made = io.StringIO()
+        figure.savefig(made, format="svg", transparent=True, metadata={"Date": None})
+    file.write_text(chart.for_light_and_dark(made.getvalue()), encoding="utf-8")
 
 
 def main() -> int:
     """Prints the table, writes the results and the chart."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("text", type=Path)
+    parser.add_argument("text", type=Path, nargs="?")
     parser.add_argument("--models", nargs="+", default=["base", "small"])
     parser.add_argument("--bytes", type=int, default=1_000_000, help="of the text, at most")
     parser.add_argument("--levels", type=int, nargs="+", default=list(_LEVELS))
     parser.add_argument("--times", type=int, default=2)
     parser.add_argument("--output", type=Path, default=Path("bench-results"))
+    parser.add_argument("--redraw", metavar="FILE", type=Path, help="draw levels.svg beside FILE from what it records")
     args = parser.parse_args()
+    if args.redraw is not None:
+        draw(recorded(args.redraw), args.redraw.with_name("levels.svg"))
+        return 0
+    if args.text is None:
+        parser.error("which text?")
     text = args.text.read_bytes()[: args.bytes]
     rows: list[dict[str, Any]] = []
     print("| model | level | bits/byte | encode KB/s | decode KB/s |\n|---|---:|---:|---:|---:|")

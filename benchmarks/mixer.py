@@ -4,13 +4,17 @@ Takes ten pieces of 30,000 bytes of every .txt file under DIR (at most 3 of them
 then encodes all of them with copies of the package in which one thing was changed. One row, so that only the mixer
 counts. Each copy is compiled anew, some 25 s; results go to OUTPUT/mixer.jsonl as they come, and a run that was
 stopped goes on where it was. At the end: OUTPUT/mixer.md and, with matplotlib, OUTPUT/mixer.svg.
+`mixer.py --redraw docs/log.md` draws docs/mixer.svg from the table there, and measures nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -45,6 +49,8 @@ _CONTEXTS = (
 )
 
 Change = tuple[str, str, str]
+Point = tuple[int, int, float]
+"""Number of contexts, bytes of all pieces, microseconds a token."""
 
 
 def _variants() -> dict[str, list[Change]]:
@@ -174,27 +180,68 @@ def _write(results: list[dict], output: Path) -> None:
         change = f"{100 * (total / base - 1):+.2f} %"
         lines.append(f"| {result['name']} | {total:,} | {change} | {cells} | {result['us_per_token']:.1f} |")
     (output / "mixer.md").write_text("\n".join(lines) + "\n")
-    try:
-        import matplotlib
-    except ImportError:
-        return
-    matplotlib.use("svg")
-    from matplotlib import pyplot
-
-    pyplot.rcParams["svg.hashsalt"] = "llmzip"
-    figure, axes = pyplot.subplots(figsize=(7, 4.5))
     chosen = [result for result in results if result["name"].startswith("first ") or result["name"] == "all"]
-    chosen.sort(key=lambda result: result["us_per_token"])
-    times = [result["us_per_token"] for result in chosen]
-    sizes = [sum(result["sizes"].values()) / 1000 for result in chosen]
-    axes.plot(times, sizes, "o-")
-    for result, time, size in zip(chosen, times, sizes, strict=True):
-        axes.annotate(result["name"].replace("first ", ""), (time, size), textcoords="offset points", xytext=(6, 6))
-    axes.set(
-        xlabel="time of the mixer, us per token", ylabel="all pieces, kB", title="The mixer's size against its time"
-    )
-    figure.tight_layout()
-    figure.savefig(output / "mixer.svg", metadata={"Date": None})
+    points = [
+        (len(_CONTEXTS) if result["name"] == "all" else int(result["name"].split()[1]),
+         sum(result["sizes"].values()), result["us_per_token"])
+        for result in chosen
+    ]  # fmt: skip
+    with contextlib.suppress(ImportError):
+        draw(points, output / "mixer.svg")
+
+
+def recorded(document: Path) -> list[Point]:
+    """The rows of the table in docs/log.md."""
+    text = document.read_text(encoding="utf-8")
+    cells = r" \| ([\d,]+) \| [-+\d.]+ % \|(?: [\d,]+ \|)+ ([\d.]+) \|$"
+    found = re.findall(rf"^\| (?:first (\d+) contexts|all){cells}", text, re.MULTILINE)
+    return [(int(count or len(_CONTEXTS)), int(size.replace(",", "")), float(time)) for count, size, time in found]
+
+
+def draw(points: list[Point], file: Path) -> None:
+    """Size and time against the number of contexts, as SVG for light and dark screens."""
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FixedLocator
+
+    from llmzip.bench import chart
+
+    points = sorted(points)
+    counts, smallest = [count for count, _, _ in points], points[-1][1]
+    sizes = [(count, size / 1000) for count, size, _ in points]
+    times = [(count, time) for count, _, time in points]
+    texts = [
+        f"{100 * (size / smallest - 1):+.1f} %" if size != smallest else f"{size:,} bytes" for _, size, _ in points
+    ]
+    with matplotlib.rc_context(chart.STYLE):
+        figure = Figure(figsize=(9.0, 3.8), dpi=150, layout="constrained")
+        FigureCanvasAgg(figure)
+        panels = figure.subplots(1, 2)
+        jobs = []
+        for axes, places, names, title, colour in (
+            (panels[0], sizes, texts, "all pieces, KB", "#1d4ed8"),
+            (panels[1], times, [f"{time:.1f}" for _, time in times], "time of the mixer, us per token", "#c2410c"),
+        ):
+            chart.bare(axes)
+            axes.plot(*zip(*places, strict=True), color=colour, linewidth=1, alpha=0.5)
+            axes.plot(*zip(*places, strict=True), color=colour, marker="D", markersize=6, linestyle="none")
+            axes.set_xlim(0, max(counts) + 3)
+            axes.xaxis.set_major_locator(FixedLocator(counts))
+            axes.set_xlabel("contexts, the first ones of the list")
+            axes.set_title(title, loc="left")
+            axes.margins(y=0.15)
+            labels = [chart.Label(place, name, colour) for place, name in zip(places, names, strict=True)]
+            jobs.append((axes, labels, [places]))
+        panels[1].set_ylim(0, None)
+        figure.suptitle("What more contexts of the mixer save, and what they cost", fontsize=12)
+        figure.canvas.draw()
+        figure.set_layout_engine("none")  # from here on nothing moves, so that the labels stay where they fit
+        for axes, labels, lines in jobs:
+            chart.place_labels(figure, axes, labels, lines)
+        made = io.StringIO()
+        figure.savefig(made, format="svg", transparent=True, metadata={"Date": None})
+    file.write_text(chart.for_light_and_dark(made.getvalue()), encoding="utf-8")
 
 
 def main() -> None:
@@ -204,7 +251,10 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("bench-results"))
     parser.add_argument("--quick", action="store_true", help="three pieces of each file instead of ten")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--redraw", metavar="FILE", type=Path, help="draw mixer.svg beside FILE from its table")
     options = parser.parse_args()
+    if options.redraw is not None:
+        return draw(recorded(options.redraw), options.redraw.with_name("mixer.svg"))
     if options.child is not None:
         return _encode_all(options.child)
     if options.folder is None:

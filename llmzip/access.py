@@ -10,8 +10,8 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from .codec import FrameDecoder
-from .container import KEPT, WINDOWS, Frame, WindowsRecord, read_archives
-from .errors import CorruptError, LLMZipError, SettingsError
+from .container import KEPT, WINDOWS, Frame, Position, WindowsRecord, is_readable, read_archives
+from .errors import CorruptError, FormatError, LLMZipError, SettingsError
 from .settings import DecompressSettings
 from .streams import read_upto
 
@@ -46,13 +46,13 @@ class Salvaged(NamedTuple):
     """A part of the text, or what is to be said of a part that is lost.
 
     Attributes:
-        begin, end: of the part.
+        begin, end: of the part; an end of None: whatever came after.
         text: None if it is lost.
         reason: why.
     """
 
     begin: int
-    end: int
+    end: int | None
     text: bytes | None
     reason: str
 
@@ -63,23 +63,31 @@ class PartReader:
     Args:
         source: a seekable binary file, at its start.
         settings: model, engine.
+        salvaging: take what there is of a file that ends too early, or whose headers are damaged from some place on.
 
     Raises:
         FormatError, CorruptError, TruncatedError: as docs/format.md section 8 says.
         SettingsError: the file is not seekable.
     """
 
-    def __init__(self, source: BinaryIO, settings: DecompressSettings) -> None:
+    def __init__(self, source: BinaryIO, settings: DecompressSettings, *, salvaging: bool = False) -> None:
         if not source.seekable():
             raise SettingsError("parts can only be read from a file, not from a pipe")
         self._source = source
         self._decoder = FrameDecoder(settings)
         self.places: list[Place] = []
         self.num_bytes = self.num_windows = 0
-        for frame in read_archives(source, skip_payloads=True):
-            place = Place(frame, self.num_bytes, self.num_windows)
-            self.places.append(place)
-            self.num_bytes, self.num_windows = place.end, self.num_windows + place.num_windows
+        self._rest: Salvaged | None = None
+        position = Position()
+        try:
+            for frame in read_archives(source, skip_payloads=True, position=position):
+                place = Place(frame, self.num_bytes, self.num_windows)
+                self.places.append(place)
+                self.num_bytes, self.num_windows = place.end, self.num_windows + place.num_windows
+        except (FormatError, CorruptError) as error:  # TruncatedError is a CorruptError
+            if not salvaging or (not self.places and isinstance(error, FormatError)):
+                raise
+            self._rest = self._lost_rest(position, error)
 
     def text(self, begin: int, end: int) -> Iterator[bytes]:
         """The bytes from `begin` up to `end` of the text, in pieces; each has passed its checksum.
@@ -131,6 +139,23 @@ class PartReader:
                 yield Salvaged(place.begin, place.end, self._decoder.decode(self._whole(place)), "")
             except CorruptError as error:
                 yield Salvaged(place.begin, place.end, None, str(error))
+        if self._rest is not None:
+            yield self._rest
+
+    def _lost_rest(self, position: Position, error: LLMZipError) -> Salvaged:
+        """What cannot be had where the headers come to an end that is none."""
+        parser, begin = position.parser, self.num_bytes
+        last = self.places[-1].frame if self.places else None
+        if parser is not None and parser.unfinished is not None:
+            head = parser.unfinished
+            number = last.number + 1 if last is not None and last.archive is parser.header else 0
+            if is_readable(head, alone=number == 0 and head.last):
+                last_one = ", the last one," if head.last else ""
+                what = f"frame {number}{last_one} of {head.original_bytes:,} bytes is not whole: {error}"
+                return Salvaged(begin, begin + head.original_bytes if head.last else None, None, what)
+        elif parser is not None and last is not None and last.archive is parser.header and last.header.last:
+            return Salvaged(begin, begin, None, str(error))
+        return Salvaged(begin, None, None, str(error))
 
     def _whole(self, place: Place) -> Frame:
         return replace(place.frame, payload=self.data(place))

@@ -56,10 +56,7 @@ def _levels(ctx: click.Context, param: click.Parameter, values: Sequence[str]) -
         "--level", "levels", metavar="LIST", multiple=True, callback=_levels,
         help=f"Levels of llmzip, with commas between; may be repeated.  [default: {DEFAULT_LEVEL}]",
     ),
-    click.option(
-        "-m", "--model", "chosen_models", metavar="NAME|DIR", multiple=True,
-        help="Models of llmzip, with commas between; may be repeated.  [default: the embedded one]",
-    ),
+    options.several_models,
     click.option("--no-llmzip", is_flag=True, help="Only the others."),
     click.option(
         "--peers", "peer_names", metavar="LIST", multiple=True,
@@ -98,7 +95,7 @@ def bench_command(
     messages: Messages,
     names: tuple[str, ...],
     levels: list[int],
-    chosen_models: tuple[str, ...],
+    model_lists: tuple[str, ...],
     no_llmzip: bool,
     peer_names: tuple[str, ...],
     no_peers: bool,
@@ -139,7 +136,7 @@ def bench_command(
         contenders += [measure.program(p, bool({p.label, p.family} & set(wanted))) for p in every]
     if not no_llmzip:
         engine = EngineSettings(device=device, threads=threads)
-        for model in _names(chosen_models) or [DEFAULT_MODEL]:
+        for model in options.model_names(model_lists) or [DEFAULT_MODEL]:
             contenders += [measure.llmzip(level, model, engine) for level in levels]
     if not contenders:
         raise click.UsageError("nothing to compare: no llmzip, no libraries and no programs")

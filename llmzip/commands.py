@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -85,10 +86,28 @@ def read_text(name: str, command: str, verb: str) -> bytes:
     return data
 
 
+def has_colours(choice: str, descriptor: int) -> bool:
+    """Whether to write colours: as --color says, else on terminals that have some and whose user has not forbidden it.
+
+    Args:
+        choice: auto, always or never.
+        descriptor: where the text goes.
+    """
+    if choice != "auto":
+        return choice == "always"
+    forbidden = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return not forbidden and process.is_terminal(descriptor)
+
+
 def piece_text(text: str, number: int, coloured: bool) -> str:
-    """A piece of a text that is shown cut: neighbours in two colours, or with a bar behind each."""
+    """A piece of a text that is shown cut: neighbours in two colours, or with a bar behind each.
+
+    No colour lasts over the end of a line: terminals may fill the rest of the line with the background.
+    """
     shown = "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text)
-    return f"{_COLOURS[number % 2]}{shown}{_PLAIN}" if coloured else shown + "|"
+    if not coloured:
+        return shown + "|"
+    return "\n".join(f"{_COLOURS[number % 2]}{line}{_PLAIN}" if line else "" for line in shown.split("\n"))
 
 
 @contextlib.contextmanager

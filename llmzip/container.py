@@ -302,6 +302,7 @@ class ArchiveParser:
     def __init__(self, offset_bytes: int = 0, skip_payloads: bool = False) -> None:
         self.offset_bytes = offset_bytes
         self.header: Header | None = None
+        self.unfinished: FrameHeader | None = None  # of a frame whose payload has not been passed, as it says itself
         self._skip_payloads = skip_payloads
         self._first = offset_bytes == 0
         self._seen = b""  # what the next frame's check covers
@@ -388,6 +389,7 @@ class ArchiveParser:
         head = FrameHeader(
             tag & 7, bool(tag & _LAST), original, payload_bytes, tokens, tag >> 6, rows, overlap, windows
         )
+        self.unfinished = head
         payload = b""
         if self._skip_payloads:
             yield Skip(payload_bytes + 1)
@@ -399,6 +401,7 @@ class ArchiveParser:
                 raise CorruptError(f"frame {number}: damaged: checksum stored {stored:02x}, computed {computed:02x}")
         crc32 = int.from_bytes((yield from self._take(4)), "little")
         _check_frame_header(number, head, crc32, width)
+        self.unfinished = None
         self._seen = b""
         return Frame(number, begin, self.offset_bytes - begin, head, payload, crc32, archive)
 
@@ -419,9 +422,10 @@ class ArchiveParser:
 
 @dataclass
 class Position:
-    """How far a file has been read."""
+    """How far a file has been read: past its complete archives, and by the parser of the one that is being read."""
 
     offset_bytes: int = 0
+    parser: ArchiveParser | None = None
 
 
 def read_archives(source: BinaryIO, skip_payloads: bool = False, position: Position | None = None) -> Iterator[Frame]:
@@ -444,7 +448,7 @@ def read_archives(source: BinaryIO, skip_payloads: bool = False, position: Posit
             if offset:
                 return
             raise TruncatedError("truncated: the file is empty, which no llmzip archive is")
-        parser = ArchiveParser(offset, skip_payloads)
+        parser = position.parser = ArchiveParser(offset, skip_payloads)
         steps = parser.steps()
         answer: bytes | None = None
         try:

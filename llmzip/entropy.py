@@ -71,6 +71,16 @@ class ModelFacts:
     flops_per_token: int | None
 
 
+def is_seen_whole(num_tokens: int, context: int) -> bool:
+    """Whether a text fits into one context, so that each token is predicted from all before it, whatever the stride."""
+    return num_tokens <= context
+
+
+def context_text(num_tokens: int, context: int) -> str:
+    """For people: the tokens that predictions are made from, which in a short text are fewer than the context."""
+    return f"whole text ({num_tokens:,} of {context:,})" if is_seen_whole(num_tokens, context) else f"{context:,}"
+
+
 def per(bits: float, count: int | None) -> float | None:
     """Bits over a number of bytes, characters or tokens; None if there are none or they are not known."""
     return bits / count if count else None

@@ -20,16 +20,13 @@ from .jobs import explain, overall_exit_code
 from .messages import PROGRAM, Messages
 from .process import STDIN
 from .records import json_error
-from .settings import DEFAULT_MODEL, CompressSettings, EngineSettings
+from .settings import DEFAULT_MODEL, USUAL_CONTEXT, CompressSettings, EngineSettings
 
 if TYPE_CHECKING:
     import numpy as np
 
     from .runtime import LoadedModel
     from .scoring import Scores
-
-_USUAL_CONTEXT = 1024
-"""What a checkpoint is run with unless more is asked for."""
 
 _LEAST_PIECE_BYTES = 16
 
@@ -49,10 +46,7 @@ class Contexts(click.ParamType):  # type: ignore[type-arg, unused-ignore]
 @command(
     "entropy",
     options.files,
-    click.option(
-        "-m", "--model", "names", metavar="NAME|DIR", multiple=True,
-        help="Embedded model, folder, or an id of the Hub that is here; several compare models.  [default: base]",
-    ),
+    options.several_models,
     options.computation,
     click.option(
         "--context", "contexts", metavar="N[,N]...", type=Contexts(),
@@ -65,7 +59,7 @@ class Contexts(click.ParamType):  # type: ignore[type-arg, unused-ignore]
     ),
     click.option(
         "--piece-bytes", metavar="N", type=click.IntRange(min=_LEAST_PIECE_BYTES),
-        help="Also score pieces of N bytes, each by itself. LMIC has 2048.",
+        help=f"Also score pieces of N bytes, each by itself. LMIC has {entropy.LMIC_PIECE_BYTES}.",
     ),
     click.option("--csv", "as_csv", is_flag=True, help="Write comma-separated values."),
     click.option(
@@ -79,9 +73,10 @@ class Contexts(click.ParamType):  # type: ignore[type-arg, unused-ignore]
     ),
     click.option(
         "--spans", is_flag=True,
-        help="Print the text cut where surprise rises, instead of the tables: in colours on a terminal, else by |. "
-        "One text, model and context.",
+        help="Print the text cut where surprise rises, instead of the tables: in two colours, or with | behind each "
+        "span. One text, model and context.",
     ),
+    options.color,
     click.option(
         "--span-rule", type=click.Choice(surprisal.RULES),
         help="What joins a token to the span before it: being below a threshold (global), below the token before it "
@@ -100,7 +95,7 @@ def entropy_command(
     output: Output,
     messages: Messages,
     files: tuple[str, ...],
-    names: tuple[str, ...],
+    model_lists: tuple[str, ...],
     arithmetic: str,
     dtype: str,
     contexts: tuple[int, ...] | None,
@@ -110,6 +105,7 @@ def entropy_command(
     html: str | None,
     plot: str | None,
     spans: bool,
+    color: str,
     span_rule: str | None,
     span_percentile: float | None,
     force: bool,
@@ -125,7 +121,7 @@ def entropy_command(
     \b
     llmzip entropy book.txt
     llmzip entropy --context 31,127,255,511,1023 book.txt
-    llmzip entropy -m small -m base --piece-bytes 2048 *.txt
+    llmzip entropy -m small,base --piece-bytes 2048 *.txt
     llmzip entropy --json - < book.txt
     llmzip entropy --html page.html --plot curve.png book.txt
     """
@@ -136,8 +132,8 @@ def entropy_command(
     )
     if as_csv and spans:
         raise click.UsageError("--csv and --spans exclude each other")
-    names, files = names or (DEFAULT_MODEL,), files or ("-",)
-    wanted = Wanted(html, plot, spans, span_rule, span_percentile, force)
+    names, files = options.model_names(model_lists) or (DEFAULT_MODEL,), files or ("-",)
+    wanted = Wanted(html, plot, spans, span_rule, span_percentile, force, color)
     wanted.check(files, len(names), len(contexts or (None,)))
     rows = Csv(output) if as_csv else Json(output) if output.json else Tables(output, stride)
     printer = OnlyErrors(output) if spans else rows
@@ -234,7 +230,7 @@ class _Work:
 
         choice = models.for_compressing(dataclasses.replace(self._settings, model=name))
         own = choice.embedded is not None or (choice.folder / layout.INT8).exists()
-        longer = () if own else sorted((n for n in self._contexts or () if n > _USUAL_CONTEXT), reverse=True)
+        longer = () if own else sorted((n for n in self._contexts or () if n > USUAL_CONTEXT), reverse=True)
         for context in (*longer, None):
             try:
                 model = load(dataclasses.replace(choice, context=context) if context else choice, self._settings.engine)

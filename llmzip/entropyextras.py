@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import fileops, plots, surprisal
-from .commands import Output, piece_text
-from .entropy import TextFacts
+from .commands import Output, has_colours, piece_text
+from .entropy import TextFacts, context_text, is_seen_whole
 from .fileops import FileProblem
 from .messages import Messages
-from .process import is_terminal, signals_clean_up
+from .process import signals_clean_up
 
 if TYPE_CHECKING:
     from .runtime import LoadedModel
@@ -36,6 +36,7 @@ class Wanted:
         span_rule: None for the default.
         span_percentile: None for the default.
         force: overwrite files.
+        color: of the spans: auto, always or never.
     """
 
     html: str | None
@@ -44,6 +45,7 @@ class Wanted:
     span_rule: str | None
     span_percentile: float | None
     force: bool
+    color: str = "auto"
 
     def check(self, files: tuple[str, ...], num_models: int, num_contexts: int) -> None:
         """Finds out what cannot go well, before any work is done.
@@ -57,6 +59,8 @@ class Wanted:
             raise click.UsageError("--span-rule and --span-percentile go with --spans")
         if self.span_rule == "monotonic" and self.span_percentile is not None:
             raise click.UsageError("--span-percentile has no meaning with --span-rule monotonic")
+        if not self.spans and self.color != "auto":
+            raise click.UsageError("--color goes with --spans")
         one = len(files) == num_models == num_contexts == 1
         for name, used in (("--html", self.html is not None), ("--spans", self.spans)):
             if used and not one:
@@ -128,18 +132,22 @@ class Extras:
         table = model.tokenizer.tokens
         sizes = surprisal.token_sizes(scores.tokens, table.table, table.escape)
         units = surprisal.units_of(data, sizes, scores.model_bits)
+        num_tokens, context = len(scores.tokens), scores.context
+        seen = context_text(num_tokens, context)
         if wanted.spans:
             self._show(units)
         if wanted.html is not None:
             from .surprisalpage import Subject, page
 
-            subject = Subject(name, model.name, table.table, facts.num_characters, float(scores.coded_bits.sum()))
+            pass_text = seen if is_seen_whole(num_tokens, context) else f"{seen} tokens, stride {scores.stride:,}"
+            bits = float(scores.coded_bits.sum())
+            subject = Subject(name, model.name, table.table, facts.num_characters, bits, pass_text)
             self._file(wanted.html, page(subject, units, scores))
         if wanted.plot is not None:
             curve = surprisal.profile(units, plots.PARTS)
             bits = float(units.bits.sum()) / len(data)
             size = model.engine.num_parameters
-            self._rows.append(plots.Row(name, model.name, scores.context, size, bits, len(data), curve))
+            self._rows.append(plots.Row(name, model.name, context, seen, size, bits, len(data), curve))
 
     def finish(self) -> None:
         """After the last text: draws the plot, if any text was scored."""
@@ -158,7 +166,7 @@ class Extras:
     def _show(self, units: Units) -> None:
         """The spans: a line of JSON for each, or the text cut by bars, or coloured."""
         output, wanted = self._output, self._wanted
-        coloured = is_terminal(output.stdout.fileno())
+        coloured = has_colours(wanted.color, output.stdout.fileno())
         rule = wanted.span_rule or surprisal.RULES[0]
         percentile = surprisal.DEFAULT_PERCENTILE if wanted.span_percentile is None else wanted.span_percentile
         parts: list[str] = []

@@ -8,7 +8,7 @@ import math
 from typing import Any
 
 from .commands import Output
-from .entropy import Value
+from .entropy import Value, context_text, is_seen_whole
 from .process import STDIN
 from .records import json_name
 
@@ -72,6 +72,10 @@ class Tables(Printer):
 
     def row(self, name: str | None, facts: dict[str, Value]) -> None:
         label = f"{facts['model']}  {STDIN if name is None else name}"
+        tokens, context = facts["tokens"], facts["context"]
+        if isinstance(tokens, int) and isinstance(context, int) and is_seen_whole(tokens, context):
+            label += f"  {context_text(tokens, context)}"
+            facts = facts | {"context": tokens, "stride": None}
         if not self._rows:
             self._output.line(f"The model's own bits, and perplexity. Each pass scores {self._scored} (--stride).")
             self._line(_BITS, None, "")

@@ -59,8 +59,32 @@ class HubId:
         """The revision if it can never mean anything else: all 40 digits of a commit."""
         return self.revision if self.revision is not None and _COMMIT.fullmatch(self.revision) else None
 
+    @property
+    def has_owner(self) -> bool:
+        """Whether the name is org/name. Only then may it go to the network: other names are mostly slips of the pen."""
+        return "/" in self.name
+
+    @property
+    def with_owner(self) -> str:
+        """How to write it so that it may be downloaded: as the Hub does now, or with org for what nobody knows."""
+        return str(self) if self.has_owner else f"{_OWNERS.get(self.name, 'org')}/{self}"
+
     def __str__(self) -> str:
         return self.name if self.revision is None else f"{self.name}@{self.revision}"
+
+
+_OWNERS = {
+    **dict.fromkeys(("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "openai-gpt"), "openai-community"),
+    "distilgpt2": "distilbert",
+}
+"""Causal models that the Hub had without an owner, and whose they are now."""
+
+
+def how_to_pull(model: HubId, does: str) -> str:
+    """The command that fetches a model, and what it `does`; of one without an owner, under which name."""
+    if model.has_owner:
+        return f"`llmzip models pull {model}` {does}"
+    return f"`llmzip models pull {model.with_owner}` fetches it under its full name"
 
 
 def parse(text: str) -> HubId | None:
@@ -197,7 +221,7 @@ def check_complete(snapshot: Snapshot) -> None:
         more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
         raise ModelNotFoundError(
             f"model {snapshot} is incomplete in the Hugging Face cache ({', '.join(names[:_LISTED])}{more} missing): "
-            f"`llmzip models pull {snapshot}` completes it"
+            + how_to_pull(HubId(snapshot.name, snapshot.commit), "completes it")
         )
 
 
@@ -253,6 +277,8 @@ def _hash(path: Path, digits: int) -> str:
 def download(model: HubId, accept: Callable[[Path], None], notice: Notice, bar: Bar) -> Snapshot:
     """Fetches what llmzip reads of a model: configuration, tokenizer, safetensors. Files that are here stay.
 
+    The one place from which anything goes to the network.
+
     One file after the other, so that an interruption ends it at once and the library tidies up after itself.
 
     Args:
@@ -265,9 +291,14 @@ def download(model: HubId, accept: Callable[[Path], None], notice: Notice, bar: 
         the snapshot, complete.
 
     Raises:
-        ModelNotFoundError: no such model, no right to it, no network, no room: in one line that says what to do.
+        ModelNotFoundError: no owner in its name, no such model, no right to it, no network, no room: in one line that
+            says what to do.
         ModelUnsupportedError: the repository holds no model in a form that llmzip reads.
     """
+    if not model.has_owner:
+        raise ModelNotFoundError(
+            f"model {model} is not downloaded: write a model of the Hugging Face Hub as {model.with_owner}"
+        )
     if forbidden_by_environment():
         raise ModelNotFoundError(f"model {model} is not downloaded: HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE forbids it")
     from huggingface_hub import HfApi, hf_hub_download
@@ -434,7 +465,7 @@ def _unreachable(model: HubId, error: BaseException) -> ModelNotFoundError:
     while (deeper := root.__cause__ or root.__context__) is not None:
         root = deeper
     lines = (getattr(root, "strerror", None) or str(root)).strip().splitlines() or [type(root).__name__]
+    kept = "what has arrived is kept: " if any((_model_folder(model.name) / "blobs").glob("*")) else ""
     return ModelNotFoundError(
-        f"model {model} cannot be downloaded from {_settings().ENDPOINT}: {lines[0]}; "
-        "what has arrived is kept: try again, or give a folder"
+        f"model {model} cannot be downloaded from {_settings().ENDPOINT}: {lines[0]}; {kept}try again, or give a folder"
     )

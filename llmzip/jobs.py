@@ -17,7 +17,7 @@ from .fileops import FileProblem, Output, Reserved, Source
 from .messages import Messages, detail_texts, summary_text
 from .process import STDIN, STDOUT, is_terminal
 from .records import SCHEMA, RecordFile, json_error, json_line, json_name, report_fields
-from .settings import CompressSettings, DecompressSettings
+from .settings import DEFAULT_MODEL, CompressSettings, DecompressSettings
 from .streams import DIFFERS, Comparison, DescriptorWriter, OutputError, Prefixed, read_upto
 
 if TYPE_CHECKING:
@@ -345,6 +345,8 @@ class Jobs:
         if operation != TEST or self._messages.verbosity > 0:
             prefix = "OK, " if operation == TEST else ""
             self._messages.summary(shown, prefix + summary_text(report, decoding=decoding))
+        if operation == COMPRESS and self._options.compress.model != DEFAULT_MODEL:
+            self._messages.model_not_used(shown, report, os.fspath(self._options.compress.model))
         self._messages.slower(report.kernels)
         for line in detail_texts(report):
             self._messages.detail(line)

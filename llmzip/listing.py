@@ -53,13 +53,30 @@ class ArchiveInfo:
         """Frames of all archives."""
         return sum(len(archive.frames) for archive in self.archives)
 
+    @property
+    def frames_by_method(self) -> dict[str, int]:
+        """How many frames have each method, in the order in which methods first occur."""
+        methods: dict[str, int] = {}
+        for archive in self.archives:
+            for frame in archive.frames:
+                methods[frame.method] = methods.get(frame.method, 0) + 1
+        return methods
+
+    @property
+    def model(self) -> str | None:
+        """Name of the model that decoding needs, with commas between if archives need different ones; or None."""
+        return ",".join(dict.fromkeys(archive.model for archive in self.archives if archive.model is not None)) or None
+
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able form; keys are only ever added."""
         return {
             "schema": 1,
             "original_bytes": self.original_bytes,
             "compressed_bytes": self.compressed_bytes,
+            "bits_per_byte": 8 * self.compressed_bytes / self.original_bytes if self.original_bytes else None,
             "num_frames": self.num_frames,
+            "frames_by_method": self.frames_by_method,
+            "model": self.model,
             "archives": [asdict(archive) for archive in self.archives],
         }
 

@@ -51,6 +51,13 @@ class Messages:
         if self.shows_summary:
             _write(printable(f"{name}: {text}"))
 
+    def model_not_used(self, name: str, report: StreamReport, model: str) -> None:
+        """For -v: that a model which was named was of no use, so that nobody keeps it for the archive's sake."""
+        if self.verbosity >= 1 and report.model is None and report.original_bytes:
+            methods = ", ".join(dict.fromkeys(frame.method for frame in report.frames))
+            text = f"method {methods}: model {model} did not help here; the archive does not need it"
+            _write(printable(f"{name}: {text}"))
+
     def detail(self, text: str) -> None:
         """A line for -vv."""
         if self.verbosity >= 2:

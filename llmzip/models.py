@@ -1,12 +1,14 @@
 """From a model's name to a folder and the digests it must have; imports no torch.
 
 A name is a local folder with a checkpoint, an embedded model's, or an id on the Hugging Face Hub. Only `fetch` goes to
-the Hub, and only for what a user named. An archive names its model by code or by digests; the name it carries is
+the Hub, and only for what a user named as org/name: a name without an owner is looked up on this machine and nowhere
+else. An archive names its model by code or by digests; the name it carries is
 untrusted: it is printed, and if it is an id with a commit it is looked up in the cache, where the digests then decide.
 """
 
 from __future__ import annotations
 
+import difflib
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -137,18 +139,38 @@ def choose(name: str | os.PathLike[str]) -> ModelChoice:
     for model in EMBEDDED:
         if os.fspath(name) == model.name or (os.fspath(name) == "default" and model is DEFAULT):
             return _embedded(model)
-    known = ", ".join(model.name for model in EMBEDDED)
-    text = f"model {os.fspath(name)!r} is neither a folder nor an embedded model ({known})"
+    text = f"model {os.fspath(name)!r} is neither a folder nor an embedded model ({_known()})"
     wanted = hub_id(name)
     if wanted is None:
         raise ModelNotFoundError(f"{text}, and no name like org/name on the Hugging Face Hub")
     snapshot = hub.find(wanted)
     if snapshot is None:
+        if not wanted.has_owner:
+            raise ModelNotFoundError(no_model_text(wanted))
         raise ModelNotFoundError(
-            f"{text}, and not in the Hugging Face cache: `llmzip models pull {wanted}` downloads it"
+            f"{text}, and not in the Hugging Face cache: {hub.how_to_pull(wanted, 'downloads it')}"
         )
     hub.check_complete(snapshot)
     return ModelChoice(str(snapshot), snapshot.folder)
+
+
+def _known() -> str:
+    return ", ".join(model.name for model in EMBEDDED)
+
+
+def no_model_text(wanted: HubId) -> str:
+    """What to say of a name without an owner that means no model on this machine."""
+    here = [*(model.name for model in EMBEDDED), *(snapshot.name for snapshot in hub.cached())]
+    by_small_letters = {name.lower(): name for name in reversed(here)}
+    near = difflib.get_close_matches(wanted.name.lower(), by_small_letters, 1)
+    hub_form = "org/name" if wanted.with_owner.startswith("org/") else wanted.with_owner
+    hint = f"for a model of the Hugging Face Hub write {hub_form}"
+    if near:
+        return f"no model {str(wanted)!r}; did you mean {by_small_letters[near[0]]!r}? ({hint})"
+    return (
+        f"model {str(wanted)!r} is neither a folder nor an embedded model ({_known()}), and not in the Hugging Face "
+        f"cache; {hint}"
+    )
 
 
 def for_compressing(settings: CompressSettings) -> ModelChoice:
@@ -169,8 +191,14 @@ def for_compressing(settings: CompressSettings) -> ModelChoice:
 
 def hub_id(name: str | os.PathLike[str]) -> HubId | None:
     """The id on the Hub that a user's name for a model stands for; None if it stands for something else."""
-    embedded = name == "default" or any(name == model.name for model in EMBEDDED)
-    return None if embedded or not isinstance(name, str) or os.path.isdir(name) else hub.parse(name)
+    if not isinstance(name, str) or is_embedded(name) or os.path.isdir(name):
+        return None
+    return hub.parse(name)
+
+
+def is_embedded(name: str) -> bool:
+    """Whether a name means a model inside the package."""
+    return name == "default" or any(name == model.name for model in EMBEDDED)
 
 
 def fetch(
@@ -179,7 +207,7 @@ def fetch(
     """Downloads a model of the Hub if it is not here, or not all of it.
 
     Args:
-        name: as for `choose`.
+        name: as for `choose`; only one with an owner, org/name, is downloaded.
         notice, bar: as for `hub.download`.
         offline: download nothing.
         exact: it is for the exact engine: a model that this cannot run is refused before its weights come.
@@ -196,7 +224,7 @@ def fetch(
     snapshot = hub.find(wanted)
     if snapshot is not None and not hub.missing_files(snapshot):
         return str(snapshot)
-    if offline or hub.forbidden_by_environment():
+    if not wanted.has_owner or offline or hub.forbidden_by_environment():
         return name  # `choose` says what is missing
 
     def accept(folder: Path) -> None:
@@ -293,6 +321,8 @@ def _folder(record: ModelRecord, override: str | os.PathLike[str] | None) -> Pat
         given = hub_id(override)
         if given is None:
             raise ModelNotFoundError(f"needs {wanted}: {os.fspath(override)!r} is not a folder")
+        if not given.has_owner and hub.find(given) is None and (pinned is None or given != HubId(pinned.name)):
+            raise ModelNotFoundError(f"needs {wanted}: {no_model_text(given)}")
         # Who gives only the name means the commit that the archive was made with.
         if pinned is None or given != HubId(pinned.name):
             return _snapshot(given, f"needs {wanted}: {override!r} is not a folder, and not in the Hugging Face cache")
@@ -306,7 +336,7 @@ def _snapshot(wanted: HubId, missing: str, hint: str = "") -> Path:
     """The folder of a model of the Hub that must be in the cache."""
     snapshot = hub.find(wanted)
     if snapshot is None:
-        raise ModelNotFoundError(f"{missing}: `llmzip models pull {wanted}` downloads it{hint}")
+        raise ModelNotFoundError(f"{missing}: {hub.how_to_pull(wanted, 'downloads it')}{hint}")
     hub.check_complete(snapshot)
     return snapshot.folder
 

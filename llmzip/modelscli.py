@@ -41,9 +41,10 @@ _name = click.argument("name", metavar="NAME")
 def models_command(ctx: click.Context) -> None:
     """List, download and check models.
 
-    A model is one inside the package, a folder with a Hugging Face checkpoint, or one of the Hugging Face Hub: name or
+    A model is one inside the package, a folder with a Hugging Face checkpoint, or one of the Hugging Face Hub:
     org/name, with @revision for a branch, a tag or a commit other than the newest. Models of the Hub lie in the cache
-    that all Hugging Face programs share; HF_HOME or HF_HUB_CACHE say where.
+    that all Hugging Face programs share; HF_HOME or HF_HUB_CACHE say where. A name without an owner is never looked up
+    on the Hub.
 
     \b
     llmzip models pull HuggingFaceTB/SmolLM2-135M
@@ -216,7 +217,7 @@ def _texts(facts: dict[str, Any]) -> dict[str, str]:
 # -- pull ------------------------------------------------------------------------------------------------------------
 
 
-@command("pull", click.argument("name", metavar="NAME[@REVISION]"), options.progress)
+@command("pull", click.argument("name", metavar="ORG/NAME[@REVISION]"), options.progress)
 def pull_command(output: Output, messages: Messages, name: str) -> None:
     """Download a model from the Hugging Face Hub.
 
@@ -224,9 +225,14 @@ def pull_command(output: Output, messages: Messages, name: str) -> None:
     commit and the folder. For gated and private models log in with hf auth login, or set HF_TOKEN.
     """
     wanted = hub.parse(name)
-    if wanted is None:
+    if wanted is None or not wanted.has_owner:
+        hint = ""
+        if models.is_embedded(name):
+            hint = ": it is embedded, so there is nothing to download"
+        elif wanted is not None and not wanted.with_owner.startswith("org/"):
+            hint = f": write {wanted.with_owner}"
         raise click.UsageError(
-            f"{name!r} is no name like org/name or org/name@revision", click.get_current_context(silent=True)
+            f"{name!r} is no name like org/name or org/name@revision{hint}", click.get_current_context(silent=True)
         )
 
     def notice(text: str) -> None:
@@ -279,7 +285,8 @@ def verify_command(output: Output, messages: Messages, name: str) -> None:
         first = wrong[0]
         raise ModelMismatchError(
             f"model {snapshot}: {len(wrong)} of {num_files} files not as on the Hub: {first.name} is {first.verdict}; "
-            f"remove {first.blob}, then `llmzip models pull {snapshot}` fetches it again"
+            f"remove {first.blob}, then "
+            + hub.how_to_pull(hub.HubId(snapshot.name, snapshot.commit), "fetches it again")
         )
 
 

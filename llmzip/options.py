@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import click
 
+from .container import MAX_STEPS, MAX_WINDOW_BITS, MIN_WINDOW_BITS
 from .fileops import FileProblem, input_name, open_source
 from .jobs import COMPRESS, DECOMPRESS, LIST, TEST
 from .messages import PROGRAM
-from .settings import ARITHMETICS, DEFAULT_LEVEL, DTYPES
+from .models import DEFAULT
+from .settings import ARITHMETICS, DEFAULT_LEVEL, DTYPES, MAX_LEVEL, MIN_LEVEL, USUAL_CONTEXT
 from .streams import read_upto
 
 EXIT_CODES = """\b
@@ -62,8 +65,8 @@ def _mode(*names: str, value: str, text: str) -> Decorator:
 def _level(number: int, *names: str) -> Decorator:
     first = number == 1
     text = (
-        "Fastest to smallest; the last one counts. -1 is without the mixer; today -2 and -3 are equal, and so are -4 "
-        "to -6, and -7 and -8.  "
+        f"-{MIN_LEVEL} skips the mixer: quickest to compress, largest archive. From -{MIN_LEVEL + 1} to -{MAX_LEVEL} "
+        f"archives become smaller and take longer to decompress. The last one given counts.  "
         f"[default: -{DEFAULT_LEVEL}]"
     )
     return click.option(
@@ -107,7 +110,7 @@ _COMPRESS_MODEL = (
     "Hugging Face Hub, org/name or org/name@revision, which is downloaded if it is not here."
 )
 _DECOMPRESS_MODEL = (
-    "the folder of the model that the archive names, or its name on the Hub; not needed if that is an embedded one or "
+    "The folder of the model that the archive names, or its name on the Hub; not needed if that is an embedded one or "
     "in the Hugging Face cache."
 )
 
@@ -117,6 +120,26 @@ def _compress_model(text: str) -> Decorator:
         click.option("-m", "--model", metavar="NAME|DIR", envvar="LLMZIP_MODEL", show_envvar=True, help=text),
         click.option("--offline", is_flag=True, help="Download no model. Decompressing never does."),
     )
+
+
+def model_names(values: Sequence[str]) -> tuple[str, ...]:
+    """The models that values of `several_models` name, once each, in order; none if there are no values.
+
+    A comma stands between two names, unless it is a part of a folder's name: the longest part of a value that is a
+    folder is taken first.
+    """
+    return tuple(dict.fromkeys(name for value in values for name in _listed_models(value)))
+
+
+def _listed_models(value: str) -> Iterator[str]:
+    parts = value.split(",")
+    while parts:
+        count = next((n for n in range(len(parts), 1, -1) if os.path.isdir(",".join(parts[:n]))), 1)
+        name = ",".join(parts[:count])
+        name = name if os.path.isdir(name) else name.strip()
+        if name:
+            yield name
+        parts = parts[count:]
 
 
 _MOST_PROMPT_BYTES = 1 << 26
@@ -163,27 +186,37 @@ arithmetic = _together(
     computation,
     click.option(
         "--context", metavar="N", type=int,
-        help="Tokens that a model of yours or of the Hub sees.  [default: 1024, or what it was made for]",
+        help=f"Tokens that a model of yours or of the Hub sees.  [default: {USUAL_CONTEXT}, or what it was made for]",
     ),
     click.option("--overlap", metavar="N", type=int, help="Tokens a new context begins with.  [default: by level]"),
     click.option(
         "--rows", metavar="N", type=int,
-        help="Rows of each frame: more decode faster; at least one for 65,536 tokens.  [default: by level]",
+        help=f"Rows of each frame: more decode faster; at least one for {MAX_STEPS:,} tokens.  [default: by level]",
     ),
 )  # fmt: skip
 windows = _together(
     click.option(
         "--window-bits", metavar="W", type=int,
-        help="Cut the text into windows of W bits, 16 to 65536, each of which decodes alone; the level has no effect.",
+        help=f"Cut the text into windows of W bits, {MIN_WINDOW_BITS} to {MAX_WINDOW_BITS:,}, each of which decodes "
+        "alone; the level has no effect.",
     ),
     click.option(
         "--no-model-reset", "model_reset", is_flag=True, default=True, flag_value=False,
         help="The model's context goes on from window to window: smaller, but they only decode in order.",
     ),
 )  # fmt: skip
-model = _compress_model(f"{_COMPRESS_MODEL} To decompress: {_DECOMPRESS_MODEL} The variable is for compressing only.")
+model = _compress_model(
+    f"{_COMPRESS_MODEL} To decompress: {_DECOMPRESS_MODEL[0].lower()}{_DECOMPRESS_MODEL[1:]} The variable is for "
+    "compressing only."
+)
 compress_model = _compress_model(_COMPRESS_MODEL)
-decompress_model = click.option("-m", "--model", metavar="NAME|DIR", help=_DECOMPRESS_MODEL.capitalize())
+decompress_model = click.option("-m", "--model", metavar="NAME|DIR", help=_DECOMPRESS_MODEL)
+several_models = click.option(
+    "-m", "--model", "model_lists", metavar="NAME|DIR[,...]", multiple=True,
+    help="Models to compare: each an embedded model, a folder, or a model of the Hub that is in the cache; with commas "
+    f"between, or repeated.  [default: {DEFAULT.name}]",
+)  # fmt: skip
+
 engine = _together(
     click.option(
         "-T", "--threads", metavar="N", type=int, envvar="LLMZIP_THREADS", show_envvar=True,
@@ -193,6 +226,10 @@ engine = _together(
         "--device", metavar="DEVICE", default="auto", show_default=True,
         help="auto, cpu, cuda or cuda:N. Changes the speed, never the output.",
     ),
+)  # fmt: skip
+color = click.option(
+    "--color", type=click.Choice(["auto", "always", "never"]), default="auto", show_default=True,
+    help="Colours of the cut text. auto: on a terminal, unless NO_COLOR is set or TERM is dumb.",
 )  # fmt: skip
 report = click.option(
     "--report", metavar="FILE", help="Append a JSON line about each file to FILE; - is the standard error."

@@ -23,6 +23,7 @@ from .errors import (
 from .fileops import input_name, open_source
 from .messages import Messages
 from .packets import (
+    LEAST_PACKET_BYTES,
     MAX_TEXT_BYTES,
     MOST_PACKET_BYTES,
     STREAM_MAGIC,
@@ -52,7 +53,7 @@ _MOST_FILE_BYTES = 2 * MOST_PACKET_BYTES + 32
     click.option("-d", "--decompress", "unpack", is_flag=True, help="FILEs are packets: write their text."),
     click.option(
         "--packet-bytes", metavar="N", type=int, default=_DEFAULT_BYTES, show_default=True,
-        help=f"Length of a packet, 32 to {MOST_PACKET_BYTES}; the last one of some is shorter.",
+        help=f"Length of a packet, {LEAST_PACKET_BYTES} to {MOST_PACKET_BYTES}; the last one of some is shorter.",
     ),
     click.option(
         "-o", "--output", "folder", metavar="DIR", help="Write each packet into a file of its own, in a new folder."

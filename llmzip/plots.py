@@ -37,6 +37,7 @@ class Row:
         file: name of the text.
         model: its name.
         context: tokens.
+        seen: what predictions are made from, in words: the context, or the whole text if that is shorter.
         parameters: of the model.
         bits_per_byte: of the whole text.
         num_bytes: of the text.
@@ -46,6 +47,7 @@ class Row:
     file: str
     model: str
     context: int
+    seen: str
     parameters: int
     bits_per_byte: float
     num_bytes: int
@@ -142,7 +144,7 @@ def _along(axes: Any, row: Row) -> None:
     axes.set_ylim(0, None)
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.set_xlabel(f"byte of the text; each step is {row.num_bytes / parts:,.0f} bytes")
-    about = f"model {_name(row.model)}, context {row.context:,}"
+    about = f"model {_name(row.model)}, context {row.seen}"
     axes.set_title(f"{_name(row.file)}: where the bits go, {about}", loc="left")
     axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1.0, 1.0), borderpad=0)
 
@@ -182,9 +184,9 @@ def _against_size(axes: Any, rows: Sequence[Row]) -> None:
     axes.set_xscale("log")
     _ticks(axes, sorted(sizes), lambda size: f"{', '.join(map(_name, sizes[size]))}\n{_count(size)}")
     axes.margins(x=0.12)
-    contexts = {row.context for found in best.values() for row in found.values()}
+    seen = {row.seen for found in best.values() for row in found.values()}
     axes.set_xlabel("parameters")
-    about = f", context {contexts.pop():,}" if len(contexts) == 1 else ", each with its longest context"
+    about = f", context {seen.pop()}" if len(seen) == 1 else ", each with its longest context or the whole text"
     axes.set_title(f"Bits against the size of the model{about}", loc="left")
     _legend(axes, len(best))
 

@@ -31,15 +31,13 @@ from .engines.model import ExactModel
 from .engines.weights import is_int8, load_model
 from .errors import EngineError, ModelMismatchError
 from .models import ModelChoice
-from .settings import EngineSettings
+from .settings import USUAL_CONTEXT, EngineSettings
 from .tokens import Tokenizer
 
 if TYPE_CHECKING:
     from .engines.floating import FloatEngine
     from .mixing.vocabulary import Vocabulary
     from .prompt import Prompt
-
-_USER_CONTEXT = 1024
 
 
 @dataclass(frozen=True)
@@ -196,7 +194,7 @@ def _open_exact(choice: ModelChoice, device: torch.device, batch_tokens: int | N
     if is_int8(choice.folder):
         model = load_model(choice.folder)
     else:
-        context = choice.context or _USER_CONTEXT
+        context = choice.context or USUAL_CONTEXT
         model = conversions.load(choice.folder, context, choice.start_token, choice.planes, choose)
     config = model.config
     record = ModelRecord(choice.name, model.digest(), b"", config.planes, config.context, config.start_token)

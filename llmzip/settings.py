@@ -10,6 +10,8 @@ from .errors import SettingsError
 DEFAULT_LEVEL = 6
 MIN_LEVEL, MAX_LEVEL = 1, 9
 DEFAULT_MODEL = "default"
+USUAL_CONTEXT = 1024
+"""Tokens that a checkpoint is run with unless more is asked for."""
 DEVICES = ("auto", "cpu", "cuda")
 
 

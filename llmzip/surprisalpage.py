@@ -52,6 +52,7 @@ class Subject:
         vocabulary: bytes of each id.
         characters: of the text; None if it is no UTF-8.
         coded_bits: what a coder would need.
+        context: what predictions are made from, in words.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Subject:
     vocabulary: list[bytes]
     characters: int | None
     coded_bits: float
+    context: str
 
 
 def page(subject: Subject, units: Units, scores: Scores) -> Iterator[bytes]:
@@ -164,7 +166,7 @@ def _summary(title: str, subject: Subject, units: Units, scores: Scores, shown: 
     model = _escaped(_word(subject.model.encode("utf-8", "surrogateescape"), spaces=True))
     return _SUMMARY.format(
         title=title,
-        about=f"Model {model}, context {scores.context:,} tokens, stride {scores.stride:,}",
+        about=f"Model {model}, context {subject.context}",
         cards=cards,
         picture=_picture(units),
         legend=_legend(),

@@ -82,7 +82,7 @@ def _shape_options(function: Any) -> Any:
     type=click.Choice(["small", "bytes", "medium", "base", "large"]),
     default="medium",
     show_default=True,
-    text="Shape of the model: some 2, 3, 5, 7 or 21 million weights, 2, 2, 4, 5 or 16 MB on disk; bytes has no other "
+    text="Shape of the model: some 2, 3, 5, 7 or 22 million weights, 2, 2, 4, 5 or 16 MB on disk; bytes has no other "
     "tokens, for windows.",
 )
 @_option(

@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 
 from . import fileops, options, process
-from .commands import Output, command, explained, piece_text
+from .commands import Output, command, explained, has_colours, piece_text
 from .container import MAGIC
-from .errors import EXIT_DAMAGED, SettingsError
+from .errors import EXIT_DAMAGED, LLMZipError, SettingsError
 from .messages import Messages
-from .process import is_terminal
 from .settings import DEFAULT_MODEL, CompressSettings, DecompressSettings, EngineSettings
 from .streams import read_upto
 
@@ -33,6 +32,18 @@ _BAR, _CLASSES = 40, 24
 def _opened(name: str) -> Iterator[BinaryIO]:
     with explained(name), fileops.seekable_source(fileops.input_name(name)) as source:
         yield source.file
+
+
+@contextlib.contextmanager
+def _named(name: str) -> Iterator[None]:
+    """What is wrong with an archive, or with its model, is said with the file's name."""
+    try:
+        yield
+    except SettingsError:
+        raise
+    except LLMZipError as error:
+        error.args = (f"{name}: {error}",)
+        raise
 
 
 class Range(click.ParamType):  # type: ignore[type-arg, unused-ignore]
@@ -96,15 +107,17 @@ def cat_command(
     settings = DecompressSettings(
         model, EngineSettings(device=device, threads=threads), options.read_prompt(prompt_file)
     )
-    with _opened(file) as source:
-        reader = PartReader(source, settings)
+    with _opened(file) as source, _named(file):
+        reader = PartReader(source, settings, salvaging=salvage)
         if salvage:
             return _salvage(output, messages, file, reader)
         if windows is not None:
             first, last = windows
+            if not reader.num_windows:
+                raise SettingsError(f"{file} was not made with --window-bits, so it has no windows; use --range A:B")
             last = reader.num_windows if last is None else last
             if not first <= last <= reader.num_windows:
-                raise SettingsError(f"{file} has {reader.num_windows:,} windows")
+                raise SettingsError(f"{file} has windows 0 to {reader.num_windows - 1:,}")
             for texts, _ in reader.windows(first, last):
                 output.stdout.write(b"".join(texts))
             return 0
@@ -119,10 +132,16 @@ def _salvage(output: Output, messages: Messages, file: str, reader: PartReader) 
     for part in reader.salvage():
         if part.text is None:
             code = EXIT_DAMAGED
-            messages.error(file, f"bytes {part.begin:,} to {part.end:,} are lost: {part.reason}")
+            messages.error(file, f"{_lost(part.begin, part.end)}: {part.reason}")
         else:
             output.stdout.write(part.text)
     return code
+
+
+def _lost(begin: int, end: int | None) -> str:
+    if end is None:
+        return f"the text from byte {begin:,} on is lost"
+    return f"bytes {begin:,} to {end:,} are lost" if begin < end else "no text is lost, but the archive is not whole"
 
 
 # -- windows ---------------------------------------------------------------------------------------------------------
@@ -133,7 +152,8 @@ def _salvage(output: Output, messages: Messages, file: str, reader: PartReader) 
     click.argument("file", metavar="FILE"),
     click.option("-m", "--model", metavar="NAME|DIR", help="Embedded model, folder, or an id of the Hub that is here."),
     options.windows,
-    click.option("--show", is_flag=True, help="Print the text cut by windows: in colours on a terminal, else by |."),
+    click.option("--show", is_flag=True, help="Print the text cut by windows: in two colours, or with | behind each."),
+    options.color,
     click.option("--export", metavar="FILE.npy", help="Write the windows as an array of numbers of --token-bits each."),
     click.option("--import", "imported", is_flag=True, help="FILE is such an array: write its text."),
     click.option(
@@ -149,6 +169,7 @@ def windows_command(
     window_bits: int | None,
     model_reset: bool,
     show: bool,
+    color: str,
     export: str | None,
     imported: bool,
     token_bits: str,
@@ -171,6 +192,8 @@ def windows_command(
     from .access import PartReader
     from .codec import compress_stream
 
+    if color != "auto" and not show:
+        raise click.UsageError("--color goes with --show")
     if export is not None:
         _check_export(export, file)
     engine = EngineSettings(device=device, threads=threads)
@@ -184,7 +207,7 @@ def windows_command(
         for text in reader.text(0, reader.num_bytes):
             output.stdout.write(text)
         return 0
-    with _opened(file) as source:
+    with _opened(file) as source, _named(file):
         is_archive = read_upto(source, len(MAGIC)) == MAGIC
         source.seek(0)
         if is_archive:
@@ -200,12 +223,12 @@ def windows_command(
             made.seek(0)
             reader = PartReader(made, settings)
         if not reader.num_windows:
-            raise SettingsError(f"{file} has no windows: make some with llmzip --window-bits W")
+            raise SettingsError(f"{file} was not made with --window-bits, so it has no windows")
         if export is not None:
             with explained(export), process.signals_clean_up(messages.stopped):
                 windowtokens.save(Path(export), reader, int(token_bits))
         elif show:
-            _show(output, reader)
+            _show(output, reader, has_colours(color, output.stdout.fileno()))
         else:
             _table(output, reader)
     return 0
@@ -220,8 +243,8 @@ def _check_export(export: str, source: str) -> None:
             raise click.UsageError(f"--export would overwrite the input file {source}")
 
 
-def _show(output: Output, reader: PartReader) -> None:
-    coloured, number = is_terminal(output.stdout.fileno()), 0
+def _show(output: Output, reader: PartReader, coloured: bool) -> None:
+    number = 0
     for texts, _ in reader.windows(0, reader.num_windows):
         for text in texts:
             whole = text.decode("utf-8", "backslashreplace")

@@ -1,4 +1,4 @@
-"""The chart of ratio against speed, from totals, and it may be missing."""
+"""The chart of ratio against speed, from totals, and it may be missing; the look of all charts, and their labels."""
 
 from __future__ import annotations
 
@@ -6,15 +6,33 @@ import itertools
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from .results import LLMZIP, PROGRAM, Total, cut_text
 
 _WIDTH_INCHES, _ROW_INCHES, _DPI = 11.0, 4.4, 150
-_STYLE: Any = {"svg.hashsalt": "llmzip", "font.size": 9.5, "text.color": "#262626", "axes.edgecolor": "#a3a3a3"}
 _WAYS = ("compress", "decompress")
 _COLOURS = {LLMZIP: "#c2410c", PROGRAM: "#7c3aed"}
-_OTHERS, _GRID = "#1d4ed8", "#e5e5e5"
+_OTHERS, _TEXT, _TICKS, _FRAME, _GRID = "#1d4ed8", "#262626", "#525252", "#a3a3a3", "#e5e5e5"
+_DARK = {
+    _TEXT: "#e5e5e5",
+    _TICKS: "#a3a3a3",
+    _FRAME: "#737373",
+    _GRID: "#404040",
+    _OTHERS: "#60a5fa",
+    _COLOURS[LLMZIP]: "#fb923c",
+    _COLOURS[PROGRAM]: "#a78bfa",
+}
+"""What colours become on a dark screen."""
+
+STYLE: Any = {
+    "svg.hashsalt": "llmzip",
+    "font.size": 9.5,
+    "text.color": _TEXT,
+    "axes.edgecolor": _FRAME,
+    "axes.labelcolor": _TEXT,
+}
+
 _MARKERS = {LLMZIP: "D", PROGRAM: "s"}
 _FACTORS = ((1e9, "GB/s"), (1e6, "MB/s"), (1e3, "KB/s"), (1.0, "B/s"))
 _MOST_TICKS, _LABEL_POINTS = 6, 8.5
@@ -40,7 +58,7 @@ def draw(totals: Sequence[Total], folder: Path) -> str | None:
     except ImportError:
         return "matplotlib is not installed: pip install 'llmzip[bench]'"
     cuts = list(dict.fromkeys(total.piece_bytes for total in shown))
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(
             figsize=(_WIDTH_INCHES, 1 + _ROW_INCHES * len(cuts)), dpi=_DPI, layout=ConstrainedLayoutEngine(wspace=0.06)
         )
@@ -111,10 +129,7 @@ def _scales(axes: Any, totals: Sequence[Total], way: str) -> None:
 
 def _points(axes: Any, totals: Sequence[Total], way: str) -> None:
     """Markers, and lines through the levels of llmzip."""
-    axes.grid(True, color=_GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(length=0, colors="#525252")
+    bare(axes)
     for line in _lines(totals):
         places = [_place(total, way) for total in line]
         axes.plot(*zip(*places, strict=True), color=_COLOURS[LLMZIP], linewidth=1, alpha=0.5)
@@ -150,31 +165,70 @@ def _legend(figure: Any, totals: Sequence[Total]) -> None:
         figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
 
 
+def bare(axes: Any) -> None:
+    """The look of a panel: a light grid, no frame."""
+    axes.grid(True, color=_GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(length=0, colors=_TICKS)
+
+
+def for_light_and_dark(svg: str) -> str:
+    """A picture without a background, in these colours on a light screen and in brighter ones on a dark one."""
+    rules = "".join(
+        f'[style*="{kind}: {light}"]{{{kind}:{dark} !important}}'
+        for light, dark in _DARK.items()
+        for kind in ("fill", "stroke")
+    )
+    head, end, rest = svg.partition("</style>")
+    return f"{head}@media (prefers-color-scheme: dark){{{rules}}}{end}{rest}"
+
+
 # -- labels ----------------------------------------------------------------------------------------------------------
 
 Box = tuple[float, float, float, float]
 Point = tuple[float, float]
 
 
+class Label(NamedTuple):
+    """A text beside a point of the data."""
+
+    point: Point
+    text: str
+    colour: str
+
+
 def _labels(figure: Any, axes: Any, totals: Sequence[Total], way: str) -> None:
-    """Puts each label where it covers no other one, no marker and no line, as near to its point as can be."""
+    """The names of the compressors."""
+    labels = [Label(_place(total, way), _short(total), _COLOURS.get(total.via, _OTHERS)) for total in totals]
+    place_labels(figure, axes, labels, [[_place(total, way) for total in line] for line in _lines(totals)])
+
+
+def place_labels(figure: Any, axes: Any, labels: Sequence[Label], joined: Sequence[Sequence[Point]]) -> None:
+    """Puts each label where it covers no other one, no marker and no line, as near to its point as can be.
+
+    Args:
+        figure, axes: drawn, with a layout that does not change any more.
+        labels: with points in data coordinates, each of which has a marker.
+        joined: points that lines join, line by line.
+    """
     renderer = figure.canvas.get_renderer()
     scale = figure.dpi / 72
 
-    def place(total: Total) -> Point:
-        x, y = axes.transData.transform(_place(total, way))
+    def place(point: Point) -> Point:
+        x, y = axes.transData.transform(point)
         return float(x), float(y)
 
-    points = [place(total) for total in totals]
+    points = [place(label.point) for label in labels]
     boxes: list[Box] = [(x - 6 * scale, y - 6 * scale, x + 6 * scale, y + 6 * scale) for x, y in points]
     lines: list[Point] = []
-    for line in _lines(totals):
+    for line in joined:
         for first, second in itertools.pairwise(line):
             lines += _between(place(first), place(second))
     frame = axes.get_window_extent(renderer)
     inside = (frame.x0, frame.y0, frame.x1, frame.y1)
-    for total, point in sorted(zip(totals, points, strict=True), key=lambda pair: (-pair[1][1], pair[1][0])):
-        text = axes.text(0, 0, _short(total), fontsize=_LABEL_POINTS, transform=None)
+    for label, point in sorted(zip(labels, points, strict=True), key=lambda pair: (-pair[1][1], pair[1][0])):
+        text = axes.text(0, 0, label.text, fontsize=_LABEL_POINTS, transform=None)
         extent = text.get_window_extent(renderer)
         text.remove()
         candidates = _candidates(point, extent.width, extent.height, scale)
@@ -183,12 +237,12 @@ def _labels(figure: Any, axes: Any, totals: Sequence[Total], way: str) -> None:
         boxes.append((box[0] - 3 * scale, box[1], box[2] + 3 * scale, box[3]))
         leader = None
         if distance > 1:
-            leader = {"arrowstyle": "-", "color": "#a3a3a3", "linewidth": 0.7, "shrinkA": 1, "shrinkB": 5}
+            leader = {"arrowstyle": "-", "color": _FRAME, "linewidth": 0.7, "shrinkA": 1, "shrinkB": 5}
             lines += _between(point, middle)
         axes.annotate(
-            _short(total), xy=_place(total, way), textcoords="offset points", ha="center", va="center",
+            label.text, xy=label.point, textcoords="offset points", ha="center", va="center",
             xytext=((middle[0] - point[0]) / scale, (middle[1] - point[1]) / scale),
-            fontsize=_LABEL_POINTS, color=_COLOURS.get(total.via, _OTHERS), arrowprops=leader,
+            fontsize=_LABEL_POINTS, color=label.colour, arrowprops=leader,
         )  # fmt: skip
 
 

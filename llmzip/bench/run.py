@@ -46,10 +46,8 @@ def find_files(names: Sequence[str], most_bytes: int | None, text_only: bool, ru
                     continue
                 if text_only and not _is_text(path):
                     continue
-                place = root.resolve()
-                shown = (
-                    f"{place.name}/{path.relative_to(root)}" if root.is_dir() else f"{place.parent.name}/{path.name}"
-                )
+                # A file bears the name that was given, as in every other command; one of a folder, the folder's too.
+                shown = f"{root.resolve().name}/{path.relative_to(root)}" if root.is_dir() else name
                 found.setdefault(path.resolve(), (path, shown))
             except OSError as error:
                 run.problem(path, error)

@@ -130,6 +130,17 @@ def test_tables(call: Call, folder: Path) -> None:
     assert lines[-3].startswith("all 3 files, whole files: ") and lines[-1].split()[:2] == ["bzip2", "-9"]
 
 
+def test_a_file_keeps_the_name_that_was_given(call: Call, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "plain.txt").write_bytes((folder / "prose-de.txt").read_bytes())
+    names = ["plain.txt", "./texts/latin1.txt", str(folder / "prose-de.txt")]
+    code, out, err = call("--no-llmzip", "--peers", "gzip", "--json", "-o", "out", *names)
+    assert (code, err) == (0, "")
+    assert [row["file"] for row in records(out)] == names
+    assert [line.partition(",")[0] for line in (tmp_path / "out/results.csv").read_text().splitlines()[1:]] == names
+    both = ["-m", "small", "--csv", *names]
+    assert main(["entropy", *both]) == 0
+
+
 def test_llmzip_and_a_second_run_that_measures_nothing(folder: Path, tmp_path: Path) -> None:
     (folder / "empty").unlink()
     (folder / "latin1.txt").unlink()

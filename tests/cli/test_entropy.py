@@ -6,12 +6,14 @@ import csv
 import io
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from llmzip import models
 from llmzip.cli import main
 
 from .conftest import ROOT, Run
@@ -129,7 +131,32 @@ def test_a_text_shorter_than_the_context(call: Call, tmp_path: Path) -> None:
     assert code == 0 and rows[0]["total_bits"] == rows[1]["total_bits"] > 0
     words = "tokens with the model small, fewer than a context of 31, 64: all of it is seen at once\n"
     assert err.startswith("llmzip: s.txt: has ") and err.endswith(words) and err.count("\n") == 1
-    assert call("s.txt")[2] == ""  # who asks for no context needs no word about it
+    tokens = rows[0]["tokens"]
+    code, out, err = call("s.txt")
+    assert (code, err) == (0, "")  # who asks for no context is told by the table
+    lines = [line for line in out.splitlines() if "s.txt" in line]
+    assert len(lines) == 3 and all(line.endswith(f"small  s.txt  whole text ({tokens} of 16,384)") for line in lines)
+    assert lines[0].split()[5:9] == [str(tokens), str(tokens), "-", "small"]  # tokens, context, stride
+    for context, seen in ((tokens, f"whole text ({tokens} of {tokens})"), (tokens - 1, "s.txt")):
+        assert call("--context", str(context), "s.txt")[1].splitlines()[-1].endswith(seen)
+
+
+def test_lists_of_models(call: Call, tmp_path: Path) -> None:
+    embedded = models.EMBEDDED[1].folder
+    for name in ("a,b", "a", "c"):
+        shutil.copytree(embedded, tmp_path / name)
+
+    def measured(*arguments: str) -> list[str]:
+        return [row["model"] for row in rows_of(call, *arguments, "tide.txt")]
+
+    (tmp_path / "tide.txt").write_bytes(TEXT[:200])
+    assert measured("-m", "small,bytes") == measured("-m", "small", "-m", "bytes, small") == ["small", "bytes"]
+    assert measured("-m", "a,b") == ["a,b"]  # a folder
+    assert measured("-m", "c,a,b,small") == ["c", "a,b", "small"]
+    assert measured("-m", "a,c") == ["a", "c"]
+    code, _, err = call("-m", "small,nobody", "tide.txt")
+    assert code == 3 and "'nobody' is neither" in err
+    assert call("-m", "small,bytes", "--spans", "tide.txt")[0] == 2
 
 
 def test_what_fails_does_not_stop_the_others(call: Call, tmp_path: Path) -> None:

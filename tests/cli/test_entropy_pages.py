@@ -13,8 +13,11 @@ import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from llmzip.commands import has_colours
 
 from .conftest import ROOT, Run, environment, leftovers
 
@@ -66,7 +69,7 @@ def test_a_page(call: Call, tmp_path: Path, data: bytes) -> None:
     assert text_of(page) == data
     html = page.read_text("utf-8")
     assert f"<dd>{row['bits_per_byte']:.4f}</dd>" in html and f"<dd>{row['tokens']:,}</dd>" in html
-    assert "Model small, context 16,384 tokens, stride 8,192" in html
+    assert f"Model small, context whole text ({row['tokens']:,} of 16,384)</p>" in html
     facts = json.loads(re.findall(r'id="data">(.*?)</script>', html, re.DOTALL)[0])
     assert facts["alternatives"] == 5 and facts["vocabulary"] == 4096
     umask = os.umask(0)
@@ -116,12 +119,60 @@ def test_rules_of_spans(call: Call) -> None:
     assert count("--span-percentile", "60") < usual < count("--span-percentile", "1")
 
 
+def test_a_short_context_is_said_with_its_stride(call: Call, tmp_path: Path) -> None:
+    assert call("--context", "63", "--html", "page.html", "tide.txt")[0] == 0
+    assert "Model small, context 63 tokens, stride 31</p>" in (tmp_path / "page.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize("command", [["entropy", "--spans"], ["windows", "--show", "--window-bits", "64"]])
+def test_colours_of_cut_texts(
+    call_with: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    text = b"Low tide.\n\nThe harbour is dry,\nand the boats lie on their sides.\n"
+    call = call_with({"tide.txt": text})
+    arguments = [*command, "-m", "small", "tide.txt"]
+    code, plain, err = call(*arguments)
+    assert (code, err) == (0, "") and b"\x1b" not in plain and plain.count(b"|") > 2
+    assert call(*arguments, "--color", "never") == call(*arguments, "--color", "auto") == (0, plain, "")
+    monkeypatch.setenv("NO_COLOR", "1")
+    code, coloured, err = call(*arguments, "--color", "always")  # who says so overrules the variable
+    assert (code, err) == (0, "") and b"|" not in coloured
+    assert re.sub(rb"\x1b\[[0-9;]*m", b"", coloured) == plain.replace(b"|", b"")
+    for line in coloured.split(b"\n"):  # every colour ends where its line ends
+        assert line.count(b"\x1b[42;30m") + line.count(b"\x1b[46;30m") == line.count(b"\x1b[0m")
+        assert not line or line.endswith(b"\x1b[0m")
+    pieces = re.findall(rb"\x1b\[4[26];30m", coloured)
+    assert len(set(pieces)) == 2
+
+
+@pytest.mark.parametrize(
+    ("variables", "coloured"),
+    [({}, True), ({"NO_COLOR": ""}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)],
+)
+def test_which_terminals_have_colours(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], coloured: bool
+) -> None:
+    above, below = pty.openpty()
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    try:
+        assert has_colours("auto", below) is coloured
+        assert (has_colours("always", below), has_colours("never", below)) == (True, False)
+    finally:
+        os.close(above)
+        os.close(below)
+
+
 def test_spans_on_a_terminal_have_colours(tmp_path: Path) -> None:
     (tmp_path / "tide.txt").write_bytes(b"Low tide.\x1b[31m\n")
     above, below = pty.openpty()
     command = [sys.executable, "-m", "llmzip", "entropy", "-m", "small", "--spans", "tide.txt"]
+    terminal = environment(TERM="xterm")
+    terminal.pop("NO_COLOR", None)
     done = subprocess.run(
-        command, cwd=tmp_path, env=environment(), stdin=subprocess.DEVNULL, stdout=below, stderr=subprocess.PIPE,
+        command, cwd=tmp_path, env=terminal, stdin=subprocess.DEVNULL, stdout=below, stderr=subprocess.PIPE,
         timeout=60, check=False,
     )  # fmt: skip
     os.close(below)
@@ -135,7 +186,7 @@ def test_spans_on_a_terminal_have_colours(tmp_path: Path) -> None:
 @needs_matplotlib
 def test_plots(call: Call, tmp_path: Path) -> None:
     titles = {
-        ("tide.txt",): ["tide.txt: where the bits go, model small, context 16,384", "mean "],
+        ("tide.txt",): ["tide.txt: where the bits go, model small, context whole text (", "mean "],
         ("tide.txt", "b.txt"): ["tide.txt: where the bits go", "b.txt: where the bits go"],
         ("--context", "31,127", "tide.txt", "b.txt"): ["Bits against the context", "context, tokens", "b.txt"],
         ("-m", "small", "-m", "base", "--context", "31,63", "b.txt"): [
@@ -188,6 +239,7 @@ def test_files_are_not_overwritten_without_force(call: Call, tmp_path: Path, opt
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["--color", "never", "tide.txt"], "--color goes with --spans"),
         (["--html", "p.html", "tide.txt", "b.txt"], "--html is for one FILE, one --model and one --context"),
         (["--html", "p.html", "-m", "small", "-m", "base", "tide.txt"], "--html is for one FILE"),
         (["--html", "p.html", "--context", "31,63", "tide.txt"], "--html is for one FILE"),

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import re
 import stat
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import llmzip
 from llmzip import models
 
-from .conftest import Run, leftovers
+from .conftest import ROOT, Run, leftovers
+
+PROSE = (ROOT / "corpora" / "prose-en.txt").read_bytes()[:1500]
 
 
 def test_round_trip_keeps_source_mode_and_time(run: Run, noise_file: Path, noise: bytes) -> None:
@@ -217,6 +224,22 @@ def test_verbose_lines(run: Run, noise_file: Path) -> None:
     assert run("-t", "noise.bin.llmz").stderr == b""
 
 
+def test_a_model_that_was_of_no_use_is_said(call_with: Callable[..., Any], tmp_path: Path) -> None:
+    call = call_with({"digits": b"0123456789" * 300, "empty": b"", "prose": PROSE})
+    help_text = "method zstd: model small did not help here; the archive does not need it"
+    code, _, err = call("-v", "-m", "small", "digits")
+    lines = err.splitlines()
+    assert code == 0 and len(lines) == 2 and re.sub("method [a-z]+", "method zstd", lines[1]) == f"digits: {help_text}"
+    method = re.findall("method ([a-z]+)", lines[1])
+    assert json.loads(call("-l", "--json", "digits.llmz")[1])["frames_by_method"] == {method[0]: 1}
+    assert "did not help" not in call("-f", "-m", "small", "digits")[2]  # only -v tells
+    assert "did not help" not in call("-fv", "digits")[2]  # nobody has asked for a model
+    assert "did not help" not in call("-v", "-m", "small", "empty")[2]
+    code, _, err = call("-v", "-m", "small", "prose")
+    assert code == 0 and len(err.splitlines()) == 1
+    assert "did not help" not in call("-tv", "digits.llmz")[2]
+
+
 def test_report(run: Run, noise_file: Path) -> None:
     done = run("--report", "log", "noise.bin", "missing")
     assert done.returncode == 1
@@ -260,10 +283,33 @@ def test_list_as_json(run: Run, archive: Path) -> None:
     good, foreign, missing = (json.loads(line) for line in listed.stdout.splitlines())
     assert (good["schema"], good["file"], good["original_bytes"], good["error"]) == (1, "noise.bin.llmz", 4096, None)
     assert good["archives"][0]["frames"][0]["method"] == "stored"
+    assert (good["bits_per_byte"], good["num_frames"]) == (8 * 4112 / 4096, 1)
+    assert (good["frames_by_method"], good["model"]) == ({"stored": 1}, None)
     assert (foreign["error"]["code"], foreign["error"]["kind"]) == (1, "FormatError")
     assert missing["error"]["kind"] == "FileNotFoundError"
     tested = run("-t", "--json", "noise.bin.llmz")
     assert json.loads(tested.stdout)["operation"] == "test"
+
+
+def test_headers_tell_in_json_what_decoding_tells(call_with: Callable[..., Any], tmp_path: Path) -> None:
+    call = call_with({"prose": PROSE, "noise": random.Random(2).randbytes(999), "empty": b""})
+    for name, model in (("prose", "small"), ("noise", "small"), ("empty", "small")):
+        assert call("-m", model, name)[0] == 0
+    both = b"".join((tmp_path / f"{name}.llmz").read_bytes() for name in ("noise", "prose"))
+    (tmp_path / "both.llmz").write_bytes(both)
+    for name in ("prose.llmz", "noise.llmz", "empty.llmz", "both.llmz"):
+        listed, tested = (json.loads(call(operation, "--json", name)[1]) for operation in ("-l", "-t"))
+        same = {
+            "file",
+            "original_bytes",
+            "compressed_bytes",
+            "bits_per_byte",
+            "num_frames",
+            "frames_by_method",
+            "model",
+        }
+        assert {key: listed[key] for key in same} == {key: tested[key] for key in same}, name
+    assert llmzip.info("prose.llmz").model == "small"
 
 
 def test_debug_shows_the_traceback(run: Run) -> None:

@@ -6,13 +6,26 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
+import click
 import pytest
 
-from llmzip import __version__
+from llmzip import __version__, cli, container, drafts, entropy, estimate, models, packets, surprisal
 from llmzip._version import FORMAT_VERSION
+from llmzip.engines import floating
+from llmzip.settings import (
+    DEFAULT_LEVEL,
+    MAX_LEVEL,
+    MIN_LEVEL,
+    USUAL_CONTEXT,
+    CompressSettings,
+    EngineSettings,
+)
+from llmzip.training.settings import DEFAULT_SECONDS, TrainSettings
+from llmzip.training.shapes import PRESETS
 
 from .conftest import ROOT, Run, environment
 
@@ -45,6 +58,89 @@ def test_document_repeats_the_help() -> None:
         DOCUMENT.write_text(current, encoding="utf-8")
     else:
         assert text == current, "run LLMZIP_UPDATE_DOCS=1 python -m pytest tests/cli/test_help.py"
+
+
+def options_of(command: click.Command, name: str = "llmzip") -> Iterator[tuple[str, click.Option]]:
+    """All options of the program, with the command that each belongs to."""
+    for parameter in command.params:
+        if isinstance(parameter, click.Option) and not parameter.hidden:
+            yield name, parameter
+    for word, below in getattr(command, "commands", {}).items():
+        yield from options_of(below, f"{name} {word}".rstrip("\0 "))
+
+
+NUMBERS: dict[str, list[object]] = {
+    "--fast": [MIN_LEVEL, MIN_LEVEL + 1, MAX_LEVEL, DEFAULT_LEVEL],
+    "--level": [DEFAULT_LEVEL],
+    "--context": [USUAL_CONTEXT],
+    "--rows": [f"{container.MAX_STEPS:,}"],
+    "--window-bits": [container.MIN_WINDOW_BITS, f"{container.MAX_WINDOW_BITS:,}"],
+    "--packet-bytes": [packets.LEAST_PACKET_BYTES, packets.MOST_PACKET_BYTES],
+    "--piece-bytes": [entropy.LMIC_PIECE_BYTES],
+    "--span-percentile": [f"{surprisal.DEFAULT_PERCENTILE:g}"],
+    "--preset": [2, 3, 5, 7, 22, 2, 2, 4, 5, 16],  # a test below computes them
+    "--time": [90, 20, 2, int(DEFAULT_SECONDS / 60)],  # examples, and the default
+    "--threads": [0],
+    "--range": [0],
+    "--stride": [1],
+    "--programs": [7],  # 7z
+}
+"""Option -> the numbers in its help, from the constants that make them true."""
+
+
+def test_numbers_in_the_help_are_those_of_the_program() -> None:
+    seen = set()
+    for command, option in options_of(cli.program):
+        numbers = re.findall(r"(?<![\w.])\d+(?:,\d{3})*(?:\.\d+)?", option.help or "")
+        name = option.opts[-1]
+        if numbers:
+            seen.add(name)
+            assert numbers == [str(number) for number in NUMBERS.get(name, [])], f"{command} {name}: {option.help}"
+    assert seen == set(NUMBERS)
+
+
+def test_the_help_of_levels_is_true() -> None:
+    """Each level has rows of its own but the first two, which the mixer tells apart."""
+    assert drafts._LM_ONLY_LEVEL == MIN_LEVEL
+    rows = drafts._ROWS[MIN_LEVEL - 1 :]
+    assert len(rows) == MAX_LEVEL and rows[0] == rows[1] and len(set(rows)) == MAX_LEVEL - 1
+    tokens, most = zip(*rows, strict=True)
+    assert list(tokens) == sorted(tokens) and list(most) == sorted(most, reverse=True)
+    (text,) = {option.help for _, option in options_of(cli.program) if option.opts[-1] == "--fast"}
+    assert text is not None and text.startswith("-1 skips the mixer: quickest to compress")
+
+
+def test_defaults_in_the_help_are_those_of_the_settings() -> None:
+    known = {
+        "--engine": CompressSettings().arithmetic,
+        "--dtype": CompressSettings().dtype,
+        "--device": EngineSettings().device,
+        "--suffix": container.SUFFIX,
+        "--preset": TrainSettings(("text",), Path()).preset,
+        "--seconds": estimate.DEFAULT_SECONDS,
+    }
+    for command, option in options_of(cli.program):
+        if option.opts[-1] in known:
+            assert option.default == known[option.opts[-1]], (command, option.opts)
+    assert floating._DEFAULT_CONTEXT == USUAL_CONTEXT
+    for _, option in options_of(cli.program):
+        if option.opts[-1] == "--model" and "[default" in (option.help or ""):
+            assert f"[default: {models.DEFAULT.name}]" in (option.help or "")
+
+
+def test_presets_have_the_sizes_that_the_help_tells() -> None:
+    (text,) = {option.help for _, option in options_of(cli.program) if option.opts[-1] == "--preset"}
+    weights = [int(n) for n in re.findall(r"\d+", str(text).partition("million")[0])]
+    found = [round(PRESETS[name].num_parameters / 1e6) for name in ("small", "bytes", "medium", "base", "large")]
+    assert weights == found
+
+
+def test_names_keep_their_capitals() -> None:
+    for command, option in options_of(cli.program):
+        for wrong in ("hugging face", "hugging Face", " hub ", " hub,", "lmic", "gpus"):
+            assert wrong not in f"{option.help} ", (command, option.opts)
+        first = (option.help or "A")[0]
+        assert first.isupper() or first in "-a", (command, option.opts, option.help)
 
 
 @pytest.mark.parametrize(

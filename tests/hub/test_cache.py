@@ -494,7 +494,7 @@ def test_errors_of_the_library_become_one_line(cache: Path) -> None:
             PermissionError(errno.EACCES, "Permission denied", "/blobs/x"),
             "cannot be stored: Permission denied: /blobs/x",
         ),
-        (unreachable, "cannot be downloaded from https://.*: Connection refused; what has arrived is kept"),
+        (unreachable, "cannot be downloaded from https://.*: Connection refused; try again, or give a folder"),
         (RuntimeError("first line\nsecond line"), "cannot be downloaded from https://.*: first line; "),
         (RuntimeError(), "cannot be downloaded from https://.*: RuntimeError; "),
     ):

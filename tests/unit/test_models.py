@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import zlib
 from pathlib import Path
@@ -65,7 +66,31 @@ def test_other_names_are_refused(name: str, tmp_path: Path, monkeypatch: pytest.
         models.choose(name)
 
 
-@pytest.mark.parametrize("name", ["SEED", "org/model", "org/model@v1"])
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("Base", "no model 'Base'; did you mean 'base'? (for a model of the Hugging Face Hub write org/name)"),
+        (
+            "smal@main",
+            "no model 'smal@main'; did you mean 'small'? (for a model of the Hugging Face Hub write org/name)",
+        ),
+        ("gpt2", "in the Hugging Face cache; for a model of the Hugging Face Hub write openai-community/gpt2"),
+        ("distilgpt2@v1", "for a model of the Hugging Face Hub write distilbert/distilgpt2@v1"),
+        ("SEED", "'SEED' is neither a folder nor an embedded model (base, small, bytes), and not in the Hugging Face"),
+    ],
+)
+def test_names_without_an_owner_are_never_looked_up_on_the_hub(
+    name: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models.hub, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(models.hub, "forbidden_by_environment", lambda: False)
+    monkeypatch.setattr(models.hub, "download", lambda *arguments: pytest.fail("it was fetched"))
+    assert models.fetch(name, print, lambda *arguments: pytest.fail("a bar")) == name
+    with pytest.raises(ModelNotFoundError, match=re.escape(said)):
+        models.choose(name)
+
+
+@pytest.mark.parametrize("name", ["org/model", "org/model@v1"])
 def test_names_of_the_hub_are_looked_up_and_never_fetched(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

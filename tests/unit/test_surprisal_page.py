@@ -75,7 +75,7 @@ def subject(data: bytes, **other: Any) -> Subject:
     except UnicodeDecodeError:
         characters = None
     facts = {"name": "tide.txt", "model": "small", "vocabulary": VOCABULARY, "characters": characters}
-    return Subject(**(facts | {"coded_bits": 80.0} | other))
+    return Subject(**(facts | {"coded_bits": 80.0, "context": "1,024"} | other))
 
 
 VOCABULARY = [b"", HOSTILE, b"\n\n", b" \t\r", b"\xff", "東".encode(), b"x" * 200, *(bytes([n]) for n in range(256))]
@@ -198,7 +198,7 @@ def test_totals() -> None:
     bits = units.bits.sum()
     assert f"<dd>{bits / len(data):.4f}</dd>" in html and f"<dd>{bits / 17:.4f}</dd>" in html
     assert f"<dd>{len(scores.tokens):,}</dd>" in html and "10 bytes, 52.6%" in html
-    assert reader.parts["h1"] == "tide.txt" and "context 1,024 tokens, stride 512" in reader.parts["p"]
+    assert reader.parts["h1"] == "tide.txt" and "Model small, context 1,024" in reader.parts["p"]
     assert "bits per character</dt><dd>\u2013</dd>" in read(b"\xff")[1]
 
 
