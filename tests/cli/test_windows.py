@@ -14,8 +14,6 @@ import pytest
 
 from llmzip import container
 
-from .conftest import Run
-
 TEXT = "The tide comes in, and the tide goes out; Größe, 世界. The harbour master writes it down.\n".encode() * 9
 Call = Callable[..., tuple[int, bytes, str]]
 
@@ -236,8 +234,3 @@ def test_wrong_use(call: Call, archive: Path, tmp_path: Path, arguments: list[st
     found, output, err = call(*arguments)
     assert (found, output) == (code, b"")
     assert words in err and err.count("\n") <= 2
-
-
-def test_a_pipe_is_refused(run: Run, archive: Path) -> None:
-    done = run("cat", "/dev/stdin", input=archive.read_bytes())
-    assert done.returncode == 2 and b"not from a pipe" in done.stderr
