@@ -115,8 +115,8 @@ def bench_command(
 
     Every file is compressed, decompressed and compared, by llmzip at the levels and with the models asked for, by
     libraries and by programs, each in a process of its own. Ratio is original by compressed bytes; speeds are original
-    bytes per second, without the loading of models; memory is the peak of the process. Folders are searched.
-    A file or a row that fails is said, and the rest goes on; then the exit code is 1.
+    bytes per second, without the loading of models; memory is the peak of the process. Folders are searched; - is the
+    standard input. A file or a row that fails is said, and the rest goes on; then the exit code is 1.
 
     \b
     llmzip bench notes.txt
@@ -124,7 +124,7 @@ def bench_command(
     llmzip bench --level 1,6,9 -m base,small --pieces 64KiB book.txt
     """
     from .bench import machine, measure, peers  # not before they are needed: --help must be quick
-    from .bench.run import Run, find_files
+    from .bench.run import Run, check_results, find_files
 
     if no_peers and peer_names:
         raise click.UsageError("--peers and --no-peers exclude each other")
@@ -141,7 +141,6 @@ def bench_command(
     if not contenders:
         raise click.UsageError("nothing to compare: no llmzip, no libraries and no programs")
     run = Run(output, messages, contenders, [None, pieces] if pieces else [None], repeat, timeout)
-    files = find_files(names, most_bytes, text_only, run)
     with contextlib.ExitStack() as stack:
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="llmzip-bench-")))
 
@@ -151,7 +150,9 @@ def bench_command(
             messages.stopped(signal_name, "what was measured is kept" if folder else "nothing is kept")
 
         stack.enter_context(process.signals_clean_up(announce))
+        files = find_files(names, work, most_bytes, text_only, run)
         if folder is not None:
+            check_results(Path(folder), files)
             run.open_log(Path(folder), again)
         facts = {"machine": machine.facts(), "command": shlex.join([PROGRAM, "bench", *_arguments()])}
         for path, name in files:

@@ -8,12 +8,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..fileops import FileProblem
+from ..fileops import FileProblem, input_name, is_same_file, open_source
+from ..process import STDIN
 from . import chart, measure, results
 from .results import FAILED, OK, Row, Total
 
@@ -30,15 +32,32 @@ _HEADING = _LINE.format(
 # -- files -----------------------------------------------------------------------------------------------------------
 
 
-def find_files(names: Sequence[str], most_bytes: int | None, text_only: bool, run: Run) -> list[tuple[Path, str]]:
+_WRITTEN = ("results.json", "results.csv", "results.md", "chart.png", "chart.svg", "results.jsonl")
+
+
+def find_files(
+    names: Sequence[str], copies: Path, most_bytes: int | None, text_only: bool, run: Run
+) -> list[tuple[Path, str]]:
     """Files and the names that they are shown by, once each; what cannot be read is a problem of the run.
+
+    Args:
+        names: files, folders, pipes, and - for the standard input.
+        copies: a folder that gets the content of pipes, which can be read only once.
 
     Raises:
         FileProblem: nothing is left to measure, and nothing was wrong.
     """
     found: dict[Path, tuple[Path, str]] = {}
-    for name in names:
-        root = Path(name)
+    for number, given in enumerate(names):
+        name = STDIN if input_name(given) is None else given
+        root = Path(given)
+        if name == STDIN or root.is_fifo():
+            root = copies / f"stream-{number}"
+            try:
+                _copy(given, root)
+            except OSError as error:
+                run.problem(Path(name), error)
+                continue
         for path in _below(root, run):
             try:
                 size = path.stat().st_size
@@ -56,6 +75,22 @@ def find_files(names: Sequence[str], most_bytes: int | None, text_only: bool, ru
         raise FileProblem("there is no file to measure; see --most-bytes and --text-only")
     names_shown = [name for _, name in files]
     return [(path, name if names_shown.count(name) == 1 else str(path)) for path, name in files]
+
+
+def _copy(name: str, path: Path) -> None:
+    with open_source(input_name(name)) as source, path.open("wb") as copy:
+        shutil.copyfileobj(source.file, copy)
+
+
+def check_results(folder: Path, files: Sequence[tuple[Path, str]]) -> None:
+    """Refuses a folder for results where they would replace a text that is to be measured.
+
+    Raises:
+        FileProblem: naming the text.
+    """
+    for path, name in files:
+        if path.name in _WRITTEN and any(is_same_file(str(path), str(folder / written)) for written in _WRITTEN):
+            raise FileProblem(f"{name}: would be overwritten by the results; use another folder with --output")
 
 
 def _below(root: Path, run: Run) -> Iterator[Path]:

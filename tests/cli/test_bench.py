@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -315,14 +316,31 @@ def test_files_that_cannot_be_read(call: Call, folder: Path) -> None:
     code, out, err = call("--no-llmzip", "--peers", "gzip", "gone.txt", "texts/latin1.txt", "--json")
     assert (code, err) == (1, "llmzip: gone.txt: No such file or directory\n")
     assert [row["status"] for row in records(out)] == ["ok"] and records(out, "problem")[0]["file"] == "gone.txt"
-    os.mkfifo("pipe")
-    code, out, err = call("--no-llmzip", "--peers", "gzip", "pipe")
-    assert (code, out, err) == (1, "", "llmzip: pipe: is no regular file\n")
+    code, out, err = call("--no-llmzip", "--peers", "gzip", "/dev/zero")
+    assert (code, out, err) == (1, "", "llmzip: /dev/zero: is no regular file\n")
     code, out, err = call("--no-llmzip", "--peers", "gzip", "--most-bytes", "0.5K", "texts")
     assert code == 2 and "'0.5K'" in err
     (folder / "empty").write_bytes(b"\0")
     code, out, err = call("--no-llmzip", "--peers", "gzip", "--text-only", "--most-bytes", "900B", "texts")
     assert (code, err) == (1, "llmzip: there is no file to measure; see --most-bytes and --text-only\n")
+
+
+def test_pipes_are_measured_like_files(call: Call, folder: Path) -> None:
+    os.mkfifo("pipe")
+    writer = threading.Thread(target=lambda: (folder / "pipe").write_bytes(b"from a pipe " * 50))
+    writer.start()
+    code, out, _ = call("--no-llmzip", "--peers", "gzip", "--json", "--pieces", "100", "pipe", "texts/latin1.txt")
+    writer.join()
+    assert code == 0
+    assert ("pipe", 600) in {(row["file"], row["original_bytes"]) for row in records(out)}
+
+
+def test_results_spare_the_texts(call: Call, folder: Path) -> None:
+    (folder / "texts" / "results.json").write_text("a text of the user's")
+    code, _, err = call("--no-llmzip", "--peers", "gzip", "-o", "texts", "texts")
+    assert (code, err.count("\n")) == (1, 1) and "results.json: would be overwritten by the results" in err
+    assert (folder / "texts" / "results.json").read_text() == "a text of the user's"
+    assert not (folder / "texts" / "results.csv").exists()
 
 
 def test_a_file_that_vanishes_meanwhile(call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

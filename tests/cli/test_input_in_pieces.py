@@ -100,6 +100,7 @@ COMMANDS: list[tuple[str, tuple[str, ...], Callable[[bytes, bytes], bool]]] = [
     ("packets", ("packets", "-d", "-"), same),
     ("text", ("entropy", "-m", "small", "-"), same),
     ("text", ("distance", "-m", "small", "-", "other"), same),
+    ("text", ("bench", "--json", "--no-llmzip", "--peers", "gzip,xz", "-"), same_sizes),
     ("text", ("estimate", "--json", "-m", "small", "-"), same_sizes),
 ]
 
