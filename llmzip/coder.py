@@ -190,7 +190,7 @@ class _ConstrictionEncoder:
         first = np.where(left == 0, frequency, np.where(rest == 0, 1, left))
         last = np.where(rest == 0, frequency, np.where(left == 0, rest - 1, rest))
         table = np.stack([first, TOTAL - first - last, last], axis=1)
-        self._encoder.encode(symbol, self._family, (table - 1).astype(np.float32))
+        self._encoder.encode(symbol, self._family, (table - 1).astype(np.float32, order="C"))
 
     def encode_bits(self, bits: np.ndarray, probability: np.ndarray) -> None:
         self._encoder.encode(bits, self._bits_family, probability)
@@ -221,7 +221,8 @@ class _ConstrictionDecoder:
         return self._decode(self._bits_family, probability)
 
     def decode(self, bounds: np.ndarray) -> np.ndarray:
-        return self._decode(self._family, (np.diff(bounds, axis=1) - 1).astype(np.float32))
+        # constriction takes tables for C-contiguous, whatever their strides say.
+        return self._decode(self._family, (np.diff(bounds, axis=1) - 1).astype(np.float32, order="C"))
 
     def _decode(self, family: object, parameters: np.ndarray) -> np.ndarray:
         try:
