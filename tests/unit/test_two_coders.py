@@ -22,8 +22,6 @@ from llmzip.errors import CorruptError, EngineError
 from llmzip.mixing.mixer import decode_bytes, encode_bytes
 from llmzip.settings import CompressSettings, EngineSettings
 
-pytest.importorskip("constriction", reason="constriction has no build for this machine: there is nothing to compare")
-
 Part = tuple[str, list[tuple[int, int]]]
 
 PROBABILITIES = st.one_of(st.integers(1, 65535), st.sampled_from([1, 2, 32767, 32768, 32769, 65534, 65535]))
@@ -46,7 +44,8 @@ def _back() -> Iterator[None]:
 
 
 def both(make: Callable[[], Any]) -> list[Any]:
-    """What something makes with either coder."""
+    """What something makes with either coder; both must be here."""
+    pytest.importorskip("constriction", reason="constriction has no build for this machine")
     made = []
     for name in coder.CODERS:
         coder.use(name)
