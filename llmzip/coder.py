@@ -61,7 +61,11 @@ def _pair(name: str) -> tuple[type[Any], type[Any]]:
 
 
 class Encoder:
-    """Codes intervals, first in first out."""
+    """Codes intervals, first in first out.
+
+    Raises:
+        EngineError: there is no coder here.
+    """
 
     def __init__(self) -> None:
         self._encoder = _pair(_wanted)[0]()
@@ -126,6 +130,9 @@ class Decoder:
 
     Args:
         code: from `Encoder.finish`, or anything.
+
+    Raises:
+        EngineError: there is no coder here.
     """
 
     def __init__(self, code: bytes) -> None:
