@@ -1,6 +1,7 @@
 """Builds the compiled kernels of the exact engine and the compiled mixer; everything else is in pyproject.toml.
 
-They are optional: without a C++ compiler llmzip computes the same bits with torch and numba, several times slower.
+They are optional: without a C++ compiler llmzip computes the same bits with torch and numba, several times slower. Only
+where there is no constriction (pyproject.toml) is the library of the mixer needed: the coder is in it.
 """
 
 import hashlib

@@ -36,6 +36,11 @@ def find(folder: Path, stem: str, levels: Sequence[str], level: str) -> tuple[ct
     return None
 
 
+def is_built(folder: Path, stem: str) -> bool:
+    """Whether there is a library in a folder that can be loaded here, for whatever level."""
+    return next(_candidates(folder, stem), None) is not None
+
+
 def _candidates(folder: Path, stem: str) -> Iterator[ctypes.CDLL]:
     """The libraries in a folder that can be loaded here and were built of the sources that lie beside them."""
     for file in sorted(folder.glob(f"{stem}*.*")):

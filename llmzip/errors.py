@@ -8,7 +8,7 @@ LLMZipError(Exception)                      exit 1
 |   |-- ModelNotFoundError                  exit 3   a model that is needed is not here
 |   |-- ModelMismatchError                  exit 3   a model is here, but not the one the archive names
 |   `-- ModelUnsupportedError               exit 3   a checkpoint that the exact engine cannot run
-|-- EngineError                             exit 1   this device cannot compute the exact arithmetic
+|-- EngineError                             exit 1   nothing here computes the exact arithmetic
 |-- ResourceError                           exit 1   more memory is needed than there is
 |-- TokenizerError                          exit 3   a tokenizer that cannot carry every byte
 `-- SettingsError(ValueError)               exit 2   an option out of range
@@ -60,7 +60,7 @@ class ModelUnsupportedError(ModelError):
 
 
 class EngineError(LLMZipError):
-    """This device or build of torch does not compute the exact arithmetic (docs/numerics.md)."""
+    """Nothing here computes the exact arithmetic (docs/numerics.md): another device or build is needed, or a coder."""
 
 
 class ResourceError(LLMZipError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import platform
 from pathlib import Path
 
 import torch
@@ -18,6 +19,8 @@ from .. import compiledlib
 LEVELS = ("", "avx2", "avx512", "amx")
 FOLDER = Path(__file__).parent / "native"
 LANES = 16
+_MACHINES = ("x86_64", "amd64")
+"""What `platform.machine` calls the processors that there are kernels for."""
 
 _P, _N, _F = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 
@@ -147,8 +150,19 @@ def chosen() -> tuple[Library | None, str]:
         return None, f"{compiledlib.VARIABLE}=none"
     found = library(level)
     if found is None:
-        return None, "not built, or of another version: install llmzip again; or this processor lacks what they need"
+        return None, _why_none(FOLDER)
     return (None, "they failed their self-test") if found.failed else (found, "")
+
+
+@functools.cache
+def _why_none(folder: Path) -> str:
+    """Why there is no library of the level that is wanted; only one that can be built is worth an installation."""
+    machine = platform.machine() or "unknown"
+    if machine.lower() not in _MACHINES:
+        return f"there are none for this kind of processor, {machine}"
+    if compiledlib.is_built(folder, "_kernels"):
+        return "this processor lacks the instructions that they need"
+    return "not built, or of another version: install llmzip again, with a C++ compiler"
 
 
 class Packed:

@@ -62,7 +62,9 @@ class _Masses(ctypes.Structure):
     _fields_ = [(name, _P) for name in Masses._fields]
 
 
-class _Coder(ctypes.Structure):
+class Coder(ctypes.Structure):
+    """`struct Coder` of native/state.h."""
+
     _fields_ = [
         ("difference", ctypes.c_uint64), ("range", ctypes.c_uint64), ("code", ctypes.c_char_p),
         ("at", _N), ("size", _N),
@@ -74,7 +76,7 @@ class _Mixer(ctypes.Structure):
 
     _fields_ = [
         ("learned", _Learned), ("texts", _Texts), ("tree", _Tree), ("matches", _Matches), ("known", _Known),
-        ("masses", _Masses), ("coder", _Coder), ("with_model", _N),
+        ("masses", _Masses), ("coder", Coder), ("with_model", _N),
     ]  # fmt: skip
 
 
@@ -156,7 +158,7 @@ class NativeWalk:
             _Matches(*_addresses(matches)),
             _Known(*_addresses(known)),
             _Masses(*_addresses(masses)),
-            _Coder(0, 0, payload, 0, len(payload)),
+            Coder(0, 0, payload, 0, len(payload)),
             with_model,
         )
         self._here = ctypes.byref(self._mixer)

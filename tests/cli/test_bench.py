@@ -327,7 +327,7 @@ def test_files_that_cannot_be_read(call: Call, folder: Path) -> None:
 
 def test_pipes_are_measured_like_files(call: Call, folder: Path) -> None:
     os.mkfifo("pipe")
-    writer = threading.Thread(target=lambda: (folder / "pipe").write_bytes(b"from a pipe " * 50))
+    writer = threading.Thread(target=lambda: Path("pipe").write_bytes(b"from a pipe " * 50))
     writer.start()
     code, out, _ = call("--no-llmzip", "--peers", "gzip", "--json", "--pieces", "100", "pipe", "texts/latin1.txt")
     writer.join()
@@ -336,11 +336,11 @@ def test_pipes_are_measured_like_files(call: Call, folder: Path) -> None:
 
 
 def test_results_spare_the_texts(call: Call, folder: Path) -> None:
-    (folder / "texts" / "results.json").write_text("a text of the user's")
+    (folder / "results.json").write_text("a text of the user's")
     code, _, err = call("--no-llmzip", "--peers", "gzip", "-o", "texts", "texts")
     assert (code, err.count("\n")) == (1, 1) and "results.json: would be overwritten by the results" in err
-    assert (folder / "texts" / "results.json").read_text() == "a text of the user's"
-    assert not (folder / "texts" / "results.csv").exists()
+    assert (folder / "results.json").read_text() == "a text of the user's"
+    assert not (folder / "results.csv").exists()
 
 
 def test_a_file_that_vanishes_meanwhile(call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

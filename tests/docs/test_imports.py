@@ -208,7 +208,8 @@ def test_engines_know_nothing_of_archives_texts_and_files(module: str) -> None:
 
 
 def test_formats_coder_methods_and_tokens_do_not_know_each_other() -> None:
-    assert internal("coder") <= {"errors"}
+    assert internal("coder") <= {"errors", "mixing.rangecoder"}
+    assert internal("mixing.rangecoder") <= {"compiledlib", "errors", "mixing.library"}
     assert internal("tokens") <= {"errors", "tokentables"}
     assert internal("tokentables") <= {"errors"}
     assert internal("methods") <= {"errors", "container"}

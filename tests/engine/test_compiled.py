@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -221,6 +222,33 @@ def test_what_turns_the_kernels_off(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         assert "not built, or of another version" in text()
     finally:
         kernels.library.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("machine", "levels", "reason"),
+    [
+        ("aarch64", ("", "", "", ""), "there are none for this kind of processor, aarch64"),
+        ("x86_64", ("", "", "", ""), "this processor lacks the instructions that they need"),
+        ("x86_64", kernels.LEVELS, "not built, or of another version: install llmzip again, with a C++ compiler"),
+    ],
+)
+def test_why_there_are_no_kernels(
+    machine: str, levels: tuple[str, ...], reason: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("LLMZIP_KERNELS", raising=False)
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    monkeypatch.setattr(kernels, "LEVELS", levels)
+    if any(levels):  # this processor may have one: there must be no library
+        monkeypatch.setattr(kernels, "FOLDER", tmp_path)
+    for cached in (kernels.library, kernels._why_none):
+        cached.cache_clear()
+    try:
+        assert kernels.chosen() == (None, reason)
+        engine = ExactEngine(selftest.compiled_model(), "cpu")
+        assert engine.kernels_text == f"torch, without the compiled kernels ({reason})"
+    finally:
+        for cached in (kernels.library, kernels._why_none):
+            cached.cache_clear()
 
 
 def test_kernels_of_other_sources_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
