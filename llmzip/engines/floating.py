@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import inspect
 import json
 import os
 import platform
@@ -25,20 +24,21 @@ import torch
 
 from .. import layout
 from ..errors import EngineError, LLMZipError, ModelUnsupportedError
-from . import families, ops, tables
+from . import families, floatsteps, ops, tables
 from .checkpoints import Tensors
 from .config import MAX_CONTEXT, MAX_VOCAB, ExactConfig
+from .floatsteps import LARGEST
 from .memory import allocations_checked
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _UNSTABLE_KEYS = ("transformers_version", "_name_or_path", "dtype", "torch_dtype", "use_cache")
 _DEFAULT_CONTEXT = 1024
 
-_LARGEST = 1e9
-"""Of logits; what is beyond is as good as infinite, and its products would leave the range of the numbers."""
-
 _CONSTANTS = re.compile(r"(^|\.)(masked_bias|inv_freq|position_ids|attn(\.attention)?\.bias|embed_positions\.weights)$")
 """Tensors that older versions of transformers stored, though they follow from the configuration: masks, positions."""
+
+_ALIGNMENT = 64
+"""Bytes; torch's allocations on the CPU begin at multiples of it, on CUDA at those of 512."""
 
 _computing_lock = threading.Lock()
 
@@ -139,7 +139,7 @@ class FloatEngine:
         if cache.length >= self.context:
             raise EngineError(f"{cache.length + 1} positions exceed the context of {self.context}")
         with _computing(self._threads):
-            logits, cache.state = self._model.step(ids, cache.state, cache.length)
+            logits, cache.state = floatsteps.step(self._model.module, self._model.way, ids, cache.state, cache.length)
         cache.length += 1
         return logits
 
@@ -152,12 +152,12 @@ class FloatEngine:
         if ids.shape[1] > self.context:
             raise EngineError(f"{ids.shape[1]} positions exceed the context of {self.context}")
         with _computing(self._threads):
-            return self._model.whole(ids)
+            return floatsteps.whole(self._model.module, ids)
 
     @torch.inference_mode()
     def masses(self, hidden: torch.Tensor) -> torch.Tensor:
         """Integers from the logits that `forward` gave, (n, V): as numerics section 6.7 from its z."""
-        logits = torch.nan_to_num(hidden, nan=-_LARGEST).clamp_(-_LARGEST, _LARGEST)
+        logits = torch.nan_to_num(hidden, nan=-LARGEST).clamp_(-LARGEST, LARGEST)
         steps = logits * tables.log2e_steps()
         peak = steps.amax(-1, keepdim=True).add_(0.5)
         return ops.exp2_lookup(self._exp2, ops.exp2_index(torch.sub(peak, steps, out=steps)))
@@ -228,45 +228,15 @@ def digest(folder: Path) -> bytes:
 
 @dataclass(frozen=True)
 class _Model:
-    """A model of transformers that takes one token of every row at a time.
-
-    Attributes:
-        module: the model.
-        kind: its model_type.
-        cache_name: what its forward function calls the state that it takes and gives back.
-        takes_position: whether that function asks for the number of the position.
-    """
+    """A model of transformers, and how it takes one token of every row at a time."""
 
     module: Any
-    kind: str
-    cache_name: str
-    takes_position: bool
+    way: floatsteps.Way
 
     @property
     def config(self) -> Any:
         """What its configuration says of text."""
         return self.module.config.get_text_config()
-
-    def whole(self, ids: torch.Tensor) -> torch.Tensor:
-        """Logits behind all tokens of every row, (B, T) to (B, T, V) float32."""
-        logits: torch.Tensor = self.module(input_ids=ids, use_cache=False, return_dict=True).logits
-        return logits.float()
-
-    def step(self, ids: torch.Tensor, state: Any, position: int) -> tuple[torch.Tensor, Any]:
-        """Logits behind one token of every row, (B, 1, V) float32, and the state behind it.
-
-        Args:
-            ids: (B, 1).
-            state: behind the token before, None at the first.
-            position: how many tokens came before.
-        """
-        inputs: dict[str, Any] = {"input_ids": ids, "use_cache": True, "return_dict": True}
-        if state is not None:
-            inputs[self.cache_name] = state
-        if self.takes_position:
-            inputs["cache_position"] = torch.arange(position, position + 1, device=ids.device)
-        found = self.module(**inputs)
-        return found.logits.float(), getattr(found, self.cache_name, None)
 
 
 def _load(folder: Path, config: dict[str, Any], device: torch.device, dtype: torch.dtype) -> tuple[_Model, int]:
@@ -295,12 +265,24 @@ def _load(folder: Path, config: dict[str, Any], device: torch.device, dtype: tor
             )  # fmt: skip
             module, loading = found
             _check_tensors(folder, loading)
-            module = module.eval().to(device)
+            module = _aligned(module.eval().to(device))
+        return _check_causal(module, str(config.get("model_type")), folder, device)
     finally:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()  # type: ignore[no-untyped-call]
-    return _check_causal(module, str(config.get("model_type")), folder, device)
+
+
+def _aligned(module: Any) -> Any:
+    """The module with its tensors where torch would have put them.
+
+    They may lie in the mapped file, at whatever address its header leaves for them, and kernels for unaligned memory
+    add up in another order: a checkpoint that was written anew would give other bits.
+    """
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.data_ptr() % _ALIGNMENT:
+            tensor.data = tensor.data.clone()
+    return module
 
 
 @contextlib.contextmanager
@@ -369,27 +351,58 @@ def _check_causal(module: Any, kind: str, folder: Path, device: torch.device) ->
 
     Raises:
         ModelUnsupportedError: it is not so.
+        EngineError: this version of transformers runs no model in a way that is known here.
         ResourceError: the memory does not do.
     """
-    ids = torch.tensor([[1, 2, 3, 4], [1, 2, 3, 9]], device=device)
+    ids = torch.tensor([[1, 2, 3, 4], [1, 2, 3, 9], [6, 5, 7, 8]], device=device)
     with _refusing(f"model {folder}: it does not predict tokens from tokens"):
-        logits = module(ids).logits.float()
+        logits = floatsteps.whole(module, ids)
         spread = float((logits[0, 3] - logits[1, 3]).abs().max())
         ahead = float((logits[0, :3] - logits[1, :3]).abs().max()) > 1e-3 * spread
+    if not bool(logits.isfinite().any()):
+        raise ModelUnsupportedError(f"model {folder}: its predictions are not numbers")
     if ahead:
         raise ModelUnsupportedError(f"model {folder}: its predictions look ahead: it is no causal language model")
-    parameters = inspect.signature(module.forward).parameters
-    name = next((name for name in ("past_key_values", "cache_params") if name in parameters), None)
-    forgets = ModelUnsupportedError(f"model {folder}: {kind} keeps no state between tokens")
-    if name is None:
-        raise forgets
-    model, state = _Model(module, kind, name, "cache_position" in parameters), None
-    with _refusing(f"model {folder}: it cannot be run token by token"):
-        for position in range(2):
-            _, state = model.step(ids[:, position : position + 1], state, position)
-            if state is None:
-                raise forgets
-    return model, int(logits.shape[-1])
+    steps = 3
+    try:
+        way = floatsteps.find(module, ids[:, :steps], logits[:, :steps])
+    except floatsteps.NoWayError as error:
+        raise _no_way(error, kind, folder) from None
+    return _Model(module, way), int(logits.shape[-1])
+
+
+def _no_way(error: floatsteps.NoWayError, kind: str, folder: Path) -> LLMZipError:
+    """Whose fault it is that a model does not run token by token: the model's, or that of transformers and llmzip."""
+    import transformers
+
+    version = transformers.__version__
+    if not _runs_a_llama(transformers):
+        return EngineError(
+            f"llmzip and transformers {version} do not understand each other: not even a small Llama runs token by "
+            f"token; install another version of transformers ({error})"
+        )
+    if error.gives_state:
+        return ModelUnsupportedError(
+            f"model {folder}: llmzip cannot carry the state of {kind} from token to token with transformers {version}: "
+            f"{error}"
+        )
+    return ModelUnsupportedError(
+        f"model {folder}: {kind} keeps no state between tokens with transformers {version}: {error}"
+    )
+
+
+def _runs_a_llama(transformers: Any) -> bool:
+    """Whether a model that every version of transformers has, and that is known to work, runs token by token."""
+    with torch.random.fork_rng([]), contextlib.suppress(Exception):
+        config = transformers.LlamaConfig(
+            vocab_size=16, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+            initializer_range=0.5, attn_implementation="eager",
+        )  # fmt: skip
+        module = transformers.AutoModelForCausalLM.from_config(config).eval()
+        ids = torch.tensor([[1, 2, 3], [3, 1, 2]])
+        floatsteps.find(module, ids, floatsteps.whole(module, ids))
+        return True
+    return False
 
 
 def _longest(config: Any, folder: Path) -> int | None:
