@@ -3,13 +3,13 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
-BIN := $(VENV)/bin
+BIN = $(VENV)/bin
 # Exact versions of everything that is installed here; `make lock` writes them anew.
 LOCK := constraints.txt
 TORCH := $(shell sed -n 's/^torch==\([0-9.]*\).*/\1/p' $(LOCK))
-PIP := $(BIN)/python -m pip install -q
+PIP = $(BIN)/python -m pip install -q
 # The build's own environment is bound too.
-LOCKED := $(PIP) -c $(LOCK) --build-constraint $(LOCK)
+LOCKED = $(PIP) -c $(LOCK) --build-constraint $(LOCK)
 # Tests that touch foreign packages: what their other versions may break. The second list needs transformers.
 FOREIGN := tests/hub tests/vectors tests/cli/test_help.py tests/cli/test_options.py tests/cli/test_files.py \
   tests/mixing/test_mixer_golden.py tests/mixing/test_mixer_compiled.py \

@@ -33,8 +33,8 @@ _ROUNDINGS = 8
 _FILLED = 64
 """More than the width of any convolution over tokens.
 
-Some models (Mamba and LFM2 in transformers 5.0) take `cache_position` for the place in their state where the token goes,
-and put it right only from the number on with which the state is full.
+Some models (Mamba and LFM2 in transformers 5.0) take `cache_position` for the place in their state where the token
+goes, and put it right only from the number on with which the state is full.
 """
 
 _POSITIONS: tuple[Mapping[str, int], ...] = (
@@ -45,7 +45,7 @@ _POSITIONS: tuple[Mapping[str, int], ...] = (
     {"cache_position": _FILLED},
     {"position_ids": 0, "cache_position": _FILLED},
 )
-"""Ways to say the number of the position: the arguments, and what they count from. Most models know it by themselves."""
+"""Ways to say the number of the position: the arguments, and what they count from. Most models know it already."""
 
 _NO_STATES = {"logits", "loss", "hidden_states", "attentions"}
 _NO_STATE_INPUTS = {"self", "input_ids", "labels", "inputs_embeds", "position_ids", "cache_position"}
