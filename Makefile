@@ -12,7 +12,7 @@ PIP = $(BIN)/python -m pip install -q
 LOCKED = $(PIP) -c $(LOCK) --build-constraint $(LOCK)
 # Tests that touch foreign packages: what their other versions may break. The second list needs transformers.
 FOREIGN := tests/hub tests/vectors tests/cli/test_help.py tests/cli/test_options.py tests/cli/test_files.py \
-  tests/mixing/test_mixer_golden.py tests/mixing/test_mixer_compiled.py \
+  tests/mixing/test_mixer_golden.py tests/mixing/test_mixer_compiled.py tests/mixing/test_mixer_library.py \
   $(addprefix tests/unit/test_,tokens.py weights.py conversions.py coder.py methods.py ops.py tables.py rows.py \
   models.py bench_results.py)
 FOREIGN_FLOAT := tests/hf $(addprefix tests/unit/test_,scoring.py rope.py)
