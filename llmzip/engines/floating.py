@@ -355,10 +355,14 @@ def _check_causal(module: Any, kind: str, folder: Path, device: torch.device) ->
         ResourceError: the memory does not do.
     """
     ids = torch.tensor([[1, 2, 3, 4], [1, 2, 3, 9], [6, 5, 7, 8]], device=device)
-    with _refusing(f"model {folder}: it does not predict tokens from tokens"):
-        logits = floatsteps.whole(module, ids)
-        spread = float((logits[0, 3] - logits[1, 3]).abs().max())
-        ahead = float((logits[0, :3] - logits[1, :3]).abs().max()) > 1e-3 * spread
+    try:
+        with _refusing(f"model {folder}: it does not predict tokens from tokens"):
+            logits = floatsteps.whole(module, ids)
+            spread = float((logits[0, 3] - logits[1, 3]).abs().max())
+            ahead = float((logits[0, :3] - logits[1, :3]).abs().max()) > 1e-3 * spread
+    except ModelUnsupportedError as error:
+        _check_understood(error)
+        raise
     if not bool(logits.isfinite().any()):
         raise ModelUnsupportedError(f"model {folder}: its predictions are not numbers")
     if ahead:
@@ -371,24 +375,35 @@ def _check_causal(module: Any, kind: str, folder: Path, device: torch.device) ->
     return _Model(module, way), int(logits.shape[-1])
 
 
-def _no_way(error: floatsteps.NoWayError, kind: str, folder: Path) -> LLMZipError:
-    """Whose fault it is that a model does not run token by token: the model's, or that of transformers and llmzip."""
+def _no_way(error: floatsteps.NoWayError, kind: str, folder: Path) -> ModelUnsupportedError:
+    """That a model does not run token by token, once it is sure that others do.
+
+    Raises:
+        EngineError: they do not.
+    """
+    version = _check_understood(error)
+    if error.gives_state:
+        what = f"llmzip cannot carry the state of {kind} from token to token with transformers {version}"
+    else:
+        what = f"{kind} keeps no state between tokens with transformers {version}"
+    return ModelUnsupportedError(f"model {folder}: {what}: {error}")
+
+
+def _check_understood(error: Exception) -> str:
+    """The version of transformers, of which llmzip runs a Llama at least: so an error is the model's own.
+
+    Raises:
+        EngineError: not even that; a name that this module relies on has changed.
+    """
     import transformers
 
-    version = transformers.__version__
+    version = str(transformers.__version__)
     if not _runs_a_llama(transformers):
-        return EngineError(
+        raise EngineError(
             f"llmzip and transformers {version} do not understand each other: not even a small Llama runs token by "
             f"token; install another version of transformers ({error})"
-        )
-    if error.gives_state:
-        return ModelUnsupportedError(
-            f"model {folder}: llmzip cannot carry the state of {kind} from token to token with transformers {version}: "
-            f"{error}"
-        )
-    return ModelUnsupportedError(
-        f"model {folder}: {kind} keeps no state between tokens with transformers {version}: {error}"
-    )
+        ) from None
+    return version
 
 
 def _runs_a_llama(transformers: Any) -> bool:

@@ -270,6 +270,15 @@ def test_a_model_without_state_is_told_from_a_foreign_transformers(
     with pytest.raises(EngineError, match=r"do not understand each other: .*; install another version") as caught:
         FloatEngine(llama)
     assert "model" not in str(caught.value).split(":")[0]
+    # A version that takes none of the arguments.
+    monkeypatch.undo()
+
+    def foreign(*_: Any, **__: Any) -> Any:
+        raise TypeError("forward() got an unexpected keyword argument 'use_cache'")
+
+    monkeypatch.setattr(transformers.LlamaForCausalLM, "forward", foreign)
+    with pytest.raises(EngineError, match=r"do not understand each other: .* argument 'use_cache'"):
+        FloatEngine(llama)
 
 
 def test_predictions_that_are_no_numbers_are_refused(checkpoint: Callable[..., Path]) -> None:
