@@ -3,37 +3,56 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
-BIN := $(VENV)/bin
-TORCH ?= 2.13.0
+BIN = $(VENV)/bin
+# Exact versions of everything that is installed here; `make lock` writes them anew.
+LOCK := constraints.txt
+TORCH := $(shell sed -n 's/^torch==\([0-9.]*\).*/\1/p' $(LOCK))
+PIP = $(BIN)/python -m pip install -q
+# The build's own environment is bound too.
+LOCKED = $(PIP) -c $(LOCK) --build-constraint $(LOCK)
+# Tests that touch foreign packages: what their other versions may break. The second list needs transformers.
+FOREIGN := tests/hub tests/vectors tests/cli/test_help.py tests/cli/test_options.py tests/cli/test_files.py \
+  tests/mixing/test_mixer_golden.py tests/mixing/test_mixer_compiled.py tests/mixing/test_mixer_library.py \
+  $(addprefix tests/unit/test_,tokens.py weights.py conversions.py coder.py methods.py ops.py tables.py rows.py \
+  models.py bench_results.py)
+FOREIGN_FLOAT := tests/hf $(addprefix tests/unit/test_,scoring.py rope.py)
+PYTORCH_CPU := https://download.pytorch.org/whl/cpu
 CORPUS ?= corpora
 LEVEL ?= 6
 # Waiting threads of torch give up the core soon: on a busy machine spinning costs a factor of ten.
 export GOMP_SPINCOUNT ?= 1000
 
-.PHONY: help setup demo test test-slow check fuzz golden docs bench readme-tables bench-mixer bench-train bench-logs bench-windows bench-speed bench-levels embedded dist clean
+.PHONY: help setup demo test test-slow check fuzz golden docs bench readme-tables bench-mixer bench-train bench-logs bench-windows bench-speed bench-levels embedded dist clean lock test-newest test-oldest
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
 
 # Without a GPU the CPU build of torch is enough, and some gigabytes smaller. A configured index may have it as
-# VERSION+cpu; else it comes from PyTorch's own index. With a GPU, PyPI's build.
-$(BIN)/torch.stamp:
+# VERSION+cpu; else it comes from PyTorch's own index. With a GPU, PyPI's build. What torch needs comes with llmzip:
+# PyTorch's index has other versions of it than are asked for here.
+# $(call install_torch,PIP COMMAND,VERSION)
+define install_torch
+@if command -v nvidia-smi >/dev/null 2>&1; then \
+  $(1) --no-deps "torch==$(2)"; \
+else \
+  $(1) --no-deps "torch==$(2)+cpu" 2>/dev/null || \
+  $(1) --no-deps "torch==$(2)" --index-url $(PYTORCH_CPU) || \
+  $(1) --no-deps "torch==$(2)"; \
+fi
+endef
+
+$(BIN)/torch.stamp: $(LOCK)
 	$(PYTHON) -m venv $(VENV)
-	@if command -v nvidia-smi >/dev/null 2>&1; then \
-	  $(BIN)/pip install -q "torch==$(TORCH)"; \
-	else \
-	  $(BIN)/pip install -q "torch==$(TORCH)+cpu" 2>/dev/null || \
-	  $(BIN)/pip install -q "torch==$(TORCH)" --index-url https://download.pytorch.org/whl/cpu || \
-	  $(BIN)/pip install -q "torch==$(TORCH)"; \
-	fi
+	$(PIP) -c $(LOCK) --upgrade pip setuptools wheel
+	$(call install_torch,$(LOCKED),$(TORCH))
 	@touch $@
 
 $(BIN)/llmzip.stamp: $(BIN)/torch.stamp pyproject.toml
-	$(BIN)/pip install -q -e .
+	$(LOCKED) -e .
 	@touch $@
 
 $(BIN)/test.stamp: $(BIN)/llmzip.stamp
-	$(BIN)/pip install -q -e ".[test,bench]"
+	$(LOCKED) -e ".[test,bench]"
 	@touch $@
 
 setup: $(BIN)/llmzip.stamp ## install llmzip into .venv
@@ -47,8 +66,43 @@ test: $(BIN)/test.stamp ## run the tests
 test-slow: $(BIN)/test.stamp ## run all tests, the slow ones too
 	$(BIN)/python -m pytest -q
 
+# Both begin with a new environment, which nothing binds but pyproject.toml and what pip is configured to.
+test-newest: VENV := .venv-newest
+test-newest: ## the tests that touch foreign packages, with the newest releases of these, in .venv-newest
+	$(PYTHON) -m venv --clear $(VENV)
+	$(PIP) --upgrade pip
+	@command -v nvidia-smi >/dev/null 2>&1 || \
+	  $(PIP) --no-deps --retries 1 --extra-index-url $(PYTORCH_CPU) torch  # VERSION+cpu counts as newer than VERSION
+	$(PIP) -e ".[test,bench,float]"
+	$(BIN)/python -m pip list
+	$(BIN)/python -m pytest -q -n 2 -m "not slow" $(FOREIGN) $(FOREIGN_FLOAT)
+
+# Transformers needs newer ones of two packages than llmzip does, so it comes second.
+test-oldest: VENV := .venv-oldest
+test-oldest: ## the same with the lower bounds of pyproject.toml, in .venv-oldest; PYTHON=python3.10 for the oldest Python
+	$(PYTHON) -m venv --clear $(VENV)
+	$(PYTHON) tools/bounds.py > $(VENV)/oldest.txt
+	$(PYTHON) tools/bounds.py --without huggingface-hub tokenizers > $(VENV)/oldest-float.txt
+	$(PIP) --upgrade pip
+	$(call install_torch,$(PIP) -c $(VENV)/oldest.txt,$(shell $(PYTHON) tools/bounds.py | sed -n 's/^torch==//p'))
+	$(PIP) -c $(VENV)/oldest.txt --build-constraint $(VENV)/oldest.txt -e ".[bench]" pytest pytest-xdist hypothesis
+	$(BIN)/python -m pip list
+	$(BIN)/python -m pytest -q -n 2 -m "not slow" $(FOREIGN)
+	$(PIP) -c $(VENV)/oldest-float.txt --build-constraint $(VENV)/oldest.txt -e ".[test,bench,float]"
+	$(BIN)/python -m pip list
+	$(BIN)/python -m pytest -q -n 2 -m "not slow" $(FOREIGN_FLOAT)
+
+lock: ## write constraints.txt anew: the newest versions that pyproject.toml and tools/lock.in allow
+	@scratch=$$(mktemp -d) && trap 'rm -rf "$$scratch"' EXIT && $(PYTHON) -m venv "$$scratch/uv" && \
+	"$$scratch/uv/bin/python" -m pip install -q uv && \
+	"$$scratch/uv/bin/uv" pip compile -q --universal --python-version 3.10 --all-extras --no-header --no-annotate \
+	  --no-emit-index-url $(addprefix --index-url ,$(shell $(PYTHON) -m pip config get global.index-url 2>/dev/null)) \
+	  -o "$$scratch/lock.txt" pyproject.toml tools/lock.in && \
+	{ echo "# Written by 'make lock' from pyproject.toml and tools/lock.in, for every Python from 3.10 on."; \
+	  cat "$$scratch/lock.txt"; } > $(LOCK)
+
 check: $(BIN)/test.stamp ## lint and types
-	$(BIN)/pip install -q ruff mypy
+	$(LOCKED) ruff mypy
 	$(BIN)/ruff check llmzip tests benchmarks tools corpora
 	$(BIN)/ruff format --check llmzip tests benchmarks tools corpora
 	$(BIN)/mypy
@@ -70,7 +124,7 @@ readme-tables: $(BIN)/llmzip.stamp ## the results in README.md from bench-result
 	$(BIN)/python tools/readme_tables.py bench-results/results.json
 
 bench-mixer: $(BIN)/test.stamp ## what each part of the mixer is worth, on the .txt files under CORPUS=DIR
-	$(BIN)/pip install -q matplotlib
+	$(LOCKED) matplotlib
 	$(BIN)/python benchmarks/mixer.py $(CORPUS) --output bench-results
 
 bench-train: $(BIN)/test.stamp ## speed of llmzip train, with its share of the device's peak
@@ -96,4 +150,4 @@ dist: ## build wheel and source archive
 	$(PYTHON) -m pip wheel -q --no-deps -w dist .
 
 clean: ## remove what was built
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .hypothesis bench-results
+	rm -rf $(VENV) .venv-newest .venv-oldest build dist *.egg-info .pytest_cache .hypothesis bench-results

@@ -10,35 +10,26 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import inspect
 import json
 import os
 import platform
-import re
 import threading
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from .. import layout
-from ..errors import EngineError, LLMZipError, ModelUnsupportedError
-from . import families, ops, tables
+from ..errors import EngineError, ModelUnsupportedError
+from . import families, floatload, floatsteps, ops, tables
 from .checkpoints import Tensors
 from .config import MAX_CONTEXT, MAX_VOCAB, ExactConfig
-from .memory import allocations_checked
+from .floatsteps import LARGEST
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _UNSTABLE_KEYS = ("transformers_version", "_name_or_path", "dtype", "torch_dtype", "use_cache")
 _DEFAULT_CONTEXT = 1024
-
-_LARGEST = 1e9
-"""Of logits; what is beyond is as good as infinite, and its products would leave the range of the numbers."""
-
-_CONSTANTS = re.compile(r"(^|\.)(masked_bias|inv_freq|position_ids|attn(\.attention)?\.bias|embed_positions\.weights)$")
-"""Tensors that older versions of transformers stored, though they follow from the configuration: masks, positions."""
 
 _computing_lock = threading.Lock()
 
@@ -89,7 +80,9 @@ class FloatEngine:
         self._threads = threads or torch.get_num_threads()
         with _computing(self._threads):
             self._threads = torch.get_num_threads()  # should torch have taken another number
-            self._model, self.vocab_size = _load(folder, layout.read_config(folder), self.device, DTYPES[dtype])
+            self._model, self.vocab_size = floatload.load(
+                folder, layout.read_config(folder), self.device, DTYPES[dtype]
+            )
         inner = self._model.config
         longest = _longest(inner, folder)
         self.context = context or min(_DEFAULT_CONTEXT, longest or _DEFAULT_CONTEXT)
@@ -139,7 +132,7 @@ class FloatEngine:
         if cache.length >= self.context:
             raise EngineError(f"{cache.length + 1} positions exceed the context of {self.context}")
         with _computing(self._threads):
-            logits, cache.state = self._model.step(ids, cache.state, cache.length)
+            logits, cache.state = floatsteps.step(self._model.module, self._model.way, ids, cache.state, cache.length)
         cache.length += 1
         return logits
 
@@ -152,12 +145,12 @@ class FloatEngine:
         if ids.shape[1] > self.context:
             raise EngineError(f"{ids.shape[1]} positions exceed the context of {self.context}")
         with _computing(self._threads):
-            return self._model.whole(ids)
+            return floatsteps.whole(self._model.module, ids)
 
     @torch.inference_mode()
     def masses(self, hidden: torch.Tensor) -> torch.Tensor:
         """Integers from the logits that `forward` gave, (n, V): as numerics section 6.7 from its z."""
-        logits = torch.nan_to_num(hidden, nan=-_LARGEST).clamp_(-_LARGEST, _LARGEST)
+        logits = torch.nan_to_num(hidden, nan=-LARGEST).clamp_(-LARGEST, LARGEST)
         steps = logits * tables.log2e_steps()
         peak = steps.amax(-1, keepdim=True).add_(0.5)
         return ops.exp2_lookup(self._exp2, ops.exp2_index(torch.sub(peak, steps, out=steps)))
@@ -224,172 +217,6 @@ def digest(folder: Path) -> bytes:
         sha.update(f"{name} {str(tensor.dtype).removeprefix('torch.')} {'x'.join(map(str, tensor.shape))}\n".encode())
         sha.update(tensor.flatten().view(torch.uint8).numpy().data)
     return sha.digest()
-
-
-@dataclass(frozen=True)
-class _Model:
-    """A model of transformers that takes one token of every row at a time.
-
-    Attributes:
-        module: the model.
-        kind: its model_type.
-        cache_name: what its forward function calls the state that it takes and gives back.
-        takes_position: whether that function asks for the number of the position.
-    """
-
-    module: Any
-    kind: str
-    cache_name: str
-    takes_position: bool
-
-    @property
-    def config(self) -> Any:
-        """What its configuration says of text."""
-        return self.module.config.get_text_config()
-
-    def whole(self, ids: torch.Tensor) -> torch.Tensor:
-        """Logits behind all tokens of every row, (B, T) to (B, T, V) float32."""
-        logits: torch.Tensor = self.module(input_ids=ids, use_cache=False, return_dict=True).logits
-        return logits.float()
-
-    def step(self, ids: torch.Tensor, state: Any, position: int) -> tuple[torch.Tensor, Any]:
-        """Logits behind one token of every row, (B, 1, V) float32, and the state behind it.
-
-        Args:
-            ids: (B, 1).
-            state: behind the token before, None at the first.
-            position: how many tokens came before.
-        """
-        inputs: dict[str, Any] = {"input_ids": ids, "use_cache": True, "return_dict": True}
-        if state is not None:
-            inputs[self.cache_name] = state
-        if self.takes_position:
-            inputs["cache_position"] = torch.arange(position, position + 1, device=ids.device)
-        found = self.module(**inputs)
-        return found.logits.float(), getattr(found, self.cache_name, None)
-
-
-def _load(folder: Path, config: dict[str, Any], device: torch.device, dtype: torch.dtype) -> tuple[_Model, int]:
-    """The model, and the number of its logits."""
-    try:
-        import transformers
-        from transformers.utils import logging
-    except ImportError:
-        raise EngineError("the float engine needs transformers: pip install 'llmzip[float]'") from None
-    if config.get("auto_map"):
-        raise ModelUnsupportedError(f"model {folder}: it needs code from its repository, which is never run")
-    if config.get("is_encoder_decoder"):
-        raise ModelUnsupportedError(f"model {folder}: an encoder-decoder is no causal language model")
-    Tensors(folder)  # refuses pickled weights before transformers looks for them
-    _check_files(folder, config)
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        with _refusing(f"model {folder}: transformers cannot load it"):
-            found: Any = transformers.AutoModelForCausalLM.from_pretrained(
-                folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=dtype,
-                attn_implementation="eager", output_loading_info=True,
-                ignore_mismatched_sizes=True,  # they are refused below, by name
-            )  # fmt: skip
-            module, loading = found
-            _check_tensors(folder, loading)
-            module = module.eval().to(device)
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
-    return _check_causal(module, str(config.get("model_type")), folder, device)
-
-
-@contextlib.contextmanager
-def _refusing(what: str) -> Iterator[None]:
-    """Turns whatever transformers raises into one line, but for a lack of memory.
-
-    A configuration may hold anything, and most of it is first looked at in the midst of the arithmetic: there is no
-    telling which class of error that ends with.
-
-    Raises:
-        ModelUnsupportedError: beginning with `what`.
-        ResourceError: the memory does not do.
-    """
-    try:
-        with allocations_checked():
-            yield
-    except (LLMZipError, MemoryError):
-        raise
-    except Exception as error:
-        text = " ".join(str(error).split()).partition(" For details look at")[0]  # at a report that is not shown
-        reason = text[:200] or type(error).__name__
-        raise ModelUnsupportedError(f"{what}: {reason}") from None
-
-
-def _check_files(folder: Path, config: dict[str, Any]) -> None:
-    """Transformers must read the files that the digest covers, and nothing else that says what the model is.
-
-    Raises:
-        ModelUnsupportedError: it would not.
-    """
-    for name in ("transformers_weights", "configuration_files"):
-        if config.get(name):
-            raise ModelUnsupportedError(f"model {folder}: {layout.CONFIG} names other files under {name}; remove that")
-    names = {path.name for path in folder.iterdir()}
-    if "adapter_config.json" in names:  # read where the package peft is installed, ignored elsewhere
-        raise ModelUnsupportedError(
-            f"model {folder}: adapter_config.json says that it is an adapter; merge it into its model first"
-        )
-    if layout.WEIGHTS in names and layout.weight_files(folder, names) != [layout.WEIGHTS]:
-        raise ModelUnsupportedError(
-            f"model {folder}: holds {layout.WEIGHTS} and {layout.INDEX}, which may differ; remove one of them"
-        )
-
-
-def _check_tensors(folder: Path, loading: Mapping[str, Any]) -> None:
-    """What transformers says about loading: every tensor must have been there. It fills others with random numbers.
-
-    Raises:
-        ModelUnsupportedError: naming the first one that was not, or that nothing was done with.
-    """
-    for name in sorted(loading["missing_keys"]):
-        raise ModelUnsupportedError(f"model {folder}: the checkpoint lacks {name}")
-    for name, stored, wanted in sorted(loading["mismatched_keys"]):
-        shapes = ["x".join(map(str, shape)) for shape in (stored, wanted)]
-        raise ModelUnsupportedError(
-            f"model {folder}: {name} has the shape {shapes[0]}, its configuration asks for {shapes[1]}"
-        )
-    for name in sorted(loading["unexpected_keys"]):
-        if not _CONSTANTS.search(name):
-            raise ModelUnsupportedError(f"model {folder}: its configuration has no use for {name}")
-
-
-@torch.inference_mode()
-def _check_causal(module: Any, kind: str, folder: Path, device: torch.device) -> tuple[_Model, int]:
-    """The model and the number of its logits, if its predictions do not look ahead and it can be run step by step.
-
-    Raises:
-        ModelUnsupportedError: it is not so.
-        ResourceError: the memory does not do.
-    """
-    ids = torch.tensor([[1, 2, 3, 4], [1, 2, 3, 9]], device=device)
-    with _refusing(f"model {folder}: it does not predict tokens from tokens"):
-        logits = module(ids).logits.float()
-        spread = float((logits[0, 3] - logits[1, 3]).abs().max())
-        ahead = float((logits[0, :3] - logits[1, :3]).abs().max()) > 1e-3 * spread
-    if ahead:
-        raise ModelUnsupportedError(f"model {folder}: its predictions look ahead: it is no causal language model")
-    parameters = inspect.signature(module.forward).parameters
-    name = next((name for name in ("past_key_values", "cache_params") if name in parameters), None)
-    forgets = ModelUnsupportedError(f"model {folder}: {kind} keeps no state between tokens")
-    if name is None:
-        raise forgets
-    model, state = _Model(module, kind, name, "cache_position" in parameters), None
-    with _refusing(f"model {folder}: it cannot be run token by token"):
-        for position in range(2):
-            _, state = model.step(ids[:, position : position + 1], state, position)
-            if state is None:
-                raise forgets
-    return model, int(logits.shape[-1])
 
 
 def _longest(config: Any, folder: Path) -> int | None:

@@ -58,7 +58,7 @@ ONLY_IN = {
         "windowscli",
     },
     "huggingface_hub": {"hub"},
-    "transformers": {"engines.floating"},
+    "transformers": {"engines.floating", "engines.floatload"},
     "triton": {*TRITON, "engines.gpu.backend"},
     "tqdm": {"messages"},
 }
