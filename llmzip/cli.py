@@ -18,14 +18,14 @@ import click
 from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
-from . import fileops, options, process, torchparts
+from . import filenames, options, process, torchparts
 from .benchcli import bench_command
 from .commands import with_model_here
 from .distancecli import distance_command
 from .entropycli import entropy_command
 from .errors import EXIT_FAILED, EXIT_USAGE, LLMZipError, SettingsError
 from .estimatecli import estimate_command
-from .fileops import FileProblem
+from .filenames import FileProblem
 from .infotable import InfoTable
 from .jobs import COMPRESS, DECOMPRESS, LIST, TEST, Jobs, Options, explain, target_of
 from .messages import PROGRAM, Messages
@@ -257,7 +257,7 @@ def _options(
             raise click.UsageError("-o does not go with -l and -t, which write no file")
         if num_names > 1:
             raise click.UsageError("-o takes one input file; use -c to write several to the standard output")
-        if output == "-" or fileops.named_descriptor(output) == 1:
+        if output == "-" or filenames.named_descriptor(output) == 1:
             output, to_stdout = None, True
         elif to_stdout:
             raise click.UsageError("-c and -o exclude each other")
@@ -299,7 +299,7 @@ def _record_file(name: str | None, inputs: Sequence[str], chosen: Options) -> It
         yield RecordFile(process.StandardError().write_bytes)
         return
     targets = _check_report(name, inputs, chosen)
-    number = fileops.named_descriptor(name)
+    number = filenames.named_descriptor(name)
     if number == 1 and None in targets:
         raise click.UsageError("--report would write into the standard output, where the data goes")
     try:
@@ -323,16 +323,16 @@ def _check_report(name: str, inputs: Sequence[str], chosen: Options) -> set[str 
     """
     targets: set[str | None] = {None} if chosen.operation in (LIST, TEST) and chosen.json else set()
     for argument in inputs:
-        source = fileops.input_name(argument)
+        source = filenames.input_name(argument)
         with contextlib.suppress(FileProblem):  # the run itself will say it
             if chosen.operation in (COMPRESS, DECOMPRESS):
                 targets.add(target_of(chosen, source))
-        if fileops.is_same_file(name, 0 if source is None else source):
+        if filenames.is_same_file(name, 0 if source is None else source):
             raise click.UsageError(f"--report would write into the input file {argument}")
     for target in targets:
-        if fileops.is_same_file(name, 1 if target is None else target):
+        if filenames.is_same_file(name, 1 if target is None else target):
             raise click.UsageError(f"--report would write into the output {target or 'on the standard output'}")
-    if chosen.prompt_file is not None and fileops.is_same_file(name, chosen.prompt_file):
+    if chosen.prompt_file is not None and filenames.is_same_file(name, chosen.prompt_file):
         raise click.UsageError("--report would write into the file of --prompt-file")
     return targets
 

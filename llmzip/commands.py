@@ -11,10 +11,11 @@ from typing import Any
 
 import click
 
-from . import fileops, models, options, process
+from . import filenames, models, options, process
 from .container import MAGIC
 from .errors import LLMZipError
-from .fileops import FileProblem, open_source, printable
+from .filenames import FileProblem, printable
+from .fileops import open_source
 from .jobs import explain
 from .messages import PROGRAM, Messages
 from .records import SCHEMA, json_line
@@ -77,7 +78,7 @@ def read_text(name: str, command: str, verb: str) -> bytes:
         FileProblem: it is empty or an archive.
         OSError.
     """
-    with open_source(fileops.input_name(name)) as source:
+    with open_source(filenames.input_name(name)) as source:
         data = source.file.read()
     if not data:
         raise FileProblem(f"is empty: there is nothing to {verb}")

@@ -11,7 +11,7 @@ from . import models, options
 from .commands import Output, command, read_text, with_model_here
 from .distance import MEASURES, Distances, Progress, measure_distances, most_tokens
 from .errors import SettingsError
-from .fileops import FileProblem
+from .filenames import FileProblem
 from .jobs import explain, overall_exit_code
 from .messages import PROGRAM, Messages
 from .process import STDIN

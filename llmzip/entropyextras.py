@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import fileops, plots, surprisal
+from . import filenames, fileops, plots, surprisal
 from .commands import Output, has_colours, piece_text
 from .entropy import TextFacts, context_text, is_seen_whole
-from .fileops import FileProblem
+from .filenames import FileProblem
 from .messages import Messages
 from .process import signals_clean_up
 
@@ -67,12 +67,12 @@ class Wanted:
                 raise click.UsageError(f"{name} is for one FILE, one --model and one --context at a time")
         for name, file in (("--html", self.html), ("--plot", self.plot)):
             if file is not None:
-                if file in ("", "-") or fileops.named_descriptor(file) in (0, 1, 2):
+                if file in ("", "-") or filenames.named_descriptor(file) in (0, 1, 2):
                     raise click.UsageError(f"{name} needs the name of a file")
                 _check_output(file, files, self.force)
         if self.plot is not None:
             _form(self.plot)
-            if self.html is not None and fileops.is_same_file(self.html, self.plot):
+            if self.html is not None and filenames.is_same_file(self.html, self.plot):
                 raise click.UsageError("--html and --plot need different files")
             plots.check_matplotlib()
 
@@ -93,7 +93,7 @@ def _check_output(name: str, sources: Iterable[str], force: bool) -> None:
     if not os.path.lexists(name):
         return
     for source in sources:
-        if fileops.is_same_file(name, 0 if fileops.input_name(source) is None else source):
+        if filenames.is_same_file(name, 0 if filenames.input_name(source) is None else source):
             raise FileProblem(f"{name}: is the text itself; use another name")
     if not force:
         raise FileProblem(f"{name}: exists; use -f to overwrite it")

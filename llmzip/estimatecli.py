@@ -7,12 +7,12 @@ from typing import Any
 
 import click
 
-from . import fileops, mixing, options
+from . import filenames, fileops, mixing, options
 from .commands import Output, command, with_model_here
 from .container import MAGIC
 from .estimate import DEFAULT_SECONDS, Estimate, estimate
 from .extrapolation import Range
-from .fileops import FileProblem
+from .filenames import FileProblem
 from .jobs import explain, overall_exit_code
 from .messages import Messages
 from .records import json_error, json_name
@@ -87,7 +87,7 @@ def estimate_command(
 
 
 def _estimated(name: str, settings: CompressSettings, seconds: float) -> Estimate:
-    with fileops.seekable_source(fileops.input_name(name)) as source:
+    with fileops.seekable_source(filenames.input_name(name)) as source:
         if read_upto(source.file, len(MAGIC)) == MAGIC:
             raise FileProblem("is an llmzip archive already")
         return estimate(source.file, settings, seconds)

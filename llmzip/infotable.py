@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .fileops import FileProblem, input_name, open_source, printable
+from .filenames import FileProblem, input_name, printable
+from .fileops import open_source
 from .jobs import FROM_TERMINAL, LIST, Options, explain, overall_exit_code
 from .messages import Messages, bits_per_byte_text, ratio_text
 from .process import STDIN, is_terminal

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-from . import fileops, mixing
+from . import filenames, fileops, mixing
 from .errors import EXIT_FAILED, EXIT_OK, CorruptError, LLMZipError
-from .fileops import FileProblem, Output, Reserved, Source
+from .filenames import FileProblem, Reserved
+from .fileops import Output, Source
 from .messages import Messages, detail_texts, summary_text
 from .process import STDIN, STDOUT, is_terminal
 from .records import SCHEMA, RecordFile, json_error, json_line, json_name, report_fields
@@ -69,8 +70,8 @@ def target_of(options: Options, name: str | None) -> str | None:
     if options.to_stdout or name is None:
         return None
     if options.operation == COMPRESS:
-        return fileops.add_suffix(name, options.suffix)
-    return fileops.strip_suffix(name, _suffixes(options.suffix))
+        return filenames.add_suffix(name, options.suffix)
+    return filenames.strip_suffix(name, _suffixes(options.suffix))
 
 
 def _suffixes(suffix: str) -> tuple[str, ...]:
@@ -147,13 +148,13 @@ class Jobs:
     def run(self, names: Sequence[str]) -> int:
         """Does all names; "-" is the standard input. Returns the exit code."""
         mixing.on_compiling = self._messages.compiling
-        for name in filter(None, map(fileops.input_name, names)):
+        for name in filter(None, map(filenames.input_name, names)):
             self._reserved.add(name, "also an input")
         if self._options.prompt_file is not None:
             self._reserved.add(self._options.prompt_file, "the prompt")
         try:
             for argument in names:
-                self._run_one(fileops.input_name(argument))
+                self._run_one(filenames.input_name(argument))
         except OutputError as error:  # there is no sense in going on with other files
             code, text = explain(error)
             self._codes.append(code)

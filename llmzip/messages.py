@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from .fileops import printable
+from .filenames import printable
 from .process import StandardError, is_terminal
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from .container import MAX_STEPS, MAX_WINDOW_BITS, MIN_WINDOW_BITS
-from .fileops import FileProblem, input_name, open_source
+from .filenames import FileProblem, input_name
+from .fileops import open_source
 from .jobs import COMPRESS, DECOMPRESS, LIST, TEST
 from .messages import PROGRAM
 from .models import DEFAULT

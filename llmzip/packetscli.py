@@ -20,7 +20,8 @@ from .errors import (
     ModelNotFoundError,
     SettingsError,
 )
-from .fileops import input_name, open_source
+from .filenames import input_name
+from .fileops import open_source
 from .messages import Messages
 from .packets import (
     LEAST_PACKET_BYTES,

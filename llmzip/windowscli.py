@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
-from . import fileops, options, process
+from . import filenames, fileops, options, process
 from .commands import Output, command, explained, has_colours, piece_text
 from .container import MAGIC
 from .errors import EXIT_DAMAGED, LLMZipError, SettingsError
@@ -30,7 +30,7 @@ _BAR, _CLASSES = 40, 24
 
 @contextlib.contextmanager
 def _opened(name: str) -> Iterator[BinaryIO]:
-    with explained(name), fileops.seekable_source(fileops.input_name(name)) as source:
+    with explained(name), fileops.seekable_source(filenames.input_name(name)) as source:
         yield source.file
 
 
@@ -236,10 +236,10 @@ def windows_command(
 
 def _check_export(export: str, source: str) -> None:
     """Refuses what would spoil the input or be no two files."""
-    if fileops.named_descriptor(export) is not None or export == "-":
+    if filenames.named_descriptor(export) is not None or export == "-":
         raise click.UsageError("--export makes two files, FILE.npy and FILE.npy.json: name one that is no stream")
     for name in (export, export + ".json"):
-        if fileops.is_same_file(name, 0 if fileops.input_name(source) is None else source):
+        if filenames.is_same_file(name, 0 if filenames.input_name(source) is None else source):
             raise click.UsageError(f"--export would overwrite the input file {source}")
 
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..fileops import FileProblem, input_name, is_same_file, open_source
+from ..filenames import FileProblem, input_name, is_same_file
+from ..fileops import open_source
 from ..process import STDIN
 from . import chart, measure, results
 from .results import FAILED, OK, Row, Total

@@ -166,7 +166,7 @@ class Stage:
             assert main(["windows", "--export", name, "for tokens.llmz"]) == 0
 
     def _link_the_project(self) -> None:
-        for part in ("corpora", "examples", "Makefile", "pyproject.toml", "setup.py"):
+        for part in ("corpora", "examples", "Makefile", "constraints.txt", "pyproject.toml", "setup.py"):
             Path(part).symlink_to(ROOT / part)
 
     def _archive(self, path: Path) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from llmzip import fileops
-from llmzip.fileops import FileProblem, Output, open_source
+from llmzip import filenames, fileops
+from llmzip.filenames import FileProblem
+from llmzip.fileops import Output, open_source
 from llmzip.streams import Comparison, DescriptorWriter, Prefixed
 
 
@@ -48,19 +49,19 @@ def names(folder: Path) -> list[str]:
     ],
 )
 def test_printable(text: str, shown: str) -> None:
-    assert fileops.printable(text) == shown
+    assert filenames.printable(text) == shown
 
 
 def test_suffixes() -> None:
-    assert fileops.add_suffix("a/b.txt", ".llmz") == "a/b.txt.llmz"
-    assert fileops.strip_suffix("a/b.txt.llmz", (".llmz",)) == "a/b.txt"
-    assert fileops.strip_suffix("b.x", (".llmz", ".x")) == "b"
-    assert fileops.add_suffix("a/.llmz", ".llmz") == "a/.llmz.llmz"  # nothing but the suffix is a name like others
+    assert filenames.add_suffix("a/b.txt", ".llmz") == "a/b.txt.llmz"
+    assert filenames.strip_suffix("a/b.txt.llmz", (".llmz",)) == "a/b.txt"
+    assert filenames.strip_suffix("b.x", (".llmz", ".x")) == "b"
+    assert filenames.add_suffix("a/.llmz", ".llmz") == "a/.llmz.llmz"  # nothing but the suffix is a name like others
     with pytest.raises(FileProblem, match="already has"):
-        fileops.add_suffix("b.llmz", ".llmz")
+        filenames.add_suffix("b.llmz", ".llmz")
     for name in (".llmz", "a/.llmz", "b.LLMZ", "llmz", ""):
         with pytest.raises(FileProblem, match="-o FILE"):
-            fileops.strip_suffix(name, (".llmz",))
+            filenames.strip_suffix(name, (".llmz",))
 
 
 # -- input
@@ -265,7 +266,7 @@ def test_names_of_descriptors(tmp_path: Path, source_file: Path, name: str) -> N
         (tmp_path / "link").symlink_to(f"/dev/fd/{file.fileno()}")
         (tmp_path / "link to link").symlink_to("link")
         path = tmp_path / name if name.startswith("link") else Path(name.format(file.fileno()))
-        assert fileops.named_descriptor(str(path)) == file.fileno()
+        assert filenames.named_descriptor(str(path)) == file.fileno()
         write(source_file, path, b"through", force=True)
         file.seek(0)
         assert file.read() == b"through"
@@ -277,9 +278,9 @@ def test_names_that_are_no_descriptors(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "1").write_bytes(b"")
     for name in ("1", "", "/", "/dev/null", "/dev/fd", "/dev/fd/", "/dev/fd/x", str(tmp_path / "loop"), "/no/such"):
-        assert fileops.named_descriptor(name) is None
-    assert fileops.named_descriptor(str(tmp_path / "1")) is None
-    assert [fileops.named_descriptor(f"/dev/std{name}") for name in ("in", "out", "err")] == [0, 1, 2]
+        assert filenames.named_descriptor(name) is None
+    assert filenames.named_descriptor(str(tmp_path / "1")) is None
+    assert [filenames.named_descriptor(f"/dev/std{name}") for name in ("in", "out", "err")] == [0, 1, 2]
 
 
 def test_seekable_source_of_a_pipe() -> None:
@@ -302,12 +303,12 @@ def test_same_files(tmp_path: Path) -> None:
     os.link(tmp_path / "a", tmp_path / "hard")
     a = str(tmp_path / "a")
     for other in ("a", "link", "hard", "./a"):
-        assert fileops.is_same_file(a, f"{tmp_path}/{other}")
-    assert not fileops.is_same_file(a, str(tmp_path / "b"))
-    assert fileops.is_same_file(f"{tmp_path}/b", f"{tmp_path}/../{tmp_path.name}/b")  # not there yet
-    assert not fileops.is_same_file("/dev/null", "/dev/null")
+        assert filenames.is_same_file(a, f"{tmp_path}/{other}")
+    assert not filenames.is_same_file(a, str(tmp_path / "b"))
+    assert filenames.is_same_file(f"{tmp_path}/b", f"{tmp_path}/../{tmp_path.name}/b")  # not there yet
+    assert not filenames.is_same_file("/dev/null", "/dev/null")
     with (tmp_path / "a").open("rb") as file:
-        assert fileops.is_same_file(a, file.fileno())
+        assert filenames.is_same_file(a, file.fileno())
 
 
 # -- streams

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from llmzip import errors
-from llmzip.fileops import FileProblem
+from llmzip.filenames import FileProblem
 from llmzip.jobs import explain, overall_exit_code
 
 
