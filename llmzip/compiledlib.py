@@ -11,6 +11,8 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from . import forks
+
 VARIABLE = "LLMZIP_KERNELS"
 
 
@@ -40,7 +42,8 @@ def _candidates(folder: Path, stem: str) -> Iterator[ctypes.CDLL]:
     """The libraries in a folder that can be loaded here and were built of the sources that lie beside them."""
     for file in sorted(folder.glob(f"{stem}*.*")):
         try:
-            loaded = ctypes.CDLL(str(file))
+            with forks.whole:  # the loader of libraries has a lock
+                loaded = ctypes.CDLL(str(file))
             loaded.llmzip_sources.restype = ctypes.c_char_p
             # What lies where in memory may differ between versions.
             if loaded.llmzip_sources().decode() == sources(folder):

@@ -12,6 +12,7 @@ import stat
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from . import forks
 from .streams import DescriptorWriter
 
 _PERMISSIONS = 0o777  # never copy setuid, setgid or sticky: the content is not what they were granted to
@@ -19,6 +20,7 @@ _BINARY = getattr(os, "O_BINARY", 0)  # only Windows has it, and there every ope
 
 # Temporary files that exist now. A signal handler has no other way to know them, so this is the one global here.
 _unfinished: set[str] = set()
+forks.in_child(_unfinished.clear)  # they are the parent's
 
 
 class FileProblem(Exception):
@@ -268,7 +270,7 @@ class Output:
             with contextlib.suppress(OSError):
                 os.close(self._descriptor)
             self._descriptor = -1
-        if self._temporary is not None:
+        if self._temporary in _unfinished:
             with contextlib.suppress(OSError):
                 os.unlink(self._temporary)
             _unfinished.discard(self._temporary)

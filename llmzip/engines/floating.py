@@ -15,7 +15,6 @@ import json
 import os
 import platform
 import re
-import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from typing import Any
 
 import torch
 
-from .. import layout
+from .. import forks, layout
 from ..errors import EngineError, LLMZipError, ModelUnsupportedError
 from . import families, ops, tables
 from .checkpoints import Tensors
@@ -40,7 +39,7 @@ _LARGEST = 1e9
 _CONSTANTS = re.compile(r"(^|\.)(masked_bias|inv_freq|position_ids|attn(\.attention)?\.bias|embed_positions\.weights)$")
 """Tensors that older versions of transformers stored, though they follow from the configuration: masks, positions."""
 
-_computing_lock = threading.Lock()
+_computing_lock = forks.Lock()
 
 
 class FloatCache:
@@ -198,7 +197,12 @@ def _computing(threads: int) -> Iterator[None]:
     Both are settings of the whole process, which others change between two steps; so they are set for each, and engines
     in several threads of Python take turns.
     """
-    with _computing_lock:
+    with _computing_lock, forks.whole:
+        if threads > 1 and forks.is_single():
+            raise EngineError(
+                f"the float engine cannot compute with {threads} threads in a child of a process that used this build "
+                "of torch; start the child by multiprocessing's method spawn"
+            )
         torch.set_num_threads(threads)
         before = torch.are_deterministic_algorithms_enabled()
         warn = torch.is_deterministic_algorithms_warn_only_enabled()
