@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from typing import Any, BinaryIO, Literal, cast
 
-from . import container
+from . import compiledlib, container
 from .codec import ArchiveWriter, FrameDecoder
 from .container import ArchiveParser, Frame
 from .errors import LLMZipError, ResourceError
@@ -45,6 +45,7 @@ class Compressor:
         prompt: Buffer = b"",
         arithmetic: str = "exact",
     ) -> None:
+        compiledlib.warn_if_missing()
         engine = EngineSettings(device=device)
         self._writer: ArchiveWriter | None = ArchiveWriter(
             CompressSettings(level=level, model=model, engine=engine, arithmetic=arithmetic, prompt=_as_bytes(prompt))
@@ -514,6 +515,7 @@ def info(source: Buffer | str | os.PathLike[str] | BinaryIO) -> ArchiveInfo:
 
 
 def _decompress_settings(model: Model | None, device: str, prompt: Buffer) -> DecompressSettings:
+    compiledlib.warn_if_missing()
     return DecompressSettings(model=model, engine=EngineSettings(device=device), prompt=_as_bytes(prompt))
 
 

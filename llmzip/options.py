@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from . import compiledlib
 from .jobs import COMPRESS, DECOMPRESS, LIST, TEST
 from .messages import PROGRAM
 from .settings import ARITHMETICS, DEFAULT_LEVEL, DTYPES
@@ -40,6 +41,17 @@ def show_version(ctx: click.Context, param: click.Parameter, value: bool) -> Non
 
     click.echo(f"{PROGRAM} {__version__} (archive format {FORMAT_VERSION})")
     ctx.exit()
+
+
+def with_kernels(ctx: click.Context, param: click.Parameter, value: int | None) -> int | None:
+    """The callback of --threads, which every command that computes has: the kernels are chosen by a variable alone.
+
+    Raises:
+        SettingsError: the variable is misspelt.
+    """
+    if not ctx.resilient_parsing:
+        compiledlib.wanted()
+    return value
 
 
 def _together(*decorators: Decorator) -> Decorator:
@@ -180,7 +192,7 @@ compress_model = _compress_model(_COMPRESS_MODEL)
 decompress_model = click.option("-m", "--model", metavar="NAME|DIR", help=_DECOMPRESS_MODEL.capitalize())
 engine = _together(
     click.option(
-        "-T", "--threads", metavar="N", type=int, envvar="LLMZIP_THREADS", show_envvar=True,
+        "-T", "--threads", metavar="N", type=int, envvar="LLMZIP_THREADS", show_envvar=True, callback=with_kernels,
         help="CPU threads, 0 for all cores. Changes the speed, never the output.",
     ),
     click.option(

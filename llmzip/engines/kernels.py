@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import os
-from pathlib import Path
 
 import torch
 
 from .. import compiledlib
 
 LEVELS = ("", "avx2", "avx512", "amx")
-FOLDER = Path(__file__).parent / "native"
+FOLDER, STEM = compiledlib.KERNELS
 LANES = 16
 
 _P, _N, _F = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
@@ -136,14 +134,14 @@ class Library:
 @functools.cache
 def library(level: str) -> Library | None:
     """The kernels of a level, "" for the best that this processor has; None if there are none, or it has not that."""
-    found = compiledlib.find(FOLDER, "_kernels", LEVELS, level)
+    found = compiledlib.find(FOLDER, STEM, LEVELS, level)
     return None if found is None else Library(*found)
 
 
 def chosen() -> tuple[Library | None, str]:
     """The kernels to use, and why there are none."""
-    level = os.environ.get(compiledlib.VARIABLE, "")
-    if level == "none":
+    level = compiledlib.wanted()
+    if level == compiledlib.NONE:
         return None, f"{compiledlib.VARIABLE}=none"
     found = library(level)
     if found is None:

@@ -23,7 +23,7 @@ import llmzip
 from llmzip import drafts, forks
 from llmzip.container import STORED, FrameHeader
 
-DEADLINE_SECONDS = 150
+DEADLINE_SECONDS = 120
 NUM_FORKS = 20
 SOURCE = Path(llmzip.__file__).parent / "file.py"
 
@@ -62,7 +62,7 @@ def checkpoint() -> None:
 
 def in_float() -> None:
     """A round trip by transformers."""
-    _by_checkpoint("float", 1, 300)
+    _by_checkpoint("float", 6, 300)
 
 
 def fork(work: Work) -> int:
