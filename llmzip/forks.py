@@ -13,19 +13,28 @@ Children of `subprocess` run another program, and none of this.
 
 from __future__ import annotations
 
+import concurrent.futures.thread
 import contextlib
 import ctypes
 import functools
-import importlib
+import logging
 import os
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 ValueT = TypeVar("ValueT")
+
+# What is registered last comes first before a fork: these modules, too, hold their locks over it, and whoever we wait
+# for may need them.
+_COME_AFTER = (concurrent.futures.thread, logging)
+
+_PATIENCE_SECONDS = 60.0
+"""Of a fork. More than anybody takes; but other libraries may hold locks over a fork, too, which end in a deadlock."""
 
 _PACKAGE = __name__.partition(".")[0]
 
@@ -102,7 +111,7 @@ class _Whole:
         self._changed.acquire()
         self._changed.wait_for(lambda: self._forking is None)  # two threads may fork at once
         self._forking = here
-        self._changed.wait_for(lambda: not self._depths.keys() - {here})
+        self._changed.wait_for(lambda: not self._depths.keys() - {here}, _PATIENCE_SECONDS)
 
     def open(self) -> None:
         """Lets the others in again; does nothing if this thread did not close it."""
@@ -122,11 +131,18 @@ whole = _Whole()
 """To be used as a context by work that a fork must wait for."""
 
 
-def _unfinished_imports() -> list[str]:
-    """Modules of the package that are being imported; in a child nobody would ever finish them."""
-    names = [name for name in list(sys.modules) if name.partition(".")[0] == _PACKAGE]
-    specs = [(name, getattr(sys.modules.get(name), "__spec__", None)) for name in names]
-    return [name for name, spec in specs if getattr(spec, "_initializing", False)]
+def _others_import() -> bool:
+    """Whether other threads are importing modules of the package; in a child nobody would ever finish them."""
+    own, frame = set(), sys._getframe(1)
+    while frame is not None:
+        own.add(frame.f_globals.get("__name__"))
+        frame = frame.f_back  # type: ignore[assignment]
+    for name in list(sys.modules):
+        if name.partition(".")[0] == _PACKAGE and name not in own:
+            spec = getattr(sys.modules.get(name), "__spec__", None)
+            if getattr(spec, "_initializing", False):
+                return True
+    return False
 
 
 # -- OpenMP ------------------------------------------------------------------------------------------------------------
@@ -185,10 +201,25 @@ def _dismiss_threads() -> None:
             pause(_PAUSE_SOFT)
 
 
+_torch_lock = Lock()
+_torch_is_new = False
+
+
+def settle_torch() -> None:
+    """Before torch is used by several threads of a child: the first of them makes a pool anew, and without a lock."""
+    global _torch_is_new  # noqa: PLW0603 - of the process
+    with _torch_lock:
+        if _torch_is_new:
+            torch = sys.modules["torch"]
+            torch.set_num_threads(torch.get_num_threads())
+            _torch_is_new = False
+
+
 def _make_single() -> None:
     """In a child: lets torch use one thread, if its OpenMP could not dismiss the parent's."""
-    global _single  # noqa: PLW0603 - of the process
+    global _single, _torch_is_new  # noqa: PLW0603 - of the process
     torch = sys.modules.get("torch")
+    _torch_is_new = torch is not None
     if torch is not None and _openmp() == (True, None):
         _single = True
         torch.set_num_threads(1)
@@ -205,14 +236,12 @@ def in_child(function: Callable[[], object]) -> None:
 
 
 def _before() -> None:
-    while True:
-        for name in _unfinished_imports():
-            with contextlib.suppress(Exception):  # whoever imports it gets the error
-                importlib.import_module(name)  # waits for the thread that does
+    end = time.monotonic() + _PATIENCE_SECONDS
+    whole.close()
+    while _others_import() and time.monotonic() < end:
+        whole.open()  # who imports may have to come here
+        time.sleep(0.002)
         whole.close()
-        if not _unfinished_imports():
-            break
-        whole.open()
     _dismiss_threads()
 
 

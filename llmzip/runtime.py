@@ -146,6 +146,7 @@ class Models:
 
     def __getitem__(self, number: int) -> LoadedModel:
         """That of a frame: devices take turns."""
+        forks.settle_torch()
         place = number % len(self._devices)
         with self._lock:
             if place not in self._loaded:

@@ -47,14 +47,15 @@ def run(folder: Path) -> Callable[..., None]:
     """Runs a scenario of forked.py, which must succeed and say nothing of trouble."""
 
     def run(scenario: str, work: str, variables: dict[str, str]) -> None:
+        # As a user has it: without this tokenizers would not use threads at all.
+        kept = {name: value for name, value in os.environ.items() if name != "TOKENIZERS_PARALLELISM"}
         done = subprocess.run(
             [sys.executable, PROGRAM, scenario, work, folder],
             capture_output=True,
             text=True,
             timeout=500,
             check=False,
-            # Without these the tokenizers library and torch behave as they do for users.
-            env={k: v for k, v in os.environ.items() if k != "TOKENIZERS_PARALLELISM"} | variables | {"OMP_NUM_THREADS": "2"},
+            env=kept | variables | {"OMP_NUM_THREADS": "2"},
         )
         assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
 
