@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
+
+from .forks import Lock
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
@@ -61,7 +62,7 @@ def one_at_a_time(progress: Callable[[int], None] | None) -> Callable[[int], Non
     """The same for callers on several threads."""
     if progress is None:
         return None
-    lock = threading.Lock()
+    lock = Lock()
 
     def tell(done: int) -> None:
         with lock:

@@ -5,12 +5,11 @@ The model and torch are loaded only when a frame needs them.
 
 from __future__ import annotations
 
-import threading
 import time
 import zlib
 from typing import TYPE_CHECKING, BinaryIO
 
-from . import container, methods, models, plan
+from . import container, forks, methods, models, plan
 from .ahead import in_order, one_at_a_time
 from .container import MIXED, SKIP, STORED, WINDOWS, FrameHeader, Header
 from .drafts import Draft, Drafter, Progress
@@ -114,7 +113,7 @@ class FrameDecoder:
     def __init__(self, settings: DecompressSettings) -> None:
         self._settings = settings
         self._loaded: tuple[Header, Models, bytes] | None = None
-        self._lock = threading.Lock()
+        self._lock = forks.Lock()
         self.model_name: str | None = None
         self.kernels: str | None = None
 

@@ -8,10 +8,66 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
+import os
+import platform
+import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from . import forks
+from .errors import PerformanceWarning, SettingsError
+
 VARIABLE = "LLMZIP_KERNELS"
+NONE, TRITON = "none", "triton"
+CHOICES = (NONE, "portable", "avx2", "avx512", "amx")
+"""Of the variable. TRITON stands beside them for tests, which run the kernels of GPUs in an interpreter."""
+
+KERNELS = (Path(__file__).parent / "engines" / "native", "_kernels")
+"""Folder and stem of the library that makes most of the speed."""
+
+MACHINES = ("x86_64", "amd64")
+"""What `platform.machine` calls the processors that it is for."""
+
+_told = False
+
+
+def wanted() -> str:
+    """What LLMZIP_KERNELS asks for: one of CHOICES, or TRITON, or "" for the fastest.
+
+    Raises:
+        SettingsError: it asks for something else.
+    """
+    found = os.environ.get(VARIABLE, "")
+    if found not in ("", TRITON, *CHOICES):
+        raise SettingsError(f"{VARIABLE}: {found!r} is none of {', '.join(CHOICES)}")
+    return found
+
+
+def warn_if_missing() -> None:
+    """Warns a program, once, that the kernels were not compiled where they could be and nobody chose to go without.
+
+    The command line has a line of its own for that.
+
+    Raises:
+        SettingsError: as `wanted`.
+    """
+    global _told  # noqa: PLW0603 - of the process
+    if _told or wanted() == NONE:
+        return
+    _told = True
+    if platform.machine().lower() not in MACHINES or is_built(*KERNELS):
+        return
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == __package__:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(
+        "llmzip works without its compiled kernels here, several times slower: they were not built, or from other "
+        "sources. Install it with a C++ compiler: pip install . in a copy of the sources, or pip install -e . to work "
+        f"on them; {VARIABLE}=none in the environment silences this",
+        PerformanceWarning,
+        stacklevel=level,
+    )
 
 
 @functools.cache
@@ -45,7 +101,8 @@ def _candidates(folder: Path, stem: str) -> Iterator[ctypes.CDLL]:
     """The libraries in a folder that can be loaded here and were built of the sources that lie beside them."""
     for file in sorted(folder.glob(f"{stem}*.*")):
         try:
-            loaded = ctypes.CDLL(str(file))
+            with forks.whole:  # the loader of libraries has a lock
+                loaded = ctypes.CDLL(str(file))
             loaded.llmzip_sources.restype = ctypes.c_char_p
             # What lies where in memory may differ between versions.
             if loaded.llmzip_sources().decode() == sources(folder):

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import math
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import container, methods
+from . import container, forks, methods
 from .ahead import in_order, one_at_a_time
 from .container import LM, MIXED, STORED, FrameHeader, Header
 from .errors import CorruptError, EngineError, ResourceError
@@ -96,7 +95,7 @@ class Drafter:
         self._choice = choice
         self._settings = settings
         self._progress = one_at_a_time(progress)
-        self._lock = threading.Lock()
+        self._lock = forks.Lock()
         self._models: Models | None = None
 
     def header(self) -> Header:

@@ -12,6 +12,8 @@ LLMZipError(Exception)                      exit 1
 |-- ResourceError                           exit 1   more memory is needed than there is
 |-- TokenizerError                          exit 3   a tokenizer that cannot carry every byte
 `-- SettingsError(ValueError)               exit 2   an option out of range
+
+PerformanceWarning(RuntimeWarning)          the work is done, but several times slower than it could be
 """
 
 EXIT_OK = 0
@@ -77,3 +79,7 @@ class SettingsError(LLMZipError, ValueError):
     """A setting is out of its documented range."""
 
     exit_code = EXIT_USAGE
+
+
+class PerformanceWarning(RuntimeWarning):
+    """llmzip gives the right results here, but several times slower than it could; the text says what to do."""

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import BinaryIO, cast
 
+from . import forks
 from .filenames import FileProblem, named_descriptor
 from .streams import DescriptorReader, DescriptorWriter
 
@@ -24,6 +25,7 @@ _BINARY = getattr(os, "O_BINARY", 0)  # only Windows has it, and there every ope
 
 # Temporary files that exist now. A signal handler has no other way to know them, so this is the one global here.
 _unfinished: set[str] = set()
+forks.in_child(_unfinished.clear)  # they are the parent's
 
 
 # -- input -----------------------------------------------------------------------------------------------------------
@@ -282,7 +284,7 @@ class Output:
             with contextlib.suppress(OSError):
                 os.close(self._descriptor)
             self._descriptor = -1
-        if self._temporary is not None:
+        if self._temporary in _unfinished:
             with contextlib.suppress(OSError):
                 os.unlink(self._temporary)
             _unfinished.discard(self._temporary)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from typing import Any, Literal
 
+from . import compiledlib
 from .codec import ArchiveWriter, FrameDecoder
 from .container import ArchiveParser, Frame
 from .settings import (
@@ -53,6 +54,7 @@ class Compressor:
         prompt: Buffer = b"",
         arithmetic: str = "exact",
     ) -> None:
+        compiledlib.warn_if_missing()
         engine = EngineSettings(device=device)
         self._writer: ArchiveWriter | None = ArchiveWriter(
             CompressSettings(level=level, model=model, engine=engine, arithmetic=arithmetic, prompt=as_bytes(prompt))
@@ -169,6 +171,7 @@ class Decompressor:
 
 def decompress_settings(model: Model | None, device: str, prompt: Buffer) -> DecompressSettings:
     """The settings of everything that reads archives."""
+    compiledlib.warn_if_missing()
     return DecompressSettings(model=model, engine=EngineSettings(device=device), prompt=as_bytes(prompt))
 
 

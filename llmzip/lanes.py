@@ -7,6 +7,7 @@ thread each, where the engine takes several callers, else one after the other on
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
@@ -83,6 +84,7 @@ class Lanes:
         borders = [units * n // count * unit for n in range(count)] + [plan.num_rows]
         self._ahead: dict[Lane, Future[Any]] = {}
         self._own: ThreadPoolExecutor | None = None
+        self._process = os.getpid()
         self._waits = count == 1 and not chunk  # each step for the one before it: threads would only cost time
         if not self._waits and (count == 1 or engine.callers == 1):
             self._own = ThreadPoolExecutor(1, "llmzip-model")
@@ -112,6 +114,8 @@ class Lanes:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Nothing goes on when this returns: what was begun uses memory that may go now."""
+        if os.getpid() != self._process:  # a child that was forked meanwhile: the threads are its parent's
+            return
         for future in self._ahead.values():
             if not future.cancel():
                 future.exception()

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from . import compiledlib
 from .container import MAX_STEPS, MAX_WINDOW_BITS, MIN_WINDOW_BITS
 from .filenames import FileProblem, input_name
 from .fileops import open_source
@@ -46,6 +47,17 @@ def show_version(ctx: click.Context, param: click.Parameter, value: bool) -> Non
 
     click.echo(f"{PROGRAM} {__version__} (archive format {FORMAT_VERSION})")
     ctx.exit()
+
+
+def with_kernels(ctx: click.Context, param: click.Parameter, value: int | None) -> int | None:
+    """The callback of --threads, which every command that computes has: the kernels are chosen by a variable alone.
+
+    Raises:
+        SettingsError: the variable is misspelt.
+    """
+    if not ctx.resilient_parsing:
+        compiledlib.wanted()
+    return value
 
 
 def _together(*decorators: Decorator) -> Decorator:
@@ -220,7 +232,7 @@ several_models = click.option(
 
 engine = _together(
     click.option(
-        "-T", "--threads", metavar="N", type=int, envvar="LLMZIP_THREADS", show_envvar=True,
+        "-T", "--threads", metavar="N", type=int, envvar="LLMZIP_THREADS", show_envvar=True, callback=with_kernels,
         help="CPU threads, 0 for all cores. Changes the speed, never the output.",
     ),
     click.option(

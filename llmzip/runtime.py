@@ -5,15 +5,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from . import forks, sample, torchparts
 from . import prompt as prompts
-from . import sample, torchparts
 from .container import (
     DIGEST_BYTES,
     ENGINE_FLOAT,
@@ -80,11 +79,11 @@ class LoadedModel:
         found: Prompt | None = self._last_prompt[1]
         return found
 
-    @functools.cached_property
+    @forks.cached_property
     def _last_prompt(self) -> list[Any]:
         return [b"", None]
 
-    @functools.cached_property
+    @forks.cached_property
     def vocabulary(self) -> Vocabulary:
         """The tokens' tree, for the mixer."""
         from .mixing.vocabulary import Vocabulary
@@ -99,7 +98,7 @@ def load(choice: ModelChoice, settings: EngineSettings) -> LoadedModel:
         ModelError, TokenizerError, EngineError: what is wrong with the model or the device, in one line.
         ResourceError: the model does not fit into the memory.
     """
-    if settings.threads is not None:
+    if settings.threads is not None and not forks.is_single():
         torch.set_num_threads(settings.threads or os.cpu_count() or 1)
     device = find_device(settings.device)
     if device != "cpu" or choice.engine == ENGINE_FLOAT:
@@ -137,7 +136,7 @@ class Models:
     def __init__(self, choice: ModelChoice, settings: EngineSettings) -> None:
         self._choice, self._devices = choice, all_devices(settings)
         self._loaded: dict[int, LoadedModel] = {}
-        self._lock = threading.Lock()
+        self._lock = forks.Lock()
 
     def __len__(self) -> int:
         """The number of devices."""
@@ -145,6 +144,7 @@ class Models:
 
     def __getitem__(self, number: int) -> LoadedModel:
         """That of a frame: devices take turns."""
+        forks.settle_torch()
         place = number % len(self._devices)
         with self._lock:
             if place not in self._loaded:

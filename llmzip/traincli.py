@@ -130,6 +130,7 @@ def _shape_options(function: Any) -> Any:
     type=int,
     envvar="LLMZIP_THREADS",
     show_envvar=True,
+    callback=options.with_kernels,
     text="CPU threads, 0 for all cores.",
 )
 @_option("--device", metavar="DEVICE", default="auto", show_default=True, text="auto, cpu, cuda or cuda:N.")

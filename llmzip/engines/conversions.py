@@ -25,7 +25,7 @@ from .config import ExactConfig
 from .model import ExactModel, assemble
 from .weights import load_model
 
-_VERSION = 2
+_VERSION = 3
 _LEAST_BYTES = 1 << 25
 """Of int8 weights; smaller models are converted in a blink."""
 

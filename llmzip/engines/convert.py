@@ -135,6 +135,8 @@ class _Conversion:
         if ours == "positions":
             parts = [(name, part[: exact.context]) for name, part in parts]
         biases = [self._take(f"{name}.bias") for name in names if layered and f"{name}.bias" in self._source]
+        if not biases and f"{ours.rpartition('.')[2]}_bias" in self._family.required:
+            raise ModelUnsupportedError(f"weights: tensor {names[0]}.bias is missing")
         if biases and len(biases) != len(parts):
             raise ModelUnsupportedError(f"weights: only some of {', '.join(names)} have a bias")
         if len({part.shape[1] for _, part in parts}) > 1:
@@ -170,16 +172,26 @@ class _Conversion:
         return rows.view(heads, 3, dim, -1).transpose(0, 1).reshape(rows.shape)
 
     def _head(self, name: str) -> None:
-        """The head, unless it is the embedding."""
+        """The head, unless it is the embedding.
+
+        A head that is stored and one that is tied are told apart by the configuration alone, as everybody does who
+        reads checkpoints: where it says that there is a head, the embedding is not put in its place.
+        """
         embedding = self._place(self._family.matrices["embedding"][0]) + ".weight"
         weight = f"{name}.weight"
-        own = weight in self._source and not self._family.tied
-        if own and not _equal(self._source[weight], self._source[embedding]):
-            self._matrix("head", [name])
+        if not self._family.tied:
+            if weight not in self._source:
+                raise ModelUnsupportedError(
+                    f"weights: tensor {weight} is missing; if it is the embedding, config.json must say "
+                    '"tie_word_embeddings": true'
+                )
+            if not _equal(self._source[weight], self._source[embedding]):
+                self._matrix("head", [name])
         self._left.discard(weight)
 
     def _norm(self, ours: str, name: str) -> None:
-        optional = ours.rsplit(".", 1)[-1] in ("q_norm", "k_norm")
+        part = ours.rpartition(".")[2]
+        optional = part in ("q_norm", "k_norm") and part not in self._family.required
         if optional and f"{name}.weight" not in self._source:
             return
         self._out[ours] = self._take(f"{name}.weight") + self._family.norm_offset

@@ -8,7 +8,6 @@ section 6). Shapes: B rows, T new tokens, S positions, H query heads, G key/valu
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -16,6 +15,7 @@ from typing import TypeAlias
 import numpy as np
 import torch
 
+from .. import forks
 from ..errors import EngineError
 from . import fused, kernels, ops, tables
 from .caches import CachedLayer, LayerCaches
@@ -93,7 +93,7 @@ class ExactEngine:
         self.model = model.to(self.device)
         self.kernels = ops.Kernels(self.device, self.model.matrix_shapes())
         # Two callers may share an engine, and its tables and kernels may change while it runs.
-        self._lock = threading.RLock()
+        self._lock = forks.Lock()
         shape = model.config
         self.vocab_size = shape.vocab_size
         self.context = shape.context
@@ -207,7 +207,8 @@ class ExactEngine:
             for rope in self._ropes:
                 rope.extend(begin + ids.shape[1])
             if not isinstance(self._fused, fused.FusedForward):
-                return self._forward(ids, cache)
+                with forks.whole:  # libraries of torch have locks of their own
+                    return self._forward(ids, cache)
         return self._fused.forward(ids, cache)  # type: ignore[arg-type]  # the cache is its own
 
     def _forward(self, ids: torch.Tensor, cache: AnyCache | None) -> torch.Tensor:
@@ -241,7 +242,7 @@ class ExactEngine:
     def masses(self, hidden: torch.Tensor) -> torch.Tensor:
         if isinstance(self._fused, fused.FusedForward):
             return self._fused.masses(hidden)
-        with self._lock:
+        with self._lock, forks.whole:
             return self._masses(hidden)
 
     def _masses(self, hidden: torch.Tensor) -> torch.Tensor:

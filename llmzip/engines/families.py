@@ -41,6 +41,8 @@ class Family:
         matrices: name in the int8 form, with {} for the layer -> names in the checkpoint that are joined, row by row.
         vectors: norms, likewise; each is one tensor.
         prefixes: that names in the checkpoint may have.
+        required: of each layer, the biases and the norms of queries and keys that its kind or its settings call for;
+            others are used if they are there.
         norm_offset: added to the weights of RMS norms.
         transposed: matrices are stored (inputs, outputs).
         mixed_heads: rows of the joined queries, keys and values lie head by head.
@@ -53,6 +55,7 @@ class Family:
     matrices: dict[str, tuple[str, ...]]
     vectors: dict[str, str]
     prefixes: tuple[str, ...] = ("model.",)
+    required: frozenset[str] = frozenset()
     norm_offset: float = 0.0
     transposed: bool = False
     mixed_heads: bool = False
@@ -91,6 +94,8 @@ _NORMS = {
     "q_norm": "self_attn.q_norm",
     "k_norm": "self_attn.k_norm",
 }
+_QK_NORMS = frozenset({"q_norm", "k_norm"})
+_ATTENTION_BIASES, _MLP_BIASES = frozenset({"qkv_bias", "out_bias"}), frozenset({"gate_up_bias", "down_bias"})
 _FOUR_NORMS = _NORMS | {
     "attention_post_norm": "post_attention_layernorm",
     "post_norm": "pre_feedforward_layernorm",
@@ -106,6 +111,7 @@ def _llama(
     projections: Mapping[str, tuple[str, ...]] = _PROJECTIONS,
     norms: Mapping[str, str] = _NORMS,
     norm_offset: float = 0.0,
+    required: frozenset[str] = frozenset(),
     **settings: Any,
 ) -> Family:
     """The common form; `windows` None for what the configuration says."""
@@ -136,14 +142,35 @@ def _llama(
         },
         {"final_norm": "norm", **{f"layers.{{}}.{ours}": f"layers.{{}}.{name}" for ours, name in norms.items()}},
         norm_offset=norm_offset,
+        required=required,
     )
 
 
-def _qwen(config: Mapping[str, Any]) -> Family:
+def _plain(config: Mapping[str, Any]) -> Family:
+    return _llama(config, required=_biases(config))
+
+
+def _biases(config: Mapping[str, Any]) -> frozenset[str]:
+    """Biases that the settings of those families call for that know such settings."""
+    attention = _ATTENTION_BIASES if config.get("attention_bias") else frozenset()
+    return attention | (_MLP_BIASES if config.get("mlp_bias") else frozenset())
+
+
+def _qwen(config: Mapping[str, Any], required: frozenset[str]) -> Family:
     layers = _layers(config)
     if not config.get("use_sliding_window"):
-        return _llama(config, (0,) * layers)
-    return _llama(config, _windows(config, layers, lambda n: n >= number(config, "max_window_layers", 0)))
+        return _llama(config, (0,) * layers, required=required)
+    windows = _windows(config, layers, lambda n: n >= number(config, "max_window_layers", 0))
+    return _llama(config, windows, required=required)
+
+
+def _qwen2(config: Mapping[str, Any]) -> Family:
+    return _qwen(config, frozenset({"qkv_bias"}))
+
+
+def _qwen3(config: Mapping[str, Any]) -> Family:
+    # Models of `llmzip train` have no bias behind the heads, whatever this setting says.
+    return _qwen(config, _QK_NORMS | (frozenset({"qkv_bias"}) if config.get("attention_bias") else frozenset()))
 
 
 def _smollm3(config: Mapping[str, Any]) -> Family:
@@ -155,7 +182,8 @@ def _smollm3(config: Mapping[str, Any]) -> Family:
     if not isinstance(rotated, list) or len(rotated) < layers:
         raise misstated("no_rope_layers", rotated)
     windows = _windows(config, layers) if config.get("use_sliding_window") else (0,) * layers
-    return _llama(config, windows, tied=True, unrotated=tuple(n for n in range(layers) if not rotated[n]))
+    unrotated = tuple(n for n in range(layers) if not rotated[n])
+    return _llama(config, windows, tied=True, required=_biases(config), unrotated=unrotated)
 
 
 def _phi3(config: Mapping[str, Any]) -> Family:
@@ -165,11 +193,16 @@ def _phi3(config: Mapping[str, Any]) -> Family:
 
 def _gemma(config: Mapping[str, Any]) -> Family:
     return _llama(
-        config, tied=True, activation="gelu_pytorch_tanh", norm_offset=1.0, embedding_gain=_embedding_gain(config)
-    )
+        config, tied=True, activation="gelu_pytorch_tanh", norm_offset=1.0, required=_biases(config),
+        embedding_gain=_embedding_gain(config),
+    )  # fmt: skip
 
 
-def _gemma2(config: Mapping[str, Any], slides: Callable[[int], bool] = lambda n: n % 2 == 0) -> Family:
+def _gemma2(
+    config: Mapping[str, Any],
+    slides: Callable[[int], bool] = lambda n: n % 2 == 0,
+    required: frozenset[str] = frozenset(),
+) -> Family:
     return _llama(
         config,
         _windows(config, _layers(config), slides),
@@ -181,6 +214,7 @@ def _gemma2(config: Mapping[str, Any], slides: Callable[[int], bool] = lambda n:
         attention_cap=number(config, "attn_logit_softcapping") if config.get("attn_logit_softcapping") else 0.0,
         logit_cap=number(config, "final_logit_softcapping") if config.get("final_logit_softcapping") else 0.0,
         embedding_gain=_embedding_gain(config),
+        required=required | _biases(config),
     )
 
 
@@ -188,7 +222,7 @@ def _gemma3(config: Mapping[str, Any]) -> Family:
     if config.get("use_bidirectional_attention"):
         raise ModelUnsupportedError("attention in both directions is not supported: this is no causal model")
     name = next((x for x in ("sliding_window_pattern", "_sliding_window_pattern") if config.get(x)), "")
-    return _gemma2(config, lambda n: (n + 1) % _interval(config, name, 6) != 0)
+    return _gemma2(config, lambda n: (n + 1) % _interval(config, name, 6) != 0, _QK_NORMS)
 
 
 def _scale(config: Mapping[str, Any]) -> float:
@@ -244,6 +278,7 @@ def _gpt2(config: Mapping[str, Any]) -> Family:
         },
         {"final_norm": "ln_f", **{f"layers.{{}}.{ours}": f"h.{{}}.{name}" for ours, name in norms.items()}},
         prefixes=("transformer.", ""),
+        required=_ATTENTION_BIASES | _MLP_BIASES,
         transposed=True,
     )
 
@@ -288,15 +323,16 @@ def _gpt_neox(config: Mapping[str, Any]) -> Family:
             **{f"layers.{{}}.{ours}": f"layers.{{}}.{name}" for ours, name in norms.items()},
         },
         prefixes=("gpt_neox.",),
+        required=_MLP_BIASES | _biases({"attention_bias": True} | dict(config)),
         mixed_heads=True,
     )
 
 
 _FAMILIES: dict[str, Callable[[Mapping[str, Any]], Family]] = {
-    "llama": _llama,
+    "llama": _plain,
     "mistral": _llama,
-    "qwen2": _qwen,
-    "qwen3": _qwen,
+    "qwen2": _qwen2,
+    "qwen3": _qwen3,
     "smollm3": _smollm3,
     "phi3": _phi3,
     "gemma": _gemma,

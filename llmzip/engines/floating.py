@@ -13,14 +13,13 @@ import hashlib
 import json
 import os
 import platform
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from .. import layout
+from .. import forks, layout
 from ..errors import EngineError, ModelUnsupportedError
 from . import families, floatload, floatsteps, ops, tables
 from .checkpoints import Tensors
@@ -31,7 +30,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 _UNSTABLE_KEYS = ("transformers_version", "_name_or_path", "dtype", "torch_dtype", "use_cache")
 _DEFAULT_CONTEXT = 1024
 
-_computing_lock = threading.Lock()
+_computing_lock = forks.Lock()
 
 
 class FloatCache:
@@ -191,7 +190,12 @@ def _computing(threads: int) -> Iterator[None]:
     Both are settings of the whole process, which others change between two steps; so they are set for each, and engines
     in several threads of Python take turns.
     """
-    with _computing_lock:
+    with _computing_lock, forks.whole:
+        if threads > 1 and forks.is_single():
+            raise EngineError(
+                f"the float engine cannot compute with {threads} threads in a child of a process that used this build "
+                "of torch; start the child by multiprocessing's method spawn"
+            )
         torch.set_num_threads(threads)
         before = torch.are_deterministic_algorithms_enabled()
         warn = torch.is_deterministic_algorithms_warn_only_enabled()

@@ -8,7 +8,6 @@ part that it does not know, exact.py computes as before.
 from __future__ import annotations
 
 import ctypes
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..forks import Lock
 from . import ops, tables
 from .caches import CachedLayer, LayerCaches
 from .config import ExactConfig
@@ -219,7 +219,7 @@ class FusedForward:
             packed(model.head_q, model.head_scale), (Layer * len(layers))(*layers),
         )  # fmt: skip
         self._buffers: list[_Buffers] = []
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     def forward(self, ids: torch.Tensor, cache: FusedCache | None) -> torch.Tensor:
         """As `Engine.forward`; (B, T) int64 to (B, T, hidden) float32."""

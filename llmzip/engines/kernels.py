@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import os
 import platform
 from pathlib import Path
 
@@ -17,10 +16,8 @@ import torch
 from .. import compiledlib
 
 LEVELS = ("", "avx2", "avx512", "amx")
-FOLDER = Path(__file__).parent / "native"
+FOLDER, STEM = compiledlib.KERNELS
 LANES = 16
-_MACHINES = ("x86_64", "amd64")
-"""What `platform.machine` calls the processors that there are kernels for."""
 
 _P, _N, _F = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 
@@ -139,14 +136,14 @@ class Library:
 @functools.cache
 def library(level: str) -> Library | None:
     """The kernels of a level, "" for the best that this processor has; None if there are none, or it has not that."""
-    found = compiledlib.find(FOLDER, "_kernels", LEVELS, level)
+    found = compiledlib.find(FOLDER, STEM, LEVELS, level)
     return None if found is None else Library(*found)
 
 
 def chosen() -> tuple[Library | None, str]:
     """The kernels to use, and why there are none."""
-    level = os.environ.get(compiledlib.VARIABLE, "")
-    if level == "none":
+    level = compiledlib.wanted()
+    if level == compiledlib.NONE:
         return None, f"{compiledlib.VARIABLE}=none"
     found = library(level)
     if found is None:
@@ -158,7 +155,7 @@ def chosen() -> tuple[Library | None, str]:
 def _why_none(folder: Path) -> str:
     """Why there is no library of the level that is wanted; only one that can be built is worth an installation."""
     machine = platform.machine() or "unknown"
-    if machine.lower() not in _MACHINES:
+    if machine.lower() not in compiledlib.MACHINES:
         return f"there are none for this kind of processor, {machine}"
     if compiledlib.is_built(folder, "_kernels"):
         return "this processor lacks the instructions that they need"

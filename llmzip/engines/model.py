@@ -8,7 +8,6 @@ the source's dtype do not change it (docs/numerics.md section 7).
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import math
 from collections.abc import Callable
@@ -20,6 +19,7 @@ import torch
 
 from .._version import NUMERICS_VERSION
 from ..errors import ModelUnsupportedError
+from ..forks import cached_property
 from ..layout import INT8
 from . import weightfile
 from .config import ExactConfig
@@ -113,7 +113,7 @@ class ExactModel:
         """SHA-256 of the numerics version, the config and every tensor (docs/numerics.md section 7)."""
         return self._digest
 
-    @functools.cached_property
+    @cached_property
     def _digest(self) -> bytes:
         sha = hashlib.sha256(b"llmzip exact model, numerics %d\n" % NUMERICS_VERSION)
         sha.update(self.config.canonical() + b"\n")

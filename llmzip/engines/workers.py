@@ -5,13 +5,14 @@ Either the parts of one thing are shared out to them, or each has a thing of its
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import torch
+
+from .. import forks
 
 
 class Workers:
@@ -20,8 +21,12 @@ class Workers:
     def __init__(self) -> None:
         self._pool: ThreadPoolExecutor | None = None
         self._size = 0
-        self._lock = threading.Lock()
+        self._lock = forks.Lock()
         self._here = threading.local()
+
+    def forget(self) -> None:
+        """In a forked child: the threads are the parent's."""
+        self._pool, self._size = None, 0
 
     def run(self, tasks: list[Callable[[], None]]) -> None:
         """Runs tasks side by side; the first error of one is raised when all are done."""
@@ -66,5 +71,4 @@ def _inference(task: Callable[[], None]) -> None:
 
 
 workers = Workers()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=workers.__init__)  # type: ignore[misc]
+forks.in_child(workers.forget)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ..coder import Decoder
+from ..forks import whole
 from .compiled import announce_compiling
 from .masses import path_logits, take_masses
 from .predictor import new_decision
@@ -49,12 +50,15 @@ class JittedWalk:
             self.probability,
             self.bits,
         )
-        self._walk: Iterator[int] = walk(*self._arguments)
-        next(self._walk)
+        with whole:  # the first call compiles, under locks of numba and LLVM
+            self._walk: Iterator[int] = walk(*self._arguments)
+            next(self._walk)
 
     def paths(self, masses: np.ndarray, places: np.ndarray) -> None:
         # Room of its own: several threads may be here.
-        path_logits(masses, places, self._shape, new_masses(1, self._shape.vocab_size), self._known)
+        room = new_masses(1, self._shape.vocab_size)
+        with whole:
+            path_logits(masses, places, self._shape, room, self._known)
 
     def encode(self, last_step: int) -> None:
         shape = self._shape
@@ -65,7 +69,8 @@ class JittedWalk:
             self._step += 1
 
     def take(self, masses: np.ndarray, first_row: int) -> None:
-        take_masses(masses, self._shape, self._room, first_row)
+        with whole:
+            take_masses(masses, self._shape, self._room, first_row)
 
     def decode(self, first_row: int, last_row: int) -> None:
         for _ in range(first_row, last_row, GROUP_ROWS):

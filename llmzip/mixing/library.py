@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import os
 from pathlib import Path
 from typing import Any
 
@@ -107,8 +106,8 @@ def library(level: str = "") -> Library | None:
 
 def chosen() -> Library | None:
     """The functions to use; LLMZIP_KERNELS is that of the engine's kernels."""
-    wanted = os.environ.get(compiledlib.VARIABLE, "")
-    if wanted == "none":
+    wanted = compiledlib.wanted()
+    if wanted == compiledlib.NONE:
         return None
     return library("avx512" if wanted == "amx" else wanted)
 

@@ -28,6 +28,8 @@ Checkpoint = tuple[dict[str, Any], dict[str, torch.Tensor]]
 Make = Callable[..., Checkpoint]
 Write = Callable[..., Path]
 
+QKV_BIASES = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+
 
 def same(a: ExactModel, b: ExactModel) -> bool:
     first, second = a.tensors(), b.tensors()
@@ -134,11 +136,52 @@ def test_a_tied_head_is_the_embedding_whether_it_is_stored_or_not(random_checkpo
     source["lm_head.weight"] = source["model.embed_tokens.weight"].clone()
     stored = [convert(config, source, 1, 50), convert(tied, source, 1, 50)]
     del source["lm_head.weight"]
-    left_out = [convert(config, source, 1, 50), convert(tied, source, 1, 50)]
-    for model in (ignored, *stored, *left_out):
+    left_out = convert(tied, source, 1, 50)
+    for model in (ignored, *stored, left_out):
         assert model.head_q is model.embedding_q and "head_q" not in model.tensors()
         assert model.digest() == ignored.digest()
     assert ignored.to(torch.device("cpu")).head_q.shape == (100, 48)
+
+
+@pytest.mark.parametrize("setting", [{}, {"tie_word_embeddings": False}])
+def test_the_embedding_does_not_stand_in_for_a_head_that_is_missing(
+    setting: dict[str, Any], random_checkpoint: Make, write_checkpoint: Write, tmp_path: Path
+) -> None:
+    config, source = random_checkpoint(**setting)
+    del source["lm_head.weight"]
+    folder = write_checkpoint(tmp_path / "headless", config, source)
+    with pytest.raises(ModelUnsupportedError, match=r"lm_head\.weight is missing; .*\"tie_word_embeddings\": true"):
+        load_model(folder)
+    write_checkpoint(folder, config | {"tie_word_embeddings": True}, source)
+    assert load_model(folder).head_q.shape == (100, 48)
+
+
+ATTENTION_BIASES = tuple(f"self_attn.{name}_proj" for name in "qkvo")
+MLP_BIASES = ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
+
+
+@pytest.mark.parametrize(
+    ("fields", "parts", "missing"),
+    [
+        ({"attention_bias": True}, {"biases": ATTENTION_BIASES}, ["q_proj.bias", "o_proj.bias"]),
+        ({"mlp_bias": True}, {"biases": MLP_BIASES}, ["gate_proj.bias", "down_proj.bias"]),
+        ({"model_type": "qwen2"}, {"biases": QKV_BIASES}, ["q_proj.bias"]),
+        ({"model_type": "qwen3"}, {"qk_norm": True}, ["q_norm.weight", "k_norm.weight"]),
+    ],
+    ids=["attention", "mlp", "qwen2", "qwen3"],
+)
+def test_biases_and_norms_that_the_configuration_calls_for_must_be_there(
+    fields: dict[str, Any], parts: dict[str, Any], missing: list[str], random_checkpoint: Make
+) -> None:
+    config, source = random_checkpoint(**parts, **fields)
+    convert(config, source, 1, 50)
+    for name in missing:
+        kind = name if name.startswith(("q_norm", "k_norm")) else name.rpartition(".")[0]
+        group = {"q_proj": "qkv", "gate_proj": ("gate_proj", "up_proj")}.get(kind, (kind,))
+        places = [f"{part}_proj" for part in group] if group == "qkv" else list(group)
+        less = {key: t for key, t in source.items() if not any(f".{x}.bias" in key or key.endswith(x) for x in places)}
+        with pytest.raises(ModelUnsupportedError, match=rf"tensor model\.layers\.0\..*{name} is missing"):
+            convert(config, less, 1, 50)
 
 
 @pytest.mark.parametrize(
@@ -185,7 +228,8 @@ def test_context_is_cut_to_what_the_model_was_made_for(asked: int, context: int,
     ],
 )
 def test_windows_of_each_family(fields: dict[str, Any], windows: tuple[int, ...], random_checkpoint: Make) -> None:
-    config, source = random_checkpoint(num_hidden_layers=3, **fields)
+    parts = {"qwen2": {"biases": QKV_BIASES}, "qwen3": {"qk_norm": True}}.get(fields["model_type"], {})
+    config, source = random_checkpoint(num_hidden_layers=3, **parts, **fields)
     assert convert(config, source, 1, 50).config.windows == windows
 
 
@@ -212,6 +256,7 @@ def test_rope_theta_is_found_in_old_and_new_configs(
 def test_int8_form_comes_back(tied: bool, random_checkpoint: Make, tmp_path: Path) -> None:
     config, source = random_checkpoint(qk_norm=True, biases=("mlp.gate_proj", "mlp.up_proj"), sliding_window=None)
     if tied:
+        config["tie_word_embeddings"] = True
         del source["lm_head.weight"]
     model = convert(config, source, 2, 50)
     save_int8(model, tmp_path)
@@ -433,9 +478,7 @@ def test_missing_tensors_are_named(name: str, random_checkpoint: Make, write_che
 
 
 def test_half_a_pair_is_refused(random_checkpoint: Make) -> None:
-    config, source = random_checkpoint(
-        qk_norm=True, biases=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
-    )
+    config, source = random_checkpoint(qk_norm=True, biases=QKV_BIASES, model_type="llama")
     one_norm = {name: tensor for name, tensor in source.items() if name != "model.layers.0.self_attn.k_norm.weight"}
     with pytest.raises(ModelUnsupportedError, match="q_norm without k_norm"):
         convert(config, one_norm, 1, 50)

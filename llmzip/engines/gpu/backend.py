@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ... import compiledlib
 from .. import ops, tables
 from ..caches import CachedLayer, LayerCaches
 from ..config import ExactConfig
@@ -26,7 +27,6 @@ from ..model import ExactModel, LayerWeights
 
 _LEAST_CAPABILITY = (8, 0)
 _LEAST_TRITON = (3, 3)
-_VARIABLE = "LLMZIP_KERNELS"
 _MOST_VALUES = 1 << 14
 """Of a row that is in registers as a whole: hidden and MLP sizes."""
 
@@ -45,13 +45,13 @@ def on(device: torch.device) -> AbstractContextManager[object]:
 
 def interpreted() -> bool:
     """Whether the kernels are asked for on the CPU, in Triton's interpreter: for tests."""
-    return os.environ.get("TRITON_INTERPRET") == "1" and os.environ.get(_VARIABLE) == "triton"
+    return os.environ.get("TRITON_INTERPRET") == "1" and compiledlib.wanted() == compiledlib.TRITON
 
 
 def unavailable(device: torch.device) -> str:
     """Why a device cannot have the kernels; empty if it can."""
-    if os.environ.get(_VARIABLE) == "none":
-        return f"{_VARIABLE}=none"
+    if compiledlib.wanted() == compiledlib.NONE:
+        return f"{compiledlib.VARIABLE}={compiledlib.NONE}"
     if device.type == "cuda":
         if torch.version.cuda is None:
             return "they are for NVIDIA's devices"
