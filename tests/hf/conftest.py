@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -95,6 +96,10 @@ def float_bits() -> Callable[..., torch.Tensor]:
         model = transformers.AutoModelForCausalLM.from_pretrained(
             folder, dtype=torch.float32, attn_implementation="eager"
         ).eval()
+        stored = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("rope_parameters")
+        if stored != getattr(model.config, "rope_parameters", None):
+            # GPT-NeoX with transformers 5.0: it reads a quarter of the rotated part, whatever the file says.
+            pytest.skip("this version of transformers does not read back the configuration that it wrote")
         with torch.no_grad():
             logits = model(torch.tensor([[1, *tokens[:-1]]])).logits[0].double()
         return -logits.log_softmax(-1)[torch.arange(len(tokens)), tokens] / math.log(2)

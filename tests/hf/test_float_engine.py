@@ -69,7 +69,7 @@ def copy(
     config = json.loads((target / "config.json").read_text(encoding="utf-8"))
     (target / "config.json").write_text(json.dumps(config | fields), encoding="utf-8")
     if tensors is not None:
-        found = load_file(target / "model.safetensors")
+        found = load_file(source / "model.safetensors")  # not from the file that is written
         tensors(found)
         save_file(found, target / "model.safetensors", {"format": "pt"})
     return target

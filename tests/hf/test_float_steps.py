@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 
 from llmzip.engines import floatsteps
 from llmzip.engines.floating import FloatEngine
@@ -222,6 +223,11 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     return make
 
 
+def stored(folder: Path) -> dict[str, torch.Tensor]:
+    """A checkpoint's tensors, apart from its file, which may be written anew."""
+    return {name: tensor.clone() for name, tensor in load_file(folder / "model.safetensors").items()}
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_steps_predict_what_the_whole_does(kind: str, dtype: str, checkpoint: Callable[..., Path]) -> None:
@@ -282,10 +288,8 @@ def test_a_model_without_state_is_told_from_a_foreign_transformers(
 
 
 def test_predictions_that_are_no_numbers_are_refused(checkpoint: Callable[..., Path]) -> None:
-    from safetensors.torch import load_file, save_file
-
     folder = checkpoint("Llama")
-    tensors = load_file(folder / "model.safetensors")
+    tensors = stored(folder)
     tensors["model.norm.weight"].fill_(float("nan"))
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(ModelUnsupportedError, match="its predictions are not numbers"):
@@ -293,11 +297,9 @@ def test_predictions_that_are_no_numbers_are_refused(checkpoint: Callable[..., P
 
 
 def test_bits_do_not_depend_on_where_tensors_lie_in_the_file(checkpoint: Callable[..., Path]) -> None:
-    from safetensors.torch import load_file, save_file
-
     folder = checkpoint("Llama")
     ids, found = torch.tensor([[1, 2, 3, 4, 5, 6, 7, 8]]), []
-    tensors = load_file(folder / "model.safetensors")
+    tensors = stored(folder)
     for more in range(8):
         save_file(tensors, folder / "model.safetensors", {"format": "pt", "pad": " " * 8 * more})
         engine = FloatEngine(folder)
