@@ -211,7 +211,7 @@ def test_engines_know_nothing_of_archives_texts_and_files(module: str) -> None:
 def test_formats_coder_methods_and_tokens_do_not_know_each_other() -> None:
     assert internal("coder") <= {"errors"}
     assert internal("tokens") <= {"errors", "tokentables"}
-    assert internal("tokentables") <= {"errors"}
+    assert internal("tokentables") <= {"errors", "layout"}
     assert internal("methods") <= {"errors", "container"}
     assert internal("models") <= {
         "errors", "container", "hub", "layout", "settings", "engines.families", "engines.config",

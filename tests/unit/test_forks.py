@@ -1,4 +1,4 @@
-"""Checks what a forked child finds: locks that nobody holds, whole work, and files of its parent that it leaves alone."""
+"""Checks what a forked child finds: free locks, whole work, and files of its parent that it leaves alone."""
 
 from __future__ import annotations
 

@@ -30,6 +30,7 @@ Write = Callable[..., Path]
 
 QKV_BIASES = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
 
+
 def same(a: ExactModel, b: ExactModel) -> bool:
     first, second = a.tensors(), b.tensors()
     return (
