@@ -139,7 +139,7 @@ def in_the_middle(work: Work) -> None:
     """Forks while a thread is at work, each child does the same."""
     work()
     with busy(work):
-        for _ in range(8 if work is in_float else 20):
+        for _ in range(20 if work is embedded else 6):
             wait(fork(work))
 
 
