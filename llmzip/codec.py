@@ -14,7 +14,7 @@ from .ahead import in_order, one_at_a_time
 from .container import MIXED, SKIP, STORED, WINDOWS, FrameHeader, Header
 from .drafts import Draft, Drafter, Progress
 from .errors import CorruptError, LLMZipError, ModelMismatchError
-from .report import CharacterCounter, FrameReport, StreamReport
+from .report import CharacterCounter, FrameReport, Kernels, StreamReport
 from .settings import CompressSettings, DecompressSettings
 from .streams import read_some, write_all
 
@@ -115,7 +115,7 @@ class FrameDecoder:
         self._loaded: tuple[Header, Models, bytes] | None = None
         self._lock = forks.Lock()
         self.model_name: str | None = None
-        self.kernels: str | None = None
+        self.kernels: Kernels | None = None
 
     def decode(self, frame: container.Frame, progress: Progress | None = None) -> bytes:
         """The original bytes of a frame, checked.

@@ -18,6 +18,7 @@ from .container import LM, MIXED, STORED, FrameHeader, Header
 from .errors import CorruptError, EngineError, ResourceError
 from .models import ModelChoice
 from .plan import RowPlan, profile_plan
+from .report import Kernels
 from .settings import MAX_LEVEL, CompressSettings
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ class Drafter:
         return drafts
 
     @property
-    def kernels(self) -> str | None:
+    def kernels(self) -> Kernels | None:
         """What computes the model, once it is loaded."""
         return None if self._models is None else self._models[0].kernels
 

@@ -219,8 +219,8 @@ def _make_single() -> None:
     """In a child: lets torch use one thread, if its OpenMP could not dismiss the parent's."""
     global _single, _torch_is_new  # noqa: PLW0603 - of the process
     torch = sys.modules.get("torch")
-    _torch_is_new = torch is not None
-    if torch is not None and _openmp() == (True, None):
+    _torch_is_new = hasattr(torch, "set_num_threads")  # else another thread was importing it, and nobody will end that
+    if torch is not None and _torch_is_new and _openmp() == (True, None):
         _single = True
         torch.set_num_threads(1)
 

@@ -12,7 +12,7 @@ from .filenames import printable
 from .process import StandardError, is_terminal
 
 if TYPE_CHECKING:
-    from .report import StreamReport
+    from .report import Kernels, StreamReport
 
 PROGRAM = "llmzip"
 
@@ -68,11 +68,11 @@ class Messages:
         if self.verbosity >= 0:
             _write(printable(text))
 
-    def slower(self, kernels: str | None) -> None:
+    def slower(self, kernels: Kernels | None) -> None:
         """Once: why the model did not run as fast as it might."""
-        if kernels is not None and "without" in kernels and not self._said_slower:
+        if kernels is not None and kernels.is_slower and not self._said_slower:
             self._said_slower = True
-            self.reason(kernels)
+            self.reason(kernels.text)
 
     def reason(self, text: str) -> None:
         """Why this run is slower than it might be, where a summary was asked for."""

@@ -135,6 +135,8 @@ def _shape(folder: Path) -> dict[str, Any]:
     if (folder / layout.INT8).exists():
         from .engines import weightfile
 
+        if why := layout.mishap(folder / layout.INT8):
+            raise ModelUnsupportedError(f"{layout.INT8} cannot be read: {why}")
         found, _, arrays = weightfile.unpack((folder / layout.INT8).read_bytes())
         return {**_sizes(found), "context": found.get("context"), "parameters": sum(a.size for a in arrays.values())}
     from .engines import families

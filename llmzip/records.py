@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import builtins
 import json
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from . import errors
+from .errors import LLMZipError
+
 if TYPE_CHECKING:
     from .report import StreamReport
 
 SCHEMA = 1  # of every object; keys are only ever added
+
+_INTERNAL = "InternalError"
+ERROR_KINDS = frozenset(
+    {"FileProblem", "MemoryError", "ImportError", _INTERNAL}
+    | {kind.__name__ for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, LLMZipError)}
+    | {kind.__name__ for kind in vars(builtins).values() if isinstance(kind, type) and issubclass(kind, OSError)}
+)
+"""What `kind` may be in `error`: the library's errors; FileProblem for a file that is left alone, of whatever name;
+OSError and what Python derives from it; MemoryError; ImportError for a broken library; InternalError for a bug."""
 
 
 def report_fields(report: StreamReport) -> dict[str, Any]:
@@ -45,7 +58,12 @@ def json_name(name: str | None) -> dict[str, Any]:
 
 def json_error(code: int, error: BaseException, message: str) -> dict[str, Any]:
     """The value of the key `error`; `code` is the exit code that this error alone would give."""
-    return {"code": code, "kind": type(error).__name__.lstrip("_"), "message": message}
+    return {"code": code, "kind": error_kind(error), "message": message}
+
+
+def error_kind(error: BaseException) -> str:
+    """One of ERROR_KINDS: of the classes that an error belongs to, the nearest that programs may know."""
+    return next((kind.__name__ for kind in type(error).__mro__ if kind.__name__ in ERROR_KINDS), _INTERNAL)
 
 
 def json_line(record: dict[str, Any]) -> bytes:

@@ -4,6 +4,22 @@ from __future__ import annotations
 
 import codecs
 from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+class Kernels(NamedTuple):
+    """What computed a model.
+
+    Attributes:
+        text: what it was, and if that is not the fastest, why.
+        is_slower: whether it is not the fastest that there is for the device.
+    """
+
+    text: str
+    is_slower: bool
+
+    def __str__(self) -> str:
+        return self.text
 
 
 @dataclass(frozen=True)
@@ -34,7 +50,7 @@ class StreamReport:
         characters: Unicode characters of the text, or None if it is no valid UTF-8.
         frames: in order.
         model: name of the model that was used, or None.
-        kernels: what computed it, and if it was not the fastest, why; or None.
+        kernels: what computed it, or None.
         elapsed_seconds: wall clock, loading of the model included.
     """
 
@@ -43,7 +59,7 @@ class StreamReport:
     characters: int | None = 0
     frames: list[FrameReport] = field(default_factory=list)
     model: str | None = None
-    kernels: str | None = None
+    kernels: Kernels | None = None
     elapsed_seconds: float = 0.0
 
     @property

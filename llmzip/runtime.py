@@ -30,6 +30,7 @@ from .engines.model import ExactModel
 from .engines.weights import is_int8, load_model
 from .errors import EngineError, ModelMismatchError
 from .models import ModelChoice
+from .report import Kernels
 from .settings import USUAL_CONTEXT, EngineSettings
 from .tokens import Tokenizer
 
@@ -60,10 +61,11 @@ class LoadedModel:
     note: str = ""
 
     @property
-    def kernels(self) -> str:
-        """What computes it, and if that is not the fastest way, why."""
+    def kernels(self) -> Kernels:
+        """What computes it."""
         text: str = getattr(self.engine, "kernels_text", "transformers")
-        return f"{text}; {self.note}" if self.note else text
+        is_slower: bool = getattr(self.engine, "is_slower", False)
+        return Kernels(f"{text}; {self.note}", True) if self.note else Kernels(text, is_slower)
 
     def header(self, prompt: bytes) -> Header:
         """What an archive made with it begins with."""
@@ -228,9 +230,15 @@ def find_device(name: str) -> str:
     Raises:
         EngineError: it is not here.
     """
+    inherited: bool = getattr(torch.cuda, "_is_in_bad_fork", lambda: False)()  # torch's own name for such children
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return "cuda" if not inherited and torch.cuda.is_available() else "cpu"
     if name.startswith("cuda"):
+        if inherited:
+            raise EngineError(
+                f"device {name}: CUDA cannot be used in a child of a process that has used it; start the child by "
+                "multiprocessing's method spawn, or use the device cpu: the bits are the same"
+            )
         if not torch.cuda.is_available():
             raise EngineError(
                 f"device {name}: torch finds no CUDA device here ({devices.missing()}); use --device cpu, the bits are "

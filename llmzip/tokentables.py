@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ModelNotFoundError, TokenizerError
+from .layout import mishap, reason
 
 _BLANK = "\u2581"
 _BYTE = re.compile("<0x([0-9A-F]{2})>")
@@ -38,7 +39,9 @@ def read(folder: Path) -> dict[str, Any]:
             )
         raise ModelNotFoundError(f"model {folder}: no tokenizer.json in this folder{hint}") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise TokenizerError(f"model {folder}: tokenizer.json cannot be read: {error}") from None
+        raise TokenizerError(
+            f"model {folder}: tokenizer.json cannot be read: {reason(folder / 'tokenizer.json', error)}"
+        ) from None
     if not isinstance(description, dict) or not isinstance(description.get("model"), dict):
         raise TokenizerError(f"model {folder}: tokenizer.json describes no tokenizer")
     model = description["model"]
@@ -52,7 +55,12 @@ def _from_merges(folder: Path) -> dict[str, Any]:
     try:
         vocab = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
         lines = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
+        if mishap(folder / "merges.txt"):  # which any text passes for
+            raise ValueError
     except (OSError, ValueError, RecursionError) as error:
+        name = "vocab.json" if mishap(folder / "vocab.json") else "merges.txt"
+        if why := mishap(folder / name):
+            raise TokenizerError(f"model {folder}: {name} cannot be read: {why}") from None
         raise TokenizerError(f"model {folder}: vocab.json or merges.txt cannot be read: {error}") from None
     merges = [line for line in lines if line and not line.startswith("#version")]
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}

@@ -40,7 +40,7 @@ class Tensors(Mapping[str, torch.Tensor]):
                     f"model {folder}: {file.name} is missing: the download is not complete"
                 ) from None
             except (OSError, SafetensorError) as error:
-                raise ModelUnsupportedError(f"{file.name} cannot be read: {error}") from None
+                raise ModelUnsupportedError(f"{file.name} cannot be read: {layout.reason(file, error)}") from None
 
     def __getitem__(self, name: str) -> torch.Tensor:
         try:

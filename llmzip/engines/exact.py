@@ -122,6 +122,7 @@ class ExactEngine:
             self._fused, self.kernels_text = self._gpu_kernels()
         elif compiled and self.device.type == "cpu":
             self._fused, self.kernels_text = self._compiled_kernels()
+        self.is_slower = compiled and self._fused is None
         if isinstance(self._fused, gpu.GpuForward) and batch_tokens is None:
             self.batch_tokens = max(self.batch_tokens, self._fused.batch_tokens(free_bytes(self.device)))
 

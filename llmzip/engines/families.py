@@ -27,7 +27,7 @@ _ACTIVATIONS = {
 MISSTATED = (KeyError, IndexError, TypeError, ValueError, AttributeError, ArithmeticError)
 """What reading a configuration raises where it lacks or misstates something."""
 _MOST_POSITIONS = 1 << 31
-_IGNORED = ("rotary_emb.inv_freq", "attn.bias", "attn.masked_bias", "attention.bias", "attention.masked_bias")
+IGNORED = ("rotary_emb.inv_freq", "attn.bias", "attn.masked_bias", "attention.bias", "attention.masked_bias")
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Family:
     norm_offset: float = 0.0
     transposed: bool = False
     mixed_heads: bool = False
-    ignored: tuple[str, ...] = field(default=_IGNORED)
+    ignored: tuple[str, ...] = field(default=IGNORED)
 
 
 def read(config: Mapping[str, Any]) -> Family:

@@ -20,7 +20,7 @@ import torch
 from .._version import NUMERICS_VERSION
 from ..errors import ModelUnsupportedError
 from ..forks import cached_property
-from ..layout import INT8
+from ..layout import INT8, mishap
 from . import weightfile
 from .config import ExactConfig
 
@@ -317,7 +317,11 @@ def load_int8(path: Path) -> ExactModel:
         data = path.read_bytes()
     except OSError as error:
         raise ModelUnsupportedError(f"{path.name} cannot be read: {error.strerror}") from None
-    config, numerics, arrays = weightfile.unpack(data)
+    try:
+        config, numerics, arrays = weightfile.unpack(data)
+    except ModelUnsupportedError as error:
+        why = mishap(path)
+        raise ModelUnsupportedError(f"{path.name} cannot be read: {why}" if why else str(error)) from None
     if numerics != NUMERICS_VERSION:
         raise ModelUnsupportedError(f"made for numerics version {numerics}, this llmzip has version {NUMERICS_VERSION}")
     return assemble(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
+from ..engines import families
 from ..engines.model import ExactModel
 from ..errors import ModelUnsupportedError
 from .network import Network
@@ -54,11 +55,15 @@ def load(network: Network, tensors: Mapping[str, torch.Tensor]) -> None:
     """Fills a network from a checkpoint.
 
     Raises:
-        ModelUnsupportedError: a tensor is missing or of another shape.
+        ModelUnsupportedError: a tensor is missing, of another shape, or one that the network has no place for.
     """
-    parameters = dict(network.named_parameters())
+    parameters, places = dict(network.named_parameters()), names(network.shape)
+    known = {theirs for parts in places.values() for theirs, _ in parts} | {"lm_head.weight"}  # a tied one is not read
+    left = [name for name in tensors if name not in known and not name.endswith(families.IGNORED)]
+    if left:
+        raise ModelUnsupportedError(f"weights: unknown tensor {min(left)}: this model cannot be trained here")
     with torch.no_grad():
-        for name, parts in names(network.shape).items():
+        for name, parts in places.items():
             missing = [theirs for theirs, _ in parts if theirs not in tensors]
             if missing:
                 raise ModelUnsupportedError(f"weights: tensor {missing[0]} is missing")

@@ -212,7 +212,7 @@ def test_formats_coder_methods_and_tokens_do_not_know_each_other() -> None:
     assert internal("coder") <= {"errors", "mixing.rangecoder"}
     assert internal("mixing.rangecoder") <= {"compiledlib", "errors", "mixing.library"}
     assert internal("tokens") <= {"errors", "tokentables"}
-    assert internal("tokentables") <= {"errors"}
+    assert internal("tokentables") <= {"errors", "layout"}
     assert internal("methods") <= {"errors", "container"}
     assert internal("models") <= {
         "errors", "container", "hub", "layout", "settings", "engines.families", "engines.config",

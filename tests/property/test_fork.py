@@ -63,10 +63,24 @@ def run(folder: Path) -> Callable[..., None]:
 
 
 @pytest.mark.parametrize(("work", "variables"), WORK)
-@pytest.mark.parametrize(
-    "scenario", ["after_use", "in_the_middle", "at_the_first_use", "servers", "keeping_settings", "without_dismissal"]
-)
+@pytest.mark.parametrize("scenario", ["after_use", "in_the_middle"])
 def test_children_can_do_what_the_parent_did(
+    run: Callable[..., None], scenario: str, work: str, variables: dict[str, str]
+) -> None:
+    run(scenario, work, variables)
+
+
+@pytest.mark.parametrize(("work", "variables"), WORK[:2])
+@pytest.mark.parametrize("scenario", ["at_the_first_use", "servers"])
+def test_servers_may_fork_early_and_late(
+    run: Callable[..., None], scenario: str, work: str, variables: dict[str, str]
+) -> None:
+    run(scenario, work, variables)
+
+
+@pytest.mark.parametrize(("work", "variables"), WORK[::2])
+@pytest.mark.parametrize("scenario", ["keeping_settings", "without_dismissal"])
+def test_settings_of_torch_hold_in_children(
     run: Callable[..., None], scenario: str, work: str, variables: dict[str, str]
 ) -> None:
     run(scenario, work, variables)

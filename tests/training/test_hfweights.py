@@ -69,6 +69,19 @@ def test_weights_of_other_types_are_read(
     assert all(torch.equal(found[name], tensor.float()) for name, tensor in stored.items())
 
 
+def test_tensors_that_the_network_has_no_place_for_are_named(
+    shapes: dict[str, Shape], random_network: RandomNetwork
+) -> None:
+    network = random_network(shapes["mistral"])
+    tensors = hfweights.export(network)
+    for name in ("lm_head.weight", "model.layers.0.self_attn.rotary_emb.inv_freq"):  # a tied head; a constant
+        tensors[name] = torch.ones(3)
+    hfweights.load(network, tensors)
+    tensors["model.layers.1.self_attn.o_proj.bias"] = torch.ones(64)
+    with pytest.raises(ModelUnsupportedError, match=r"unknown tensor model\.layers\.1\.self_attn\.o_proj\.bias"):
+        hfweights.load(network, tensors)
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_missing_tensors_are_named(form: str, shapes: dict[str, Shape], random_network: RandomNetwork) -> None:
     network = random_network(shapes[form])
