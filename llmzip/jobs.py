@@ -93,6 +93,8 @@ def explain(error: BaseException, name: str | None = None) -> tuple[int, str]:
         return EXIT_FAILED, str(error)
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return EXIT_FAILED, "not enough memory"
+    if isinstance(error, SystemError):  # what is left of a failed allocation in code that did not look
+        return EXIT_FAILED, f"not enough memory, or a library is broken ({error})"
     if isinstance(error, OSError) and error.strerror:
         about_another = name is not None and error.filename is not None and os.fsdecode(error.filename) != name
         return EXIT_FAILED, error.strerror + (f": {os.fsdecode(error.filename)}" if about_another else "")
@@ -143,6 +145,7 @@ class Jobs:
         self._stdout = stdout
         self._report = report
         self._reserved = Reserved()
+        self._made: dict[str, tuple[int, int]] = {}  # from which file each output of this run was made
         self._codes: list[int] = []
 
     def run(self, names: Sequence[str]) -> int:
@@ -254,7 +257,8 @@ class Jobs:
         options = self._options
         try:
             output = Output(target, source, force=options.force)
-            self._reserved.check(target)
+            if self._made.get(os.path.realpath(target)) != _identity(source):  # the same input twice loses nothing
+                self._reserved.check(target)
         except (FileProblem, OSError) as error:
             raise _about(target, error) from error
         with output:
@@ -298,6 +302,7 @@ class Jobs:
         except (FileProblem, OSError) as error:
             raise _about(output.name, error) from error
         self._reserved.add(output.name, "an output of this run already")
+        self._made[os.path.realpath(output.name)] = _identity(source)
         if removes:
             try:
                 fileops.remove_source(source)
@@ -387,6 +392,10 @@ def _add_consequence(error: LLMZipError, output: Output | None, num_bytes: int) 
     else:
         return
     error.args = (f"{error}; {text}",)
+
+
+def _identity(source: Source) -> tuple[int, int]:
+    return source.status.st_dev, source.status.st_ino
 
 
 def _check_not_itself(source: Source, stdout: DescriptorWriter) -> None:

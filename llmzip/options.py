@@ -171,8 +171,8 @@ def read_prompt(name: str | None) -> bytes:
     try:
         with open_source(name) as source:
             text = read_upto(source.file, _MOST_PROMPT_BYTES + 1)
-    except FileProblem as error:
-        raise click.UsageError(f"--prompt-file {name}: {error}") from None
+    except FileProblem:
+        raise click.UsageError(f"--prompt-file {name}: Is a directory") from None
     except OSError as error:
         raise click.UsageError(f"--prompt-file {name}: {error.strerror}") from None
     if not text or len(text) > _MOST_PROMPT_BYTES:

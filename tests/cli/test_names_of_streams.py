@@ -144,6 +144,8 @@ def test_outputs_spare_the_other_files_of_the_run(tmp_path: Path, noise_file: Pa
     assert b"llmzip: a: is an output of this run already" in done.stderr
     assert (tmp_path / "a").read_bytes() == noise
     assert (tmp_path / "a.x").exists()
+    done = bash(tmp_path, "llmzip -f noise.bin noise.bin")
+    assert (done.returncode, done.stderr) == (0, b"")  # loses nothing
     done = bash(tmp_path, "llmzip -f --prompt-file other noise.bin -o other")
     assert b"llmzip: other: is the prompt" in done.stderr
     assert (tmp_path / "other").read_bytes() == b"other"

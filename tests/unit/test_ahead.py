@@ -123,9 +123,8 @@ def test_frames_of_a_pipe_come_as_soon_as_they_are_there(monkeypatch: pytest.Mon
     class Sink(io.RawIOBase):
         def write(self, data: Any) -> int:
             seen.append(bytes(data))
-            if len(seen) < len(archive):
-                os.write(write, archive[len(seen)])
-            else:
+            os.write(write, archive[len(seen)])
+            if len(seen) == len(parts):
                 os.close(write)
             return len(data)
 

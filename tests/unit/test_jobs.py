@@ -27,6 +27,7 @@ def test_overall_exit_code(codes: list[int], expected: int) -> None:
         (FileNotFoundError(2, "No such file", "a"), (1, "No such file")),
         (PermissionError(13, "Permission denied", "model/config.json"), (1, "Permission denied: model/config.json")),
         (MemoryError(), (1, "not enough memory")),
+        (SystemError("error without one"), (1, "not enough memory, or a library is broken (error without one)")),
         (OSError(12, "Cannot allocate memory", "lib.so"), (1, "not enough memory")),
     ],
 )
