@@ -36,7 +36,17 @@ _COME_AFTER = (concurrent.futures.thread, logging)
 _PATIENCE_SECONDS = 60.0
 """Of a fork. More than anybody takes; but other libraries may hold locks over a fork, too, which end in a deadlock."""
 
-_PACKAGE = __name__.partition(".")[0]
+_PACKAGES = {
+    __name__.partition(".")[0],
+    "torch",
+    "numpy",
+    "numba",
+    "llvmlite",
+    "transformers",
+    "tokenizers",
+    "safetensors",
+}
+"""Whose modules a child must find whole: ours, and what ours import in the middle of their work."""
 
 # -- locks -------------------------------------------------------------------------------------------------------------
 
@@ -132,13 +142,13 @@ whole = _Whole()
 
 
 def _others_import() -> bool:
-    """Whether other threads are importing modules of the package; in a child nobody would ever finish them."""
+    """Whether other threads are importing modules that are needed here; in a child nobody would ever finish them."""
     own, frame = set(), sys._getframe(1)
     while frame is not None:
         own.add(frame.f_globals.get("__name__"))
         frame = frame.f_back  # type: ignore[assignment]
     for name in list(sys.modules):
-        if name.partition(".")[0] == _PACKAGE and name not in own:
+        if name.partition(".")[0] in _PACKAGES and name not in own:
             spec = getattr(sys.modules.get(name), "__spec__", None)
             if getattr(spec, "_initializing", False):
                 return True
