@@ -8,7 +8,6 @@ the best of `--times` rounds over all levels: a machine that is busy for a while
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import math
 import re
@@ -100,13 +99,7 @@ def draw(rows: list[dict[str, Any]], file: Path) -> None:
         panels[0].set_ylabel("bits per byte")
         size = max(row["bytes"] for row in rows)
         figure.suptitle(f"Levels of {' and '.join(models)}: size against speed, {size:,} bytes of prose", fontsize=12)
-        figure.canvas.draw()
-        figure.set_layout_engine("none")  # from here on nothing moves, so that the labels stay where they fit
-        for axes, labels, lines in jobs:
-            chart.place_labels(figure, axes, labels, lines)
-        made = io.StringIO()
-        figure.savefig(made, format="svg", transparent=True, metadata={"Date": None})
-    file.write_text(chart.for_light_and_dark(made.getvalue()), encoding="utf-8")
+        chart.write_svg(figure, jobs, file)
 
 
 def main() -> int:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import io
 import json
 import os
 import re
@@ -235,13 +234,7 @@ def draw(points: list[Point], file: Path) -> None:
             jobs.append((axes, labels, [places]))
         panels[1].set_ylim(0, None)
         figure.suptitle("What more contexts of the mixer save, and what they cost", fontsize=12)
-        figure.canvas.draw()
-        figure.set_layout_engine("none")  # from here on nothing moves, so that the labels stay where they fit
-        for axes, labels, lines in jobs:
-            chart.place_labels(figure, axes, labels, lines)
-        made = io.StringIO()
-        figure.savefig(made, format="svg", transparent=True, metadata={"Date": None})
-    file.write_text(chart.for_light_and_dark(made.getvalue()), encoding="utf-8")
+        chart.write_svg(figure, jobs, file)
 
 
 def main() -> None:

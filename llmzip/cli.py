@@ -298,10 +298,8 @@ def _record_file(name: str | None, inputs: Sequence[str], chosen: Options) -> It
     if name == "-":
         yield RecordFile(process.StandardError().write_bytes)
         return
-    targets = _check_report(name, inputs, chosen)
     number = filenames.named_descriptor(name)
-    if number == 1 and None in targets:
-        raise click.UsageError("--report would write into the standard output, where the data goes")
+    _check_report(name, number, inputs, chosen)
     try:
         # Appending, so that a slip of the hand cannot empty a file. A descriptor is duplicated before the standard
         # output is moved out of reach.
@@ -315,26 +313,27 @@ def _record_file(name: str | None, inputs: Sequence[str], chosen: Options) -> It
         os.close(descriptor)
 
 
-def _check_report(name: str, inputs: Sequence[str], chosen: Options) -> set[str | None]:
+def _check_report(name: str, number: int | None, inputs: Sequence[str], chosen: Options) -> None:
     """Refuses a file of --report that is an input or output of the run, which its lines would spoil.
 
-    Returns:
-        the outputs; None among them is the standard output.
+    Args:
+        name: of the file.
+        number: of the descriptor that the name stands for, if it is one.
     """
     targets: set[str | None] = {None} if chosen.operation in (LIST, TEST) and chosen.json else set()
     for argument in inputs:
-        source = filenames.input_name(argument)
-        with contextlib.suppress(FileProblem):  # the run itself will say it
-            if chosen.operation in (COMPRESS, DECOMPRESS):
-                targets.add(target_of(chosen, source))
-        if filenames.is_same_file(name, 0 if source is None else source):
+        if chosen.operation in (COMPRESS, DECOMPRESS):
+            with contextlib.suppress(FileProblem):  # the run itself will say it
+                targets.add(target_of(chosen, filenames.input_name(argument)))
+        if filenames.is_input(name, argument):
             raise click.UsageError(f"--report would write into the input file {argument}")
     for target in targets:
         if filenames.is_same_file(name, 1 if target is None else target):
             raise click.UsageError(f"--report would write into the output {target or 'on the standard output'}")
     if chosen.prompt_file is not None and filenames.is_same_file(name, chosen.prompt_file):
         raise click.UsageError("--report would write into the file of --prompt-file")
-    return targets
+    if number == 1 and None in targets:
+        raise click.UsageError("--report would write into the standard output, where the data goes")
 
 
 # -- the boundary ----------------------------------------------------------------------------------------------------

@@ -460,7 +460,7 @@ def read_archives(source: BinaryIO, skip_payloads: bool = False, position: Posit
                 elif isinstance(request, Skip):
                     _pass_over(source, request.size_bytes, end, parser.offset_bytes)
                 else:
-                    answer = start + read_upto(source, request - len(start), _PIECE)
+                    answer = start + read_upto(source, request - len(start))
                     start = b""
                     if len(answer) != request:
                         foreign = parser.header is None and not MAGIC.startswith(answer[: len(MAGIC)])

@@ -79,7 +79,7 @@ class Draft(NamedTuple):
 
     @property
     def bytes(self) -> int:
-        """Of the frame."""
+        """Size of the packed frame."""
         return container.frame_bytes(self.header)
 
 

@@ -47,7 +47,7 @@ class TextFacts:
 
     @classmethod
     def of(cls, data: bytes) -> TextFacts:
-        """Those of a text."""
+        """Counts what there is of a text."""
         zlib_bits = 8 * len(zlib.compress(data, 9))
         try:
             text = data.decode("utf-8")

@@ -93,7 +93,7 @@ def _check_output(name: str, sources: Iterable[str], force: bool) -> None:
     if not os.path.lexists(name):
         return
     for source in sources:
-        if filenames.is_same_file(name, 0 if filenames.input_name(source) is None else source):
+        if filenames.is_input(name, source):
             raise FileProblem(f"{name}: is the text itself; use another name")
     if not force:
         raise FileProblem(f"{name}: exists; use -f to overwrite it")

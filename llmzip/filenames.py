@@ -74,6 +74,12 @@ def input_name(argument: str) -> str | None:
     return None if argument == "-" or named_descriptor(argument) == 0 else argument
 
 
+def is_input(name: str, argument: str) -> bool:
+    """Whether a name stands for the regular file that is an input, as the command line has it."""
+    source = input_name(argument)
+    return is_same_file(name, 0 if source is None else source)
+
+
 def is_same_file(name: str, other: str | int) -> bool:
     """Whether a name stands for the same regular file as another name, or as a descriptor.
 
@@ -86,25 +92,35 @@ def is_same_file(name: str, other: str | int) -> bool:
         return isinstance(other, str) and os.path.realpath(name) == os.path.realpath(other)
 
 
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
 class Reserved:
     """The files that one run reads or has written, which no output of the same run may replace."""
 
     def __init__(self) -> None:
-        self._roles: dict[tuple[int, int], str] = {}
+        self._files: dict[tuple[int, int], tuple[str, tuple[int, int] | None]] = {}
 
-    def add(self, file: str | int, role: str) -> None:
-        """Reserves a regular file, if there is one; `file` is a name or a descriptor.
+    def add(self, name: str, role: str, made_from: os.stat_result | None = None) -> None:
+        """Reserves the regular file of that name, if there is one.
 
         Args:
+            name: of the file.
             role: what it is in this run, for the message, like "also an input".
+            made_from: of an output, the status of its input.
         """
         with contextlib.suppress(OSError):
-            status = os.stat(file)
+            status = os.stat(name)
             if stat.S_ISREG(status.st_mode):
-                self._roles.setdefault((status.st_dev, status.st_ino), role)
+                self._files[_identity(status)] = role, None if made_from is None else _identity(made_from)
 
-    def check(self, name: str) -> None:
-        """Refuses a name of a reserved file.
+    def check(self, name: str, source: os.stat_result) -> None:
+        """Refuses a name of a reserved file, unless it was made from the same input: nothing is lost then.
+
+        Args:
+            name: of an output.
+            source: the status of its input.
 
         Raises:
             FileProblem: saying what the file is.
@@ -113,6 +129,6 @@ class Reserved:
             status = os.stat(name)
         except OSError:  # nothing is lost under that name
             return
-        role = self._roles.get((status.st_dev, status.st_ino))
-        if role is not None:
+        role, made_from = self._files.get(_identity(status), (None, None))
+        if role is not None and made_from != _identity(source):
             raise FileProblem(f"is {role}; use another name for the output")

@@ -58,13 +58,11 @@ _TO_TERMINAL = "compressed data is not written to a terminal; redirect it, or us
 
 
 def target_of(options: Options, name: str | None) -> str | None:
-    """The name of the output for an input; None for the standard output, and for no output.
+    """The name of the output for an input that is compressed or decompressed; None for the standard output.
 
     Raises:
         FileProblem: none can be made from the name of the input.
     """
-    if options.operation not in (COMPRESS, DECOMPRESS):
-        return None
     if options.output is not None:
         return options.output
     if options.to_stdout or name is None:
@@ -145,7 +143,6 @@ class Jobs:
         self._stdout = stdout
         self._report = report
         self._reserved = Reserved()
-        self._made: dict[str, tuple[int, int]] = {}  # from which file each output of this run was made
         self._codes: list[int] = []
 
     def run(self, names: Sequence[str]) -> int:
@@ -184,7 +181,7 @@ class Jobs:
 
         options = self._options
         with self._source(name) as source:
-            target = target_of(self._options, name)
+            target = target_of(options, name)
             if target is None and not options.force and is_terminal(self._data.fileno()):
                 raise FileProblem(_TO_TERMINAL)
             with self._opened(target, source) as (sink, output):
@@ -200,7 +197,7 @@ class Jobs:
 
         options = self._options
         with self._source(name) as source:
-            target = target_of(self._options, name)
+            target = target_of(options, name)
             file = source.file
             if target is None and options.force:
                 file, is_archive = _look_ahead(source)
@@ -257,8 +254,7 @@ class Jobs:
         options = self._options
         try:
             output = Output(target, source, force=options.force)
-            if self._made.get(os.path.realpath(target)) != _identity(source):  # the same input twice loses nothing
-                self._reserved.check(target)
+            self._reserved.check(target, source.status)
         except (FileProblem, OSError) as error:
             raise _about(target, error) from error
         with output:
@@ -301,8 +297,7 @@ class Jobs:
             output.publish()
         except (FileProblem, OSError) as error:
             raise _about(output.name, error) from error
-        self._reserved.add(output.name, "an output of this run already")
-        self._made[os.path.realpath(output.name)] = _identity(source)
+        self._reserved.add(output.name, "an output of this run already", source.status)
         if removes:
             try:
                 fileops.remove_source(source)
@@ -392,10 +387,6 @@ def _add_consequence(error: LLMZipError, output: Output | None, num_bytes: int) 
     else:
         return
     error.args = (f"{error}; {text}",)
-
-
-def _identity(source: Source) -> tuple[int, int]:
-    return source.status.st_dev, source.status.st_ino
 
 
 def _check_not_itself(source: Source, stdout: DescriptorWriter) -> None:

@@ -92,7 +92,7 @@ def _prefilled_masses(
     context: int,
     least_chunk: int,
 ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
-    """As `token_masses`, by prefill."""
+    """Yields what `token_masses` yields, from whole rows at once."""
     slices, skipped = plan.row_slices(), len(before)
     runs = [
         segment

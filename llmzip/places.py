@@ -36,7 +36,7 @@ class Places:
     def read(self, begin: int, size: int) -> bytes:
         """Bytes of the file."""
         self._source.seek(begin)
-        return read_upto(self._source, size, size)
+        return read_upto(self._source, size)
 
     def find_texts(self) -> None:
         """Looks at places all over the file; where there is noise, the model is never asked."""

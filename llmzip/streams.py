@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, Protocol
 from .errors import LLMZipError
 
 _PIECE_BYTES = 1 << 16
+_READ_BYTES = 1 << 20
 
 DIFFERS = (
     "the new archive does not decode to the source, which is kept, and no output was written; "
@@ -68,11 +69,11 @@ def read_some(source: Readable, size: int) -> bytes:
     return bytes(data)
 
 
-def read_upto(source: Readable, size: int, piece_bytes: int = _PIECE_BYTES) -> bytes:
+def read_upto(source: Readable, size: int) -> bytes:
     """Reads `size` bytes, fewer only at the end; a hostile size allocates no more than what is there."""
     parts = []
     while size > 0:
-        part = read_some(source, min(size, piece_bytes))
+        part = read_some(source, min(size, _READ_BYTES))
         if not part:
             break
         parts.append(part)
@@ -221,12 +222,9 @@ class DescriptorWriter(io.RawIOBase):
             except BlockingIOError:
                 wait(self._descriptor, writing=True)
                 continue
-            except BrokenPipeError as error:
-                self.error = error
-                raise
             except OSError as error:
                 self.error = error
-                if self._is_stdout:
+                if self._is_stdout and not isinstance(error, BrokenPipeError):
                     raise OutputError(error.errno, error.strerror) from error
                 raise
             self.num_bytes += count

@@ -239,7 +239,7 @@ def _check_export(export: str, source: str) -> None:
     if filenames.named_descriptor(export) is not None or export == "-":
         raise click.UsageError("--export makes two files, FILE.npy and FILE.npy.json: name one that is no stream")
     for name in (export, export + ".json"):
-        if filenames.is_same_file(name, 0 if filenames.input_name(source) is None else source):
+        if filenames.is_input(name, source):
             raise click.UsageError(f"--export would overwrite the input file {source}")
 
 

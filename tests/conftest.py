@@ -24,6 +24,8 @@ import numpy as np
 import pytest
 import torch
 
+from llmzip import coder
+
 # A shell starts its background jobs with interrupts ignored, and the programs under test would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -84,6 +86,16 @@ def _two_threads() -> Iterator[None]:
     if torch.get_num_threads() != NUM_THREADS:
         torch.set_num_threads(NUM_THREADS)
     yield
+
+
+@pytest.fixture(params=coder.CODERS, scope="module")
+def each_coder(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Runs the tests of a module for constriction and for the compiled coder."""
+    if request.param == "constriction":
+        pytest.importorskip("constriction", reason="constriction has no build for this machine")
+    coder.use(request.param)
+    yield
+    coder.use()
 
 
 # -- tokenizers and models ---------------------------------------------------------------------------------------------

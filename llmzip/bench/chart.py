@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import re
 from collections.abc import Sequence
@@ -182,6 +183,24 @@ def for_light_and_dark(svg: str) -> str:
     )
     head, end, rest = svg.partition("</style>")
     return f"{head}@media (prefers-color-scheme: dark){{{rules}}}{end}{rest}"
+
+
+def write_svg(
+    figure: Any, panels: Sequence[tuple[Any, Sequence[Label], Sequence[Sequence[Point]]]], file: Path
+) -> None:
+    """Labels the panels of a figure that is complete but for them, and writes it for light and dark screens.
+
+    Args:
+        panels: axes of the figure, each with its labels and the points that lines join, as `place_labels` takes them.
+        file: whose content is replaced.
+    """
+    figure.canvas.draw()
+    figure.set_layout_engine("none")  # from here on nothing moves, so that the labels stay where they fit
+    for axes, labels, joined in panels:
+        place_labels(figure, axes, labels, joined)
+    made = io.StringIO()
+    figure.savefig(made, format="svg", transparent=True, metadata={"Date": None})
+    file.write_text(for_light_and_dark(made.getvalue()), encoding="utf-8")
 
 
 # -- labels ----------------------------------------------------------------------------------------------------------

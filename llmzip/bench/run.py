@@ -90,7 +90,7 @@ def check_results(folder: Path, files: Sequence[tuple[Path, str]]) -> None:
         FileProblem: naming the text.
     """
     for path, name in files:
-        if path.name in _WRITTEN and any(is_same_file(str(path), str(folder / written)) for written in _WRITTEN):
+        if any(is_same_file(str(path), str(folder / written)) for written in _WRITTEN):
             raise FileProblem(f"{name}: would be overwritten by the results; use another folder with --output")
 
 

@@ -100,7 +100,7 @@ class Library:
         self._symbol_bounds.argtypes, self._symbol_bounds.restype = (_N, _N, _N, _N, _P, _P, _P, _N, _P), None
 
     def sums_around(self, masses: torch.Tensor, tokens: torch.Tensor, group_size: int) -> torch.Tensor:
-        """As `Frequencies.sums`, with ranks."""
+        """Sums the masses around known tokens, as `Frequencies.sums` does, and always finds their ranks."""
         masses, tokens = masses.contiguous(), tokens.contiguous()
         if len(tokens) and not 0 <= int(tokens.min()) <= int(tokens.max()) < masses.shape[1]:
             raise IndexError(f"tokens outside a vocabulary of {masses.shape[1]}")
@@ -157,7 +157,7 @@ def _why_none(folder: Path) -> str:
     machine = platform.machine() or "unknown"
     if machine.lower() not in compiledlib.MACHINES:
         return f"there are none for this kind of processor, {machine}"
-    if compiledlib.is_built(folder, "_kernels"):
+    if compiledlib.is_built(folder, STEM):
         return "this processor lacks the instructions that they need"
     return "not built, or of another version: install llmzip again, with a C++ compiler"
 

@@ -64,7 +64,7 @@ def _place() -> Path | None:
 
 def _facts() -> list[str]:
     """All that the result depends on."""
-    files = [*Path(__file__).parent.glob("*.py"), *kernels.FOLDER.glob("_kernels*.*")]
+    files = [*Path(__file__).parent.glob("*.py"), *kernels.FOLDER.glob(f"{kernels.STEM}*.*")]
     library = Path(torch.__file__).parent / "lib"
     return [
         selftest.TRANSCRIPT,

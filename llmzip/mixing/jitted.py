@@ -17,7 +17,7 @@ from .walk import new_scratch, walk
 
 
 class JittedWalk:
-    """As `library.NativeWalk`."""
+    """Walks over all decisions as `library.NativeWalk` does, compiled by numba."""
 
     def __init__(
         self,

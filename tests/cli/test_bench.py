@@ -341,6 +341,12 @@ def test_results_spare_the_texts(call: Call, folder: Path) -> None:
     assert (code, err.count("\n")) == (1, 1) and "results.json: would be overwritten by the results" in err
     assert (folder / "results.json").read_text() == "a text of the user's"
     assert not (folder / "results.csv").exists()
+    (folder / "results.json").unlink()
+    (folder / "results.md").symlink_to("latin1.txt")  # another name of a text
+    kept = (folder / "latin1.txt").read_bytes()
+    code, _, err = call("--no-llmzip", "--peers", "gzip", "-o", "texts", "texts/latin1.txt")
+    assert code == 1 and "latin1.txt: would be overwritten by the results" in err
+    assert (folder / "latin1.txt").read_bytes() == kept
 
 
 def test_a_file_that_vanishes_meanwhile(call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

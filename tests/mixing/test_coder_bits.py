@@ -6,7 +6,6 @@ All of it for constriction and for the compiled coder.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -14,21 +13,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from mixer_by_the_document import interval
 
-from llmzip import coder
 from llmzip.coder import TOTAL, Decoder, Encoder
 from llmzip.errors import CorruptError
 
+pytestmark = pytest.mark.usefixtures("each_coder")
+
 DECISIONS = st.lists(st.tuples(st.one_of(st.integers(1, 65535), st.sampled_from([1, 32768, 65535])), st.integers(0, 1)))
 FULL = (1 << 64) - 1
-
-
-@pytest.fixture(params=coder.CODERS, scope="module", autouse=True)
-def _coder(request: pytest.FixtureRequest) -> Iterator[None]:
-    if request.param == "constriction":
-        pytest.importorskip("constriction", reason="constriction has no build for this machine")
-    coder.use(request.param)
-    yield
-    coder.use()
 
 
 def arrays(decisions: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:

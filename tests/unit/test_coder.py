@@ -6,29 +6,20 @@ All of it for constriction and for the compiled coder.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
-from llmzip import coder
 from llmzip.coder import TOTAL, Decoder, Encoder
 from llmzip.errors import CorruptError
+
+pytestmark = pytest.mark.usefixtures("each_coder")
 
 Intervals = list[tuple[int, int]]
 
 TWENTY_FOUR = (
     "0000000fffed4002b5e009df001763468d23580712f7d05d39d8823221640dda189b61d47f558fec5b4a1835cb463c2d9f10a196fe38"
 )
-
-
-@pytest.fixture(params=coder.CODERS, scope="module", autouse=True)
-def _coder(request: pytest.FixtureRequest) -> Iterator[None]:
-    if request.param == "constriction":
-        pytest.importorskip("constriction", reason="constriction has no build for this machine")
-    coder.use(request.param)
-    yield
-    coder.use()
 
 
 def random_tables(rng: np.random.Generator, rows: int, size: int) -> np.ndarray:
