@@ -61,8 +61,7 @@ def decompress(
         FormatError, CorruptError, TruncatedError, ModelError, EngineError, TokenizerError.
     """
     raw = as_bytes(data)
-    if max_output_size is not None:
-        check_type("max_output_size", max_output_size, int)
+    check_type("max_output_size", max_output_size, int, optional=True)
     decoder = FrameDecoder(decompress_settings(model, device, prompt))
     parts, size = [], 0
     for frame in container.read_archives(io.BytesIO(raw)):

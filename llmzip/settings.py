@@ -19,12 +19,17 @@ ARITHMETICS = ("exact", "float")
 DTYPES = ("float32", "bfloat16", "float16")
 
 
-def check_type(name: str, value: object, *types: type) -> None:
+def check_type(name: str, value: object, *types: type, optional: bool = False) -> None:
     """Refuses an argument of a wrong type by its name; True and False are no numbers here.
+
+    Args:
+        optional: None will do.
 
     Raises:
         TypeError: `value` is of none of `types`.
     """
+    if optional and value is None:
+        return
     if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
         wanted = " or ".join("a path" if kind is os.PathLike else kind.__name__ for kind in types)
         raise TypeError(f"{name} must be {wanted}, not {type(value).__name__}")
@@ -47,8 +52,7 @@ class EngineSettings:
     def __post_init__(self) -> None:
         check_type("device", self.device, str)
         for name in ("threads", "batch_tokens"):
-            if getattr(self, name) is not None:
-                check_type(name, getattr(self, name), int)
+            check_type(name, getattr(self, name), int, optional=True)
         if self.device not in DEVICES and not (self.device.startswith("cuda:") and self.device[5:].isdigit()):
             raise SettingsError(f"device {self.device!r} is not one of auto, cpu, cuda, cuda:N")
         if self.threads is not None and not 0 <= self.threads <= 4096:
@@ -94,8 +98,7 @@ class CompressSettings:
         check_type("arithmetic", self.arithmetic, str)
         check_type("dtype", self.dtype, str)
         for name in ("context", "rows", "overlap", "window_bits"):
-            if getattr(self, name) is not None:
-                check_type(name, getattr(self, name), int)
+            check_type(name, getattr(self, name), int, optional=True)
         if not MIN_LEVEL <= self.level <= MAX_LEVEL:
             raise SettingsError(f"level must be {MIN_LEVEL} to {MAX_LEVEL}, not {self.level!r}")
         if self.arithmetic not in ARITHMETICS or self.dtype not in DTYPES:
@@ -137,5 +140,4 @@ class DecompressSettings:
     prompt: bytes = b""
 
     def __post_init__(self) -> None:
-        if self.model is not None:
-            check_type("model", self.model, str, os.PathLike)
+        check_type("model", self.model, str, os.PathLike, optional=True)
