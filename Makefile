@@ -11,11 +11,12 @@ PIP = $(BIN)/python -m pip install -q
 # The build's own environment is bound too.
 LOCKED = $(PIP) -c $(LOCK) --build-constraint $(LOCK)
 # Tests that touch foreign packages: what their other versions may break. The second list needs transformers.
-FOREIGN := tests/hub tests/vectors tests/cli/test_help.py tests/cli/test_options.py tests/cli/test_files.py \
-  tests/mixing/test_mixer_golden.py tests/mixing/test_mixer_compiled.py tests/mixing/test_mixer_library.py \
-  $(addprefix tests/unit/test_,tokens.py weights.py conversions.py coder.py methods.py ops.py tables.py rows.py \
-  models.py bench_results.py)
-FOREIGN_FLOAT := tests/hf $(addprefix tests/unit/test_,scoring.py rope.py)
+FOREIGN := tests/models/hub tests/contract/vectors $(addprefix tests/cli/test_,help.py options.py files.py) \
+  $(addprefix tests/mixing/test_,mixer_golden.py mixer_compiled.py mixer_library.py coder.py) \
+  $(addprefix tests/models/test_,tokenizer.py weights.py conversion_cache.py choice.py) \
+  $(addprefix tests/codec/test_,methods.py rows.py) $(addprefix tests/numerics/test_,ops.py tables.py) \
+  tests/bench/test_bench_results.py
+FOREIGN_FLOAT := tests/engines/hf tests/measures/test_scoring.py tests/models/test_rope.py
 PYTORCH_CPU := https://download.pytorch.org/whl/cpu
 CORPUS ?= corpora
 LEVEL ?= 6
@@ -108,11 +109,11 @@ check: $(BIN)/test.stamp ## lint and types
 	$(BIN)/mypy
 
 fuzz: $(BIN)/test.stamp ## more random damage and more random bytes
-	LLMZIP_FUZZ=deep $(BIN)/python -m pytest -q tests/fuzz tests/property
+	LLMZIP_FUZZ=deep $(BIN)/python -m pytest -q tests/contract/fuzz tests/contract/property
 
 golden: $(BIN)/test.stamp ## make the golden files anew; look at the difference before you commit it
-	LLMZIP_UPDATE_GOLDEN=1 $(BIN)/python -m pytest -q tests/engine tests/golden tests/mixing
-	$(BIN)/python tests/vectors/generate.py
+	LLMZIP_UPDATE_GOLDEN=1 $(BIN)/python -m pytest -q tests/engines tests/contract/golden tests/mixing
+	$(BIN)/python tests/contract/vectors/generate.py
 
 docs: $(BIN)/test.stamp ## write docs/cli.md anew from --help
 	LLMZIP_UPDATE_DOCS=1 $(BIN)/python -m pytest -q tests/cli -k docs

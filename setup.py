@@ -11,7 +11,7 @@ from setuptools import Extension, setup
 
 
 def library(name: str, folder: str) -> Extension:
-    """All sources of a folder as one library, which tells their digest: llmzip/compiledlib.py compares it."""
+    """All sources of a folder as one library, which tells their digest: llmzip/system/libraries.py compares it."""
     files = sorted(file for file in (Path(__file__).parent / folder).iterdir() if file.suffix in (".cpp", ".h"))
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
     return Extension(
@@ -31,7 +31,7 @@ def library(name: str, folder: str) -> Extension:
 
 setup(
     ext_modules=[
-        library("llmzip.engines.native._kernels", "llmzip/engines/native"),
+        library("llmzip.engines.cpu.native._kernels", "llmzip/engines/cpu/native"),
         library("llmzip.mixing.native._mixer", "llmzip/mixing/native"),
     ]
 )

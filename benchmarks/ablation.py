@@ -22,8 +22,8 @@ from typing import Any
 import click
 import torch
 
+from llmzip.models.tokenizer import Tokenizer
 from llmzip.settings import EngineSettings
-from llmzip.tokens import Tokenizer
 from llmzip.training import machine, network, prepare, schedule
 from llmzip.training.dataset import Dataset
 from llmzip.training.settings import TrainSettings

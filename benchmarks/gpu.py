@@ -38,13 +38,14 @@ if MISSING:
 
 from shapes import SHAPES, random_model  # noqa: E402
 
-from llmzip.engines import ops, selftest, tables  # noqa: E402
+from llmzip.engines import selftest  # noqa: E402
 from llmzip.engines.exact import ExactEngine  # noqa: E402
-from llmzip.engines.freqs import Frequencies  # noqa: E402
+from llmzip.engines.frequencies import Frequencies  # noqa: E402
 from llmzip.engines.gpu import devices  # noqa: E402
 from llmzip.engines.gpu.frequencies import frequencies  # noqa: E402
-from llmzip.engines.model import ExactModel, load_int8  # noqa: E402
-from llmzip.layout import INT8  # noqa: E402
+from llmzip.models.layout import INT8  # noqa: E402
+from llmzip.models.model import ExactModel, load_int8  # noqa: E402
+from llmzip.numerics import ops, tables  # noqa: E402
 
 BYTES_PER_TOKEN = {"small": 3.1, "base": 3.1}
 """Of English prose; their vocabularies have 4,096 tokens. Others: 4.3, of some 50,000 and 128,000 tokens."""
@@ -336,7 +337,7 @@ def _step(
         "copies": timed(device, lambda: (copies.fetch(bounds), copies.fetch(inner))),
     }  # fmt: skip
     if "constriction" not in MISSING:
-        from llmzip.coder import Decoder
+        from llmzip.mixing.coder import Decoder
 
         tables_ = [np.array(copies.fetch(table)) for table in (bounds, inner)]
         payload = np.random.default_rng(0).integers(0, 256, 64 * rows + 64, dtype=np.uint8).tobytes()

@@ -16,8 +16,9 @@ from typing import Any
 
 from speed import round_trip
 
-from llmzip import models, runtime
 from llmzip.bench import chart
+from llmzip.inference import load
+from llmzip.models import choice as models
 from llmzip.settings import CompressSettings, EngineSettings
 
 _LEVELS = range(1, 10)
@@ -27,7 +28,7 @@ _OTHER = "#525252"
 
 def measure(text: bytes, model: str, times: int, levels: list[int]) -> list[dict[str, Any]]:
     """Sizes and the best times of all levels."""
-    runtime.load(models.choose(model), EngineSettings())
+    load.load(models.choose(model), EngineSettings())
     round_trip(text[:3000], CompressSettings(model=model))
     best = dict.fromkeys(levels, (math.inf, math.inf))
     sizes = {}

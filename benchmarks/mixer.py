@@ -98,12 +98,13 @@ def _variants() -> dict[str, list[Change]]:
 
 def _prepare(folder: Path, cache: Path, quick: bool) -> None:
     """Asks the model about every piece and keeps its answers."""
-    from llmzip import models, passes, runtime
+    from llmzip.format.plan import RowPlan
+    from llmzip.inference import load, passes
     from llmzip.mixing.mixer import MixEncoder
-    from llmzip.plan import RowPlan
+    from llmzip.models import choice
     from llmzip.settings import EngineSettings
 
-    model = runtime.load(models.choose("default"), EngineSettings())
+    model = load.load(choice.choose("default"), EngineSettings())
     for file in sorted(folder.rglob("*.txt")):
         data = file.read_bytes()
         if len(data) < _PIECE_BYTES:
@@ -126,11 +127,12 @@ def _encode_all(cache: Path) -> None:
     """In a copy of the package: prints bytes and time of all pieces as JSON."""
     import time
 
-    from llmzip import models, runtime
+    from llmzip.inference import load
     from llmzip.mixing.mixer import MixEncoder
+    from llmzip.models import choice
     from llmzip.settings import EngineSettings
 
-    vocabulary = runtime.load(models.choose("default"), EngineSettings()).vocabulary
+    vocabulary = load.load(choice.choose("default"), EngineSettings()).vocabulary
     sizes, best, count = {}, 0.0, 0
     for run in range(_RUNS + 1):  # the first one compiles
         begin = 0.0

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import torch
 
-from llmzip.engines.config import ExactConfig
 from llmzip.engines.exact import ExactEngine
-from llmzip.engines.families import read
-from llmzip.engines.freqs import Frequencies
-from llmzip.engines.model import ExactModel, LayerWeights
+from llmzip.engines.frequencies import Frequencies
+from llmzip.models.config import ExactConfig
+from llmzip.models.families import read
+from llmzip.models.model import ExactModel, LayerWeights
 
 SHAPES = {
     "smollm2-135m": {

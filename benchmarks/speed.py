@@ -31,11 +31,14 @@ import ratios
 import torch
 
 import llmzip
-from llmzip import coder, methods, models, runtime, tokens
 from llmzip.bench import machine
-from llmzip.codec import compress_stream, decompress_stream
-from llmzip.engines import freqs, ops
-from llmzip.mixing import mixer
+from llmzip.codec import methods
+from llmzip.codec.reader import compress_stream, decompress_stream
+from llmzip.engines import frequencies
+from llmzip.inference import load
+from llmzip.mixing import coder, mixer
+from llmzip.models import choice, tokenizer
+from llmzip.numerics import ops
 from llmzip.settings import CompressSettings, DecompressSettings, EngineSettings
 
 SIZES = (1_000, 100_000, 1_000_000)
@@ -90,9 +93,9 @@ class Clock:
 def _places(engine: Any) -> list[tuple[Any, str, str]]:
     """Where the parts' functions are: object, name, part."""
     places: list[tuple[Any, str, str]] = [
-        (freqs.Frequencies, "intervals", "frequencies"),
-        (freqs.Frequencies, "group_bounds", "frequencies"),
-        (freqs.Frequencies, "symbol_bounds", "frequencies"),
+        (frequencies.Frequencies, "intervals", "frequencies"),
+        (frequencies.Frequencies, "group_bounds", "frequencies"),
+        (frequencies.Frequencies, "symbol_bounds", "frequencies"),
         (coder.Encoder, "encode", "coder"),
         (coder.Decoder, "decode", "coder"),
         (mixer.MixEncoder, "add", "mixer: model's logits"),
@@ -100,7 +103,7 @@ def _places(engine: Any) -> list[tuple[Any, str, str]]:
         (mixer.MixEncoder, "finish", "coder"),
         (mixer.MixDecoder, "take", "mixer: model's logits"),
         (mixer.MixDecoder, "decode", "mixer"),
-        (tokens.Tokenizer, "encode", "tokenizer"),
+        (tokenizer.Tokenizer, "encode", "tokenizer"),
         (methods, "compress_plain", "xz and zstd, to compare"),
     ]
     fused = getattr(engine, "_fused", None)
@@ -281,7 +284,7 @@ def main() -> int:
     """Prints the tables; 1 if something has become slower."""
     args = _arguments()
     stored = ratios.read(args.stored)  # before the work, should it be damaged
-    model = runtime.load(models.choose(args.model), EngineSettings())
+    model = load.load(choice.choose(args.model), EngineSettings())
     engine = model.engine
     text = args.text.read_bytes()
     round_trip(text[:3000], CompressSettings(level=6, model=args.model))  # compiles, fills caches

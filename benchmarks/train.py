@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 
-from llmzip.runtime import find_device
-from llmzip.tokens import Tokenizer
+from llmzip.inference.load import find_device
+from llmzip.models.tokenizer import Tokenizer
 from llmzip.training import bpe, dataset, machine, schedule, shapes, texts
 from llmzip.training.trainer import Facts, Trainer
 

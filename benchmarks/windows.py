@@ -18,14 +18,16 @@ import time
 from pathlib import Path
 
 import numpy as np
+from window_rules import DelayWriter, PrintedWriter
 
-from llmzip import models, runtime, windowed
-from llmzip.codec import compress_stream, decompress_stream
-from llmzip.plan import RowPlan
-from llmzip.rows import encode
+from llmzip.codec.reader import compress_stream, decompress_stream
+from llmzip.codec.rows import encode
+from llmzip.format.plan import RowPlan
+from llmzip.inference import load
+from llmzip.models import choice
 from llmzip.settings import CompressSettings, DecompressSettings, EngineSettings
-from llmzip.windowrules import DelayWriter, PrintedWriter
-from llmzip.windows import WindowWriter
+from llmzip.windows import texts
+from llmzip.windows.codes import WindowWriter
 
 _PAPER = {16: 2.66, 24: 3.15, 32: 3.49, 64: 4.16, 128: 4.61}
 _PAPER_KEPT, _PAPER_DELAY, _PAPER_PLAIN, _PAPER_STATIC, _PAPER_GZIP = 5.33, 2.20, 5.49, 1.73, 2.23
@@ -73,7 +75,7 @@ def _round_trips(files: list[Path], widths: list[int], model: str) -> None:
 def main() -> None:
     """Prints the table."""
     args = _arguments()
-    model = runtime.load(models.choose(args.model), EngineSettings())
+    model = load.load(choice.choose(args.model), EngineSettings())
     text = args.text.read_bytes()
     step = max(1, (len(text) - args.piece_bytes) // max(1, args.pieces - 1))
     pieces = [text[n * step : n * step + args.piece_bytes] for n in range(args.pieces)]
@@ -88,20 +90,20 @@ def main() -> None:
     facts: list[dict[str, object]] = []
     for bits in args.bits:
         started = time.perf_counter()
-        found = windowed.encode(model.engine, tokens, bits, True)
+        found = texts.encode(model.engine, tokens, bits, True)
         seconds = time.perf_counter() - started
         rate = {"llmzip": size / sum(len(windows.data) for windows in found)}
         for windows, ids in zip(found, tokens, strict=True):
             limits = np.full(len(windows.counts), len(ids))
             limits[-1] = windows.counts[-1]
             numbers = np.arange(len(limits))
-            back = windowed.decode(model.engine, windows.data, bits, numbers, limits, table.num_bytes, len(text))
+            back = texts.decode(model.engine, windows.data, bits, numbers, limits, table.num_bytes, len(text))
             if np.concatenate(back.tokens).tolist() != ids.tolist():
                 raise SystemExit(f"W = {bits}: the windows did not come back")
         for name, rule in (("printed", PrintedWriter), ("delay", DelayWriter)):
-            other = windowed.encode(model.engine, tokens, bits, True, make_writer=rule)
+            other = texts.encode(model.engine, tokens, bits, True, make_writer=rule)
             rate[name] = size / sum(len(windows.data) for windows in other)
-        kept = windowed.encode(model.engine, tokens, bits, False, make_writer=WindowWriter)
+        kept = texts.encode(model.engine, tokens, bits, False, make_writer=WindowWriter)
         rate["kept"] = size / sum(len(windows.data) for windows in kept)
         lengths = collections.Counter(min(4, count) for windows in found for count in windows.counts.tolist())
         share = {length: lengths[length] / sum(lengths.values()) for length in (1, 2, 3, 4)}

@@ -1,6 +1,10 @@
 """llmzip: lossless text compression with a language model and a range coder. Importing it loads no torch."""
 
 from ._version import __version__
+from .api.file import LLMZipFile, open
+from .api.incremental import Compressor, Decompressor
+from .api.oneshot import compress, decompress, info
+from .codec.info import ArchiveInfo
 from .errors import (
     CorruptError,
     EngineError,
@@ -16,10 +20,6 @@ from .errors import (
     TokenizerError,
     TruncatedError,
 )
-from .file import LLMZipFile, open
-from .incremental import Compressor, Decompressor
-from .listing import ArchiveInfo
-from .oneshot import compress, decompress, info
 
 __all__ = [
     "ArchiveInfo",

@@ -24,7 +24,7 @@ import numpy as np
 import pytest
 import torch
 
-from llmzip import coder
+from llmzip.mixing import coder
 
 # A shell starts its background jobs with interrupts ignored, and the programs under test would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -231,8 +231,8 @@ def write_checkpoint() -> Callable[..., Path]:
 @pytest.fixture
 def only_models(monkeypatch: pytest.MonkeyPatch) -> None:
     """What needs no model is not tried: for models so tiny that zstd beats them."""
-    from llmzip import drafts
-    from llmzip.container import STORED, FrameHeader
+    from llmzip.codec import drafts
+    from llmzip.format.headers import STORED, FrameHeader
 
     def stored(data: bytes) -> drafts.Draft:
         return drafts.Draft(FrameHeader(STORED, False, len(data), len(data)), data, data)

@@ -1,6 +1,6 @@
 """Puts a model that `llmzip train` made into the package: `make embedded MODEL=DIR NAME=base`.
 
-Copies model.llmzw and tokenizer.json, and prints what llmzip/models.py and docs/format.md section 7 say of the model.
+Copies model.llmzw and tokenizer.json, and prints what models/choice.py and docs/format.md section 7 say of the model.
 MODEL_CARD.md beside them is written by hand, from DIR/README.md and from archives of the finished program.
 """
 
@@ -10,9 +10,9 @@ import argparse
 import shutil
 from pathlib import Path
 
-from llmzip.engines.weights import load_model
-from llmzip.layout import INT8
-from llmzip.tokens import Tokenizer
+from llmzip.models.layout import INT8
+from llmzip.models.tokenizer import Tokenizer
+from llmzip.models.weights import load_model
 
 _TARGET = Path(__file__).parent.parent / "llmzip" / "embedded"
 

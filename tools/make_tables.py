@@ -1,9 +1,9 @@
-"""Writes the tables that llmzip/engines/stored.py reads: `python tools/make_tables.py`. They never change."""
+"""Writes the tables that llmzip/numerics/stored.py reads: `python tools/make_tables.py`. They never change."""
 
 from __future__ import annotations
 
-from llmzip.engines import stored, tables
 from llmzip.mixing import tables as mixing_tables
+from llmzip.numerics import stored, tables
 
 
 def main() -> None:

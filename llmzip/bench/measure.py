@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import models
 from .._version import __version__
-from ..report import CharacterCounter
+from ..codec.report import CharacterCounter
+from ..models import choice as models
 from ..settings import EngineSettings
 from . import launch, machine
 from .peers import Library, Program, program_version, split

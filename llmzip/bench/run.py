@@ -12,17 +12,37 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from ..filenames import FileProblem, input_name, is_same_file
-from ..fileops import open_source
-from ..process import STDIN
+from ..system.filenames import FileProblem, input_name, is_same_file
+from ..system.fileops import open_source
+from ..system.process import STDIN
 from . import chart, measure, results
 from .results import FAILED, OK, Row, Total
 
-if TYPE_CHECKING:
-    from ..commands import Output
-    from ..messages import Messages
+
+class Output(Protocol):
+    """Where results are printed as they come."""
+
+    def line(self, text: str) -> None:
+        """A line for people."""
+
+    def record(self, **facts: Any) -> None:
+        """A record for programs."""
+
+
+class Messages(Protocol):
+    """Where the user is told what happens."""
+
+    def error(self, name: str | None, reason: str, error: BaseException | None = None) -> None:
+        """One line about what went wrong with a file, or with none."""
+
+    def summary(self, name: str, text: str) -> None:
+        """One line about a file."""
+
+    def fact(self, text: str) -> None:
+        """One line about the run."""
+
 
 _LINE = "  {:<36} {:>12} {:>6} {:>9} {:>9} {:>10} {:>10} {:>10} {:>13}"
 _HEADING = _LINE.format(

@@ -15,10 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .. import process
+from ..codec.report import StreamReport
 from ..errors import LLMZipError
-from ..report import StreamReport
 from ..settings import CompressSettings, DecompressSettings, EngineSettings
+from ..system import process
 from . import launch, peers
 
 _WARM_UP = b"It was raining, and nobody on the quay had thought of that. " * 3
@@ -51,7 +51,7 @@ def _library(job: dict[str, Any]) -> tuple[Work, Work]:
 
 
 def _llmzip(job: dict[str, Any]) -> tuple[Work, Work]:
-    from ..codec import compress_stream, decompress_stream
+    from ..codec.reader import compress_stream, decompress_stream
 
     engine = EngineSettings(device=job["device"], threads=job["threads"])
     packing = CompressSettings(level=job["level"], model=job["model"], engine=engine)

@@ -1,1 +1,1 @@
-"""Engines turn token ids into integer masses; nothing here knows text, files or the container."""
+"""Token ids to integer masses. Engines know nothing of texts, archives or files."""

@@ -15,14 +15,16 @@ from typing import TypeAlias
 import numpy as np
 import torch
 
-from .. import forks
 from ..errors import EngineError
-from . import fused, kernels, ops, tables
-from .caches import CachedLayer, LayerCaches
-from .config import ExactConfig
-from .gpu import backend as gpu
-from .memory import free_bytes
-from .model import ExactModel, LayerWeights
+from ..models.config import ExactConfig
+from ..models.model import ExactModel, LayerWeights
+from ..numerics import ops, tables
+from ..system import forks
+from ..system.memory import free_bytes
+from .cpu import forward as fused
+from .cpu import kernels
+from .gpu import forward as gpu
+from .kv_cache import CachedLayer, LayerCaches
 
 _SCORES_PER_PIECE = 1 << 18
 """Attention works on pieces of about this many scores, so that a dozen elementwise passes stay in the cache."""

@@ -19,11 +19,13 @@ from typing import Any
 
 import torch
 
-from .. import forks, layout
 from ..errors import EngineError, ModelUnsupportedError
-from . import families, floatload, floatsteps, ops, tables
-from .checkpoints import Tensors
-from .config import MAX_CONTEXT, MAX_VOCAB, ExactConfig
+from ..models import families, layout
+from ..models.checkpoints import Tensors
+from ..models.config import MAX_CONTEXT, MAX_VOCAB, ExactConfig
+from ..numerics import ops, tables
+from ..system import forks
+from . import floatload, floatsteps
 from .floatsteps import LARGEST
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 
-from .. import layout
 from ..errors import EngineError, LLMZipError, ModelUnsupportedError
+from ..models import layout
+from ..models.checkpoints import Tensors
+from ..system.memory import allocations_checked
 from . import floatsteps
-from .checkpoints import Tensors
-from .memory import allocations_checked
 
 _CONSTANTS = re.compile(r"(^|\.)(masked_bias|inv_freq|position_ids|attn(\.attention)?\.bias|embed_positions\.weights)$")
 """Tensors that older versions of transformers stored, though they follow from the configuration: masks, positions."""

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from ..errors import LLMZipError
-from .memory import allocations_checked
+from ..system.memory import allocations_checked
 
 LARGEST = 1e9
 """Of logits; what is beyond is as good as infinite, and its products would leave the range of the numbers."""

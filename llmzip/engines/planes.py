@@ -10,8 +10,8 @@ import dataclasses
 
 import torch
 
+from ..models.model import ExactModel
 from .exact import ExactEngine
-from .model import ExactModel
 
 _MOST_MASSES = 1 << 22
 

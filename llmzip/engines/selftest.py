@@ -16,11 +16,11 @@ from typing import Any
 import torch
 
 from ..errors import EngineError
-from . import kernels
-from .config import ExactConfig
+from ..models.config import ExactConfig
+from ..models.model import ExactModel, LayerWeights
+from .cpu import kernels
 from .exact import ExactEngine
-from .freqs import Frequencies
-from .model import ExactModel, LayerWeights
+from .frequencies import Frequencies
 
 TRANSCRIPT = "efaf1eefc4d23f1647d6d7d91706227ce2f172a80211e5dd514f7dbf89cfb5f2"
 _STEPS = [1, 1, 1, 6, 12, 12]

@@ -1,4 +1,4 @@
-"""The mixer: codes tokens as binary decisions, mixing the model's probabilities with statistics of the text so far."""
+"""Masses and statistics to binary decisions (the mixer), decisions and intervals to bytes (the range coder)."""
 
 from __future__ import annotations
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..coder import Decoder
-from ..forks import whole
+from ..system.forks import whole
+from .coder import Decoder
 from .compiled import announce_compiling
 from .masses import path_logits, take_masses
 from .predictor import new_decision

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import compiledlib
 from ..errors import CorruptError
+from ..system import libraries
 from .state import MATCH_BITS, MATCHES, NUM_SCALARS, TOKENS, Known, Learned, Masses, Texts, new_masses
 from .vocabulary import Shape
 
@@ -100,14 +100,14 @@ class Library:
 @functools.cache
 def library(level: str = "") -> Library | None:
     """The functions of a level, "" for the best that this processor has; None if there are none."""
-    found = compiledlib.find(FOLDER, "_mixer", LEVELS, level)
+    found = libraries.find(FOLDER, "_mixer", LEVELS, level)
     return None if found is None else Library(*found)
 
 
 def chosen() -> Library | None:
     """The functions to use; LLMZIP_KERNELS is that of the engine's kernels."""
-    wanted = compiledlib.wanted()
-    if wanted == compiledlib.NONE:
+    wanted = libraries.wanted()
+    if wanted == libraries.NONE:
         return None
     return library("avx512" if wanted == "amx" else wanted)
 

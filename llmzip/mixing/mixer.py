@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..coder import Encoder
-from ..plan import Rows
+from ..format.plan import Rows
 from . import library
+from .coder import Encoder
 from .library import NativeWalk
 from .state import Known, Learned, Texts, new_learned, new_texts
 from .vocabulary import Vocabulary

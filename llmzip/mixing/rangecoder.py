@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import compiledlib
 from ..errors import CorruptError
+from ..system import libraries
 from .library import FOLDER, LEVELS, Coder
 
 _STATE_BITS = 64
@@ -50,7 +50,7 @@ class _Functions:
 @functools.cache
 def _functions() -> _Functions | None:
     """Those of the mixer's library, which any processor has; LLMZIP_KERNELS chooses the mixer's code, not this."""
-    found = compiledlib.find(FOLDER, "_mixer", LEVELS, LEVELS[0])
+    found = libraries.find(FOLDER, "_mixer", LEVELS, LEVELS[0])
     return None if found is None else _Functions(found[0])
 
 

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..engines.stored import stored
-from ..engines.tables import DECIMAL_CONTEXT
+from ..numerics.stored import stored
+from ..numerics.tables import DECIMAL_CONTEXT
 
 LOGIT_MAX = 2815
 """Largest magnitude of a logit: 11 nats, where a probability is 1.1 units of 2^-16."""

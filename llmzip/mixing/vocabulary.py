@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..plan import Rows
+from ..format.plan import Rows
 from . import tables
 from .tree import build_tree, paths
 

@@ -1,1 +1,1 @@
-"""`llmzip train`: makes language models; may use every other part of the package, and no part uses it."""
+"""`llmzip train`: texts to a tokenizer and a model. Knows nothing of the command line."""

@@ -12,7 +12,7 @@ from .schedule import Plan
 from .shapes import Shape, to_config
 
 if TYPE_CHECKING:
-    from ..engines.model import ExactModel
+    from ..models.model import ExactModel
     from .trainer import Facts
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import LLMZipError, SettingsError
-from ..tokens import Tokenizer
+from ..models.tokenizer import Tokenizer
 from . import texts
 
 MIN_BYTES = 20_000

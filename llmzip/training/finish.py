@@ -17,12 +17,12 @@ import torch
 import zstandard
 from safetensors.torch import save_file
 
+from ..api.oneshot import compress, decompress
 from ..engines import planes
-from ..engines.convert import convert
 from ..engines.exact import ExactEngine
-from ..engines.model import ExactModel, save_int8
 from ..errors import LLMZipError
-from ..oneshot import compress, decompress
+from ..models.convert import convert
+from ..models.model import ExactModel, save_int8
 from . import card, checkpoint, hfweights, shapes
 from .card import Result
 from .prepare import Listener, valid_texts

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import torch
 
-from ..engines import families
-from ..engines.model import ExactModel
 from ..errors import ModelUnsupportedError
+from ..models import families
+from ..models.model import ExactModel
 from .network import Network
 from .shapes import Shape
 

@@ -15,12 +15,11 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from .. import layout, models
-from ..engines import checkpoints, weights
-from ..engines.convert import convert
 from ..errors import LLMZipError, ModelNotFoundError, ModelUnsupportedError, SettingsError, TokenizerError
-from ..runtime import find_device
-from ..tokens import Tokenizer
+from ..inference.load import find_device
+from ..models import checkpoints, choice, layout, weights
+from ..models.convert import convert
+from ..models.tokenizer import Tokenizer
 from . import bpe, checkpoint, dataset, hfweights, machine, schedule, shapes, texts
 from .network import Network
 from .settings import DEFAULT_SECONDS, TrainSettings
@@ -245,7 +244,7 @@ class _Base:
 
     def __init__(self, settings: TrainSettings) -> None:
         assert settings.start_from is not None
-        self.folder = models.choose(settings.start_from).folder
+        self.folder = choice.choose(settings.start_from).folder
         sequence = settings.overrides.get("sequence")
         self._load: Callable[[Network], None]
         if weights.is_int8(self.folder) and not (self.folder / "config.json").exists():

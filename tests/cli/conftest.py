@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import llmzip.errors
-from llmzip.cli import main
+from llmzip.cli.main import main
 
 ROOT = Path(llmzip.errors.__file__).resolve().parents[1]
 COMMAND = [sys.executable, "-m", "llmzip"]

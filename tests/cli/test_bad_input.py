@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from llmzip import container
+from llmzip.format import headers
 
 from .conftest import Run, environment, leftovers
 
@@ -73,19 +73,19 @@ def test_damage_after_a_good_archive(run: Run, archive: Path, noise: bytes) -> N
 
 def test_newer_format_version(run: Run, archive: Path) -> None:
     data = bytearray(archive.read_bytes())
-    data[len(container.MAGIC)] = data[len(container.MAGIC)] & 0xF0 | container.FORMAT_VERSION + 1
+    data[len(headers.MAGIC)] = data[len(headers.MAGIC)] & 0xF0 | headers.FORMAT_VERSION + 1
     archive.write_bytes(data)
     for option in ("-d", "-l"):
         done = run(option, "noise.bin.llmz")
         assert done.returncode == 1
-        assert f"version {container.FORMAT_VERSION + 1}" in only_line(done.stderr)
+        assert f"version {headers.FORMAT_VERSION + 1}" in only_line(done.stderr)
 
 
 def test_missing_model(run: Run, archive: Path) -> None:
-    record = container.ModelRecord("their-model", b"\xaa" * 16, b"\xbb" * 16, planes=1, context=64, start_token=0)
-    prefix = container.pack_header(container.Header(container.USER_MODEL, record))
-    frame = container.FrameHeader(container.LM, True, original_bytes=5, payload_bytes=3, num_tokens=4)
-    archive.write_bytes(container.pack_frame(frame, b"abc", 0, prefix))
+    record = headers.ModelRecord("their-model", b"\xaa" * 16, b"\xbb" * 16, planes=1, context=64, start_token=0)
+    prefix = headers.pack_header(headers.Header(headers.USER_MODEL, record))
+    frame = headers.FrameHeader(headers.LM, True, original_bytes=5, payload_bytes=3, num_tokens=4)
+    archive.write_bytes(headers.pack_frame(frame, b"abc", 0, prefix))
     done = run("-d", "noise.bin.llmz", env={"LLMZIP_MODEL": str(archive.parent)})
     assert done.returncode == 3
     line = only_line(done.stderr)

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from llmzip.bench import peers
-from llmzip.cli import main
+from llmzip.cli.main import main
 
 from .conftest import COMMAND, ROOT, environment
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from llmzip.cli import main
+from llmzip.cli.main import main
 
 from .conftest import ROOT, Run
 

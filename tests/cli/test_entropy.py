@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from llmzip import models
-from llmzip.cli import main
+from llmzip.cli.main import main
+from llmzip.models import choice
 
 from .conftest import ROOT, Run
 
@@ -142,7 +142,7 @@ def test_a_text_shorter_than_the_context(call: Call, tmp_path: Path) -> None:
 
 
 def test_lists_of_models(call: Call, tmp_path: Path) -> None:
-    embedded = models.EMBEDDED[1].folder
+    embedded = choice.EMBEDDED[1].folder
     for name in ("a,b", "a", "c"):
         shutil.copytree(embedded, tmp_path / name)
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from llmzip.commands import has_colours
+from llmzip.cli.command import has_colours
 
 from .conftest import ROOT, Run, environment, leftovers
 

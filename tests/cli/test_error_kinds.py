@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from llmzip import errors, jobs
-from llmzip.fileops import FileProblem
-from llmzip.records import ERROR_KINDS, error_kind
+from llmzip import errors
+from llmzip.cli import jobs
+from llmzip.cli.records import ERROR_KINDS, error_kind
+from llmzip.system.fileops import FileProblem
 
 from .conftest import ROOT, Run
 

@@ -13,9 +13,14 @@ from pathlib import Path
 import click
 import pytest
 
-from llmzip import __version__, cli, container, drafts, entropy, estimate, models, packets, surprisal
+from llmzip import __version__
 from llmzip._version import FORMAT_VERSION
+from llmzip.cli import main
+from llmzip.codec import drafts
 from llmzip.engines import floating
+from llmzip.format import headers, packets
+from llmzip.measures import entropy, estimate, surprisal
+from llmzip.models import choice
 from llmzip.settings import (
     DEFAULT_LEVEL,
     MAX_LEVEL,
@@ -73,8 +78,8 @@ NUMBERS: dict[str, list[object]] = {
     "--fast": [MIN_LEVEL, MIN_LEVEL + 1, MAX_LEVEL, DEFAULT_LEVEL],
     "--level": [DEFAULT_LEVEL],
     "--context": [USUAL_CONTEXT],
-    "--rows": [f"{container.MAX_STEPS:,}"],
-    "--window-bits": [container.MIN_WINDOW_BITS, f"{container.MAX_WINDOW_BITS:,}"],
+    "--rows": [f"{headers.MAX_STEPS:,}"],
+    "--window-bits": [headers.MIN_WINDOW_BITS, f"{headers.MAX_WINDOW_BITS:,}"],
     "--packet-bytes": [packets.LEAST_PACKET_BYTES, packets.MOST_PACKET_BYTES],
     "--piece-bytes": [entropy.LMIC_PIECE_BYTES],
     "--span-percentile": [f"{surprisal.DEFAULT_PERCENTILE:g}"],
@@ -90,7 +95,7 @@ NUMBERS: dict[str, list[object]] = {
 
 def test_numbers_in_the_help_are_those_of_the_program() -> None:
     seen = set()
-    for command, option in options_of(cli.program):
+    for command, option in options_of(main.program):
         numbers = re.findall(r"(?<![\w.])\d+(?:,\d{3})*(?:\.\d+)?", option.help or "")
         name = option.opts[-1]
         if numbers:
@@ -106,7 +111,7 @@ def test_the_help_of_levels_is_true() -> None:
     assert len(rows) == MAX_LEVEL and rows[0] == rows[1] and len(set(rows)) == MAX_LEVEL - 1
     tokens, most = zip(*rows, strict=True)
     assert list(tokens) == sorted(tokens) and list(most) == sorted(most, reverse=True)
-    (text,) = {option.help for _, option in options_of(cli.program) if option.opts[-1] == "--fast"}
+    (text,) = {option.help for _, option in options_of(main.program) if option.opts[-1] == "--fast"}
     assert text is not None and text.startswith("-1 skips the mixer: quickest to compress")
 
 
@@ -115,28 +120,28 @@ def test_defaults_in_the_help_are_those_of_the_settings() -> None:
         "--engine": CompressSettings().arithmetic,
         "--dtype": CompressSettings().dtype,
         "--device": EngineSettings().device,
-        "--suffix": container.SUFFIX,
+        "--suffix": headers.SUFFIX,
         "--preset": TrainSettings(("text",), Path()).preset,
         "--seconds": estimate.DEFAULT_SECONDS,
     }
-    for command, option in options_of(cli.program):
+    for command, option in options_of(main.program):
         if option.opts[-1] in known:
             assert option.default == known[option.opts[-1]], (command, option.opts)
     assert floating._DEFAULT_CONTEXT == USUAL_CONTEXT
-    for _, option in options_of(cli.program):
+    for _, option in options_of(main.program):
         if option.opts[-1] == "--model" and "[default" in (option.help or ""):
-            assert f"[default: {models.DEFAULT.name}]" in (option.help or "")
+            assert f"[default: {choice.DEFAULT.name}]" in (option.help or "")
 
 
 def test_presets_have_the_sizes_that_the_help_tells() -> None:
-    (text,) = {option.help for _, option in options_of(cli.program) if option.opts[-1] == "--preset"}
+    (text,) = {option.help for _, option in options_of(main.program) if option.opts[-1] == "--preset"}
     weights = [int(n) for n in re.findall(r"\d+", str(text).partition("million")[0])]
     found = [round(PRESETS[name].num_parameters / 1e6) for name in ("small", "bytes", "medium", "base", "large")]
     assert weights == found
 
 
 def test_names_keep_their_capitals() -> None:
-    for command, option in options_of(cli.program):
+    for command, option in options_of(main.program):
         for wrong in ("hugging face", "hugging Face", " hub ", " hub,", "lmic", "gpus"):
             assert wrong not in f"{option.help} ", (command, option.opts)
         first = (option.help or "A")[0]

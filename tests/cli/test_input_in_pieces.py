@@ -47,7 +47,7 @@ def in_pieces(folder: Path, data: bytes, *arguments: str) -> subprocess.Complete
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """What the commands read: a text, archives, packets, an array of tokens."""
-    from llmzip.cli import main
+    from llmzip.cli.main import main
 
     folder = tmp_path_factory.mktemp("inputs")
     (folder / "text").write_bytes(TEXT)

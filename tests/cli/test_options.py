@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from llmzip import cli
-from llmzip.jobs import COMPRESS, DECOMPRESS, LIST, TEST, Options
+from llmzip.cli import main
+from llmzip.cli.jobs import COMPRESS, DECOMPRESS, LIST, TEST, Options
 
 
 class Parsed:
@@ -25,14 +25,14 @@ class Parsed:
             values.pop("report", None)
             self.names = files or ("-",)
             self.talk = (quiet, verbose, debug)
-            self.options = cli._options(operation, len(self.names), **values)
+            self.options = main._options(operation, len(self.names), **values)
             return 0
 
-        monkeypatch.setattr(cli, "_run", run)
+        monkeypatch.setattr(main, "_run", run)
 
     def __call__(self, *arguments: str) -> Options:
         self.options = None
-        assert cli.main(arguments) == 0
+        assert main.main(arguments) == 0
         assert self.options is not None
         return self.options
 
@@ -174,7 +174,7 @@ def test_environment_sets_compression_defaults_only(parsed: Parsed, monkeypatch:
     ],
 )
 def test_usage_errors(arguments: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(arguments.split()) == 2
+    assert main.main(arguments.split()) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("llmzip: ")
@@ -183,10 +183,10 @@ def test_usage_errors(arguments: str, words: str, capsys: pytest.CaptureFixture[
 
 
 def test_empty_suffix_is_refused() -> None:
-    assert cli.main(["-S", "", "f"]) == 2
+    assert main.main(["-S", "", "f"]) == 2
 
 
 def test_bad_thread_variable_is_a_usage_error(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.setenv("LLMZIP_THREADS", "many")
-    assert cli.main(["f"]) == 2
+    assert main.main(["f"]) == 2
     assert "'many'" in capsys.readouterr().err

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from llmzip.packets import check16, pack, parse, stream_entry, stream_header
+from llmzip.format.packets import check16, pack, parse, stream_entry, stream_header
 
 from .conftest import ROOT, Run
 

@@ -30,8 +30,9 @@ import zstandard
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from llmzip import cli, models
-from llmzip.engines.weights import load_model
+from llmzip.cli import main
+from llmzip.models import choice
+from llmzip.models.weights import load_model
 from llmzip.training.machine import can_compile
 
 from .conftest import COMMAND, environment
@@ -43,7 +44,7 @@ SHAPE = {"layers": 1, "hidden": 32, "heads": 1, "kv-heads": 1, "head-size": 32, 
 TINY = [*(f"--{name}={value}" for name, value in SHAPE.items()), "--batch=256", "--no-compile", "--device=cpu"]
 STEPS = 40
 OPTIONS = [*TINY, f"--steps={STEPS}"]
-EMBEDDED = models.EMBEDDED[-1]
+EMBEDDED = choice.EMBEDDED[-1]
 FORMS = ["config.json", "model.llmzw", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
 FILES = ["README.md", *FORMS]
 
@@ -103,7 +104,7 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
         monkeypatch.delenv(name)
 
     def run(*arguments: str | Path) -> tuple[int, str]:
-        code = cli.main([os.fspath(argument) for argument in arguments])
+        code = main.main([os.fspath(argument) for argument in arguments])
         out, err = capsys.readouterr()
         assert out == ""
         return code, err

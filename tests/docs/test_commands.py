@@ -23,8 +23,8 @@ from pathlib import Path
 import pytest
 
 import llmzip
-from llmzip import models
-from llmzip.cli import main, program
+from llmzip.cli.main import main, program
+from llmzip.models import choice
 
 ROOT = Path(llmzip.__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -147,7 +147,7 @@ class Stage:
         elif name in ("a", "b", "c") or path.suffix in (".txt", ".log"):
             _write(path)
         elif name == "app-model":
-            shutil.copytree(models.EMBEDDED[1].folder, path)
+            shutil.copytree(choice.EMBEDDED[1].folder, path)
         elif name == "my-texts.jsonl":
             topics = [{"topic": topic, "text": f"{topic} is what it says, {n}."} for topic in "ab" for n in range(2)]
             path.write_text("".join(json.dumps(topic) + "\n" for topic in topics))

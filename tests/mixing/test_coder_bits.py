@@ -13,8 +13,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from mixer_by_the_document import interval
 
-from llmzip.coder import TOTAL, Decoder, Encoder
 from llmzip.errors import CorruptError
+from llmzip.mixing.coder import TOTAL, Decoder, Encoder
 
 pytestmark = pytest.mark.usefixtures("each_coder")
 

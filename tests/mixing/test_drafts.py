@@ -11,11 +11,11 @@ import mixer_samples as samples
 import pytest
 
 import llmzip
-from llmzip import drafts
-from llmzip.container import MIXED, FrameHeader
-from llmzip.drafts import Drafter, level_plan
-from llmzip.models import choose
-from llmzip.plan import header_plan
+from llmzip.codec import drafts
+from llmzip.codec.drafts import Drafter, level_plan
+from llmzip.format.headers import MIXED, FrameHeader
+from llmzip.format.plan import header_plan
+from llmzip.models.choice import choose
 from llmzip.settings import CompressSettings, EngineSettings
 
 CORPORA = Path(__file__).parents[2] / "corpora"

@@ -9,7 +9,7 @@ import mixer_samples as samples
 import numpy as np
 import pytest
 
-from llmzip.coder import Encoder
+from llmzip.mixing.coder import Encoder
 from llmzip.mixing.mixer import encode_bytes
 from llmzip.mixing.predictor import find_blocks, new_decision
 from llmzip.mixing.state import new_learned

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import llmzip
-from llmzip.container import MAX_LM_BYTES
+from llmzip.format.headers import MAX_LM_BYTES
 from llmzip.mixing import mixer
 from llmzip.mixing.mixer import encode_bytes
 from llmzip.mixing.state import Learned

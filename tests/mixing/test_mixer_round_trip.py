@@ -12,11 +12,11 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from llmzip import rows
+from llmzip.codec import rows
+from llmzip.codec.rows import RowPlan
 from llmzip.errors import CorruptError
 from llmzip.mixing.mixer import MixDecoder, MixEncoder, decode_bytes, encode_bytes, table_bits
 from llmzip.mixing.vocabulary import Vocabulary
-from llmzip.rows import RowPlan
 
 MakeEngine = Callable[..., Any]
 

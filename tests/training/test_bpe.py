@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llmzip.errors import TokenizerError
-from llmzip.tokens import Tokenizer
-from llmzip.tokentables import byte_alphabet
+from llmzip.models.token_tables import byte_alphabet
+from llmzip.models.tokenizer import Tokenizer
 from llmzip.training import bpe
 
 TEXT = """The ferry was late again, and the wind came over the harbour wall in long, even gusts.\n

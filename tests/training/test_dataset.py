@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llmzip.errors import LLMZipError, SettingsError
-from llmzip.tokens import Tokenizer
+from llmzip.models.tokenizer import Tokenizer
 from llmzip.training import dataset, texts
 from llmzip.training.dataset import Dataset, Order, Part, Source, samples, survey, write
 

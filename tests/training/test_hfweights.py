@@ -13,11 +13,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmzip.engines.convert import convert, quantise_rows
-from llmzip.engines.model import save_int8
-from llmzip.engines.ops import TINY
-from llmzip.engines.weights import load_model
 from llmzip.errors import ModelUnsupportedError
+from llmzip.models.convert import convert, quantise_rows
+from llmzip.models.model import save_int8
+from llmzip.models.weights import load_model
+from llmzip.numerics.ops import TINY
 from llmzip.training import hfweights
 from llmzip.training.network import Network
 from llmzip.training.shapes import Shape, to_config

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 import transformers
 
-from llmzip.engines.convert import convert
 from llmzip.engines.exact import ExactEngine
+from llmzip.models.convert import convert
 from llmzip.training import hfweights
 from llmzip.training.network import Network, attention, bits, loss_sum, plain_loss_and_slope
 from llmzip.training.shapes import Shape, to_config

@@ -11,9 +11,9 @@ import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmzip import models
-from llmzip.engines.weights import load_model
 from llmzip.errors import ModelUnsupportedError, SettingsError
+from llmzip.models import choice
+from llmzip.models.weights import load_model
 from llmzip.training.shapes import DECODED_CONTEXT, PRESETS, Shape, as_dict, from_config, to_config
 
 SHAPES = st.builds(
@@ -84,9 +84,9 @@ def test_presets_are_what_they_are_called() -> None:
     assert sizes == sorted(sizes) and sizes[-1] > 4 * PRESETS["medium"].num_parameters
 
 
-@pytest.mark.parametrize("name", [model.name for model in models.EMBEDDED])
+@pytest.mark.parametrize("name", [model.name for model in choice.EMBEDDED])
 def test_embedded_models_have_the_shape_of_their_preset(name: str) -> None:
-    config = load_model(models.EMBEDDED[0].folder.parent / name).config
+    config = load_model(choice.EMBEDDED[0].folder.parent / name).config
     shape = PRESETS[name]
     assert (config.num_layers, config.hidden_size, config.mlp_size) == (
         shape.num_layers, shape.hidden_size, shape.mlp_size,

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmzip.engines.weightfile import pack, unpack
 from llmzip.errors import ModelUnsupportedError
+from llmzip.models.weightfile import pack, unpack
 
 Arrays = dict[str, np.ndarray]
 CONFIG = {"layers": 2, "theta": 10000.5}

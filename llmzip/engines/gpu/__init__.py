@@ -1,1 +1,1 @@
-"""The exact forward pass on CUDA devices by Triton kernels; see backend.py. Only the kernels' modules import Triton."""
+"""The exact engine's forward pass by Triton kernels on CUDA devices."""

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from ...system.memory import free_bytes
 from ..base import Engine
-from ..memory import free_bytes
 
 _SHARE = 0.8
 """Of the free memory that caches may take: the allocator's pieces do not fit together without gaps."""

@@ -9,7 +9,7 @@ sum become one), minima, maxima, comparisons, conversions, and these; never `/`,
 import triton
 import triton.language as tl
 
-from ..ops import inverse
+from ...numerics.ops import inverse
 
 OPTIONS = {"enable_fp_fusion": False}
 """What every launch is given: PTX without fma, and ptxas with --fmad=false."""

@@ -1,0 +1,92 @@
+"""The calls that take a whole text or archive: compress, decompress, info."""
+
+from __future__ import annotations
+
+import builtins
+import io
+import os
+from typing import BinaryIO
+
+from ..codec.info import ArchiveInfo, read_info
+from ..codec.reader import FrameDecoder
+from ..errors import ResourceError
+from ..format import headers
+from ..settings import DEFAULT_LEVEL, DEFAULT_MODEL, check_type
+from .incremental import Buffer, Compressor, Model, as_bytes, decompress_settings
+
+
+def compress(
+    data: Buffer,
+    *,
+    level: int = DEFAULT_LEVEL,
+    model: Model = DEFAULT_MODEL,
+    device: str = "auto",
+    prompt: Buffer = b"",
+    arithmetic: str = "exact",
+) -> bytes:
+    """Compresses bytes into one archive.
+
+    Args:
+        data: any bytes-like object; text must be encoded by the caller.
+        level: 1 (fastest) to 9 (smallest).
+        model: an embedded model's name, a folder with a checkpoint, or the id of a model of the Hub that is here.
+        device: "auto", "cpu", "cuda" or "cuda:N"; it changes no bit.
+        prompt: a text that whoever decompresses has too; model and mixer read it first.
+        arithmetic: "exact", or "float" for models that cannot run exactly: their archives decode only on the same
+            hardware with the same software.
+    """
+    compressor = Compressor(level=level, model=model, device=device, prompt=prompt, arithmetic=arithmetic)
+    return compressor.compress(data) + compressor.flush()
+
+
+def decompress(
+    data: Buffer,
+    *,
+    model: Model | None = None,
+    device: str = "auto",
+    max_output_size: int | None = None,
+    prompt: Buffer = b"",
+) -> bytes:
+    """Decompresses one archive or several, one after the other.
+
+    Args:
+        data: a bytes-like object.
+        model: the folder of the model that the archive names, if it is not an embedded one.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        max_output_size: refuse to give more bytes than this, known from the headers before anything is decoded.
+        prompt: the text that the archive was made with, if there was one.
+
+    Raises:
+        ResourceError: more than max_output_size.
+        FormatError, CorruptError, TruncatedError, ModelError, EngineError, TokenizerError.
+    """
+    raw = as_bytes(data)
+    check_type("max_output_size", max_output_size, int, optional=True)
+    decoder = FrameDecoder(decompress_settings(model, device, prompt))
+    parts, size = [], 0
+    for frame in headers.read_archives(io.BytesIO(raw)):
+        size += frame.header.original_bytes
+        if max_output_size is not None and size > max_output_size:
+            raise ResourceError(f"the text is larger than max_output_size, {max_output_size} bytes")
+        parts.append(decoder.decode(frame))
+    return b"".join(parts)
+
+
+def info(source: Buffer | str | os.PathLike[str] | BinaryIO) -> ArchiveInfo:
+    """What the headers of an archive tell; loads no model and decodes nothing.
+
+    Args:
+        source: the archive's bytes, its path, or a binary file object.
+
+    Raises:
+        TypeError: it is none of these.
+        FormatError, CorruptError, TruncatedError.
+    """
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return read_info(io.BytesIO(bytes(source)))
+    if isinstance(source, (str, os.PathLike)):
+        with builtins.open(source, "rb") as file:
+            return read_info(file)
+    if not hasattr(source, "read"):
+        raise TypeError(f"source must be bytes, a path or a binary file object, not {type(source).__name__}")
+    return read_info(source)

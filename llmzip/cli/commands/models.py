@@ -1,0 +1,298 @@
+"""The command `llmzip models`: options, and what is printed; must not know the cache's layout or the byte format."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ...errors import LLMZipError, ModelMismatchError, ModelNotFoundError, ModelUnsupportedError
+from ...models import choice as models
+from ...models import hub, layout, token_tables
+from .. import options
+from ..command import CONTEXT, Output, command
+from ..messages import PROGRAM, Messages
+
+_MAX_HEADER = 100_000_000  # of a safetensors file, by its specification
+_SHORT = 12  # digits of a commit, in tables
+_ROW = "{:<16}  {}"
+
+# What configurations call the sizes: the exact engine's, and most of those that it does not run.
+_SIZES = {
+    name: name
+    for name in ("vocab_size", "num_layers", "hidden_size", "mlp_size", "num_heads", "num_kv_heads", "head_dim")
+}
+_USUAL_NAMES = _SIZES | {
+    "num_layers": "num_hidden_layers",
+    "mlp_size": "intermediate_size",
+    "num_heads": "num_attention_heads",
+    "num_kv_heads": "num_key_value_heads",
+}
+
+_name = click.argument("name", metavar="NAME")
+
+
+@click.group(
+    "models", context_settings=CONTEXT, epilog=options.EXIT_CODES, invoke_without_command=True, no_args_is_help=False
+)
+@click.pass_context
+def models_command(ctx: click.Context) -> None:
+    """List, download and check models.
+
+    A model is one inside the package, a folder with a Hugging Face checkpoint, or one of the Hugging Face Hub:
+    org/name, with @revision for a branch, a tag or a commit other than the newest. Models of the Hub lie in the cache
+    that all Hugging Face programs share; HF_HOME or HF_HUB_CACHE say where. A name without an owner is never looked up
+    on the Hub.
+
+    \b
+    llmzip models pull HuggingFaceTB/SmolLM2-135M
+    llmzip --model HuggingFaceTB/SmolLM2-135M book.txt
+    """
+    if ctx.invoked_subcommand is None:
+        names = ", ".join(models_command.commands)
+        raise click.UsageError(f"models what? One of: {names}", ctx)
+
+
+# -- list ------------------------------------------------------------------------------------------------------------
+
+
+@command("list")
+def list_command(output: Output, messages: Messages) -> None:
+    """List the models that are here.
+
+    Those inside the package, and those in the Hugging Face cache that hold safetensors. The column runs says whether
+    the exact engine runs them, as far as the configuration tells; llmzip models info NAME says why not.
+    """
+    del messages
+    rows: list[tuple[str, str | None, Path, str, bool]] = []
+    for model in models.EMBEDDED:
+        if model.folder.is_dir():
+            rows.append((model.name, None, model.folder, "embedded", False))
+    for snapshot in hub.cached():
+        rows.append((snapshot.name, snapshot.commit, snapshot.folder, "hub", _is_incomplete(snapshot)))
+    form = "{:>10}  {:<12} {:<10} {}"
+    output.line(form.format("size", "type", "runs", "name"))
+    for name, commit, folder, place, incomplete in rows:
+        kind = models.read_config(folder).get("model_type")
+        size, runs = hub.size_bytes(folder), models.unsupported(folder) is None
+        output.record(
+            name=name, place=place, commit=commit, folder=str(folder), size_bytes=size, model_type=kind, runs=runs,
+            incomplete=incomplete,
+        )  # fmt: skip
+        shown = name if commit is None else f"{name}@{commit[:_SHORT]}"
+        word = "incomplete" if incomplete else "yes" if runs else "no"
+        output.line(form.format(hub.size_text(size), str(kind or place), word, shown))
+
+
+def _is_incomplete(snapshot: hub.Snapshot) -> bool:
+    try:
+        return bool(hub.missing_files(snapshot))
+    except ModelUnsupportedError:
+        return True
+
+
+# -- info ------------------------------------------------------------------------------------------------------------
+
+
+@command(
+    "info",
+    _name,
+    click.option("--digests", is_flag=True, help="Load the model, and show the digests that archives record."),
+)
+def info_command(output: Output, messages: Messages, name: str, digests: bool) -> None:
+    """Show what a model is, and if it runs exactly.
+
+    NAME is a folder, an embedded model's name, or a model of the Hub that is in the cache. Downloads nothing.
+    """
+    del messages
+    choice = models.choose(name)
+    place = "embedded" if choice.embedded else "folder" if Path(name).is_dir() else "hub"
+    model, _, commit = choice.name.partition("@") if place == "hub" else (choice.name, "", "")
+    reason = models.unsupported(choice.folder)
+    facts: dict[str, Any] = {
+        "name": model,
+        "place": place,
+        "commit": commit or None,
+        "folder": str(choice.folder),
+        "model_type": models.read_config(choice.folder).get("model_type"),
+        "runs": reason is None,
+        "reason": reason,
+        **_shape(choice.folder),
+        "tokenizer": _tokenizer(choice.folder),
+        "size_bytes": hub.size_bytes(choice.folder),
+    }
+    if digests:
+        facts |= _digests(choice)
+    output.record(**facts)
+    for key, text in _texts(facts).items():
+        output.line(_ROW.format(key, text))
+
+
+def _shape(folder: Path) -> dict[str, Any]:
+    """Sizes of a model, None for what its files do not tell."""
+    if (folder / layout.INT8).exists():
+        from ...models import weightfile
+
+        if why := layout.mishap(folder / layout.INT8):
+            raise ModelUnsupportedError(f"{layout.INT8} cannot be read: {why}")
+        found, _, arrays = weightfile.unpack((folder / layout.INT8).read_bytes())
+        return {**_sizes(found), "context": found.get("context"), "parameters": sum(a.size for a in arrays.values())}
+    from ...models import families
+
+    config = models.read_config(folder)
+    try:
+        family = families.read(config)
+        sizes = {**_sizes(family.settings), "context": family.positions}
+    except (ModelUnsupportedError, KeyError, TypeError, ValueError, AttributeError, ArithmeticError):
+        sizes = {**_sizes(config, _USUAL_NAMES), "context": config.get("max_position_embeddings")}
+    return {**sizes, "parameters": _num_parameters(folder)}
+
+
+def _sizes(config: Mapping[str, Any], names: Mapping[str, str] = _SIZES) -> dict[str, Any]:
+    return {ours: config.get(name) for ours, name in names.items()}
+
+
+def _num_parameters(folder: Path) -> int | None:
+    """Numbers in the weights, by the headers of the safetensors files."""
+    total = 0
+    try:
+        for name in hub.weight_files(folder, [path.name for path in folder.iterdir()]):
+            with (folder / name).open("rb") as file:
+                length = int.from_bytes(file.read(8), "little")
+                header = jsonlib.loads(file.read(min(length, _MAX_HEADER)))
+            total += sum(math.prod(entry["shape"]) for key, entry in header.items() if key != "__metadata__")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ModelUnsupportedError):
+        return None
+    return total
+
+
+def _tokenizer(folder: Path) -> str | None:
+    try:
+        description = token_tables.read(folder)
+    except LLMZipError:
+        return None
+    return token_tables.kind(description) or str(description["model"].get("type"))
+
+
+def _digests(choice: models.ModelChoice) -> dict[str, str]:
+    """The digests as archives record them: of an embedded model whole, else the first half."""
+    from ...inference.load import load
+    from ...settings import EngineSettings
+
+    if choice.embedded is not None:
+        model, tokenizer = choice.embedded.model_digest, choice.embedded.tokenizer_digest
+        load(choice, EngineSettings())  # compares them
+    else:
+        record = load(choice, EngineSettings()).record
+        model, tokenizer = record.model_digest, record.tokenizer_digest
+    return {"model_digest": model.hex(), "tokenizer_digest": tokenizer.hex()}
+
+
+def _texts(facts: dict[str, Any]) -> dict[str, str]:
+    """The facts as people read them."""
+
+    def number(key: str) -> str:
+        value = facts[key]
+        return f"{value:,}" if isinstance(value, int) else "?"
+
+    texts = {
+        "name": facts["name"],
+        "commit": facts["commit"] or "",
+        "folder": facts["folder"],
+        "model type": facts["model_type"] or ("embedded" if facts["place"] == "embedded" else "?"),
+        "runs": "yes" if facts["runs"] else f"no: {facts['reason']}",
+        "parameters": number("parameters"),
+        "layers": f"{number('num_layers')}, hidden size {number('hidden_size')}, MLP {number('mlp_size')}",
+        "heads": f"{number('num_heads')} of size {number('head_dim')}, {number('num_kv_heads')} for keys and values",
+        "context": f"{number('context')} positions",
+        "vocabulary": number("vocab_size"),
+        "tokenizer": facts["tokenizer"] or "none that can be read",
+        "size on disk": hub.size_text(facts["size_bytes"]),
+        "model digest": facts.get("model_digest", ""),
+        "tokenizer digest": facts.get("tokenizer_digest", ""),
+    }
+    return {key: str(text) for key, text in texts.items() if text}
+
+
+# -- pull ------------------------------------------------------------------------------------------------------------
+
+
+@command("pull", click.argument("name", metavar="ORG/NAME[@REVISION]"), options.progress)
+def pull_command(output: Output, messages: Messages, name: str) -> None:
+    """Download a model from the Hugging Face Hub.
+
+    Configuration, tokenizer and safetensors, never pickled weights; what is in the cache already stays. Prints the
+    commit and the folder. For gated and private models log in with hf auth login, or set HF_TOKEN.
+    """
+    wanted = hub.parse(name)
+    if wanted is None or not wanted.has_owner:
+        hint = ""
+        if models.is_embedded(name):
+            hint = ": it is embedded, so there is nothing to download"
+        elif wanted is not None and not wanted.with_owner.startswith("org/"):
+            hint = f": write {wanted.with_owner}"
+        raise click.UsageError(
+            f"{name!r} is no name like org/name or org/name@revision{hint}", click.get_current_context(silent=True)
+        )
+
+    def notice(text: str) -> None:
+        messages.fact(f"{PROGRAM}: {text}")
+
+    snapshot = hub.download(wanted, lambda folder: None, notice, messages.progress)
+    reason = models.unsupported(snapshot.folder)
+    if reason is not None:
+        notice(f"the exact engine cannot run it: {reason}; see --engine float")
+    output.record(name=snapshot.name, commit=snapshot.commit, folder=str(snapshot.folder))
+    output.line(_ROW.format("name", snapshot.name))
+    output.line(_ROW.format("commit", snapshot.commit))
+    output.line(_ROW.format("folder", snapshot.folder))
+
+
+# -- verify ----------------------------------------------------------------------------------------------------------
+
+
+@command("verify", _name)
+def verify_command(output: Output, messages: Messages, name: str) -> None:
+    """Compare a model with what it should be.
+
+    The files of a model of the Hub with the hashes that they had there, an embedded model with the digests that the
+    format prescribes. Any difference is exit code 3.
+    """
+    del messages
+    choice = models.choose(name)
+    if choice.embedded is not None:
+        from ...inference.load import load
+        from ...settings import EngineSettings
+
+        load(choice, EngineSettings())
+        output.record(name=choice.name, file=None, verdict="ok")
+        output.line("ok       model and tokenizer digest")
+        return
+    snapshot = None if Path(name).is_dir() else hub.find(hub.parse(choice.name) or hub.HubId(choice.name))
+    if snapshot is None:
+        raise ModelNotFoundError(
+            f"model {name!r} is a folder: nobody knows what it should be; its digests are told by "
+            f"`llmzip models info --digests {name}`"
+        )
+    wrong, num_files = [], 0
+    for file in hub.checked_files(snapshot):
+        num_files += 1
+        output.record(name=snapshot.name, commit=snapshot.commit, file=file.name, verdict=file.verdict)
+        output.line(f"{file.verdict:<8} {file.name}")
+        if file.verdict != "ok":
+            wrong.append(file)
+    if wrong:
+        first = wrong[0]
+        raise ModelMismatchError(
+            f"model {snapshot}: {len(wrong)} of {num_files} files not as on the Hub: {first.name} is {first.verdict}; "
+            f"remove {first.blob}, then "
+            + hub.how_to_pull(hub.HubId(snapshot.name, snapshot.commit), "fetches it again")
+        )
+
+
+for _subcommand in (list_command, info_command, pull_command, verify_command):
+    models_command.add_command(_subcommand)

@@ -1,0 +1,93 @@
+"""JSON lines about files, for --json and --report; must not know streams, options or the byte format."""
+
+from __future__ import annotations
+
+import builtins
+import json
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from .. import errors
+from ..errors import LLMZipError
+
+if TYPE_CHECKING:
+    from ..codec.report import StreamReport
+
+SCHEMA = 1  # of every object; keys are only ever added
+
+_INTERNAL = "InternalError"
+ERROR_KINDS = frozenset(
+    {"FileProblem", "MemoryError", "ImportError", _INTERNAL}
+    | {kind.__name__ for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, LLMZipError)}
+    | {kind.__name__ for kind in vars(builtins).values() if isinstance(kind, type) and issubclass(kind, OSError)}
+)
+"""What `kind` may be in `error`: the library's errors; FileProblem for a file that is left alone, of whatever name;
+OSError and what Python derives from it; MemoryError; ImportError for a broken library; InternalError for a bug."""
+
+
+def report_fields(report: StreamReport) -> dict[str, Any]:
+    """The numbers of one file."""
+    methods: dict[str, int] = {}
+    for frame in report.frames:
+        methods[frame.method] = methods.get(frame.method, 0) + 1
+    return {
+        "original_bytes": report.original_bytes,
+        "compressed_bytes": report.compressed_bytes,
+        "characters": report.characters,
+        "bits_per_byte": report.bits_per_byte,
+        "bits_per_character": report.bits_per_character,
+        "num_frames": len(report.frames),
+        "frames_by_method": methods,
+        "model": report.model,
+        "elapsed_seconds": round(report.elapsed_seconds, 6),
+    }
+
+
+def json_name(name: str | None) -> dict[str, Any]:
+    """The fields of a file name: a name that is not UTF-8 also comes as hexadecimal bytes."""
+    if name is None:
+        return {"file": None}
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raw = os.fsencode(name)
+        return {"file": raw.decode("utf-8", "backslashreplace"), "file_hex": raw.hex()}
+    return {"file": name}
+
+
+def json_error(code: int, error: BaseException, message: str) -> dict[str, Any]:
+    """The value of the key `error`; `code` is the exit code that this error alone would give."""
+    return {"code": code, "kind": error_kind(error), "message": message}
+
+
+def error_kind(error: BaseException) -> str:
+    """One of ERROR_KINDS: of the classes that an error belongs to, the nearest that programs may know."""
+    return next((kind.__name__ for kind in type(error).__mro__ if kind.__name__ in ERROR_KINDS), _INTERNAL)
+
+
+def json_line(record: dict[str, Any]) -> bytes:
+    """One object, one line, ASCII: no name in it can speak to a terminal."""
+    return json.dumps(record).encode("ascii") + b"\n"
+
+
+class RecordFile:
+    """Where --report writes.
+
+    Args:
+        write: takes a line.
+
+    Attributes:
+        error: what the first line that could not be written failed with; the work goes on without.
+    """
+
+    def __init__(self, write: Callable[[bytes], object]) -> None:
+        self._write = write
+        self.error: OSError | None = None
+
+    def append(self, line: bytes) -> None:
+        """Writes a line."""
+        try:
+            self._write(line)
+        except OSError as error:
+            self.error = self.error or error

@@ -1,0 +1,1 @@
+"""Bytes to archives and back: frames, the method of each, and their rows of tokens."""

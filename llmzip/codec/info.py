@@ -1,0 +1,111 @@
+"""What the headers of a file tell, without decoding anything; must not know engines, coders or payloads."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, BinaryIO
+
+from .._version import FORMAT_VERSION
+from ..format.headers import Position, read_archives
+from ..models.choice import describe
+
+
+@dataclass(frozen=True)
+class FrameInfo:
+    """One frame, as its header tells it. Sizes in bytes; `rows` is 0 where the profile's rule applies."""
+
+    method: str
+    offset_bytes: int
+    compressed_bytes: int
+    original_bytes: int
+    tokens: int
+    profile: int
+    rows: int
+    crc32: int
+
+
+@dataclass(frozen=True)
+class ArchiveEntry:
+    """One archive of a file."""
+
+    format_version: int
+    model_code: int
+    model: str | None
+    model_digest: str | None
+    tokenizer_digest: str | None
+    frames: list[FrameInfo] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class ArchiveInfo:
+    """What the headers of a file tell, without decoding anything."""
+
+    archives: list[ArchiveEntry]
+    compressed_bytes: int
+
+    @property
+    def original_bytes(self) -> int:
+        """Bytes of the text."""
+        return sum(frame.original_bytes for archive in self.archives for frame in archive.frames)
+
+    @property
+    def num_frames(self) -> int:
+        """Frames of all archives."""
+        return sum(len(archive.frames) for archive in self.archives)
+
+    @property
+    def frames_by_method(self) -> dict[str, int]:
+        """How many frames have each method, in the order in which methods first occur."""
+        methods: dict[str, int] = {}
+        for archive in self.archives:
+            for frame in archive.frames:
+                methods[frame.method] = methods.get(frame.method, 0) + 1
+        return methods
+
+    @property
+    def model(self) -> str | None:
+        """Name of the model that decoding needs, with commas between if archives need different ones; or None."""
+        return ",".join(dict.fromkeys(archive.model for archive in self.archives if archive.model is not None)) or None
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-able form; keys are only ever added."""
+        return {
+            "schema": 1,
+            "original_bytes": self.original_bytes,
+            "compressed_bytes": self.compressed_bytes,
+            "bits_per_byte": 8 * self.compressed_bytes / self.original_bytes if self.original_bytes else None,
+            "num_frames": self.num_frames,
+            "frames_by_method": self.frames_by_method,
+            "model": self.model,
+            "archives": [asdict(archive) for archive in self.archives],
+        }
+
+
+def read_info(source: BinaryIO) -> ArchiveInfo:
+    """Reads the headers of a file of archives; payloads are skipped, so damage inside them goes unseen.
+
+    Args:
+        source: a binary file at its start; seekable is faster.
+
+    Raises:
+        FormatError, CorruptError, TruncatedError: as docs/format.md section 8 says.
+    """
+    archives: list[ArchiveEntry] = []
+    parsed = Position()
+    for frame in read_archives(source, skip_payloads=True, position=parsed):
+        if frame.number == 0:
+            archives.append(ArchiveEntry(FORMAT_VERSION, frame.archive.model_code, *describe(frame.archive)))
+        head = frame.header
+        archives[-1].frames.append(
+            FrameInfo(
+                head.method_name,
+                frame.offset_bytes,
+                frame.size_bytes,
+                head.original_bytes,
+                head.num_tokens,
+                head.profile,
+                head.rows,
+                frame.crc32,
+            )
+        )
+    return ArchiveInfo(archives, parsed.offset_bytes)

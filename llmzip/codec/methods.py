@@ -1,0 +1,98 @@
+"""The methods that need no model: stored, LZMA2, Zstandard; bytes to payload and back, knows no frames or files."""
+
+from __future__ import annotations
+
+import lzma
+import math
+
+import zstandard
+
+from ..errors import CorruptError
+from ..format.headers import LZMA, MAX_FRAME_BYTES, STORED, ZSTD
+
+_ZSTD_LEVEL = 19
+_LEAST_DICTIONARY_BITS = 12
+_ZSTD_FLAGS = 0b11100111
+"""Bits of a frame header's first byte for content size, single segment, checksum and dictionary (RFC 8878)."""
+
+
+def compress_plain(data: bytes) -> tuple[int, bytes]:
+    """The smallest of the three, stored first where they are equal.
+
+    Args:
+        data: 1 to 2^26 bytes.
+
+    Returns:
+        Method and payload.
+    """
+    lz = lzma.compress(data, lzma.FORMAT_RAW, filters=_filters(len(data)))
+    parameters = zstandard.ZstdCompressionParameters.from_level(
+        _ZSTD_LEVEL,
+        source_size=len(data),
+        format=zstandard.FORMAT_ZSTD1_MAGICLESS,
+        write_content_size=False,
+        write_checksum=False,
+        write_dict_id=False,
+    )
+    zs = zstandard.ZstdCompressor(compression_params=parameters).compress(data)
+    return min([(STORED, data), (LZMA, lz), (ZSTD, zs)], key=lambda choice: len(choice[1]))
+
+
+def decompress_plain(method: int, payload: bytes, original_bytes: int) -> bytes:
+    """The original bytes.
+
+    Args:
+        method: STORED, LZMA or ZSTD.
+        payload: the compressed bytes, hostile ones too.
+        original_bytes: how many bytes must come out, at most 2^26; nothing much larger is ever allocated.
+
+    Raises:
+        CorruptError: the payload is no output of the method, or stands for another number of bytes.
+    """
+    if method == STORED:
+        return payload
+    try:
+        if method == LZMA:
+            return _unlzma(payload, original_bytes)
+        if not payload or payload[0] & _ZSTD_FLAGS:
+            # With a content size in the frame, the library would allocate what it says, not what we say.
+            raise CorruptError("damaged: the zstd frame's header has fields that llmzip does not write")
+        # The window cannot be larger than what the largest frame needs.
+        decompressor = zstandard.ZstdDecompressor(
+            format=zstandard.FORMAT_ZSTD1_MAGICLESS, max_window_size=2 * MAX_FRAME_BYTES
+        )
+        data = decompressor.decompress(payload, max_output_size=original_bytes, allow_extra_data=False)
+    except (lzma.LZMAError, zstandard.ZstdError, EOFError) as error:
+        raise CorruptError(f"damaged: {error}") from None
+    if len(data) != original_bytes:
+        raise CorruptError(f"damaged: {len(data)} bytes came out, the frame promises {original_bytes}")
+    return data
+
+
+def _unlzma(payload: bytes, original_bytes: int) -> bytes:
+    decompressor = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=_filters(original_bytes))
+    data = decompressor.decompress(payload, original_bytes)
+    if len(data) == original_bytes and not decompressor.eof:
+        decompressor.decompress(b"", 0)  # the end marker gives no bytes
+    if not decompressor.eof or decompressor.unused_data or len(data) != original_bytes:
+        raise CorruptError(f"damaged: the frame does not end after the {original_bytes} bytes it promises")
+    return data
+
+
+def _filters(original_bytes: int) -> list[dict[str, int]]:
+    """LZMA2 with a dictionary that holds the whole frame (format section 3)."""
+    bits = max(_LEAST_DICTIONARY_BITS, (original_bytes - 1).bit_length())
+    return [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": 1 << bits}]
+
+
+def looks_random(data: bytes) -> bool:
+    """Whether bytes are so evenly spread that no language model needs to be asked.
+
+    Above 7.3 bits of order-0 entropy per byte there is no text in any encoding that a tokenizer knows; short inputs
+    cannot be told from text in this way.
+    """
+    if len(data) < 512:
+        return False
+    counts = [data.count(byte) for byte in range(256)]
+    entropy = -sum(n / len(data) * math.log2(n / len(data)) for n in counts if n)
+    return entropy > 7.3

@@ -1,0 +1,229 @@
+"""Parts of archives: a range of the text, or some windows, reading and decoding only what they need; no options."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from math import gcd
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+
+from ..errors import CorruptError, FormatError, LLMZipError, SettingsError
+from ..format.headers import KEPT, WINDOWS, Frame, Position, WindowsRecord, is_readable, read_archives
+from ..settings import DecompressSettings
+from ..system.streams import read_upto
+from .reader import FrameDecoder
+
+
+@dataclass(frozen=True)
+class Place:
+    """A frame in a file.
+
+    Attributes:
+        frame: without its payload.
+        begin: where its text begins in the file's text.
+        first_window: how many windows the frames before it hold.
+    """
+
+    frame: Frame
+    begin: int
+    first_window: int
+
+    @property
+    def end(self) -> int:
+        """Where its text ends."""
+        return self.begin + self.frame.header.original_bytes
+
+    @property
+    def num_windows(self) -> int:
+        """Windows in it; 0 if it is of another method."""
+        record = self.frame.header.windows
+        return 0 if record is None else record.count
+
+
+class Salvaged(NamedTuple):
+    """A part of the text, or what is to be said of a part that is lost.
+
+    Attributes:
+        begin, end: of the part; an end of None: whatever came after.
+        text: None if it is lost.
+        reason: why.
+    """
+
+    begin: int
+    end: int | None
+    text: bytes | None
+    reason: str
+
+
+class PartReader:
+    """Reads parts of the text of a file of archives.
+
+    Args:
+        source: a seekable binary file, at its start.
+        settings: model, engine.
+        salvaging: take what there is of a file that ends too early, or whose headers are damaged from some place on.
+
+    Raises:
+        FormatError, CorruptError, TruncatedError: as docs/format.md section 8 says.
+        SettingsError: the file is not seekable.
+    """
+
+    def __init__(self, source: BinaryIO, settings: DecompressSettings, *, salvaging: bool = False) -> None:
+        if not source.seekable():
+            raise SettingsError("parts can only be read from a file, not from a pipe")
+        self._source = source
+        self._decoder = FrameDecoder(settings)
+        self.places: list[Place] = []
+        self.num_bytes = self.num_windows = 0
+        self._rest: Salvaged | None = None
+        position = Position()
+        try:
+            for frame in read_archives(source, skip_payloads=True, position=position):
+                place = Place(frame, self.num_bytes, self.num_windows)
+                self.places.append(place)
+                self.num_bytes, self.num_windows = place.end, self.num_windows + place.num_windows
+        except (FormatError, CorruptError) as error:  # TruncatedError is a CorruptError
+            if not salvaging or (not self.places and isinstance(error, FormatError)):
+                raise
+            self._rest = self._lost_rest(position, error)
+
+    def text(self, begin: int, end: int) -> Iterator[bytes]:
+        """The bytes from `begin` up to `end` of the text, in pieces; each has passed its checksum.
+
+        Raises:
+            CorruptError, ModelError, EngineError, TokenizerError.
+        """
+        for place in self.places:
+            if begin < place.end and place.begin < end:
+                first, last = max(begin, place.begin) - place.begin, min(end, place.end) - place.begin
+                if place.frame.header.method == WINDOWS:
+                    yield self._text_of_groups(place, first, last)
+                else:
+                    yield self._decoder.decode(self._whole(place))[first:last]
+
+    def windows(self, begin: int, end: int) -> Iterator[tuple[list[bytes], np.ndarray]]:
+        """The texts of windows `begin` up to `end`, as numbered through the file, and the bits that each did not need.
+
+        A window that is read alone has no checksum.
+
+        Raises:
+            CorruptError, ModelError, EngineError, TokenizerError.
+        """
+        for place in self.places:
+            first = max(begin - place.first_window, 0)
+            last = min(end - place.first_window, place.num_windows)
+            if first < last:
+                yield self._windows(place, range(first, last))
+
+    def data(self, place: Place, begin: int = 0, end: int | None = None) -> bytes:
+        """Bytes of the payload of a frame."""
+        frame = place.frame
+        size = frame.header.payload_bytes
+        wanted = (size if end is None else end) - begin
+        self._source.seek(frame.offset_bytes + frame.size_bytes - 5 - size + begin)
+        data = read_upto(self._source, wanted)
+        if len(data) != wanted:
+            raise CorruptError(f"frame {frame.number}: the file has become shorter")
+        return data
+
+    def salvage(self) -> Iterator[Salvaged]:
+        """All of the text as far as it can be had: frame by frame, and frames of windows by their groups."""
+        for place in self.places:
+            header = place.frame.header
+            if header.method == WINDOWS:
+                yield from self._salvaged_windows(place)
+                continue
+            try:
+                yield Salvaged(place.begin, place.end, self._decoder.decode(self._whole(place)), "")
+            except CorruptError as error:
+                yield Salvaged(place.begin, place.end, None, str(error))
+        if self._rest is not None:
+            yield self._rest
+
+    def _lost_rest(self, position: Position, error: LLMZipError) -> Salvaged:
+        """What cannot be had where the headers come to an end that is none."""
+        parser, begin = position.parser, self.num_bytes
+        last = self.places[-1].frame if self.places else None
+        if parser is not None and parser.unfinished is not None:
+            head = parser.unfinished
+            number = last.number + 1 if last is not None and last.archive is parser.header else 0
+            if is_readable(head, alone=number == 0 and head.last):
+                last_one = ", the last one," if head.last else ""
+                what = f"frame {number}{last_one} of {head.original_bytes:,} bytes is not whole: {error}"
+                return Salvaged(begin, begin + head.original_bytes if head.last else None, None, what)
+        elif parser is not None and last is not None and last.archive is parser.header and last.header.last:
+            return Salvaged(begin, begin, None, str(error))
+        return Salvaged(begin, None, None, str(error))
+
+    def _whole(self, place: Place) -> Frame:
+        return replace(place.frame, payload=self.data(place))
+
+    def _text_of_groups(self, place: Place, begin: int, end: int) -> bytes:
+        """Part of the text of a frame of windows: of the groups that it lies in."""
+        from ..windows import frames
+
+        record = _record(place)
+        try:
+            groups = frames.directory(place.frame.header, self.data(place, record.data_bytes))
+            groups = [group for group in groups if begin < group.end and group.begin < end]
+            texts, _ = self._windows(place, range(groups[0].windows.start, groups[-1].windows.stop))
+            out, rest = b"", iter(texts)
+            for group in groups:
+                text = b"".join(next(rest) for _ in group.windows)
+                if not group.holds(text):
+                    place_text = f"{place.begin + group.begin:,} to {place.begin + group.end:,}"
+                    raise CorruptError(f"damaged: windows with bytes {place_text}")
+                out += text
+        except CorruptError as error:
+            raise CorruptError(f"frame {place.frame.number}: {error}") from None
+        return out[begin - groups[0].begin : end - groups[0].begin]
+
+    def _windows(self, place: Place, wanted: range) -> tuple[list[bytes], np.ndarray]:
+        from ..windows import frames
+
+        header, record = place.frame.header, _record(place)
+        bits, first, end = record.window_bits, 0, record.data_bytes
+        if header.profile != KEPT:
+            first = wanted.start - wanted.start % (8 // gcd(bits, 8))  # begins with a byte
+            end = -(-wanted.stop * bits // 8)
+        data = self.data(place, first * bits // 8, end)
+        return frames.decode_windows(self._decoder.model(place.frame.archive), header, data, wanted, first=first)
+
+    def _salvaged_windows(self, place: Place) -> Iterator[Salvaged]:
+        from ..windows import frames
+
+        try:
+            groups = frames.directory(place.frame.header, self.data(place, _record(place).data_bytes))
+        except CorruptError as error:
+            yield Salvaged(place.begin, place.end, None, f"frame {place.frame.number}: {error}")
+            return
+        try:
+            texts, _ = self._windows(place, range(place.num_windows))
+        except CorruptError:
+            texts = []
+        for group in groups:
+            begin, end = place.begin + group.begin, place.begin + group.end
+            if not texts:
+                text = self._group_alone(place, group.windows)
+            else:
+                text = b"".join(texts[number] for number in group.windows)
+            if group.holds(text):
+                yield Salvaged(begin, end, text, "")
+            else:
+                numbers = f"{group.windows.start + place.first_window} to {group.windows.stop + place.first_window - 1}"
+                yield Salvaged(begin, end, None, f"frame {place.frame.number}: damaged: windows {numbers}")
+
+    def _group_alone(self, place: Place, windows: range) -> bytes:
+        """The text of a group, empty if it does not decode."""
+        try:
+            return b"".join(self._windows(place, windows)[0])
+        except LLMZipError:
+            return b""
+
+
+def _record(place: Place) -> WindowsRecord:
+    record = place.frame.header.windows
+    assert record is not None
+    return record

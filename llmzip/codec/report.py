@@ -1,0 +1,87 @@
+"""What was done, in numbers: sizes, bits per byte and per character; does no input or output and knows no model."""
+
+from __future__ import annotations
+
+import codecs
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..inference.load import Kernels
+
+
+@dataclass(frozen=True)
+class FrameReport:
+    """One frame that was written or read.
+
+    Attributes:
+        method: its name in the format.
+        original_bytes, compressed_bytes: of the text, and of the frame from tag to crc32.
+        rows, tokens: of method lm, else 0.
+        bound_bits: sum of -log2 of the coded probabilities; None where there are none, or when reading.
+    """
+
+    method: str
+    original_bytes: int
+    compressed_bytes: int
+    rows: int = 0
+    tokens: int = 0
+    bound_bits: float | None = None
+
+
+@dataclass
+class StreamReport:
+    """One file or stream that was compressed or decompressed.
+
+    Attributes:
+        original_bytes, compressed_bytes: totals, the latter with all headers.
+        characters: Unicode characters of the text, or None if it is no valid UTF-8.
+        frames: in order.
+        model: name of the model that was used, or None.
+        kernels: what computed it, or None.
+        elapsed_seconds: wall clock, loading of the model included.
+    """
+
+    original_bytes: int = 0
+    compressed_bytes: int = 0
+    characters: int | None = 0
+    frames: list[FrameReport] = field(default_factory=list)
+    model: str | None = None
+    kernels: Kernels | None = None
+    elapsed_seconds: float = 0.0
+
+    @property
+    def bits_per_byte(self) -> float | None:
+        """8 * compressed / original bytes; None for an empty text."""
+        return 8 * self.compressed_bytes / self.original_bytes if self.original_bytes else None
+
+    @property
+    def bits_per_character(self) -> float | None:
+        """8 * compressed bytes / characters; None for an empty text or one that is no UTF-8."""
+        return 8 * self.compressed_bytes / self.characters if self.characters else None
+
+
+class CharacterCounter:
+    """Counts the Unicode characters of UTF-8 that arrives in pieces."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+        self._count: int | None = 0
+
+    def add(self, data: bytes) -> None:
+        """The next piece; may end inside a character."""
+        if self._count is None:
+            return
+        try:
+            self._count += len(self._decoder.decode(data))
+        except UnicodeDecodeError:
+            self._count = None
+
+    def finish(self) -> int | None:
+        """The number of characters, or None if the whole was no valid UTF-8."""
+        if self._count is not None:
+            try:
+                self._count += len(self._decoder.decode(b"", final=True))
+            except UnicodeDecodeError:
+                self._count = None
+        return self._count

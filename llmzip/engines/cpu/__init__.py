@@ -1,0 +1,1 @@
+"""The exact engine's forward pass by compiled kernels on the CPU."""

@@ -1,0 +1,323 @@
+"""The forward pass on CPUs by compiled kernels, the same bits as exact.py's plain torch; must not know text or files.
+
+native/kernels.h takes some tokens through all layers, so that everything between two products goes once through the
+cache (docs/numerics.md section 6). Rows are shared out to threads. Where the library was not built, or a model has a
+part that it does not know, exact.py computes as before.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...models.config import ExactConfig
+from ...models.model import ExactModel, LayerWeights
+from ...numerics import ops, tables
+from ...system.forks import Lock
+from ...system.threads import workers
+from ..kv_cache import CachedLayer, LayerCaches
+from .kernels import LANES, Layer, Library, Matrix, Model, Packed, Room, Store
+
+_TOKENS = 128
+"""Tokens that go through the layers together: their sums stay in the cache of a core."""
+
+_BLOCK = 16
+"""Keys lie in blocks of so many positions."""
+
+_LEAST_TOKENS = 16
+"""With fewer, reading the weights takes a thread longer than computing: another one would read them too."""
+
+_LEAST_HEAD_ROWS = 16
+_LEAST_SLOTS = 1024
+
+
+_FLOAT: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}  # a caller may have set other defaults
+
+Rope = Callable[[int, int], tuple[torch.Tensor, torch.Tensor]]
+
+
+def unsupported(model: ExactModel) -> str:
+    """What of a model the kernels do not know; empty if nothing."""
+    config = model.config
+    sizes = (config.hidden_size, config.mlp_size, config.head_dim)
+    facts = {
+        "two planes": config.planes != 1,
+        "its norm": config.norm != "rms" or model.final_norm_bias is not None,
+        "its activation": config.activation != "silu" or not config.gated,
+        "parallel layers": config.parallel,
+        "a cap": bool(config.attention_cap or config.logit_cap),
+        "learned positions": config.learned_positions,
+        "its sizes": any(size % LANES for size in sizes) or config.head_dim > 512,
+        "norms behind branches": any(layer.attention_post_norm is not None for layer in model.layers)
+        or any(layer.mlp_post_norm is not None for layer in model.layers),
+        "biases": any(
+            bias is not None for layer in model.layers for bias in (layer.out_bias, layer.gate_up_bias, layer.down_bias)
+        ),
+    }
+    return ", ".join(name for name, is_so in facts.items() if is_so)
+
+
+# -- what attention keeps --------------------------------------------------------------------------------------------
+
+
+@dataclass
+class FusedLayer(CachedLayer):
+    """The cache of one layer.
+
+    Attributes:
+        keys: (B, G, S / 16, D / 2, 16, 2) int8; values: (B, G, S / 4, D, 4) int8.
+        key_scale, value_scale: (B, G, S) float32.
+        peak: (B, G) float32, the largest value scale since the context began.
+        window: positions that a token sees, itself included; 0 for all.
+        begin: the position in slot 0.
+    """
+
+    keys: torch.Tensor
+    values: torch.Tensor
+    key_scale: torch.Tensor
+    value_scale: torch.Tensor
+    peak: torch.Tensor
+    window: int
+    begin: int = 0
+
+    def slot(self, position: int, new: int) -> int:
+        """Where new positions go, after what no later token sees has made room."""
+        at, slots = position - self.begin, self.key_scale.shape[2]
+        if at + new > slots and self.window:
+            gone = (at - (self.window - 1)) // _BLOCK * _BLOCK
+            for store, unit in (
+                (self.keys, _BLOCK), (self.values, 4), (self.key_scale, 1), (self.value_scale, 1),
+            ):  # fmt: skip
+                kept = -(-(at - gone) // unit)
+                store.narrow(2, 0, kept).copy_(store.narrow(2, gone // unit, kept).clone())
+            self.begin, at = self.begin + gone, at - gone
+        if at + new > slots:  # the kernels look nowhere before they write
+            raise IndexError(f"{at + new} positions in a cache of {slots}")
+        return at
+
+    def pointers(self, slot: int) -> Store:
+        """For the kernels; rows must be next to each other. `slot`: of the first new token."""
+        return Store(
+            self.keys.data_ptr(), self.values.data_ptr(), self.key_scale.data_ptr(), self.value_scale.data_ptr(),
+            self.peak.data_ptr(), self.key_scale.shape[2], slot,
+        )  # fmt: skip
+
+
+class FusedCache(LayerCaches[FusedLayer]):
+    """The cache of the kernels."""
+
+
+def new_cache(config: ExactConfig, rows: int, slots: list[int]) -> FusedCache:
+    """An empty cache.
+
+    Args:
+        config: of the model.
+        rows: B.
+        slots: positions that each layer keeps; some more are made, so that blocks of them can go.
+    """
+    heads, dim = config.num_kv_heads, config.head_dim
+    sizes = [
+        -(-positions // _BLOCK) * _BLOCK + (_BLOCK if window else 0)
+        for window, positions in zip(config.windows, slots, strict=True)
+    ]
+    # One piece of memory, which numpy asks large pages for: a step of many rows touches all of it.
+    integers = torch.from_numpy(np.zeros(2 * rows * heads * dim * sum(sizes), dtype=np.int8))
+    layers, at = [], 0
+    for window, size in zip(config.windows, sizes, strict=True):
+        count = rows * heads * size * dim
+        keys = integers[at : at + count].view(rows, heads, size // _BLOCK, dim // 2, _BLOCK, 2)
+        values = integers[at + count : at + 2 * count].view(rows, heads, size // 4, dim, 4)
+        key_scale, value_scale = (torch.zeros(rows, heads, size, **_FLOAT) for _ in range(2))
+        peak = torch.zeros(rows, heads, **_FLOAT)
+        layers.append(FusedLayer(keys, values, key_scale, value_scale, peak, window))
+        at += 2 * count
+    return FusedCache(layers)
+
+
+def row_bytes(config: ExactConfig, slots: list[int]) -> int:
+    """What a row takes in a cache."""
+    return sum(slots, 2 * _BLOCK * len(slots)) * config.num_kv_heads * (2 * config.head_dim + 8)
+
+
+# -- the forward pass ------------------------------------------------------------------------------------------------
+
+
+class _Buffers:
+    """Room for the kernels, of one thread."""
+
+    def __init__(self, config: ExactConfig, slots: int) -> None:
+        n, dim = _TOKENS, config.head_dim
+        heads = (config.num_heads + 2 * config.num_kv_heads) * dim
+        vocab = -(-config.vocab_size // LANES) * LANES
+        outputs = max(heads, 2 * config.mlp_size, config.hidden_size, vocab)
+        inputs = max(config.hidden_size, config.mlp_size, config.num_heads * dim)
+        self.slots = slots
+
+        def room(size: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+            return torch.zeros(size, dtype=dtype, device="cpu")
+
+        self.x = room(n * config.hidden_size)
+        tensors = (
+            self.x, room(n * outputs, torch.int32), room(n * inputs, torch.int8), room(n * inputs, torch.int16),
+            room(n), room(n), room(max(outputs, 4 * config.num_heads * dim) + LANES), room(4 * (slots + 2 * LANES)),
+            room(12 * (slots + 2 * LANES), torch.uint8),
+            room(n * config.num_heads * dim, torch.int16), room(n * config.num_heads), room(n * config.num_kv_heads),
+        )  # fmt: skip
+        self._keep = tensors
+        self.room = Room(*(tensor.data_ptr() for tensor in tensors))
+
+
+class FusedForward:
+    """Runs an ExactModel with the kernels.
+
+    Args:
+        model: on the CPU, with nothing that `unsupported` names.
+        library: of an instruction set.
+        qk_norms: of each layer, the norm weights of query and key heads, (H + G, D), or None.
+        ropes: of layers without and with a window: cosines and sines of positions.
+    """
+
+    def __init__(
+        self, model: ExactModel, library: Library, qk_norms: list[torch.Tensor | None], ropes: Sequence[Rope]
+    ) -> None:
+        config = model.config
+        self._config, self._library, self._ropes = config, library, ropes
+        exp2 = torch.from_numpy(tables.exp2_table())
+        exp2_steps = exp2.to(torch.float32)
+        exp2_unit = exp2_steps * 2.0**-20
+        self._keep: list[Any] = [model, qk_norms, exp2, exp2_steps, exp2_unit]
+
+        def packed(weight_q: torch.Tensor, scale: torch.Tensor) -> Matrix:
+            self._keep.append(Packed(weight_q, scale))
+            matrix: Matrix = self._keep[-1].matrix
+            return matrix
+
+        def layer(number: int, weights: LayerWeights, qk_norm: torch.Tensor | None, window: int) -> Layer:
+            rope = -1 if number in config.unrotated else len(ropes) - 1 if window else 0
+            return Layer(
+                weights.input_norm.data_ptr(), weights.post_norm.data_ptr(), _address(weights.qkv_bias),
+                _address(qk_norm), packed(weights.qkv_q, weights.qkv_scale), packed(weights.out_q, weights.out_scale),
+                packed(weights.gate_up_q, weights.gate_up_scale), packed(weights.down_q, weights.down_scale), window,
+                rope,
+            )  # fmt: skip
+
+        zipped = enumerate(zip(model.layers, qk_norms, config.windows, strict=True))
+        layers = [layer(number, *parts) for number, parts in zipped]
+        query_max = ops.query_max(config.head_dim)
+        self._model = Model(
+            config.hidden_size, config.mlp_size, config.num_heads, config.num_kv_heads, config.head_dim, len(layers),
+            config.vocab_size, query_max, config.norm_eps, ops.inverse(config.hidden_size),
+            ops.inverse(config.head_dim), ops.inverse(query_max),
+            tables.attention_factor(config.head_dim, config.attention_scale), tables.log2e_steps(),
+            config.embedding_gain, model.embedding_q.data_ptr(), model.embedding_scale.data_ptr(),
+            model.final_norm.data_ptr(), exp2.data_ptr(), exp2_steps.data_ptr(), exp2_unit.data_ptr(),
+            packed(model.head_q, model.head_scale), (Layer * len(layers))(*layers),
+        )  # fmt: skip
+        self._buffers: list[_Buffers] = []
+        self._lock = Lock()
+
+    def forward(self, ids: torch.Tensor, cache: FusedCache | None) -> torch.Tensor:
+        """As `Engine.forward`; (B, T) int64 to (B, T, hidden) float32."""
+        batch, new = ids.shape
+        if not ids.numel():
+            return torch.empty(batch, new, self._config.hidden_size, **_FLOAT)
+        # The kernels look nowhere before they read.
+        ids = ids.to(torch.int64)
+        if not 0 <= int(ids.min()) <= int(ids.max()) < self._config.vocab_size:
+            raise IndexError(f"token ids outside a vocabulary of {self._config.vocab_size}")
+        begin = cache.length if cache is not None else 0
+        out = torch.empty(batch, new, self._config.hidden_size, **_FLOAT)
+        slots = [0] * self._config.num_layers
+        if cache is not None:
+            # The slots are those of all rows; moved before rows are shared out.
+            slots = [layer.slot(begin, new) for layer in cache.layers]
+            if begin == 0:
+                for layer in cache.layers:
+                    layer.peak.zero_()
+
+        def task(first: int, last: int) -> Callable[[], None]:
+            part = cache.rows(slice(first, last)) if cache is not None else None
+            return lambda: self._rows(ids[first:last], begin, part, slots, out[first:last])
+
+        workers.share(batch, max(1, _LEAST_TOKENS // new), task)
+        if cache is not None:
+            cache.length = begin + new
+        return out
+
+    def _rows(
+        self, ids: torch.Tensor, begin: int, cache: FusedCache | None, slots: list[int], out: torch.Tensor
+    ) -> None:
+        """Some rows, a few tokens of some of them at a time."""
+        rows, new = ids.shape
+        step = max(1, _TOKENS // new)
+        own = cache or new_cache(self._config, min(step, rows), [new] * len(slots))
+        buffers = self._take_buffers(max(layer.key_scale.shape[2] for layer in own.layers))
+        try:
+            for row in range(0, rows, step):
+                some = slice(row, min(row + step, rows))
+                here = own.rows(some if cache is not None else slice(0, some.stop - some.start))
+                if cache is None:
+                    for layer in here.layers:
+                        layer.peak.zero_()
+                for at in range(0, new, _TOKENS):
+                    part = ids[some, at : at + _TOKENS].contiguous()
+                    stores = [layer.pointers(slot + at) for layer, slot in zip(here.layers, slots, strict=True)]
+                    self._tokens(part, begin + at, stores, buffers)
+                    count = part.numel() * self._config.hidden_size
+                    out[some, at : at + _TOKENS] = buffers.x[:count].view(*part.shape, -1)
+        finally:
+            self._give_back(buffers)
+
+    def _tokens(self, ids: torch.Tensor, begin: int, stores: list[Store], buffers: _Buffers) -> None:
+        """Some tokens of some rows through all layers, into buffers.x."""
+        rows, new = ids.shape
+        turns = [rope(begin, new) for rope in self._ropes]
+        cosines, sines = ((ctypes.c_void_p * 2)(*(pair[part].data_ptr() for pair in turns)) for part in (0, 1))
+        turned = (ctypes.c_int64 * 2)(*(pair[0].shape[-1] for pair in turns))
+        self._library.forward(
+            ctypes.byref(self._model), rows, new, ids.data_ptr(), cosines, sines, turned,
+            (Store * len(stores))(*stores), ctypes.byref(buffers.room),
+        )  # fmt: skip
+
+    def masses(self, hidden: torch.Tensor) -> torch.Tensor:
+        """As `Engine.masses`; (n, hidden) float32 to (n, V) int32."""
+        hidden = hidden.contiguous()
+        out = torch.empty(len(hidden), self._config.vocab_size, dtype=torch.int32, device="cpu")
+
+        def task(first: int, last: int) -> Callable[[], None]:
+            return lambda: self._head_rows(hidden[first:last], out[first:last])
+
+        workers.share(len(hidden), _LEAST_HEAD_ROWS, task)
+        return out
+
+    def _head_rows(self, hidden: torch.Tensor, out: torch.Tensor) -> None:
+        buffers = self._take_buffers(0)
+        try:
+            for at in range(0, len(hidden), _TOKENS):
+                part, to = hidden[at : at + _TOKENS], out[at : at + _TOKENS]
+                self._library.masses(
+                    ctypes.byref(self._model), len(part), part.data_ptr(), ctypes.byref(buffers.room), to.data_ptr()
+                )
+        finally:
+            self._give_back(buffers)
+
+    def _take_buffers(self, slots: int) -> _Buffers:
+        with self._lock:
+            for number, buffers in enumerate(self._buffers):
+                if buffers.slots >= slots:
+                    return self._buffers.pop(number)
+            self._buffers.clear()
+        return _Buffers(self._config, max(slots, _LEAST_SLOTS))
+
+    def _give_back(self, buffers: _Buffers) -> None:
+        with self._lock:
+            self._buffers.append(buffers)
+
+
+def _address(tensor: torch.Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()

@@ -1,0 +1,184 @@
+"""The compiled kernels of native/kernels.h: finding the library, its functions and structures; must not know models.
+
+With LLMZIP_KERNELS in the environment as "avx2", "avx512" or "amx" the kernels of that instruction set are
+used, with "none" no kernels: the bits are the same.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import platform
+from pathlib import Path
+
+import torch
+
+from ...system import libraries
+
+LEVELS = ("", "avx2", "avx512", "amx")
+FOLDER, STEM = libraries.KERNELS
+LANES = 16
+
+_P, _N, _F = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
+
+
+class Matrix(ctypes.Structure):
+    """`struct Matrix` of native/model.h."""
+
+    _fields_ = [("packed", _P), ("sums", _P), ("scale", _P), ("outputs", _N), ("terms", _N)]
+
+
+class Layer(ctypes.Structure):
+    """`struct Layer` of native/model.h."""
+
+    _fields_ = [
+        ("input_norm", _P), ("post_norm", _P), ("qkv_bias", _P), ("qk_norm", _P), ("qkv", Matrix), ("out", Matrix),
+        ("gate_up", Matrix), ("down", Matrix), ("window", _N), ("rope", _N),
+    ]  # fmt: skip
+
+
+class Model(ctypes.Structure):
+    """`struct Model` of native/model.h."""
+
+    _fields_ = [
+        *((name, _N) for name in ("hidden", "mlp", "heads", "kv_heads", "dim", "layers", "vocab", "query_max")),
+        *(
+            (name, _F)
+            for name in (
+                "eps", "inverse_hidden", "inverse_dim", "inverse_query_max", "attention_factor", "log2e", "gain",
+            )
+        ),
+        *((name, _P) for name in ("embedding", "embedding_scale", "final_norm", "exp2", "exp2_steps", "exp2_unit")),
+        ("head", Matrix),
+        ("layer", ctypes.POINTER(Layer)),
+    ]  # fmt: skip
+
+
+class Store(ctypes.Structure):
+    """`struct Store` of native/model.h."""
+
+    _fields_ = [
+        *((name, _P) for name in ("keys", "values", "key_scale", "value_scale", "peak")), ("slots", _N), ("slot", _N),
+    ]  # fmt: skip
+
+
+class Room(ctypes.Structure):
+    """`struct Room` of native/model.h."""
+
+    _fields_ = [
+        (name, _P)
+        for name in (
+            "x", "sums", "q", "shifted", "scale", "scale2", "row", "z", "planes", "queries", "query_scale",
+            "value_peak",
+        )
+    ]  # fmt: skip
+
+
+class Library:
+    """The kernels for one instruction set.
+
+    Args:
+        loaded: the shared library.
+        level: one of LEVELS.
+
+    Attributes:
+        forward, masses: the functions of native/kernels.h; they leave Python's lock to others.
+        failed: they gave other bits than torch in the self-test.
+    """
+
+    def __init__(self, loaded: ctypes.CDLL, level: str) -> None:
+        self.level, self.failed = level, False
+        self.forward = getattr(loaded, f"llmzip_{level}_forward")
+        self.forward.argtypes, self.forward.restype = (_P, _N, _N, _P, _P, _P, _P, _P, _P), None
+        self.masses = getattr(loaded, f"llmzip_{level}_masses")
+        self.masses.argtypes, self.masses.restype = (_P, _N, _P, _P, _P), None
+        self._sums = getattr(loaded, f"llmzip_{level}_sums")
+        self._sums.argtypes, self._sums.restype = (_N, _N, _N, _P, _P, _P), None
+        self._group_bounds = getattr(loaded, f"llmzip_{level}_group_bounds")
+        self._group_bounds.argtypes, self._group_bounds.restype = (_N, _N, _N, _N, _P, _P, _P), None
+        self._symbol_bounds = getattr(loaded, f"llmzip_{level}_symbol_bounds")
+        self._symbol_bounds.argtypes, self._symbol_bounds.restype = (_N, _N, _N, _N, _P, _P, _P, _N, _P), None
+
+    def sums_around(self, masses: torch.Tensor, tokens: torch.Tensor, group_size: int) -> torch.Tensor:
+        """Sums the masses around known tokens, as `Frequencies.sums` does, and always finds their ranks."""
+        masses, tokens = masses.contiguous(), tokens.contiguous()
+        if len(tokens) and not 0 <= int(tokens.min()) <= int(tokens.max()) < masses.shape[1]:
+            raise IndexError(f"tokens outside a vocabulary of {masses.shape[1]}")
+        found = torch.empty(len(tokens), 6, dtype=torch.int64, device="cpu")
+        self._sums(len(tokens), masses.shape[1], group_size, masses.data_ptr(), tokens.data_ptr(), found.data_ptr())
+        return found
+
+    def group_bounds(self, masses: torch.Tensor, group_size: int, units: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `Frequencies.group_bounds`; units: what all frequencies have together, less V."""
+        masses = masses.contiguous()
+        rows, vocab = masses.shape
+        sums, bounds = torch.empty(2, rows, -(-vocab // group_size) + 1, dtype=torch.int64, device="cpu").unbind()
+        addresses = (tensor.data_ptr() for tensor in (masses, sums, bounds))
+        self._group_bounds(rows, vocab, group_size, units, *addresses)
+        return sums, bounds
+
+    def symbol_bounds(
+        self, masses: torch.Tensor, sums: torch.Tensor, groups: torch.Tensor, group_size: int, units: int, stretch: bool
+    ) -> torch.Tensor:
+        """As `Frequencies.symbol_bounds`, or without `stretch` as `Frequencies._inner_bounds`."""
+        masses, sums, groups = masses.contiguous(), sums.contiguous(), groups.contiguous()
+        rows, vocab = masses.shape
+        if sums.shape != (rows, -(-vocab // group_size) + 1) or groups.shape != (rows,):
+            raise ValueError(f"sums of shape {tuple(sums.shape)} and groups of {tuple(groups.shape)} for {rows} rows")
+        if rows and not 0 <= int(groups.min()) <= int(groups.max()) < sums.shape[1] - 1:
+            raise IndexError(f"groups outside of {sums.shape[1] - 1}")
+        out = torch.empty(rows, group_size + 1, dtype=torch.int64, device="cpu")
+        addresses = (tensor.data_ptr() for tensor in (masses, sums, groups))
+        self._symbol_bounds(rows, vocab, group_size, units, *addresses, stretch, out.data_ptr())
+        return out
+
+
+@functools.cache
+def library(level: str) -> Library | None:
+    """The kernels of a level, "" for the best that this processor has; None if there are none, or it has not that."""
+    found = libraries.find(FOLDER, STEM, LEVELS, level)
+    return None if found is None else Library(*found)
+
+
+def chosen() -> tuple[Library | None, str]:
+    """The kernels to use, and why there are none."""
+    level = libraries.wanted()
+    if level == libraries.NONE:
+        return None, f"{libraries.VARIABLE}=none"
+    found = library(level)
+    if found is None:
+        return None, _why_none(FOLDER)
+    return (None, "they failed their self-test") if found.failed else (found, "")
+
+
+@functools.cache
+def _why_none(folder: Path) -> str:
+    """Why there is no library of the level that is wanted; only one that can be built is worth an installation."""
+    machine = platform.machine() or "unknown"
+    if machine.lower() not in libraries.MACHINES:
+        return f"there are none for this kind of processor, {machine}"
+    if libraries.is_built(folder, STEM):
+        return "this processor lacks the instructions that they need"
+    return "not built, or of another version: install llmzip again, with a C++ compiler"
+
+
+class Packed:
+    """A matrix of weights as the kernels want it.
+
+    Args:
+        weight_q: (N, K) int8, K a multiple of 4; scale: (N,) float32.
+
+    Attributes:
+        matrix: for the kernels; the tensors that it points to live as long as this object.
+    """
+
+    def __init__(self, weight_q: torch.Tensor, scale: torch.Tensor) -> None:
+        outputs, terms = weight_q.shape
+        padded = -(-outputs // LANES) * LANES
+        whole = torch.zeros(padded, terms, dtype=torch.int8, device="cpu")
+        whole[:outputs] = weight_q
+        self._packed = whole.view(-1, LANES, terms // 4, 4).transpose(1, 2).contiguous()
+        self._sums = whole.sum(1, dtype=torch.int32).mul_(128)
+        self._scale = scale.contiguous()
+        addresses = (tensor.data_ptr() for tensor in (self._packed, self._sums, self._scale))
+        self.matrix = Matrix(*addresses, outputs, terms)

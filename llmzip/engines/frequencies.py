@@ -1,0 +1,189 @@
+"""Integer masses to integer frequencies, exactly; knows neither models nor the coder.
+
+Of masses m_0 .. m_{V-1} with sum M the cumulative frequency is C_i = floor((m_0 + ... + m_{i-1}) (2^24 - V) / M) + i,
+so every symbol has at least 1 and all have 2^24 together (docs/numerics.md section 8). A token is coded in two
+steps: its group of S neighbouring ids, then its place in the group. Only the cumulative frequencies that a step
+needs are ever divided out.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from .cpu import kernels
+
+TOTAL_BITS = 24
+TOTAL = 1 << TOTAL_BITS
+
+
+def group_size(vocab_size: int) -> int:
+    """S: the least power of two with S * S >= V; at least 4.
+
+    Args:
+        vocab_size: V, 16 to 300,000.
+    """
+    return 1 << ((vocab_size - 1).bit_length() + 1) // 2
+
+
+def _library(masses: torch.Tensor) -> kernels.Library | None:
+    """The compiled form of what follows, where there is one."""
+    return kernels.chosen()[0] if masses.device.type == "cpu" and masses.dtype == torch.int32 else None
+
+
+class Frequencies:
+    """Splits masses of a vocabulary into the tables and intervals of the two coding steps, or of a single one.
+
+    Bounds: a mass is at most 2^20 and V at most 300,000, so sums are below 2^38.2 and products with
+    2^24 below 2^63.
+
+    Args:
+        vocab_size: V, 16 to 300,000.
+        total_bits: b, at most 24: the frequencies of a single step have 2^b as their sum, which is at least 2 V.
+    """
+
+    def __init__(self, vocab_size: int, total_bits: int = TOTAL_BITS) -> None:
+        self.vocab_size = vocab_size
+        self._total = 1 << total_bits
+        self.group_size = group_size(vocab_size)
+        self.num_groups = -(-vocab_size // self.group_size)
+        self._padding = self.num_groups * self.group_size - vocab_size
+
+    def group_bounds(self, masses: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cumulative masses and frequencies at the borders of the groups.
+
+        Args:
+            masses: (n, V) int32, 0 to 2^20, each row's largest > 0.
+
+        Returns:
+            sums, bounds: (n, groups + 1) int64; bounds rise strictly from 0 to 2^24.
+        """
+        if (library := _library(masses)) is not None:
+            return library.group_bounds(masses, self.group_size, self._total - self.vocab_size)
+        sums = torch.zeros(masses.shape[0], self.num_groups + 1, dtype=torch.int64, device=masses.device)
+        # 512 masses of 2^20 stay in int32, and torch adds int32 faster than int64
+        parts = self._grouped(masses).sum(-1, dtype=torch.int32)
+        torch.cumsum(parts, -1, dtype=torch.int64, out=sums[:, 1:])
+        first = torch.arange(self.num_groups + 1, device=masses.device).mul_(self.group_size)
+        return sums, self._cumulative(sums, sums[:, -1:], first.clamp_(max=self.vocab_size))
+
+    def symbol_bounds(
+        self, masses: torch.Tensor, sums: torch.Tensor, bounds: torch.Tensor, groups: torch.Tensor
+    ) -> torch.Tensor:
+        """Cumulative frequencies within one group per row, stretched to 2^24.
+
+        Ids past the vocabulary's end fill up the last group with frequency 1 each. The group's frequencies, c_0 = 0 to
+        c_S = G, become floor(c_i 2^24 / G).
+
+        Args:
+            masses: as above; sums, bounds: from `group_bounds`; groups: (n,) int64.
+
+        Returns:
+            (n, S + 1) int64, rising strictly from 0 to 2^24.
+        """
+        if (library := _library(masses)) is not None:
+            return library.symbol_bounds(
+                masses, sums, groups, self.group_size, self._total - self.vocab_size, stretch=True
+            )
+        inner = self._inner_bounds(masses, sums, groups) - bounds.gather(1, groups[:, None])
+        return torch.div(inner << TOTAL_BITS, inner[:, -1:], rounding_mode="floor")
+
+    def _inner_bounds(self, masses: torch.Tensor, sums: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
+        """Cumulative frequencies at the ids of one group per row, (n, S + 1) int64; past the last id they rise by 1."""
+        if (library := _library(masses)) is not None:
+            return library.symbol_bounds(
+                masses, sums, groups, self.group_size, self._total - self.vocab_size, stretch=False
+            )
+        rows = torch.arange(masses.shape[0], device=masses.device)
+        inner = torch.zeros(masses.shape[0], self.group_size + 1, dtype=torch.int64, device=masses.device)
+        chosen = self._grouped(masses)[rows, groups]
+        torch.cumsum(chosen, -1, dtype=torch.int64, out=inner[:, 1:])
+        inner += sums[rows, groups][:, None]
+        place = torch.arange(self.group_size + 1, device=masses.device)
+        first = groups[:, None] * self.group_size + place
+        inside = first.clamp(max=self.vocab_size)
+        return self._cumulative(inner, sums[:, -1:], inside).add_(first - inside)
+
+    def bounds(self, masses: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """Cumulative frequencies on both sides of known tokens, for a single step.
+
+        Args:
+            masses: (n, V) int32; tokens: (n,) int64.
+
+        Returns:
+            (n, 2) int64, 0 <= left < right <= 2^b.
+        """
+        sums = self.sums(masses, tokens)
+        return self._cumulative(sums[:, 1:3], sums[:, 4:5], torch.stack([tokens, tokens + 1], 1))
+
+    def find(self, masses: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The tokens in whose frequencies given numbers lie, for a single step.
+
+        Args:
+            masses: (n, V) int32; targets: (n,) int64, 0 <= q < 2^b.
+
+        Returns:
+            (n,) int64 tokens, and (n, 2) int64: their cumulative frequencies on both sides.
+        """
+        sums, borders = self.group_bounds(masses)
+        groups = torch.searchsorted(borders, targets[:, None], right=True).sub_(1)
+        inner = self._inner_bounds(masses, sums, groups[:, 0])
+        places = torch.searchsorted(inner, targets[:, None], right=True).sub_(1)
+        return (groups * self.group_size + places)[:, 0], inner.gather(1, torch.cat([places, places + 1], 1))
+
+    def intervals(self, masses: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """Where known tokens lie in the tables of both steps.
+
+        Args:
+            masses: (n, V) int32; tokens: (n,) int64.
+
+        Returns:
+            (n, 4) int64: left and frequency of the group, left and frequency of the token within it.
+        """
+        return self.intervals_of(self.sums(masses, tokens), tokens)
+
+    def intervals_of(self, sums: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """As `intervals`, from what `sums` gives: only four borders are divided out."""
+        first = torch.div(tokens, self.group_size, rounding_mode="floor").mul_(self.group_size)
+        past = (first + self.group_size - self.vocab_size).clamp_(min=0)  # ids that fill up the last group
+        places = torch.stack([first, tokens, tokens + 1, first + self.group_size - past], 1)
+        borders = self._cumulative(sums[:, :4], sums[:, 4:5], places)
+        left = borders[:, 0].clone()
+        borders -= left[:, None]
+        inner = torch.div(borders[:, 1:3] << TOTAL_BITS, (borders[:, 3] + past)[:, None], rounding_mode="floor")
+        return torch.stack([left, borders[:, 3], inner[:, 0], inner[:, 1] - inner[:, 0]], 1)
+
+    def sums(self, masses: torch.Tensor, tokens: torch.Tensor, ranks: bool = False) -> torch.Tensor:
+        """Sums of masses around known tokens.
+
+        Args:
+            masses: (n, V) int32; tokens: (n,) int64; ranks: whether they are wanted.
+
+        Returns:
+            (n, 6) int64: the masses before the token's group, before the token, before the next one, before the next
+            group, all of them; and how many ids have a larger mass, or an equal one and a lower id.
+        """
+        if (library := _library(masses)) is not None:
+            return library.sums_around(masses, tokens, self.group_size)
+        size, device, own = self.group_size, masses.device, masses.gather(1, tokens[:, None])
+        groups = torch.div(tokens, size, rounding_mode="floor")
+        grouped = self._grouped(masses)
+        parts = grouped.sum(-1, dtype=torch.int32)  # 512 masses of 2^20 stay in int32
+        before = torch.where(torch.arange(self.num_groups, device=device) < groups[:, None], parts, 0)
+        left = before.sum(-1, dtype=torch.int64)
+        chosen = grouped[torch.arange(len(tokens), device=device), groups]
+        inside = torch.where(torch.arange(size, device=device) < (tokens - groups * size)[:, None], chosen, 0)
+        middle = left + inside.sum(-1, dtype=torch.int64)
+        end = left + parts.gather(1, groups[:, None])[:, 0]
+        rank = torch.zeros_like(left)
+        if ranks:
+            lower = torch.arange(self.vocab_size, device=device) < tokens[:, None]
+            rank = ((masses > own) | ((masses == own) & lower)).sum(-1)
+        return torch.stack([left, middle, middle + own[:, 0], end, parts.sum(-1, dtype=torch.int64), rank], 1)
+
+    def _grouped(self, masses: torch.Tensor) -> torch.Tensor:
+        if self._padding:
+            masses = torch.nn.functional.pad(masses, (0, self._padding))
+        return masses.view(masses.shape[0], self.num_groups, self.group_size)
+
+    def _cumulative(self, sums: torch.Tensor, total: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        return torch.div(sums * (self._total - self.vocab_size), total, rounding_mode="floor") + index

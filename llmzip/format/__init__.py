@@ -1,0 +1,1 @@
+"""The bytes of an archive, as docs/format.md defines them. Needs only the standard library."""

@@ -1,0 +1,274 @@
+"""Tokens of a frame through a model: by prefill or step by step, with contexts that begin anew; must not know coders.
+
+Each row starts from an empty context. Prefill takes whole segments of rows at once, in any order; steps take one token
+of every row. Both see the same masses, bit for bit. An engine that cannot promise that is run step by step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..engines.base import Engine, PartedCache
+from ..format.plan import RowPlan
+
+RESTART_CHUNK = 64
+"""Inputs of a row that a full cache is filled with at once when its context begins anew."""
+
+_MASSES_AT_ONCE = {"cpu": 1 << 20, "cuda": 1 << 27}
+"""Masses of a vocabulary's ids for some tokens: on a CPU few enough to be used while they are in its cache."""
+
+_LEAST_CHUNK = 256
+"""Inputs of a row that go through the model at once, if there are as many: fewer waste time, more waste memory."""
+
+NOTHING = np.zeros(0, dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One run of a row's inputs through the model.
+
+    Attributes:
+        row: number of the row.
+        begin, end: inputs, counted from the start token.
+        known: inputs at the front whose predictions were made by the segment before.
+    """
+
+    row: int
+    begin: int
+    end: int
+    known: int
+
+
+def segments(row: int, length: int, context: int, overlap: int, known: int) -> Iterator[Segment]:
+    begin = 0
+    while True:
+        end = min(length, begin + context)
+        yield Segment(row, begin, end, known)
+        if end == length:
+            return
+        begin, known = end - overlap, overlap
+
+
+def token_masses(
+    engine: Engine[Any],
+    tokens: np.ndarray,
+    plan: RowPlan,
+    progress: Callable[[np.ndarray], None] | None = None,
+    before: np.ndarray = NOTHING,
+    context: int | None = None,
+    least_chunk: int = _LEAST_CHUNK,
+) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+    """What the model expects of each token of a frame, by prefill unless the engine is stepwise.
+
+    Args:
+        engine: the model.
+        tokens: (N,) int64, 0 <= id < V.
+        plan: with num_tokens == N.
+        progress: called with the tokens that were just done.
+        before: (p,) int64, what every row has read before; fewer than the context.
+        context: most inputs that a token is predicted from; None for as many as the engine takes.
+        least_chunk: inputs of a row that a prefill call takes at least; the context for an engine without a cache.
+
+    Yields:
+        places of tokens, (n,) int64, and their masses, (n, V) int32, until every token was there; in any order.
+    """
+    context = context or engine.context
+    if engine.stepwise:
+        return _stepped_masses(engine, tokens, plan, progress, before, context)
+    return _prefilled_masses(engine, tokens, plan, progress, before, context, least_chunk)
+
+
+def _prefilled_masses(
+    engine: Engine[Any],
+    tokens: np.ndarray,
+    plan: RowPlan,
+    progress: Callable[[np.ndarray], None] | None,
+    before: np.ndarray,
+    context: int,
+    least_chunk: int,
+) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+    """Yields what `token_masses` yields, from whole rows at once."""
+    slices, skipped = plan.row_slices(), len(before)
+    runs = [
+        segment
+        for row, part in enumerate(slices)
+        for segment in segments(row, skipped + part.stop - part.start, context, plan.overlap, skipped)
+    ]
+    front = np.concatenate([[engine.start_token], before])
+    runs.sort(key=lambda segment: (segment.end - segment.begin, segment.known))
+    for batch in _batches(runs, engine.batch_tokens, least_chunk):
+        inputs = np.empty((len(batch), batch[0].end - batch[0].begin), dtype=np.int64)
+        places = []
+        for number, segment in enumerate(batch):
+            # Input number i of a row is the start token, then the prompt, then token i - p - 1 of the row.
+            start = slices[segment.row].start - skipped
+            shifted = tokens[start + max(skipped, segment.begin - 1) : start + segment.end - 1]
+            inputs[number] = np.concatenate([front[segment.begin :], shifted])
+            places.append(np.arange(start + segment.begin + segment.known, start + segment.end))
+        place = np.stack(places)
+        for columns, hidden in prefill(engine, inputs, batch[0].known):
+            here = place[:, columns].reshape(-1)
+            for part, masses in masses_in_parts(engine, hidden):
+                yield here[part], masses
+        if progress is not None:
+            progress(tokens[place.reshape(-1)])
+
+
+def _stepped_masses(
+    engine: Engine[Any],
+    tokens: np.ndarray,
+    plan: RowPlan,
+    progress: Callable[[np.ndarray], None] | None,
+    before: np.ndarray,
+    context: int,
+) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+    """As `token_masses`, by the very calls that the decoder makes."""
+    starts = np.array(plan.row_starts()[:-1], dtype=np.int64)
+    history = History(engine, plan, before, context)
+    for step in range(plan.steps):
+        active = plan.active_rows(step)
+        places = starts[:active] + step
+        yield places, history.step(step)
+        history.take(step, tokens[places])
+        if progress is not None:
+            progress(tokens[places])
+
+
+class History:
+    """All rows of a frame as far as they are known, and the model's state behind them.
+
+    Attributes:
+        inputs: (rows, p + steps + 1) int64: the start token, the prompt, a row's tokens, fillers.
+    """
+
+    def __init__(
+        self,
+        engine: Engine[Any],
+        plan: RowPlan,
+        before: np.ndarray,
+        context: int | None = None,
+        chunk: int = RESTART_CHUNK,
+    ) -> None:
+        self._engine, self._plan, self._skipped, self._chunk = engine, plan, len(before), chunk
+        self._context = context or engine.context
+        self.inputs = np.full((plan.num_rows, len(before) + plan.steps + 1), engine.start_token, dtype=np.int64)
+        self.inputs[:, 1 : 1 + len(before)] = before
+        self._cache = engine.new_cache(plan.num_rows, max(chunk, RESTART_CHUNK), len(before) + plan.steps)
+        if len(before):
+            restart(engine, self._cache, self.inputs[:, : len(before)])
+
+    def step(self, step: int) -> torch.Tensor:
+        """Masses of the token of a step in every row that has one, (n, V) int32; those before it must be there."""
+        at = self._skipped + step
+        self._restart_if_full(at)
+        ids = torch.from_numpy(self.inputs[:, at : at + 1]).to(self._engine.device)
+        return self._engine.masses(self._engine.forward(ids, self._cache)[: self._plan.active_rows(step), 0])
+
+    def place(self, tokens: np.ndarray) -> None:
+        """Notes all tokens, (N,) int64, if they are known."""
+        first = self._skipped + 1
+        for row, part in enumerate(self._plan.row_slices()):
+            self.inputs[row, first : first + part.stop - part.start] = tokens[part]
+
+    def read(self, first_step: int, last_step: int) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+        """Goes over some steps, whose tokens were noted; those before them must be done.
+
+        Yields:
+            places of tokens, (n,) int64, and the hidden states before them, (n, hidden) float32.
+        """
+        engine, plan, step = self._engine, self._plan, first_step
+        starts = np.array(plan.row_starts(), dtype=np.int64)
+        while step < last_step:
+            at = self._skipped + step
+            self._restart_if_full(at)
+            new = min(self._chunk, engine.batch_tokens, self._context - self._cache.length, last_step - step)
+            batch = max(1, engine.batch_tokens // new)
+            for row in range(0, plan.num_rows, batch):
+                part = self._cache.rows(slice(row, row + batch))
+                ids = torch.from_numpy(np.ascontiguousarray(self.inputs[row : row + batch, at : at + new]))
+                hidden = engine.forward(ids.to(engine.device), part)
+                places = starts[row : row + len(ids), None] + np.arange(step, step + new)
+                there = places < starts[row + 1 : row + 1 + len(ids), None]  # only long rows have a last token
+                if there.all():
+                    yield places.reshape(-1), hidden.reshape(-1, hidden.shape[-1])
+                else:
+                    yield places[there], hidden[torch.from_numpy(there).to(hidden.device)]
+            self._cache.adopt(part)
+            step += new
+
+    def _restart_if_full(self, at: int) -> None:
+        if self._cache.length == self._context:
+            restart(self._engine, self._cache, self.inputs[:, at - self._plan.overlap : at])
+
+    def take(self, step: int, ids: np.ndarray) -> None:
+        """The tokens of a step, (n,) int64."""
+        self.inputs[: len(ids), self._skipped + step + 1] = ids
+
+    def tokens(self) -> np.ndarray:
+        """(N,) int64, row after row."""
+        first = self._skipped + 1
+        slices = self._plan.row_slices()
+        return np.concatenate(
+            [self.inputs[row, first : first + part.stop - part.start] for row, part in enumerate(slices)]
+        )
+
+
+def prefill(engine: Engine[Any], inputs: np.ndarray, known: int) -> Iterator[tuple[slice, torch.Tensor]]:
+    """What the model makes of the inputs from `known` on: slices of those columns, and ((rows * columns), hidden)."""
+    rows, length = inputs.shape
+    chunk = max(1, engine.batch_tokens // rows)
+    cache = engine.new_cache(rows, chunk, length) if length > chunk else None
+    ids = torch.from_numpy(inputs).to(engine.device)
+    for begin in range(0, length, chunk):
+        hidden = engine.forward(ids[:, begin : begin + chunk], cache)
+        new = hidden[:, max(0, known - begin) :]
+        if new.shape[1]:
+            first = max(begin, known) - known
+            yield slice(first, first + new.shape[1]), new.reshape(-1, new.shape[-1])
+
+
+def masses_in_parts(engine: Engine[Any], hidden: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
+    """Masses behind final hidden states, (n, hidden): slices of those, and masses, (k, V), as many as are well used."""
+    step = max(1, _MASSES_AT_ONCE[engine.device.type] // engine.vocab_size)
+    for n in range(0, len(hidden), step):
+        part = slice(n, min(n + step, len(hidden)))
+        yield part, engine.masses(hidden[part])
+
+
+def _batches(runs: list[Segment], batch_tokens: int, least_chunk: int) -> Iterator[list[Segment]]:
+    """Runs of segments of equal shape, at most `batch_tokens` inputs together or few enough rows to fill a chunk."""
+    batch: list[Segment] = []
+    for segment in runs:
+        shape = (segment.end - segment.begin, segment.known)
+        if batch and (
+            shape != (batch[0].end - batch[0].begin, batch[0].known)
+            or (len(batch) + 1) * min(shape[0], least_chunk) > batch_tokens
+        ):
+            yield batch
+            batch = []
+        batch.append(segment)
+    if batch:
+        yield batch
+
+
+def restart(engine: Engine[Any], cache: PartedCache, inputs: np.ndarray) -> None:
+    """Fills the cache anew with the last inputs of every row, a few rows at a time; a stepwise engine's by steps."""
+    cache.reset()
+    rows, length = inputs.shape
+    if engine.stepwise:
+        for column in range(length):
+            engine.forward(torch.from_numpy(inputs[:, column : column + 1].copy()).to(engine.device), cache)
+        return
+    ids = torch.from_numpy(np.ascontiguousarray(inputs)).to(engine.device)
+    batch = max(1, engine.batch_tokens // _LEAST_CHUNK)
+    chunk = min(RESTART_CHUNK, engine.batch_tokens)
+    for row in range(0, rows, batch):
+        part = cache.rows(slice(row, row + batch))
+        for begin in range(0, length, chunk):
+            engine.forward(ids[row : row + batch, begin : begin + chunk], part)
+    cache.adopt(part)

@@ -1,0 +1,142 @@
+"""Really codes and decodes tokens in rows and takes the time; must not know files, nor what is concluded from it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ..codec import rows
+from ..engines.base import Engine
+from ..errors import EngineError
+from ..format.plan import RowPlan
+from ..inference.passes import RESTART_CHUNK, prefill
+from .scoring import score_rows
+
+if TYPE_CHECKING:
+    from ..inference.load import LoadedModel
+    from ..inference.prompt import Prompt
+    from ..mixing.vocabulary import Vocabulary
+
+_STEPS = 10
+_FILLED = 64
+
+
+@dataclass(frozen=True)
+class Coded:
+    """What coding rows gave.
+
+    Attributes:
+        num_bytes: of the text.
+        bits: that it took.
+        encode_seconds, decode_seconds: 0 seconds if it was not decoded.
+        step_spread: by how much the time of a step varies, as a part of it.
+    """
+
+    num_bytes: int
+    bits: float
+    encode_seconds: float
+    decode_seconds: float = 0.0
+    step_spread: float = 0.0
+
+
+class Trial:
+    """Codes samples.
+
+    Args:
+        model: with its engine.
+        mixed: with the mixer.
+        overlap: as in a frame's plan.
+        prompt: what every row has read before.
+    """
+
+    def __init__(self, model: LoadedModel, mixed: bool, overlap: int, prompt: Prompt | None) -> None:
+        self._model, self._engine = model, model.engine
+        self._vocabulary: Vocabulary | None = model.vocabulary if mixed else None
+        self._overlap, self._prompt = overlap, prompt
+
+    def run(self, tokens: np.ndarray, *, decode: bool = True) -> Coded:
+        """Codes rows of equal length, (rows, steps) int64.
+
+        Raises:
+            EngineError: they do not come back.
+        """
+        plan = RowPlan(tokens.size, len(tokens), self._overlap)
+        flat = np.ascontiguousarray(tokens).reshape(-1)
+        table = self._model.tokenizer.tokens
+        num_bytes = table.num_bytes(flat)
+        begun = time.perf_counter()
+        payload, bits = rows.encode(self._engine, flat, plan, None, self._vocabulary, self._prompt)
+        encode_seconds = time.perf_counter() - begun
+        if not decode:
+            return Coded(num_bytes, bits, encode_seconds)
+        ticks: list[float] = []
+        begun = time.perf_counter()
+        back = rows.decode(
+            self._engine,
+            payload,
+            plan,
+            table.num_bytes,
+            num_bytes,
+            lambda _: ticks.append(time.perf_counter()),
+            self._vocabulary,
+            self._prompt,
+        )
+        decode_seconds = time.perf_counter() - begun
+        if not np.array_equal(back, flat):
+            raise EngineError("a sample does not decode to what was encoded: results vary on this machine")
+        return Coded(num_bytes, bits, encode_seconds, decode_seconds, _spread(np.array([begun, *ticks])))
+
+    def row_bits(self, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Bits by the model alone and bytes of each row: how different are the places?"""
+        num_rows, steps = tokens.shape
+        flat = np.ascontiguousarray(tokens).reshape(-1)
+        plan = RowPlan(tokens.size, num_rows, min(self._overlap, steps))
+        bits = score_rows(self._model, flat, plan).coded_bits.reshape(num_rows, steps).sum(1)
+        table = self._model.tokenizer.tokens
+        return bits, np.array([table.num_bytes(row) for row in tokens])
+
+    def step_seconds(self, num_rows: int, depth: int) -> float:
+        """Of one step of so many rows, behind so many tokens; most take longer, as other processes get in the way."""
+        engine: Any = self._engine
+        cache = engine.new_cache(num_rows, RESTART_CHUNK, depth + _STEPS)
+        if depth:
+            # What is in the other rows makes no difference to the time.
+            cache.reset()
+            part = cache.rows(slice(0, 1))
+            inputs = torch.full((1, depth), engine.start_token, dtype=torch.int64, device=engine.device)
+            for begin in range(0, depth, _FILLED):
+                engine.forward(inputs[:, begin : begin + _FILLED], part)
+            cache.adopt(part)
+        inputs = torch.full((num_rows, 1), engine.start_token, dtype=torch.int64, device=engine.device)
+        taken = []
+        for _ in range(_STEPS):
+            begun = time.perf_counter()
+            engine.masses(engine.forward(inputs, cache)[:, 0]).cpu()
+            taken.append(time.perf_counter() - begun)
+        return sorted(taken)[_STEPS // 4]
+
+    def token_seconds(self, num_rows: int, length: int) -> float:
+        """Of one token in the prefill of so many rows of such a length; the better one of two runs."""
+        engine: Engine[Any] = self._engine
+        inputs = np.full((num_rows, length), engine.start_token, dtype=np.int64)
+        best = float("inf")
+        for _ in range(2):
+            begun = time.perf_counter()
+            for _, hidden in prefill(engine, inputs, length - 1):
+                engine.masses(hidden).cpu()
+            best = min(best, time.perf_counter() - begun)
+        return best / inputs.size
+
+
+def _spread(ticks: np.ndarray, parts: int = 8) -> float:
+    """By how much the time of a step varies from one part of them to another, the growth with the depth apart."""
+    if len(ticks) <= 4 * parts:
+        return 0.0
+    means = np.diff(ticks[np.linspace(0, len(ticks) - 1, parts + 1).astype(int)])
+    means = means / np.diff(np.linspace(0, len(ticks) - 1, parts + 1).astype(int))
+    line = np.polynomial.Polynomial.fit(np.arange(parts), means, 1)(np.arange(parts))
+    return float(np.std(means - line) / means.mean())

@@ -1,0 +1,56 @@
+"""Checkpoints in the Hugging Face layout on the disk: their tensors; must not know what they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from ..errors import ModelNotFoundError, ModelUnsupportedError
+from . import layout
+
+
+class Tensors(Mapping[str, torch.Tensor]):
+    """The tensors of a checkpoint by name, from one or several safetensors files; each is read when it is asked for.
+
+    Args:
+        folder: of the checkpoint.
+
+    Raises:
+        ModelNotFoundError: no safetensors in the folder.
+        ModelUnsupportedError: a file that cannot be read.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        names = [path.name for path in folder.glob("*")]
+        files = [folder / name for name in layout.weight_files(folder, names)]
+        if not files:
+            hint = " (pickled weights are refused: they can run code)" if list(folder.glob("*.bin")) else ""
+            raise ModelNotFoundError(f"model {folder}: no .safetensors file in this folder{hint}")
+        self._places: dict[str, Any] = {}
+        for file in files:
+            try:
+                reader = safe_open(file, framework="pt")
+                self._places |= dict.fromkeys(reader.keys(), reader)  # type: ignore[no-untyped-call]
+            except FileNotFoundError:
+                raise ModelNotFoundError(
+                    f"model {folder}: {file.name} is missing: the download is not complete"
+                ) from None
+            except (OSError, SafetensorError) as error:
+                raise ModelUnsupportedError(f"{file.name} cannot be read: {layout.reason(file, error)}") from None
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        try:
+            tensor: torch.Tensor = self._places[name].get_tensor(name)
+        except SafetensorError as error:
+            raise ModelUnsupportedError(f"weights: tensor {name} cannot be read: {error}") from None
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)

@@ -1,0 +1,222 @@
+"""From a Hugging Face checkpoint to integer weights; must not know files.
+
+Names and shapes of the families are in families.py; here tensors are joined, rearranged and rounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+
+from ..errors import ModelUnsupportedError
+from ..numerics import ops
+from . import families
+from .config import MAX_CONTEXT, ExactConfig
+from .families import Family
+from .model import ExactModel, assemble
+
+_BLOCK = 1 << 22
+"""Elements of a matrix that are rounded at once: in float32 an embedding may be larger than the model's int8 form."""
+
+
+def quantise_rows(weight: torch.Tensor, grid: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
+    """A matrix as int8 with one scale per row.
+
+    Args:
+        weight: (N, K) floating point, finite.
+        grid: 0 for the finest scale, s = max(max |w|, TINY) * (1 / 127). Above 0, a step is at least grid / 127 of the
+            row's root mean square, and s is rounded up to 5 bits, so that both entropy-code well (docs/weights.md).
+
+    Returns:
+        (N, K) int8, |w_q| <= 127; (N,) float32.
+    """
+    wide = weight.to(torch.float32)
+    if not grid:
+        w_q, scale = ops.quantise(wide, ops.ACT_MAX)
+        return w_q.to(torch.int8), scale[:, 0].contiguous()
+    least = torch.maximum(wide.abs().amax(1), grid * wide.square().mean(1).sqrt()).clamp(min=ops.TINY) / ops.ACT_MAX
+    mantissa, exponent = torch.frexp(least)
+    rough = torch.ldexp(torch.ceil(mantissa * 32) / 32, exponent)
+    return torch.round(wide / rough[:, None]).to(torch.int8), rough
+
+
+def convert(
+    config: Mapping[str, Any],
+    tensors: Mapping[str, torch.Tensor],
+    planes: int,
+    context: int,
+    start_token: int | None = None,
+    grid: float = 0.0,
+) -> ExactModel:
+    """A checkpoint as integers.
+
+    Args:
+        config: its config.json.
+        tensors: its weights by name.
+        planes: 1 or 2.
+        context: most positions of a segment; cut to what the model was made for.
+        start_token: None for the checkpoint's BOS, else its EOS, else 0.
+        grid: as in `quantise_rows`.
+
+    Raises:
+        ModelUnsupportedError: naming the first thing that the exact engine cannot run.
+        KeyError, ValueError, and others of families.MISSTATED: the configuration lacks or misstates something.
+    """
+    family = families.read(config)
+    exact = ExactConfig(
+        planes=planes,
+        context=min(context, family.positions, MAX_CONTEXT),
+        start_token=default_start_token(config, family.settings["vocab_size"]) if start_token is None else start_token,
+        **family.settings,
+    )
+    return assemble(exact, _Conversion(exact, family, tensors, grid).all().get)
+
+
+def default_start_token(config: Mapping[str, Any], vocab_size: int) -> int:
+    """A checkpoint's BOS, else its EOS, else 0; what is no token, -1 or a list of several, counts as none."""
+    found = (config.get(name) for name in ("bos_token_id", "eos_token_id"))
+    return next((token for token in found if type(token) is int and 0 <= token < vocab_size), 0)
+
+
+class _Conversion:
+    """One checkpoint on its way."""
+
+    def __init__(self, exact: ExactConfig, family: Family, tensors: Mapping[str, torch.Tensor], grid: float) -> None:
+        self._exact, self._family, self._source, self._grid = exact, family, tensors, grid
+        self._left = {name for name in tensors if not name.endswith(family.ignored)}
+        self._out: dict[str, torch.Tensor] = {}
+        probe = family.matrices["embedding"][0] + ".weight"
+        self._prefix = next((p for p in family.prefixes if p + probe in tensors), family.prefixes[0])
+
+    def all(self) -> dict[str, torch.Tensor]:
+        """Tensors of the int8 form.
+
+        Raises:
+            ModelUnsupportedError: a tensor that is missing, unknown, or not finite.
+        """
+        exact, family = self._exact, self._family
+        for ours, theirs in family.matrices.items():
+            for number in range(exact.num_layers) if "{}" in ours else (0,):
+                names = [self._place(name.format(number)) for name in theirs]
+                if ours == "head":
+                    self._head(names[0])
+                else:
+                    self._matrix(ours.format(number), names)
+        for ours, name in family.vectors.items():
+            for number in range(exact.num_layers) if "{}" in ours else (0,):
+                self._norm(ours.format(number), self._place(name.format(number)))
+        if self._left:
+            raise ModelUnsupportedError(
+                f"weights: unknown tensor {min(self._left)}; this is not a plain decoder of this family"
+            )
+        return self._out
+
+    def _place(self, name: str) -> str:
+        """The name with the checkpoint's prefix; heads have none."""
+        return name if name in ("lm_head", "embed_out") else self._prefix + name
+
+    def _find(self, name: str) -> torch.Tensor:
+        if name not in self._source:
+            raise ModelUnsupportedError(f"weights: tensor {name} is missing")
+        self._left.discard(name)
+        return self._source[name]
+
+    def _take(self, name: str) -> torch.Tensor:
+        return _finite(name, self._find(name))
+
+    def _matrix(self, ours: str, names: list[str]) -> None:
+        exact, layered = self._exact, ours.startswith("layers.")
+        parts = [(f"{name}.weight", self._find(f"{name}.weight")) for name in names]
+        if any(part.ndim != 2 for _, part in parts):
+            raise ModelUnsupportedError(f"weights: {names[0]}.weight is no matrix")
+        if self._family.transposed and layered:
+            parts = [(name, part.T) for name, part in parts]
+        if ours == "positions":
+            parts = [(name, part[: exact.context]) for name, part in parts]
+        biases = [self._take(f"{name}.bias") for name in names if layered and f"{name}.bias" in self._source]
+        if not biases and f"{ours.rpartition('.')[2]}_bias" in self._family.required:
+            raise ModelUnsupportedError(f"weights: tensor {names[0]}.bias is missing")
+        if biases and len(biases) != len(parts):
+            raise ModelUnsupportedError(f"weights: only some of {', '.join(names)} have a bias")
+        if len({part.shape[1] for _, part in parts}) > 1:
+            raise ModelUnsupportedError(f"weights: {', '.join(names)} have rows of different lengths")
+        weight_q, scale = self._rounded(parts)
+        bias = torch.cat(biases) if biases else None
+        if self._family.mixed_heads and ours.endswith(".qkv"):
+            weight_q, scale = self._by_kind(weight_q), self._by_kind(scale)
+            bias = None if bias is None else self._by_kind(bias)
+        self._out[f"{ours}_q"], self._out[f"{ours}_scale"] = weight_q, scale
+        if bias is not None:
+            self._out[f"{ours}_bias"] = bias.contiguous()
+
+    def _rounded(self, parts: list[tuple[str, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Matrices below each other as int8 with one scale per row, block by block."""
+        rows, columns = sum(len(part) for _, part in parts), parts[0][1].shape[1]
+        device = parts[0][1].device  # by name, as the type is: a program may have other defaults
+        weight_q = torch.empty((rows, columns), dtype=torch.int8, device=device)
+        scale = torch.empty(rows, dtype=torch.float32, device=device)
+        end = 0
+        for name, part in parts:
+            # Each row is rounded alone. A grid's scales are sums of floats, whose order might hang on the shape.
+            for block in [part] if self._grid else _blocks(part):
+                begin, end = end, end + len(block)
+                weight_q[begin:end], scale[begin:end] = quantise_rows(_finite(name, block), self._grid)
+        return weight_q, scale
+
+    def _by_kind(self, rows: torch.Tensor) -> torch.Tensor:
+        """Rows of query, key and value of each head to all queries, all keys, all values."""
+        heads, dim = self._exact.num_heads, self._exact.head_dim
+        if rows.shape[0] != 3 * heads * dim:
+            raise ModelUnsupportedError(f"weights: {rows.shape[0]} rows for {heads} heads of {dim}")
+        return rows.view(heads, 3, dim, -1).transpose(0, 1).reshape(rows.shape)
+
+    def _head(self, name: str) -> None:
+        """The head, unless it is the embedding.
+
+        A head that is stored and one that is tied are told apart by the configuration alone, as everybody does who
+        reads checkpoints: where it says that there is a head, the embedding is not put in its place.
+        """
+        embedding = self._place(self._family.matrices["embedding"][0]) + ".weight"
+        weight = f"{name}.weight"
+        if not self._family.tied:
+            if weight not in self._source:
+                raise ModelUnsupportedError(
+                    f"weights: tensor {weight} is missing; if it is the embedding, config.json must say "
+                    '"tie_word_embeddings": true'
+                )
+            if not _equal(self._source[weight], self._source[embedding]):
+                self._matrix("head", [name])
+        self._left.discard(weight)
+
+    def _norm(self, ours: str, name: str) -> None:
+        part = ours.rpartition(".")[2]
+        optional = part in ("q_norm", "k_norm") and part not in self._family.required
+        if optional and f"{name}.weight" not in self._source:
+            return
+        self._out[ours] = self._take(f"{name}.weight") + self._family.norm_offset
+        if self._exact.norm == "layer":
+            self._out[f"{ours}_bias"] = self._take(f"{name}.bias")
+
+
+def _finite(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    """Values of a tensor in float32."""
+    wide = tensor.to(torch.float32)
+    if not bool(torch.isfinite(wide).all()):
+        raise ModelUnsupportedError(f"weights: tensor {name} holds a NaN or an infinity")
+    return wide
+
+
+def _equal(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether two matrices hold the same values, of whatever types."""
+    if a.shape != b.shape or a.ndim != 2:
+        return False
+    kind, pairs = torch.promote_types(a.dtype, b.dtype), zip(_blocks(a), _blocks(b), strict=True)
+    return all(torch.equal(one.to(kind), other.to(kind)) for one, other in pairs)
+
+
+def _blocks(matrix: torch.Tensor) -> Iterator[torch.Tensor]:
+    """A matrix by some rows at a time."""
+    step = max(1, _BLOCK // max(1, matrix.shape[1]))
+    return (matrix[begin : begin + step] for begin in range(0, len(matrix), step))

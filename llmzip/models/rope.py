@@ -1,0 +1,200 @@
+"""Rotary frequencies of a Hugging Face configuration, scalings included; must not know tensors or engines.
+
+Everything is worked out in decimal arithmetic, so that every machine finds the same integers; they are part of the
+model's digest, and the engine never sees how they came about. The formulas are those of transformers'
+`modeling_rope_utils.py`; what depends on the length of the input is taken for a length within the trained one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal, localcontext
+from typing import Any
+
+from ..errors import ModelUnsupportedError
+from ..numerics.tables import DECIMAL_CONTEXT, PI
+from .config import shown
+
+_KINDS = ("default", "linear", "dynamic", "llama3", "yarn", "longrope")
+
+
+@dataclass(frozen=True)
+class Rope:
+    """Rotary positions of some layers.
+
+    Attributes:
+        theta: base; binary64.
+        steps: per pair, 2^-64 turns per position.
+        plain: the steps are those of `theta` alone, over whole heads.
+        gain: factor of cosines and sines (yarn, longrope), of scores therefore its square.
+    """
+
+    theta: float
+    steps: tuple[int, ...]
+    plain: bool
+    gain: float = 1.0
+
+
+def misstated(name: str, value: object) -> ValueError:
+    """The error of a field whose value is no possible one; its text goes behind "lacks or misstates"."""
+    return ValueError(f"{name!r}, which is {shown(value)}")
+
+
+def number(fields: Mapping[str, Any], name: str, default: float | None = None) -> float:
+    """A number of a configuration.
+
+    Args:
+        fields: of the configuration, or of a part.
+        name: of the field.
+        default: where there is none; None if there must be one.
+
+    Raises:
+        KeyError: it is missing.
+        ValueError: it is no number.
+    """
+    value = fields[name] if default is None else fields.get(name, default)
+    try:
+        found = float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise misstated(name, value) from None
+    if math.isnan(found):
+        raise misstated(name, value)
+    return found
+
+
+def read(config: Mapping[str, Any], parameters: Mapping[str, Any], head_dim: int) -> Rope:
+    """The rotary positions that a configuration asks for.
+
+    Args:
+        config: of the model; older ones hold the base and the rotated part themselves.
+        parameters: its `rope_parameters` or `rope_scaling`, possibly those of one kind of layers.
+        head_dim: D, at most 512.
+
+    Raises:
+        ModelUnsupportedError: a kind of scaling that is not known here, or numbers that give no frequencies.
+        KeyError, TypeError, ValueError: parameters that are missing or no numbers.
+    """
+    kind = parameters.get("rope_type") or parameters.get("type") or "default"
+    if kind not in _KINDS:
+        raise ModelUnsupportedError(f"rope type {shown(kind)} is not supported, only {', '.join(_KINDS)}")
+    base = parameters.get("rope_theta") or config.get("rope_theta") or config.get("rotary_emb_base") or 10000.0
+    theta = number({"rope_theta": base}, "rope_theta")
+    if not 1.0 < theta <= 1e12:
+        raise ModelUnsupportedError(f"config: rope_theta {theta} out of range")
+    part = parameters.get("partial_rotary_factor") or config.get("partial_rotary_factor") or config.get("rotary_pct")
+    size = head_dim
+    if part is not None:
+        share = number({"partial_rotary_factor": part}, "partial_rotary_factor")
+        size = int(head_dim * min(max(share, 0.0), 1e6))
+    if size < 2 or size % 2 or size > head_dim:
+        raise ModelUnsupportedError(f"config: {size} rotary values of heads of {head_dim} are not supported")
+    try:
+        with localcontext(DECIMAL_CONTEXT):
+            bare = [Decimal(theta) ** (Decimal(-2 * i) / size) for i in range(size // 2)]
+            rates, gain = _scaled(kind, bare, theta, size, config, parameters)
+            turns = [(2**64 * rate / (2 * PI)).to_integral_value() for rate in rates]
+        steps = tuple(int(turn) for turn in turns)
+    except ArithmeticError:  # a division by 0, the logarithm of a negative number
+        raise ModelUnsupportedError(f"config: rotary parameters {shown(dict(parameters))} are out of range") from None
+    if any(step >> 64 for step in steps):
+        raise ModelUnsupportedError("config: a rotary frequency is out of range")
+    return Rope(theta, steps, kind in ("default", "dynamic") and size == head_dim, float(gain))
+
+
+def _scaled(
+    kind: str, bare: list[Decimal], theta: float, size: int, config: Mapping[str, Any], parameters: Mapping[str, Any]
+) -> tuple[list[Decimal], Decimal]:
+    """Radians per position of each pair, and the gain."""
+    one = Decimal(1)
+    if kind in ("default", "dynamic"):  # dynamic scaling begins behind the trained length
+        return bare, one
+    if kind == "longrope":
+        return _long(bare, config, parameters)
+    factor = Decimal(number(parameters, "factor"))
+    if kind == "linear":
+        return [rate / factor for rate in bare], one
+    if kind == "llama3":
+        return _llama3(bare, factor, parameters), one
+    return _yarn(bare, factor, theta, size, config, parameters)
+
+
+def _llama3(bare: list[Decimal], factor: Decimal, parameters: Mapping[str, Any]) -> list[Decimal]:
+    """Long wavelengths are stretched by the factor, short ones stay, those between are blended."""
+    low, high = Decimal(number(parameters, "low_freq_factor")), Decimal(number(parameters, "high_freq_factor"))
+    trained = _length(parameters, "original_max_position_embeddings")
+    rates = []
+    for rate in bare:
+        turns = trained * rate / (2 * PI)  # in the trained length
+        if turns > high:
+            rates.append(rate)
+        elif turns < low:
+            rates.append(rate / factor)
+        else:
+            smooth = (turns - low) / (high - low)
+            rates.append((1 - smooth) * rate / factor + smooth * rate)
+    return rates
+
+
+def _yarn(
+    bare: list[Decimal],
+    factor: Decimal,
+    theta: float,
+    size: int,
+    config: Mapping[str, Any],
+    parameters: Mapping[str, Any],
+) -> tuple[list[Decimal], Decimal]:
+    """Peng et al. 2023 (arXiv:2309.00071), with the ramp between two numbers of turns in the trained length."""
+    original = "original_max_position_embeddings"
+    trained = _length(parameters, original) if parameters.get(original) else _length(config, "max_position_embeddings")
+    fast = Decimal(number(parameters, "beta_fast") if parameters.get("beta_fast") else 32)
+    slow = Decimal(number(parameters, "beta_slow") if parameters.get("beta_slow") else 1)
+
+    def place(turns: Decimal) -> Decimal:
+        return size * (trained / (turns * 2 * PI)).ln() / (2 * Decimal(theta).ln())
+
+    low, high = place(fast), place(slow)
+    if parameters.get("truncate", True):
+        low, high = low.to_integral_value("ROUND_FLOOR"), high.to_integral_value("ROUND_CEILING")
+    low, high = max(low, Decimal(0)), min(high, Decimal(size - 1))
+    if low == high:
+        high += Decimal("0.001")
+    rates = []
+    for i, rate in enumerate(bare):
+        ramp = min(max((i - low) / (high - low), Decimal(0)), Decimal(1))
+        rates.append(rate / factor * ramp + rate * (1 - ramp))
+
+    def gain(mscale: float) -> Decimal:
+        return Decimal(1) if factor <= 1 else Decimal("0.1") * Decimal(mscale) * factor.ln() + 1
+
+    if parameters.get("attention_factor") is not None:
+        return rates, Decimal(number(parameters, "attention_factor"))
+    if parameters.get("mscale") and parameters.get("mscale_all_dim"):
+        return rates, gain(number(parameters, "mscale")) / gain(number(parameters, "mscale_all_dim"))
+    return rates, gain(1)
+
+
+def _long(
+    bare: list[Decimal], config: Mapping[str, Any], parameters: Mapping[str, Any]
+) -> tuple[list[Decimal], Decimal]:
+    """LongRoPE (arXiv:2402.13753) with its factors for inputs within the original length."""
+    found, original = parameters["short_factor"], "original_max_position_embeddings"
+    if not isinstance(found, list):
+        raise misstated("short_factor", found)
+    if len(found) != len(bare):
+        raise ModelUnsupportedError(f"config: {len(found)} rope factors for {len(bare)} pairs")
+    factors = [Decimal(number({"short_factor": value}, "short_factor")) for value in found]
+    rates = [rate / factor for rate, factor in zip(bare, factors, strict=True)]
+    if parameters.get("attention_factor") is not None:
+        return rates, Decimal(number(parameters, "attention_factor"))
+    most = _length(config, "max_position_embeddings")
+    trained = next((_length(fields, original) for fields in (parameters, config) if fields.get(original)), most)
+    factor = parameters.get("factor")
+    ratio = most / trained if factor is None else Decimal(number(parameters, "factor"))
+    return rates, Decimal(1) if ratio <= 1 else (1 + ratio.ln() / trained.ln()).sqrt()
+
+
+def _length(fields: Mapping[str, Any], name: str) -> Decimal:
+    """A number of positions."""
+    return Decimal(int(number(fields, name)))

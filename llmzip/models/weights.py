@@ -1,0 +1,44 @@
+"""A model's folder to integer weights, whatever form it holds; must not know text.
+
+A folder holds the int8 form, or a checkpoint in the Hugging Face layout, or both: then the int8 form is taken.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..errors import ModelUnsupportedError
+from . import families
+from .checkpoints import Tensors
+from .config import MAX_CONTEXT
+from .convert import convert
+from .layout import INT8, read_config
+from .model import ExactModel, load_int8
+
+
+def is_int8(folder: Path) -> bool:
+    """Whether a folder holds the int8 form; it then comes before a checkpoint that lies beside it."""
+    return (folder / INT8).exists()
+
+
+def load_model(folder: Path, planes: int = 2, context: int = MAX_CONTEXT, start_token: int | None = None) -> ExactModel:
+    """Loads the int8 form if the folder holds one, or converts a Hugging Face checkpoint of a supported shape.
+
+    Args:
+        folder: with model.llmzw, or with config.json and *.safetensors.
+        planes, context, start_token: for a Hugging Face checkpoint; the int8 form carries its own. The context is cut
+            to what the model was made for; the start token is by default the model's BOS, else its EOS, else 0.
+
+    Raises:
+        ModelNotFoundError: no config or no safetensors in the folder.
+        ModelUnsupportedError: a shape, a setting or a value that cannot run exactly.
+    """
+    try:
+        if is_int8(folder):
+            return load_int8(folder / INT8)
+        config = read_config(folder)
+        return convert(config, Tensors(folder), planes, context, start_token)
+    except ModelUnsupportedError as error:
+        raise ModelUnsupportedError(f"model {folder}: {error}") from None
+    except families.MISSTATED as error:
+        raise ModelUnsupportedError(f"model {folder}: its configuration lacks or misstates {error}") from None

@@ -1,0 +1,1 @@
+"""What the machine offers: files, streams, processes, memory, threads, caches, compiled libraries."""

@@ -1,0 +1,1 @@
+"""Equal-Info windows and packets: texts cut so that each piece decodes alone from a fixed number of bits."""

@@ -1,0 +1,173 @@
+"""Makes every test vector from nothing; `python tests/contract/vectors/generate.py` writes them, the test compares.
+
+good-* must decode to the text beside them, bad-* must end in CorruptError or TruncatedError, unsupported-* in
+FormatError or ModelError, whatever else the reader is. README.md of this folder lists them.
+"""
+
+from __future__ import annotations
+
+import sys
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import llmzip
+from llmzip.codec.methods import compress_plain
+from llmzip.codec.reader import ArchiveWriter
+from llmzip.format import headers
+from llmzip.format.headers import LM, LZMA, MIXED, SKIP, STORED, ZSTD, FrameHeader, Header, ModelRecord
+from llmzip.mixing.mixer import encode_bytes
+from llmzip.models.choice import DEFAULT
+from llmzip.settings import CompressSettings
+
+FOLDER = Path(__file__).parent
+TEXT = b"The tide comes in, and the tide goes out, and the harbour master writes it down.\n"
+REPEATED = TEXT * 60
+ODD = b"\r\n\0<|endoftext|>\xed\xa0\x80\xff\xfe" + "e\u0301 Grüße, 世界".encode()
+
+
+def _frame(method: int, payload: bytes, original: bytes, last: bool, prefix: bytes = b"", **fields: int) -> bytes:
+    header = FrameHeader(method, last, len(original), len(payload), **fields)
+    return headers.pack_frame(header, payload, zlib.crc32(original), prefix)
+
+
+def _plain(method: int) -> bytes:
+    """An archive of one frame by one method, whatever would be smallest."""
+    import lzma
+
+    import zstandard
+
+    from llmzip.codec.methods import _filters
+
+    if method == LZMA:
+        payload = lzma.compress(REPEATED, lzma.FORMAT_RAW, filters=_filters(len(REPEATED)))
+    else:
+        parameters = zstandard.ZstdCompressionParameters.from_level(
+            3, format=zstandard.FORMAT_ZSTD1_MAGICLESS, write_content_size=False, write_checksum=False
+        )
+        payload = zstandard.ZstdCompressor(compression_params=parameters).compress(REPEATED)
+    return _frame(method, payload, REPEATED, True, headers.pack_header(Header()))
+
+
+def _adaptive(original: bytes) -> bytes:
+    payload, _ = encode_bytes(original)
+    return _frame(MIXED, payload, original, True, headers.pack_header(Header()))
+
+
+def _frames_and_index(*, last: bool = True) -> bytes:
+    head = headers.pack_header(Header())
+    first = _frame(STORED, TEXT, TEXT, False, head)
+    skipped = _frame(SKIP, b"a note for somebody else", b"", False)
+    second = _frame(STORED, b"more", b"more", last)
+    sizes = (len(first) - len(head), len(skipped), len(second))
+    return first + skipped + second + headers.pack_index(list(zip(sizes, (len(TEXT), 0, 4), strict=True)))
+
+
+def vectors() -> Iterator[tuple[str, bytes, bytes | None]]:
+    """Name, archive, and the text of good ones."""
+    lm = llmzip.compress(TEXT, level=1)
+    odd = llmzip.compress(ODD, level=1)
+    mixture = TEXT * 2 + ODD + TEXT.upper() + TEXT[::-1] + bytes(range(256))
+    prose = (FOLDER.parents[2] / "corpora" / "prose-en.txt").read_bytes()[:1500]
+    stored = llmzip.compress(b"\x00")
+    yield "good-empty", llmzip.compress(b""), b""
+    yield "good-stored", stored, b"\x00"
+    yield "good-lm", lm, TEXT
+    yield "good-lm-odd-bytes", odd, ODD
+    yield "good-lm-rows", llmzip.compress(prose, level=1), prose
+    yield "good-mixed", llmzip.compress(TEXT), TEXT
+    yield "good-mixed-rows", llmzip.compress(mixture, level=2), mixture
+    yield "good-mixed-without-model", _adaptive(ODD * 3), ODD * 3
+    yield "good-lzma", _plain(LZMA), REPEATED
+    yield "good-zstd", _plain(ZSTD), REPEATED
+    yield "good-frames-skip-index", _frames_and_index(), TEXT + b"more"
+    yield "good-concatenated", lm + stored + _frames_and_index(), TEXT + b"\x00" + TEXT + b"more"
+
+    yield "bad-empty-file", b"", None
+    yield "bad-magic-only", headers.MAGIC, None
+    yield "bad-truncated", lm[:-1], None
+    yield "bad-payload", lm[:12] + bytes([lm[12] ^ 1]) + lm[13:], None
+    yield "bad-crc32", lm[:-1] + bytes([lm[-1] ^ 1]), None
+    yield "bad-no-last-frame", _frames_and_index(last=False), None
+    frames = _frames_and_index()
+    yield "bad-index", frames[:-14] + bytes([frames[-14] ^ 1]) + frames[-13:], None
+    yield "bad-index-missing", frames[: -len(headers.pack_index([(94, 81), (37, 0), (14, 4)]))], None
+    yield "bad-index-wrong", _wrong_index(), None
+    head, beside_model = (headers.pack_header(Header(code)) for code in (0, DEFAULT.code))
+    yield "bad-wide-sizes", _recheck(head + b"\x18" + b"\1\0" + b"\1\0" + b"\0\0" + b"x"), None
+    yield "bad-stored-sizes", _recheck(head + b"\x08\x02\x01\x00x"), None
+    yield "bad-tokens-above-bytes", _recheck(beside_model + b"\x09\x02\x01\x03x"), None
+    yield "bad-rows-above-tokens", _recheck(beside_model + b"\xc9\x02\x01\x02\x03\x01x"), None
+    yield "bad-long-varint", _recheck(beside_model + b"\xc9\x02\x01\x02\x81\x00\x01x"), None
+    yield "bad-mixed-profile-without-tokens", _recheck(head + b"\x4c\x02\x01\x00x"), None
+    yield "bad-lm-without-tokens", _recheck(beside_model + b"\x09\x02\x01\x00x"), None
+    yield "bad-lzma-too-short", _frame(LZMA, compress_plain(REPEATED)[1], REPEATED + b"x", True, head), None
+    yield "bad-zstd-garbage", _frame(ZSTD, b"no zstd frame", REPEATED, True, head), None
+
+    yield from _window_vectors(prose[:700])
+
+    yield "unsupported-foreign", b"PK\x03\x04 this is another format", None
+    yield "unsupported-trailing-data", stored + b"garbage", None
+    yield "unsupported-version", headers.MAGIC + b"\x02" + stored[4:], None
+    yield "unsupported-model-code", _recheck(headers.MAGIC + b"\xe1" + b"\x09\x02\x01\x02x"), None
+    yield "unsupported-model-retired", _recheck(headers.MAGIC + b"\x11" + b"\x09\x02\x01\x02x"), None
+    record = ModelRecord("some/model", b"\x11" * 16, b"\x22" * 16, 2, 1024, 0)
+    yield "unsupported-model-missing", _user_model(record), None
+    yield "unsupported-numerics", _user_model(ModelRecord("m", b"\1" * 16, b"\2" * 16, 1, 64, 0, numerics=9)), None
+
+
+def _window_vectors(prose: bytes) -> Iterator[tuple[str, bytes, bytes | None]]:
+    windows = _windows(prose, 32)
+    yield "good-windows", windows, prose
+    yield "good-windows-of-16-bits", _windows(TEXT, 16), TEXT
+    yield "good-windows-kept-context", _windows(prose, 16, model_reset=False), prose
+    beside_model = headers.pack_header(Header(DEFAULT.code))
+    yield "bad-windows-window", _recheck(windows[:44] + bytes([windows[44] ^ 8]) + windows[45:-5], windows[-4:]), None
+    yield "bad-windows-directory", _recheck(windows[:-6] + bytes([windows[-6] ^ 8]), windows[-4:]), None
+    yield "bad-windows-empty", _recheck(beside_model + b"\x0d\x02\x05\x01\x10\x00\x01\x01" + bytes(5)), None
+
+
+def _windows(text: bytes, window_bits: int, model_reset: bool = True) -> bytes:
+    settings = CompressSettings(model="small", window_bits=window_bits, model_reset=model_reset)
+    writer = ArchiveWriter(settings)
+    return writer.write(text) + writer.finish()
+
+
+def _user_model(record: ModelRecord) -> bytes:
+    head = headers.pack_header(Header(headers.USER_MODEL, record))
+    return _frame(LM, b"abc", b"some text", True, head, num_tokens=3)
+
+
+def _wrong_index() -> bytes:
+    """Two frames and a well-formed index that tells other sizes."""
+    head = headers.pack_header(Header())
+    return (
+        _frame(STORED, TEXT, TEXT, False, head)
+        + _frame(STORED, b"more", b"more", True)
+        + headers.pack_index([(94, 82), (14, 4)])
+    )
+
+
+def _recheck(head_and_payload: bytes, crc32: bytes = zlib.crc32(b"x").to_bytes(4, "little")) -> bytes:
+    """A frame that breaks a rule but has a right checksum."""
+    return head_and_payload + bytes([headers.crc8(head_and_payload)]) + crc32
+
+
+def main() -> int:
+    """Writes all vectors and removes files that are no vector any more."""
+    wanted = {}
+    for name, archive, text in vectors():
+        wanted[f"{name}.llmz"] = archive
+        if text is not None:
+            wanted[f"{name}.txt"] = text
+    for file in [*FOLDER.glob("*.llmz"), *FOLDER.glob("*.txt")]:
+        if file.name not in wanted:
+            file.unlink()
+    for name, data in wanted.items():
+        (FOLDER / name).write_bytes(data)
+    print(f"{len(wanted)} files")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,263 @@
+"""Checks that conversions of checkpoints are kept, told apart and never trusted; and how planes are chosen."""
+
+from __future__ import annotations
+
+import json
+import os
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from llmzip.engines import planes
+from llmzip.engines.exact import ExactEngine
+from llmzip.errors import ModelUnsupportedError
+from llmzip.models import conversion_cache
+from llmzip.models.convert import convert
+from llmzip.models.model import ExactModel
+from llmzip.models.weights import load_model
+
+Make = Callable[..., tuple[dict[str, Any], dict[str, torch.Tensor]]]
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of kept conversions, with every model large enough for it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(conversion_cache, "_LEAST_BYTES", 0)
+    return tmp_path / "cache" / "llmzip" / "models"
+
+
+@pytest.fixture
+def folder(random_checkpoint: Make, write_checkpoint: Write, tmp_path: Path) -> Path:
+    return write_checkpoint(tmp_path / "m", *random_checkpoint())
+
+
+class Chooser:
+    """Chooses a number of planes and counts how often it was asked."""
+
+    def __init__(self, number: int) -> None:
+        self.number, self.calls = number, 0
+
+    def __call__(self, model: ExactModel) -> tuple[int, int]:
+        self.calls += 1
+        return self.number, min(45, model.config.context)  # as if of a text of 45 tokens
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_conversion_is_made_once(cache: Path, folder: Path, number: int) -> None:
+    choose = Chooser(number)
+    models = [conversion_cache.load(folder, 50, None, None, choose) for _ in range(3)]
+    assert choose.calls == 1
+    assert {model.digest() for model in models} == {load_model(folder, number, 50).digest()}
+    assert sorted(path.suffix for path in cache.iterdir()) == [".int8", ".planes"]
+
+
+def test_an_archives_planes_win(cache: Path, folder: Path) -> None:
+    choose = Chooser(2)
+    assert conversion_cache.load(folder, 50, None, 1, choose).digest() == load_model(folder, 1, 50).digest()
+    assert not choose.calls and len(list(cache.iterdir())) == 1
+    # The conversion is kept, but an archive's planes are no choice.
+    assert conversion_cache.load(folder, 50, None, None, choose).config.planes == 2
+    assert conversion_cache.load(folder, 50, None, 1, choose).digest() == load_model(folder, 1, 50).digest()
+    assert conversion_cache.load(folder, 50, None, 2, choose).digest() == load_model(folder, 2, 50).digest()
+    assert choose.calls == 1
+
+
+def test_changed_files_are_converted_anew(cache: Path, folder: Path) -> None:
+    choose = Chooser(1)
+    conversion_cache.load(folder, 50, None, None, choose)
+    weights = folder / "model.safetensors"
+    stamp = weights.stat().st_mtime_ns
+    os.utime(weights, ns=(stamp + 10**9, stamp + 10**9))
+    conversion_cache.load(folder, 50, None, None, choose)
+    assert choose.calls == 2 and len(list(cache.glob("*.int8"))) == 2
+
+
+def without_positions(random_checkpoint: Make) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    return random_checkpoint()
+
+
+def with_learned_positions(random_checkpoint: Make) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """A small GPT-2."""
+    draw = torch.Generator().manual_seed(4)
+    shapes = {"wte.weight": (100, 16), "wpe.weight": (96, 16), "ln_f.weight": (16,), "ln_f.bias": (16,)}
+    for name in ("h.0.ln_1", "h.0.ln_2"):
+        shapes |= {f"{name}.weight": (16,), f"{name}.bias": (16,)}
+    for name, size in {"attn.c_attn": (16, 48), "attn.c_proj": (16, 16), "mlp.c_fc": (16, 64)}.items():
+        shapes |= {f"h.0.{name}.weight": size, f"h.0.{name}.bias": size[1:]}
+    shapes |= {"h.0.mlp.c_proj.weight": (64, 16), "h.0.mlp.c_proj.bias": (16,)}
+    config = {"model_type": "gpt2", "vocab_size": 100, "n_layer": 1, "n_head": 2, "n_embd": 16, "n_positions": 96}
+    return config | {"bos_token_id": 1}, {name: torch.randn(size, generator=draw) for name, size in shapes.items()}
+
+
+@pytest.mark.parametrize("make", [without_positions, with_learned_positions])
+def test_one_conversion_serves_all_settings(
+    make: Callable[[Make], tuple[dict[str, Any], dict[str, torch.Tensor]]],
+    cache: Path,
+    random_checkpoint: Make,
+    write_checkpoint: Write,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder, choose = write_checkpoint(tmp_path / "m", *make(random_checkpoint)), Chooser(2)
+    settings = [(50, None, None), (50, 1, 2), (1 << 17, None, None), (40, None, 1), (96, 3, 1), (7, 0, 2)]
+    expected = [load_model(folder, number or 2, context, start).digest() for context, start, number in settings]
+    conversion_cache.load(folder, 60, None, None, choose)
+    (kept,) = cache.glob("*.int8")
+    stamp = kept.stat().st_mtime_ns
+    monkeypatch.setattr(conversion_cache, "load_model", lambda *arguments: pytest.fail("converted again"))
+    for (context, start, number), digest in zip(settings, expected, strict=True):
+        assert conversion_cache.load(folder, context, start, number, choose).digest() == digest
+    assert choose.calls == 1
+    assert [path.stat().st_mtime_ns for path in cache.glob("*.int8")] == [stamp]
+
+
+def test_planes_are_chosen_again_where_that_takes_other_tokens(cache: Path, folder: Path) -> None:
+    choose = Chooser(2)
+    for context, start, calls in [
+        (60, None, 1), (50, None, 1), (45, None, 1),  # 45 tokens of the text, all that it has
+        (40, None, 2), (40, 1, 2), (44, None, 3), (90, None, 3), (50, 3, 4), (60, 3, 4), (40, None, 4),
+    ]:  # fmt: skip
+        conversion_cache.load(folder, context, start, None, choose)
+        assert choose.calls == calls, (context, start)
+
+
+def test_a_choice_whose_text_may_be_longer_serves_no_longer_context(cache: Path, folder: Path) -> None:
+    choose = Chooser(1)
+    conversion_cache.load(folder, 30, None, None, choose)
+    conversion_cache.load(folder, 60, None, None, choose)
+    assert choose.calls == 2
+
+
+@pytest.mark.parametrize("content", [b"", b"[" * 100_000, b"{}", b"[3]", b"[[50,1,45]]", b"[[50,1,45,3]]", b"\xff"])
+def test_a_damaged_choice_is_made_again(cache: Path, folder: Path, content: bytes) -> None:
+    choose = Chooser(2)
+    conversion_cache.load(folder, 50, None, None, choose)
+    (path,) = cache.glob("*.planes")
+    path.write_bytes(content)
+    assert conversion_cache.load(folder, 50, None, None, choose).config.planes == 2 and choose.calls == 2
+    conversion_cache.load(folder, 50, None, None, choose)
+    assert choose.calls == 2
+
+
+def test_settings_out_of_range_name_the_model(cache: Path, folder: Path) -> None:
+    for context, start in ((1, None), (50, 100), (50, -1)):
+        with pytest.raises(ModelUnsupportedError, match=f"^model {folder}: config: "):
+            conversion_cache.load(folder, context, start, 1, Chooser(1))
+
+
+@pytest.mark.parametrize("where", [0.0, 0.3, 0.6, 0.999])
+def test_a_damaged_conversion_is_made_anew(cache: Path, folder: Path, where: float) -> None:
+    choose = Chooser(1)
+    digest = conversion_cache.load(folder, 50, None, None, choose).digest()
+    (kept,) = cache.glob("*.int8")
+    right = kept.read_bytes()
+    data = bytearray(right)
+    data[int(where * len(data))] ^= 0x55
+    kept.write_bytes(data)
+    assert conversion_cache.load(folder, 50, None, None, choose).digest() == digest
+    assert kept.read_bytes() == right  # kept again
+    assert conversion_cache.load(folder, 50, None, None, choose).digest() == digest
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"\0" * 100])
+def test_rubbish_in_the_cache_is_replaced(cache: Path, folder: Path, content: bytes) -> None:
+    choose = Chooser(1)
+    digest = conversion_cache.load(folder, 50, None, None, choose).digest()
+    (kept,) = cache.glob("*.int8")
+    right = kept.read_bytes()
+    kept.write_bytes(content)
+    assert conversion_cache.load(folder, 50, None, None, choose).digest() == digest and kept.read_bytes() == right
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda about: about.pop("digest"),
+        lambda about: about.pop("config"),
+        lambda about: about.update(digest=3),
+        lambda about: about["config"].update(windows=3),
+        lambda about: about["config"].update(context=95),
+    ],
+)
+def test_odd_metadata_count_as_damaged(cache: Path, folder: Path, change: Callable[[Any], object]) -> None:
+    digest = conversion_cache.load(folder, 50, None, 1, Chooser(1)).digest()
+    (kept,) = cache.glob("*.int8")
+    right = kept.read_bytes()
+    with safe_open(kept, framework="pt") as reader:
+        about = json.loads(reader.metadata()["llmzip"])
+    change(about)
+    save_file(load_file(kept), kept, {"llmzip": json.dumps(about)})
+    assert conversion_cache.load(folder, 50, None, 1, Chooser(1)).digest() == digest
+    assert kept.read_bytes() == right
+
+
+def test_without_a_place_for_it_nothing_is_kept(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr(conversion_cache, "_LEAST_BYTES", 0)
+    choose = Chooser(2)
+    for _ in range(2):
+        assert conversion_cache.load(folder, 50, None, None, choose).digest() == load_model(folder, 2, 50).digest()
+    assert choose.calls == 2
+
+
+def test_small_models_are_not_kept(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    conversion_cache.load(folder, 50, None, None, Chooser(1))
+    assert not (tmp_path / "cache").exists()
+
+
+def test_outliers_ask_for_a_second_plane(random_checkpoint: Make) -> None:
+    config, tensors = random_checkpoint()
+    rows = [torch.randint(100, (40,), generator=torch.Generator().manual_seed(3))]
+    plain = convert(config, tensors, 2, 50)
+    # One input of the norms is a hundred times the others, and the matrices behind them hardly look at it.
+    spiky = dict(tensors)
+    for name, tensor in tensors.items():
+        if "layernorm" in name:
+            spiky[name] = tensor.clone()
+            spiky[name][5] *= 300
+        if name.endswith(("q_proj.weight", "k_proj.weight", "v_proj.weight", "gate_proj.weight", "up_proj.weight")):
+            spiky[name] = tensor.clone()
+            spiky[name][:, 5] /= 300
+    device = torch.device("cpu")
+    outliers = convert(config, spiky, 1, 50)
+
+    def with_planes(model: ExactModel, number: int) -> float:
+        return planes.code_bits(ExactEngine(model.with_settings(number, 50, 1)), rows[0])
+
+    models = {"plain": plain, "outliers": outliers}
+    bits = {name: [with_planes(model, number) for number in (1, 2)] for name, model in models.items()}
+    for name, model in models.items():
+        expected = 2 if bits[name][0] > 1.002 * bits[name][1] else 1
+        assert planes.choose(model, rows, device).config.planes == expected, bits
+    assert abs(bits["outliers"][0] - bits["outliers"][1]) > 3 * abs(bits["plain"][0] - bits["plain"][1])
+    assert planes.choose(plain, [], device).config.planes == 1
+
+
+def test_one_engine_at_a_time_measures(random_checkpoint: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    alive: list[weakref.ref[ExactEngine]] = []
+
+    class Engine(ExactEngine):
+        def __init__(self, *arguments: Any) -> None:
+            assert not any(engine() for engine in alive)
+            super().__init__(*arguments)
+            alive.append(weakref.ref(self))
+
+    monkeypatch.setattr(planes, "ExactEngine", Engine)
+    model = convert(*random_checkpoint(), 2, 50)
+    moves: list[ExactModel] = []
+    move = ExactModel.to
+    monkeypatch.setattr(ExactModel, "to", lambda self, device: (moves.append(self), move(self, device))[1])
+    planes.choose(model, [torch.arange(20)], torch.device("cpu"))
+    assert len(alive) == 2
+    # To the device once; what the engines move lies there already.
+    assert moves[0] is model and all(moved.embedding_q is moves[1].embedding_q for moved in moves[1:])
