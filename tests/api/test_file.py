@@ -142,7 +142,7 @@ def test_text_files_are_those_of_io(tmp_path, encoding, parts):
 def test_files_that_are_dropped_say_so(tmp_path, mode):
     path = tmp_path / "file"
     path.write_bytes(llmzip.compress(b"text"))
-    with pytest.warns(ResourceWarning, match="unclosed file <llmzip.file"):
+    with pytest.warns(ResourceWarning, match="unclosed file <llmzip"):
         file = llmzip.open(path, mode)
         if mode == "wb":
             file.write(b"text")
