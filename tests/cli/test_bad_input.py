@@ -127,7 +127,7 @@ def test_folder_that_is_not_there(run: Run, noise_file: Path) -> None:
 
 def test_internal_error_is_one_line(run: Run, noise_file: Path, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(
-        "import llmzip.codec as c\ndef broken(*a, **k): raise RuntimeError('two\\nlines')\nc.compress_stream = broken\n"
+        "import llmzip.codec.reader as c\ndef broken(*a, **k): raise RuntimeError('two\\nlines')\nc.compress_stream = broken\n"
     )
     env = {"PYTHONPATH": os.pathsep.join([str(tmp_path), environment()["PYTHONPATH"]])}
     done = run("noise.bin", env=env)

@@ -146,7 +146,7 @@ def test_llmzip_and_a_second_run_that_measures_nothing(folder: Path, tmp_path: P
     (folder / "empty").unlink()
     (folder / "latin1.txt").unlink()
     program = (
-        "import sys; from llmzip.cli import main; code = main(sys.argv[1:])\n"
+        "import sys; from llmzip.cli.main import main; code = main(sys.argv[1:])\n"
         "print(code, sorted({'torch', 'tokenizers'} & set(sys.modules)), file=sys.stderr)"
     )
     arguments = ["bench", "-m", "small", "--level", "1", "--peers", "gzip", "--json", "-T", "2", "-o", "out", "texts"]

@@ -194,7 +194,7 @@ def test_version(run: Run, argument: str) -> None:
 )
 def test_light_commands_import_nothing_heavy(archive: Path, arguments: list[str]) -> None:
     program = (
-        "import sys; from llmzip.cli import main; code = main(sys.argv[1:])\n"
+        "import sys; from llmzip.cli.main import main; code = main(sys.argv[1:])\n"
         "heavy = {'torch', 'transformers', 'numpy', 'tokenizers', 'safetensors', 'constriction', 'tqdm'}\n"
         "heavy.add('huggingface_hub')\n"
         "print(code, sorted(heavy & set(sys.modules)), file=sys.stderr)"

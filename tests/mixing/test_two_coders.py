@@ -340,8 +340,8 @@ def test_damaged_archives_end_alike(level: int, rng: np.random.Generator) -> Non
 # -- machines without constriction -------------------------------------------------------------------------------------
 
 WITHOUT = "import sys; sys.modules['constriction'] = None\n"
-COMMAND = "from llmzip.cli import main; main()\n"
-NOT_BUILT = "from llmzip import compiledlib; compiledlib._candidates = lambda folder, stem: iter(())\n"
+COMMAND = "from llmzip.cli.main import main; main()\n"
+NOT_BUILT = "from llmzip.system import libraries; libraries._candidates = lambda folder, stem: iter(())\n"
 
 
 def run(code: str, *arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[bytes]:
