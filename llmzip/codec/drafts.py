@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import CorruptError, EngineError, ResourceError
-from ..format import headers
+from ..format import headers, writing
 from ..format.headers import LM, MIXED, STORED, FrameHeader, Header
 from ..format.plan import RowPlan, profile_plan
 from ..models.choice import ModelChoice
@@ -81,7 +81,7 @@ class Draft(NamedTuple):
     @property
     def bytes(self) -> int:
         """Size of the packed frame."""
-        return headers.frame_bytes(self.header)
+        return writing.frame_bytes(self.header)
 
 
 class Drafter:
@@ -138,7 +138,7 @@ class Drafter:
         drafts += _run_drafts(run, whole)
         size = sum(draft.bytes for draft in drafts) + 10 * (len(drafts) - 1)  # about 10 bytes each in the index
         if alone and any(draft.header.uses_model for draft in drafts):
-            size += len(headers.pack_header(self.header())) - len(headers.pack_header(Header()))
+            size += len(writing.pack_header(self.header())) - len(writing.pack_header(Header()))
         return drafts if size < whole.bytes else [whole]
 
     def _windows(self, data: bytes, window_bits: int) -> list[Draft]:

@@ -10,7 +10,8 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from ..errors import CorruptError, FormatError, LLMZipError, SettingsError
-from ..format.headers import KEPT, WINDOWS, Frame, Position, WindowsRecord, is_readable, read_archives
+from ..format.headers import KEPT, WINDOWS, Frame, WindowsRecord, is_readable
+from ..format.reading import Position, read_archives
 from ..settings import DecompressSettings
 from ..system.streams import read_upto
 from .reader import FrameDecoder

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import CorruptError, SettingsError
-from ..format.headers import FRESH, KEPT, WINDOWS, FrameHeader, WindowsRecord, pack_varint, unpack_varint
+from ..format.headers import FRESH, KEPT, WINDOWS, FrameHeader, WindowsRecord
+from ..format.numbers import pack_varint, unpack_varint
 from . import texts as window_texts
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import pytest
 
 from llmzip.errors import CorruptError, FormatError, LLMZipError, TruncatedError
-from llmzip.format import headers
+from llmzip.format import headers, reading
 from llmzip.format.headers import (
     ENGINE_FLOAT,
     INDEX_MAGIC,
@@ -27,16 +27,11 @@ from llmzip.format.headers import (
     FrameHeader,
     Header,
     ModelRecord,
-    Position,
     WindowsRecord,
-    crc8,
-    frame_bytes,
-    pack_frame,
-    pack_header,
-    pack_index,
-    pack_varint,
-    read_archives,
 )
+from llmzip.format.numbers import crc8, pack_varint
+from llmzip.format.reading import Position, read_archives
+from llmzip.format.writing import frame_bytes, pack_frame, pack_header, pack_index
 
 NO_MODEL_HEADER = MAGIC + b"\x01"
 SEED_HEADER = MAGIC + b"\x11"
@@ -515,7 +510,7 @@ def test_every_byte_of_the_indexs_end_is_checked(place: int) -> None:
 
 
 def test_the_number_of_frames_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(headers, "MAX_INDEX_ENTRIES", 3)
+    monkeypatch.setattr(reading, "MAX_INDEX_ENTRIES", 3)
     many = stored(b"x", False, NO_MODEL_HEADER) + stored(b"x", False) * 3
     assert refusal(many, CorruptError) == "damaged: more than 3 frames in one archive"
 

@@ -18,7 +18,7 @@ from llmzip.codec import rows
 from llmzip.engines.exact import ExactEngine
 from llmzip.engines.frequencies import TOTAL, group_size
 from llmzip.errors import SettingsError
-from llmzip.format import headers
+from llmzip.format import headers, reading
 from llmzip.format.plan import RowPlan, header_plan
 from llmzip.inference import load
 from llmzip.inference.load import LoadedModel
@@ -179,7 +179,7 @@ def small() -> LoadedModel:
 def test_the_bits_are_those_of_an_archive(small: LoadedModel) -> None:
     text = (CORPORA / "prose-en.txt").read_bytes()[:12_000]
     archive = llmzip.compress(text, level=1, model="small")
-    (frame,) = headers.read_archives(io.BytesIO(archive))
+    (frame,) = reading.read_archives(io.BytesIO(archive))
     assert frame.header.method == headers.LM and llmzip.decompress(archive) == text
     plan = header_plan(frame.header, small.engine.context)
     assert plan.num_rows > 8

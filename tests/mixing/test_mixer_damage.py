@@ -14,7 +14,7 @@ import llmzip
 from llmzip import LLMZipError
 from llmzip.codec import rows
 from llmzip.errors import CorruptError
-from llmzip.format import headers
+from llmzip.format import headers, numbers, writing
 from llmzip.format.headers import MAX_LM_BYTES, MIXED, FrameHeader, Header
 from llmzip.inference import load
 from llmzip.mixing.mixer import encode_bytes
@@ -24,15 +24,15 @@ from llmzip.settings import EngineSettings
 TEXT = b"The wind came over the harbour wall, and the boats waited for the water."
 LINES = samples.csv(90)
 FLIPS = [1, 8, 64, 128, 255]
-BARE = headers.pack_header(Header())
-EMBEDDED = headers.pack_header(Header(choice.DEFAULT.code))
+BARE = writing.pack_header(Header())
+EMBEDDED = writing.pack_header(Header(choice.DEFAULT.code))
 
 
 def adaptive(data: bytes, payload: bytes | None = None, prefix: bytes = BARE, size: int | None = None) -> bytes:
     """An archive of one adaptive frame, with another payload and size if that is wanted."""
     payload = encode_bytes(data)[0] if payload is None else payload
     header = FrameHeader(MIXED, True, len(data) if size is None else size, len(payload))
-    return headers.pack_frame(header, payload, zlib.crc32(data), prefix)
+    return writing.pack_frame(header, payload, zlib.crc32(data), prefix)
 
 
 def mixed_payload(data: bytes, num_rows: int) -> tuple[bytes, int]:
@@ -49,7 +49,7 @@ def mixed(data: bytes, num_rows: int = 1, payload: bytes | None = None, num_toke
     payload, num_tokens = right if payload is None else payload, num_tokens or right_tokens
     record = (3, num_rows, 64) if num_rows > 1 else (0, 0, 0)
     header = FrameHeader(MIXED, True, len(data), len(payload), num_tokens, *record)
-    return headers.pack_frame(header, payload, zlib.crc32(data), EMBEDDED)
+    return writing.pack_frame(header, payload, zlib.crc32(data), EMBEDDED)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def refused(data: bytes) -> LLMZipError:
 
 def with_right_check(frame: bytes) -> bytes:
     """A file of one frame with its crc8 made right again."""
-    return frame[:-5] + bytes([headers.crc8(frame[:-5])]) + frame[-4:]
+    return frame[:-5] + bytes([numbers.crc8(frame[:-5])]) + frame[-4:]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -156,7 +156,7 @@ def test_payloads_of_the_other_kind_are_refused() -> None:
     ids=str,
 )
 def test_headers_out_of_range_are_refused_before_memory_is_taken(header: FrameHeader) -> None:
-    archive = headers.pack_frame(header, b"\x12\x34\x56", 0, EMBEDDED)
+    archive = writing.pack_frame(header, b"\x12\x34\x56", 0, EMBEDDED)
     tracemalloc.start()
     try:
         refused(archive)
@@ -180,4 +180,4 @@ def test_a_hostile_payload_takes_no_more_than_its_size_allows() -> None:
 def test_mixed_needs_a_model() -> None:
     payload, num_tokens = mixed_payload(TEXT, 1)
     header = FrameHeader(MIXED, True, len(TEXT), len(payload), num_tokens)
-    refused(headers.pack_frame(header, payload, zlib.crc32(TEXT), BARE))
+    refused(writing.pack_frame(header, payload, zlib.crc32(TEXT), BARE))

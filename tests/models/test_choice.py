@@ -11,17 +11,8 @@ import pytest
 
 import llmzip
 from llmzip.errors import FormatError, ModelMismatchError, ModelNotFoundError, SettingsError
-from llmzip.format.headers import (
-    LM,
-    LZMA,
-    STORED,
-    USER_MODEL,
-    FrameHeader,
-    Header,
-    ModelRecord,
-    pack_frame,
-    pack_header,
-)
+from llmzip.format.headers import LM, LZMA, STORED, USER_MODEL, FrameHeader, Header, ModelRecord
+from llmzip.format.writing import pack_frame, pack_header
 from llmzip.models import choice as models
 from llmzip.settings import CompressSettings
 

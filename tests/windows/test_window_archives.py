@@ -8,7 +8,8 @@ import pytest
 
 from llmzip.codec.reader import ArchiveWriter, decompress_stream
 from llmzip.errors import CorruptError, SettingsError
-from llmzip.format.headers import FRESH, KEPT, WINDOWS, Frame, read_archives
+from llmzip.format.headers import FRESH, KEPT, WINDOWS, Frame
+from llmzip.format.reading import read_archives
 from llmzip.inference.load import load
 from llmzip.models.choice import choose
 from llmzip.settings import CompressSettings, DecompressSettings, EngineSettings

@@ -17,19 +17,10 @@ from pathlib import Path
 import pytest
 
 import llmzip
-from llmzip.format import headers
-from llmzip.format.headers import (
-    LM,
-    LZMA,
-    MAGIC,
-    STORED,
-    ZSTD,
-    FrameHeader,
-    Header,
-    pack_frame,
-    pack_header,
-    pack_varint,
-)
+from llmzip.format import reading
+from llmzip.format.headers import LM, LZMA, MAGIC, STORED, ZSTD, FrameHeader, Header
+from llmzip.format.numbers import pack_varint
+from llmzip.format.writing import pack_frame, pack_header
 from llmzip.models import choice
 
 SEED = pack_header(Header(choice.DEFAULT.code))
@@ -102,7 +93,7 @@ def test_an_index_larger_than_its_frames_is_refused_before_it_is_read(peak_bytes
     source = io.BytesIO(first + second + b"\x07" + pack_varint(1 << 30) + bytes(5000))
     tracemalloc.reset_peak()
     with pytest.raises(llmzip.CorruptError, match="index is missing or of a wrong length"):
-        list(headers.read_archives(source))
+        list(reading.read_archives(source))
     assert tracemalloc.get_traced_memory()[1] < 1 << 20
 
 

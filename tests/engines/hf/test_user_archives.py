@@ -18,7 +18,8 @@ import llmzip
 from llmzip.codec import drafts
 from llmzip.codec.reader import compress_stream, decompress_stream
 from llmzip.engines.exact import ExactEngine
-from llmzip.format.headers import ENGINE_FLOAT, read_archives
+from llmzip.format.headers import ENGINE_FLOAT
+from llmzip.format.reading import read_archives
 from llmzip.inference import load
 from llmzip.models import choice
 from llmzip.models.tokenizer import Tokenizer
