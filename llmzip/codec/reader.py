@@ -80,7 +80,7 @@ class ArchiveWriter:
         if data:
             frames = self._drafter.best_frames(data, alone=last and not self._entries)
         else:  # an empty archive's only frame, or one that is there to be the last, after flush_frame()
-            frames = [Draft(FrameHeader(SKIP if self._entries else STORED, last, 0, 0), b"", b"")]
+            frames = [Draft(FrameHeader(SKIP if self._entries else STORED, 0, 0, last=last), b"", b"")]
         prefix = b""
         if not self._entries:
             uses_model = any(draft.header.uses_model for draft in frames) or not last

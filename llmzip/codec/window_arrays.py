@@ -104,8 +104,8 @@ def _archive(tokens: np.ndarray, prefix: bytes, frames: list[dict[str, Any]]) ->
         at += facts["tokens"]
         payload = windows + bytes.fromhex(facts["directory"])
         header = FrameHeader(
-            headers.WINDOWS, number == len(frames) - 1, facts["original_bytes"], len(payload), facts["model_tokens"],
-            facts["profile"], windows=record,
+            headers.WINDOWS, facts["original_bytes"], len(payload), num_tokens=facts["model_tokens"],
+            profile=facts["profile"], windows=record, last=number == len(frames) - 1,
         )  # fmt: skip
         frame = writing.pack_frame(header, payload, facts["crc32"], prefix)
         entries.append((len(frame) - len(prefix), header.original_bytes))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 
 from .._version import NUMERICS_VERSION
 
@@ -12,22 +12,42 @@ SUFFIX = ".llmz"
 
 STORED, LM, LZMA, ZSTD, MIXED, WINDOWS, SKIP, INDEX = range(8)
 METHODS = ("stored", "lm", "lzma", "zstd", "mixed", "windows", "skip", "index")
+"""The methods' names, by number."""
+
+EXPLICIT_ROWS = 3
+"""The profile whose number of rows and overlap are in the frame's header; profiles 0 to 2 imply them."""
+
 FRESH, KEPT = 0, 1
-"""Profiles of method windows: each begins with an empty context, or not."""
+"""What the profile means with method windows: each window begins with an empty context, or continues the text's."""
 
 NO_MODEL = 0
+"""Model code of archives without a model."""
+
 USER_MODEL = 15
+"""Model code of archives whose header has a model record."""
+
 ENGINE_EXACT, ENGINE_FLOAT = 1, 2
 FLOAT_VERSION = 1
+"""Version of the float engine's rules; NUMERICS_VERSION is the exact engine's."""
+
 FLOAT_DTYPES = ("float32", "bfloat16", "float16")
 """The float engine's number formats; the model record holds their numbers, from 1 on."""
 
+MAX_PLANES = 2
+"""Planes of int8 that the exact engine's activations are split into, at most."""
 
 MAX_FRAME_BYTES = 1 << 26
+"""Original or compressed size of a frame, 64 MiB."""
+
 MAX_LM_BYTES = 1 << 21
+"""Original size of a frame that a model or the mixer codes, 2 MiB."""
+
 MAX_ROWS = 1 << 12
 MAX_STEPS = 1 << 16
-MIN_WINDOW_BITS, MAX_WINDOW_BITS = 16, 1 << 16
+"""Tokens of a row, if the header says how many rows there are: a decoder's time is bounded by it."""
+
+MIN_WINDOW_BITS = 16
+MAX_WINDOW_BITS = 1 << 16
 MAX_CONTEXT = 1 << 17
 MAX_VOCAB = 300_000
 MAX_RECORD_BYTES = 512
@@ -35,6 +55,7 @@ MAX_NAME_BYTES = 255
 MAX_ENVIRONMENT_BYTES = 200
 MAX_INDEX_ENTRIES = 1 << 22
 DIGEST_BYTES = 16
+"""Bytes of a digest that archives hold: the first half of a SHA-256."""
 
 LAST_FLAG = 0x08
 """Bit of a frame's tag: the frame is its archive's last one."""
@@ -45,34 +66,51 @@ PROMPT_FLAG = 0x80
 
 @dataclass(frozen=True)
 class ModelRecord:
-    """The model of an archive that is not embedded (format section 2).
+    """The model of an archive that is not embedded, and the engine that ran it (format section 2).
 
     Attributes:
-        name: for people, untrusted.
-        model_digest, tokenizer_digest: first half of each.
-        planes: of the exact engine; of the float engine the number of its dtype.
-        context, start_token: the model's.
-        engine: ENGINE_EXACT or ENGINE_FLOAT.
+        name: the model's name for people; untrusted.
+        model_digest, tokenizer_digest: first half of each digest, 16 bytes.
+        context: tokens that a prediction is made from, at most, 2 to 131,072.
+        start_token: id of the token that every context begins with.
+        planes: int8 planes of the exact engine's activations, 1 or 2; None for the float engine.
+        dtype: the float engine's number format, one of FLOAT_DTYPES; None for the exact engine.
         numerics: version of the engine's rules.
-        environment: of the float engine: what its bits depend on.
+        environment: what the float engine's bits depend on, ASCII; empty for the exact engine.
         prompt_digest: first half of the digest of the text that both sides know beforehand; empty if there is none.
     """
 
     name: str
     model_digest: bytes
     tokenizer_digest: bytes
-    planes: int
+    _: KW_ONLY
     context: int
     start_token: int
-    engine: int = ENGINE_EXACT
+    planes: int | None = None
+    dtype: str | None = None
     numerics: int = NUMERICS_VERSION
     environment: str = ""
     prompt_digest: bytes = b""
 
+    @property
+    def engine(self) -> int:
+        """ENGINE_FLOAT if there is a dtype, else ENGINE_EXACT."""
+        return ENGINE_EXACT if self.dtype is None else ENGINE_FLOAT
+
+    @property
+    def number_format(self) -> int:
+        """The record's byte for the planes or the dtype, whichever the engine has."""
+        return FLOAT_DTYPES.index(self.dtype) + 1 if self.dtype is not None else self.planes or 0
+
 
 @dataclass(frozen=True)
 class Header:
-    """The header of one archive."""
+    """The header of one archive.
+
+    Attributes:
+        model_code: NO_MODEL, an embedded model's code, or USER_MODEL.
+        model: the record that goes with USER_MODEL.
+    """
 
     model_code: int = NO_MODEL
     model: ModelRecord | None = None
@@ -83,10 +121,10 @@ class WindowsRecord:
     """How the payload of a frame of method windows is divided (format section 4d).
 
     Attributes:
-        window_bits: W.
-        count: number of windows.
-        last_tokens: of the last window.
-        group: windows of a group of the directory.
+        window_bits: size W of a window in bits, 16 to 65,536.
+        count: number of windows, at least 1.
+        last_tokens: tokens in the last window.
+        group: windows that share an entry of the directory.
     """
 
     window_bits: int
@@ -96,7 +134,7 @@ class WindowsRecord:
 
     @property
     def data_bytes(self) -> int:
-        """Of all windows; the rest of the payload is the directory."""
+        """Size of all windows in bytes; the rest of the payload is the directory."""
         return -(-self.count * self.window_bits // 8)
 
 
@@ -105,19 +143,44 @@ class FrameHeader:
     """The fields of a frame before its payload (format section 3).
 
     Attributes:
-        rows, overlap: only with profile 3, else 0.
-        windows: only with method windows.
+        method: number of the method, an index of METHODS.
+        original_bytes: size of the text that the frame stands for.
+        payload_bytes: size of the payload.
+        num_tokens: tokens of the language model; 0 if the frame uses none.
+        profile: the header's two bits as they are; `has_explicit_rows` and `keeps_context` say what they mean.
+        rows, overlap: number of rows and overlap of the contexts; 0 unless the profile is EXPLICIT_ROWS.
+        windows: how the payload is divided, with method windows only.
+        last: whether this is the archive's last frame.
     """
 
     method: int
-    last: bool
     original_bytes: int
     payload_bytes: int
+    _: KW_ONLY
     num_tokens: int = 0
     profile: int = 0
     rows: int = 0
     overlap: int = 0
     windows: WindowsRecord | None = None
+    last: bool = False
+
+    @classmethod
+    def stored(cls, num_bytes: int) -> FrameHeader:
+        """The header of a frame that holds its text as it is."""
+        return cls(STORED, num_bytes, num_bytes)
+
+    @classmethod
+    def adaptive(cls, original_bytes: int, payload_bytes: int) -> FrameHeader:
+        """The header of a frame that the mixer codes without a language model: method mixed with no tokens."""
+        return cls(MIXED, original_bytes, payload_bytes)
+
+    @classmethod
+    def of_windows(
+        cls, original_bytes: int, payload_bytes: int, record: WindowsRecord, *, num_tokens: int, fresh: bool
+    ) -> FrameHeader:
+        """The header of a frame of windows, each with an empty context if `fresh`, else with the text's."""
+        profile = FRESH if fresh else KEPT
+        return cls(WINDOWS, original_bytes, payload_bytes, num_tokens=num_tokens, profile=profile, windows=record)
 
     @property
     def uses_model(self) -> bool:
@@ -125,16 +188,38 @@ class FrameHeader:
         return self.num_tokens > 0
 
     @property
+    def is_adaptive(self) -> bool:
+        """Whether the mixer codes the frame without a language model."""
+        return self.method == MIXED and not self.uses_model
+
+    @property
+    def has_explicit_rows(self) -> bool:
+        """Whether the header itself says how many rows there are and how contexts overlap."""
+        return self.profile == EXPLICIT_ROWS
+
+    @property
+    def keeps_context(self) -> bool:
+        """Whether the frame's windows continue one context, so that none can be decoded without those before it."""
+        return self.method == WINDOWS and self.profile == KEPT
+
+    @property
     def method_name(self) -> str:
-        """For people: as in the format, and `adaptive` for the mixer without a model."""
-        return "adaptive" if self.method == MIXED and not self.uses_model else METHODS[self.method]
+        """The method's name for people: as in the format, and `adaptive` for the mixer without a model."""
+        return "adaptive" if self.is_adaptive else METHODS[self.method]
 
 
 @dataclass(frozen=True)
 class Frame:
-    """A frame as read: where it lies in the file, and its payload unless that was skipped.
+    """A frame as read.
 
-    `offset_bytes` and `size_bytes` cover tag to crc32.
+    Attributes:
+        number: position of the frame in its archive, from 0.
+        offset_bytes: where the frame's tag is in the file.
+        size_bytes: size of the frame from its tag to its crc32.
+        header: the fields before the payload.
+        payload: the compressed bytes; empty if they were skipped.
+        crc32: checksum of the original bytes.
+        archive: header of the frame's archive.
     """
 
     number: int
@@ -147,16 +232,16 @@ class Frame:
 
 
 def with_last(header: FrameHeader, last: bool) -> FrameHeader:
-    """The same header, marked as the archive's last frame or not."""
+    """Returns the same header, marked as the archive's last frame or not."""
     return replace(header, last=last)
 
 
-def is_readable(header: FrameHeader, alone: bool) -> bool:
-    """Whether a frame's header keeps the rules of format section 3, so that readers take it.
+def is_readable(header: FrameHeader, *, alone: bool) -> bool:
+    """Checks whether a frame's header keeps the rules of format section 3, so that readers accept it.
 
     Args:
-        header: of a frame.
-        alone: it is the only one of its archive.
+        header: the header to check.
+        alone: whether it is the only frame of its archive.
     """
     method, profile, tokens = header.method, header.profile, header.num_tokens
     codes_tokens = method in (LM, MIXED, WINDOWS)
@@ -168,20 +253,20 @@ def is_readable(header: FrameHeader, alone: bool) -> bool:
         or (method in (LM, WINDOWS) and not tokens)
         or (codes_tokens and not tokens <= header.original_bytes <= MAX_LM_BYTES)
         or (codes_tokens and not header.original_bytes)
-        or (method == WINDOWS and _is_wrong(header))
+        or (method == WINDOWS and _breaks_window_rules(header))
         or (method == STORED and header.payload_bytes != header.original_bytes)
         or (method == SKIP and header.original_bytes)
         or (method in (LZMA, ZSTD) and not header.original_bytes)
-        or (profile == 3 and not (1 <= header.rows <= min(MAX_ROWS, tokens) and header.overlap >= 1))
-        or (profile == 3 and tokens > header.rows * MAX_STEPS)
+        or (header.has_explicit_rows and not (1 <= header.rows <= min(MAX_ROWS, tokens) and header.overlap >= 1))
+        or (header.has_explicit_rows and tokens > header.rows * MAX_STEPS)
         or header.overlap >= MAX_CONTEXT
         or (header.original_bytes == 0 and method != SKIP and not alone)
     )
     return not wrong
 
 
-def _is_wrong(header: FrameHeader) -> bool:
-    """Whether a frame of method windows breaks a rule of format section 4d."""
+def _breaks_window_rules(header: FrameHeader) -> bool:
+    """Checks whether a frame of method windows breaks a rule of format section 4d."""
     record, tokens = header.windows, header.num_tokens
     return (
         record is None

@@ -1,4 +1,4 @@
-"""The numbers of the byte format (format section 1): varints, the width of fixed numbers, and the checksum crc8."""
+"""The numbers of the byte format (format section 1): varints, the width of fixed numbers, the checksum crc8."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ _CRC8_POLYNOMIAL = 0x11D
 
 
 def pack_varint(value: int) -> bytes:
-    """7 bits a byte, least significant first."""
+    """Packs a number in 7 bits a byte, the least significant first.
+
+    >>> pack_varint(300).hex()
+    'ac02'
+    """
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
@@ -18,7 +22,18 @@ def pack_varint(value: int) -> bytes:
 
 
 def unpack_varint(data: bytes, what: str = " header: a number of the model record") -> tuple[int, bytes]:
-    """A varint at the front of complete data, and the rest; `what` it is, for the message."""
+    """Takes a varint from the front of complete data.
+
+    Args:
+        data: at least the whole varint.
+        what: what the number is, as the error message names it after "damaged".
+
+    Returns:
+        the number, below 2^35, and the data after it.
+
+    Raises:
+        CorruptError: the data ends within the number, or the number is longer than it needs to be.
+    """
     value = 0
     for place, byte in enumerate(data[:5]):
         value |= (byte & 0x7F) << 7 * place
@@ -30,12 +45,12 @@ def unpack_varint(data: bytes, what: str = " header: a number of the model recor
 
 
 def bytes_needed(numbers: tuple[int, ...]) -> int:
-    """Bytes that hold the largest of the numbers, at least 1."""
+    """Returns how many bytes hold the largest of the numbers, at least 1."""
     return max(1, (max(numbers).bit_length() + 7) // 8)
 
 
 def _crc8_table() -> bytes:
-    """For each byte b, b * x^8 reduced by the polynomial, as a translation table."""
+    """Makes a translation table from each byte b to b * x^8, reduced by the polynomial."""
     table = bytearray(256)
     for byte in range(256):
         value = byte
@@ -49,7 +64,7 @@ _CRC8 = _crc8_table()
 
 
 def crc8(data: bytes) -> int:
-    """CRC-8, polynomial 0x1D, initial value 0 (format section 1).
+    """Computes the CRC-8 with polynomial 0x1D and initial value 0 (format section 1).
 
     The polynomial is irreducible, so bytes are elements of GF(256) and the checksum is a polynomial in x^8: it can be
     folded in halves, multiplying the front half by a power of x^8, instead of byte by byte.

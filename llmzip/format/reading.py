@@ -1,4 +1,4 @@
-"""Bytes to headers, frames and indexes, as docs/format.md defines them; every length is checked before it is used.
+"""Reads headers, frames and indexes from bytes, as docs/format.md defines them; limits come before allocations.
 
 `ArchiveParser` takes one archive apart and does no input itself; `read_archives` drives it over a file.
 """
@@ -18,6 +18,7 @@ from .headers import (
     DIGEST_BYTES,
     ENGINE_EXACT,
     ENGINE_FLOAT,
+    EXPLICIT_ROWS,
     FLOAT_DTYPES,
     FLOAT_VERSION,
     INDEX,
@@ -29,6 +30,7 @@ from .headers import (
     MAX_FRAME_BYTES,
     MAX_INDEX_ENTRIES,
     MAX_NAME_BYTES,
+    MAX_PLANES,
     MAX_RECORD_BYTES,
     MAX_VOCAB,
     PROMPT_FLAG,
@@ -46,38 +48,49 @@ from .numbers import bytes_needed, crc8, unpack_varint
 from .writing import index_entries
 
 _MIN_RECORD_BYTES = 3 + 1 + 1 + 2 * DIGEST_BYTES
+"""Engine, numerics and number format; two numbers of a byte each; two digests; no name."""
+
 _PIECE_BYTES = 1 << 20
-"""Bytes read at once, 1 MiB: a hostile length allocates no more than what is there."""
+"""Bytes read at once, 1 MiB: a hostile length allocates no more than the data that is there."""
 
 
 @dataclass(frozen=True)
 class Skip:
-    """A parser's wish that this many bytes be passed over."""
+    """A parser's request to pass over some bytes unread.
+
+    Attributes:
+        size_bytes: how many, more than 0.
+    """
 
     size_bytes: int
 
 
 class ArchiveParser:
-    """Parses one archive without doing input: whoever drives it brings the bytes.
+    """A parser of one archive that does no input: its driver brings the bytes.
 
-    `steps()` yields what it needs next: an int asks for that many bytes, a Skip for nothing but that many bytes be
-    passed over, and a Frame is a result. The driver sends the bytes, or None.
+    `steps()` yields what it needs next: an int asks for that many bytes, a Skip asks to pass over some, and a Frame is
+    a result. The driver sends the bytes, or None after a Skip or a Frame.
 
     Args:
         offset_bytes: where the archive begins in its file.
-        skip_payloads: yield Skip for payloads, whose check then goes unseen.
+        skip_payloads: whether to yield a Skip for each payload and its checksum, which then remains unchecked.
+
+    Attributes:
+        offset_bytes: how far the file has been parsed.
+        header: the archive's header, once it has been parsed.
+        unfinished: header of a frame whose payload has not been passed yet, unchecked.
     """
 
     def __init__(self, offset_bytes: int = 0, skip_payloads: bool = False) -> None:
         self.offset_bytes = offset_bytes
         self.header: Header | None = None
-        self.unfinished: FrameHeader | None = None  # of a frame whose payload has not been passed, as it says itself
+        self.unfinished: FrameHeader | None = None
         self._skip_payloads = skip_payloads
         self._first = offset_bytes == 0
         self._seen = b""  # what the next frame's check covers
 
     def steps(self) -> Generator[int | Skip | Frame, bytes | None, None]:
-        """Header, frames, index; returns at the end of the archive."""
+        """Parses header, frames and index; returns at the end of the archive."""
         self.header = yield from self._read_header()
         entries: list[tuple[int, int]] = []
         while True:
@@ -92,6 +105,7 @@ class ArchiveParser:
             yield from self._index(entries)
 
     def _take(self, size: int) -> Generator[int, bytes, bytes]:
+        """Takes bytes that no frame's check covers, or that its caller adds to it."""
         data = yield size
         self.offset_bytes += size
         return data
@@ -103,6 +117,7 @@ class ArchiveParser:
         return data
 
     def _varint(self) -> Generator[int, bytes, int]:
+        """Takes a varint, which the next frame's check covers."""
         value = 0
         for shift in range(0, 35, 7):
             byte = (yield from self._note(1))[0]
@@ -114,12 +129,13 @@ class ArchiveParser:
         raise CorruptError("damaged: a number of more than 5 bytes")
 
     def _read_header(self) -> Generator[int, bytes, Header]:
+        """Parses an archive's header (format section 2)."""
         magic = yield from self._note(len(MAGIC))
         if magic != MAGIC:
             if self._first:
                 raise FormatError("not an llmzip archive")
             where = self.offset_bytes - len(MAGIC)
-            raise FormatError(f"trailing data that is no llmzip archive, from byte {where} on")
+            raise FormatError(f"trailing data that is not an llmzip archive, from byte {where} on")
         kind = (yield from self._note(1))[0]
         version, model_code = kind & 0x0F, kind >> 4
         if version != FORMAT_VERSION:
@@ -136,6 +152,7 @@ class ArchiveParser:
         return Header(model_code, record)
 
     def _frame(self, number: int, archive: Header) -> Generator[int | Skip, bytes | None, Frame]:
+        """Parses a frame (format section 3), with its payload or around it."""
         begin = self.offset_bytes
         tag = (yield from self._note(1))[0]
         width = (tag >> 4 & 3) + 1
@@ -147,7 +164,7 @@ class ArchiveParser:
             raise CorruptError(f"frame {number}: damaged: a size is above the limit of {MAX_FRAME_BYTES} bytes")
         rows = overlap = 0
         windows = None
-        if tag >> 6 == 3:
+        if tag >> 6 == EXPLICIT_ROWS:
             rows = yield from self._varint()
             overlap = yield from self._varint()
         elif tag & 7 == WINDOWS:
@@ -156,7 +173,15 @@ class ArchiveParser:
             last_tokens = yield from self._varint()
             windows = WindowsRecord(window_bits, count, last_tokens, (yield from self._varint()))
         head = FrameHeader(
-            tag & 7, bool(tag & LAST_FLAG), original, payload_bytes, tokens, tag >> 6, rows, overlap, windows
+            tag & 7,
+            original,
+            payload_bytes,
+            num_tokens=tokens,
+            profile=tag >> 6,
+            rows=rows,
+            overlap=overlap,
+            windows=windows,
+            last=bool(tag & LAST_FLAG),
         )
         self.unfinished = head
         payload = b""
@@ -175,6 +200,7 @@ class ArchiveParser:
         return Frame(number, begin, self.offset_bytes - begin, head, payload, crc32, archive)
 
     def _index(self, entries: list[tuple[int, int]]) -> Generator[int, bytes, None]:
+        """Parses the index (format section 5), which must match (frame bytes, original bytes) of the frames read."""
         begin = self.offset_bytes
         tag = (yield from self._take(1))[0]
         length = yield from self._varint()
@@ -191,19 +217,24 @@ class ArchiveParser:
 
 @dataclass
 class Position:
-    """How far a file has been read: past its complete archives, and by the parser of the one that is being read."""
+    """How far a file has been read.
+
+    Attributes:
+        offset_bytes: end of the last complete archive.
+        parser: parser of the archive being read, or of the last one.
+    """
 
     offset_bytes: int = 0
     parser: ArchiveParser | None = None
 
 
 def read_archives(source: BinaryIO, skip_payloads: bool = False, position: Position | None = None) -> Iterator[Frame]:
-    """Frames of all archives in a file, front to back.
+    """Yields the frames of all archives in a file, front to back.
 
     Args:
         source: a binary file; it need not be seekable.
-        skip_payloads: leave payloads empty, and seek over them where the source can seek.
-        position: holds the bytes of complete archives when the iteration is over.
+        skip_payloads: whether to leave payloads empty, seeking over them where the source can seek.
+        position: updated while the frames are read, so that it shows how far that went.
 
     Raises:
         FormatError, CorruptError, TruncatedError: as format section 8 says.
@@ -216,7 +247,7 @@ def read_archives(source: BinaryIO, skip_payloads: bool = False, position: Posit
         if not start:
             if offset:
                 return
-            raise TruncatedError("truncated: the file is empty, which no llmzip archive is")
+            raise TruncatedError("truncated: the file is empty, not even an empty archive")
         parser = position.parser = ArchiveParser(offset, skip_payloads)
         steps = parser.steps()
         answer: bytes | None = None
@@ -247,6 +278,7 @@ def _truncated(offset_bytes: int) -> TruncatedError:
 
 
 def _pass_over(source: BinaryIO, size: int, end: int | None, offset_bytes: int) -> None:
+    """Passes over `size` bytes from `offset_bytes` on, by seeking if the file's end is known."""
     if end is None:
         done = 0
         while done < size:
@@ -261,19 +293,19 @@ def _pass_over(source: BinaryIO, size: int, end: int | None, offset_bytes: int) 
 
 
 def _end_of(source: BinaryIO) -> int | None:
-    """The size of a seekable source, or None."""
+    """Returns the size of a source in bytes, or None if it cannot seek."""
     try:
-        here = source.tell()
+        offset = source.tell()
         end = source.seek(0, io.SEEK_END)
-        source.seek(here)
+        source.seek(offset)
         return end
     except (OSError, AttributeError, ValueError):
         return None
 
 
 def _parse_record(raw: bytes) -> ModelRecord:
-    """The model record of a header (format section 2)."""
-    engine, numerics, planes = raw[0] & ~PROMPT_FLAG, raw[1], raw[2]
+    """Parses the model record of a header (format section 2), at least _MIN_RECORD_BYTES long."""
+    engine, numerics, number_format = raw[0] & ~PROMPT_FLAG, raw[1], raw[2]
     context, rest = unpack_varint(raw[3:])
     start_token, rest = unpack_varint(rest)
     if (engine, numerics) not in ((ENGINE_EXACT, NUMERICS_VERSION), (ENGINE_FLOAT, FLOAT_VERSION)):
@@ -292,22 +324,31 @@ def _parse_record(raw: bytes) -> ModelRecord:
     size = DIGEST_BYTES if raw[0] & PROMPT_FLAG else 0
     prompt_digest, rest = rest[:size], rest[size:]
     try:
-        text = rest.decode("utf-8")
+        name = rest.decode("utf-8")
     except UnicodeDecodeError:
         raise CorruptError("damaged header: the model's name is not UTF-8") from None
-    most = 2 if engine == ENGINE_EXACT else len(FLOAT_DTYPES)
-    in_range = 1 <= planes <= most and 2 <= context <= MAX_CONTEXT and start_token < MAX_VOCAB
+    is_exact = engine == ENGINE_EXACT
+    formats = MAX_PLANES if is_exact else len(FLOAT_DTYPES)
+    in_range = 1 <= number_format <= formats and 2 <= context <= MAX_CONTEXT and start_token < MAX_VOCAB
     whole = len(tokenizer_digest) == DIGEST_BYTES and len(prompt_digest) == size and len(rest) <= MAX_NAME_BYTES
     if not in_range or not whole:
         raise CorruptError("damaged header: a field of the model record is out of range")
-    found = environment.decode("ascii")
     return ModelRecord(
-        text, model_digest, tokenizer_digest, planes, context, start_token, engine, numerics, found, prompt_digest
+        name,
+        model_digest,
+        tokenizer_digest,
+        context=context,
+        start_token=start_token,
+        planes=number_format if is_exact else None,
+        dtype=None if is_exact else FLOAT_DTYPES[number_format - 1],
+        numerics=numerics,
+        environment=environment.decode("ascii"),
+        prompt_digest=prompt_digest,
     )
 
 
 def _check_frame_header(number: int, header: FrameHeader, crc32: int, width: int) -> None:
-    """The rules of format section 3 that do not need the payload; the checksum has already held."""
+    """Checks the rules of format section 3 that do not need the payload; the checksum has been checked before."""
     if header.method == INDEX:
         raise CorruptError(f"frame {number}: damaged: an index where a frame must be")
     numbers = (header.original_bytes, header.payload_bytes, header.num_tokens)

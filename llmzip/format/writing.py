@@ -1,4 +1,4 @@
-"""Headers, frames and indexes to bytes, as docs/format.md defines them; knows no model and no file."""
+"""Packs headers, frames and indexes into bytes, as docs/format.md defines them; must not know models or files."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from .numbers import bytes_needed, crc8, pack_varint
 
 
 def pack_header(header: Header) -> bytes:
-    """The bytes of format section 2."""
+    """Packs an archive's header (format section 2); a name that is too long is cut at a whole character."""
     out = MAGIC + bytes([FORMAT_VERSION | header.model_code << 4])
     if header.model is None:
         return out
     model = header.model
-    record = bytes([model.engine | (PROMPT_FLAG if model.prompt_digest else 0), model.numerics, model.planes])
+    record = bytes([model.engine | (PROMPT_FLAG if model.prompt_digest else 0), model.numerics, model.number_format])
     record += pack_varint(model.context) + pack_varint(model.start_token)
     record += model.model_digest + model.tokenizer_digest
     if model.engine == ENGINE_FLOAT:
@@ -39,13 +39,13 @@ def pack_header(header: Header) -> bytes:
 
 
 def pack_frame(header: FrameHeader, payload: bytes, crc32: int, prefix: bytes = b"") -> bytes:
-    """The bytes of format section 3.
+    """Packs a frame (format section 3).
 
     Args:
-        header: with payload_bytes == len(payload).
+        header: the frame's fields, with payload_bytes == len(payload).
         payload: the compressed bytes.
-        crc32: of the original bytes.
-        prefix: the archive's header before its first frame, which the check covers; it is part of the result.
+        crc32: checksum of the original bytes.
+        prefix: the archive's header if the frame is its first one; the check covers it, and the result begins with it.
     """
     numbers = (header.original_bytes, header.payload_bytes, header.num_tokens)
     width = bytes_needed(numbers)
@@ -56,13 +56,14 @@ def pack_frame(header: FrameHeader, payload: bytes, crc32: int, prefix: bytes = 
 
 
 def frame_bytes(header: FrameHeader) -> int:
-    """Size of the packed frame."""
+    """Returns the size of the packed frame in bytes, without an archive's header before it."""
     width = bytes_needed((header.original_bytes, header.payload_bytes, header.num_tokens))
     return 1 + 3 * width + len(_pack_records(header)) + header.payload_bytes + 1 + 4
 
 
 def _pack_records(header: FrameHeader) -> bytes:
-    numbers: tuple[int, ...] = (header.rows, header.overlap) if header.profile == 3 else ()
+    """Packs the rows record or the windows record, whichever the frame has."""
+    numbers: tuple[int, ...] = (header.rows, header.overlap) if header.has_explicit_rows else ()
     if header.windows is not None:
         record = header.windows
         numbers = (record.window_bits, record.count, record.last_tokens, record.group)
@@ -70,7 +71,7 @@ def _pack_records(header: FrameHeader) -> bytes:
 
 
 def pack_index(entries: list[tuple[int, int]]) -> bytes:
-    """The bytes of format section 5; entries are (frame bytes, original bytes)."""
+    """Packs an archive's index (format section 5) from (frame bytes, original bytes) of each frame."""
     body = index_entries(entries)
     head = bytes([INDEX]) + pack_varint(len(body))
     total = len(head) + len(body) + 4 + 4 + len(INDEX_MAGIC)
@@ -78,4 +79,5 @@ def pack_index(entries: list[tuple[int, int]]) -> bytes:
 
 
 def index_entries(entries: list[tuple[int, int]]) -> bytes:
+    """Packs the part of the index that the frames determine."""
     return b"".join(pack_varint(size) + pack_varint(original) for size, original in entries)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import CorruptError, SettingsError
-from ..format.headers import FRESH, KEPT, WINDOWS, FrameHeader, WindowsRecord
+from ..format.headers import FrameHeader, WindowsRecord
 from ..format.numbers import pack_varint, unpack_varint
 from . import texts as window_texts
 
@@ -77,8 +77,7 @@ def encode(
             directory += pack_varint(part) + _check(text[begin : begin + part])
             begin += part
         payload = windows.data + directory
-        profile = FRESH if fresh else KEPT
-        header = FrameHeader(WINDOWS, False, len(text), len(payload), len(ids), profile, windows=record)
+        header = FrameHeader.of_windows(len(text), len(payload), record, num_tokens=len(ids), fresh=fresh)
         found[number] = (header, payload)
     return found
 
@@ -208,7 +207,7 @@ def _found(
     most, bits = header.original_bytes, record.window_bits
     if model.tokenizer.tokens.escape is not None:
         raise CorruptError("damaged: windows of a tokenizer that has no token for some byte")
-    if header.profile == KEPT:
+    if header.keeps_context:
         count, tokens = record.count, header.num_tokens
         found = window_texts.decode_kept(model.engine, data, bits, count, tokens, num_bytes, most, progress)
         return window_texts.Found(

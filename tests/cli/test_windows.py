@@ -95,7 +95,7 @@ def frames_of(parts: list[bytes]) -> bytes:
     made = b""
     entries = []
     for number, part in enumerate(parts):
-        header = headers.FrameHeader(headers.STORED, number == len(parts) - 1, len(part), len(part))
+        header = headers.FrameHeader(headers.STORED, len(part), len(part), last=number == len(parts) - 1)
         frame = writing.pack_frame(
             header, part, zlib.crc32(part), writing.pack_header(headers.Header()) if not number else b""
         )

@@ -33,7 +33,9 @@ class Sample:
 
 
 def plain_frame(method: int, data: bytes, payload: bytes, prefix: bytes, last: bool = True) -> bytes:
-    return writing.pack_frame(FrameHeader(method, last, len(data), len(payload)), payload, zlib.crc32(data), prefix)
+    return writing.pack_frame(
+        FrameHeader(method, len(data), len(payload), last=last), payload, zlib.crc32(data), prefix
+    )
 
 
 def raw_lzma(data: bytes) -> bytes:
@@ -52,7 +54,16 @@ def in_rows(text: bytes, num_rows: int, overlap: int) -> bytes:
     model = load.load(choice.choose("default"), EngineSettings())
     tokens = model.tokenizer.encode(text)
     payload, _ = rows.encode(model.engine, tokens, rows.RowPlan(len(tokens), num_rows, overlap))
-    header = FrameHeader(headers.LM, True, len(text), len(payload), len(tokens), 3, num_rows, overlap)
+    header = FrameHeader(
+        headers.LM,
+        len(text),
+        len(payload),
+        num_tokens=len(tokens),
+        profile=3,
+        rows=num_rows,
+        overlap=overlap,
+        last=True,
+    )
     return writing.pack_frame(header, payload, zlib.crc32(text), writing.pack_header(Header(choice.DEFAULT.code)))
 
 
@@ -65,7 +76,7 @@ def several_frames(data: bytes) -> bytes:
 
 
 def with_skip_frame() -> bytes:
-    skip = writing.pack_frame(FrameHeader(headers.SKIP, False, 0, 7), b"my data", 0, writing.pack_header(Header()))
+    skip = writing.pack_frame(FrameHeader(headers.SKIP, 0, 7), b"my data", 0, writing.pack_header(Header()))
     text = plain_frame(headers.STORED, TEXT, TEXT, b"")
     return skip + text + writing.pack_index([(len(skip) - 4, 0), (len(text), len(TEXT))])
 
@@ -75,7 +86,7 @@ def samples() -> dict[str, Sample]:
     """Every kind of archive, by name."""
     noise = np.random.default_rng(1).bytes(24)
     bare = writing.pack_header(Header())
-    record = ModelRecord("some model", bytes(range(16)), bytes(range(16)), 2, 512, 0)
+    record = ModelRecord("some model", bytes(range(16)), bytes(range(16)), planes=2, context=512, start_token=0)
     user = writing.pack_header(Header(headers.USER_MODEL, record))
     lm = llmzip.compress(TEXT, level=1)
     stored = llmzip.compress(noise)

@@ -27,7 +27,7 @@ ODD = b"\r\n\0<|endoftext|>\xed\xa0\x80\xff\xfe" + "e\u0301 Grüße, 世界".enc
 
 
 def _frame(method: int, payload: bytes, original: bytes, last: bool, prefix: bytes = b"", **fields: int) -> bytes:
-    header = FrameHeader(method, last, len(original), len(payload), **fields)
+    header = FrameHeader(method, len(original), len(payload), last=last, **fields)
     return writing.pack_frame(header, payload, zlib.crc32(original), prefix)
 
 
@@ -111,9 +111,13 @@ def vectors() -> Iterator[tuple[str, bytes, bytes | None]]:
     yield "unsupported-version", headers.MAGIC + b"\x02" + stored[4:], None
     yield "unsupported-model-code", _recheck(headers.MAGIC + b"\xe1" + b"\x09\x02\x01\x02x"), None
     yield "unsupported-model-retired", _recheck(headers.MAGIC + b"\x11" + b"\x09\x02\x01\x02x"), None
-    record = ModelRecord("some/model", b"\x11" * 16, b"\x22" * 16, 2, 1024, 0)
+    record = ModelRecord("some/model", b"\x11" * 16, b"\x22" * 16, planes=2, context=1024, start_token=0)
     yield "unsupported-model-missing", _user_model(record), None
-    yield "unsupported-numerics", _user_model(ModelRecord("m", b"\1" * 16, b"\2" * 16, 1, 64, 0, numerics=9)), None
+    yield (
+        "unsupported-numerics",
+        _user_model(ModelRecord("m", b"\1" * 16, b"\2" * 16, planes=1, context=64, start_token=0, numerics=9)),
+        None,
+    )
 
 
 def _window_vectors(prose: bytes) -> Iterator[tuple[str, bytes, bytes | None]]:
