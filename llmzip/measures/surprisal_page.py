@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .surprisal import Lines, Units, lines_of, profile
-from .surprisal_style import BAR_STEPS, LEVELS, SCRIPT, STYLE
+from .surprisal_style import BAR_STEPS, LEVELS, script, style
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,14 +75,14 @@ def page(subject: Subject, units: Units, scores: Scores) -> Iterator[bytes]:
     end = int(units.ends[shown - 1])
     part = Units(units.data[:end], units.bits[:shown], units.ends[:shown], units.token_ends[:shown])
     title = _escaped(_word(subject.name.encode("utf-8", "surrogateescape"), spaces=True))
-    yield _HEAD.format(policy=_POLICY, title=title, style=STYLE).encode()
+    yield _HEAD.format(policy=_policy(), title=title, style=style()).encode()
     yield _summary(title, subject, units, scores, shown).encode("utf-8", "replace")
     for row in _rows(part):
         yield row.encode()
     yield b"</div>\n</main>\n"
     yield _FOOT.encode()
     yield f'<script type="application/json" id="data">{_payload(subject, part, scores)}</script>\n'.encode()
-    yield f"<script>{SCRIPT}</script>\n</body>\n</html>\n".encode()
+    yield f"<script>{script()}</script>\n</body>\n</html>\n".encode()
 
 
 def _shown(units: Units) -> int:
@@ -287,13 +287,16 @@ def _column(values: np.ndarray) -> list[int | str]:
 # -- the frame -------------------------------------------------------------------------------------------------------
 
 
+def _policy() -> str:
+    """Returns the page's content security policy, which allows its own style and script alone."""
+    sources = f"script-src {_digest(script())}; style-src {_digest(style())}"
+    return f"default-src 'none'; {sources}; base-uri 'none'; form-action 'none'"
+
+
 def _digest(text: str) -> str:
+    """Names a style or script by its digest, as policies do."""
     return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii") + "'"
 
-
-_POLICY = (
-    f"default-src 'none'; script-src {_digest(SCRIPT)}; style-src {_digest(STYLE)}; base-uri 'none'; form-action 'none'"
-)
 
 _HEAD = """<!DOCTYPE html>
 <html lang="en">
