@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..errors import SettingsError
+from ..inference.progress import Progress
 
 if TYPE_CHECKING:
     import numpy as np
 
     from ..inference.load import LoadedModel
-
-Progress = Callable[[int], object]
 
 MEASURES = {
     "max": "the larger conditional length by the larger length alone: the normalised information distance",
@@ -117,7 +116,7 @@ def measure_distances(
 
     import numpy as np
 
-    from .scoring import score_many
+    from .scoring import Scorer
 
     tokenizer = model.tokenizer
     most = most_tokens(model.engine.context)
@@ -132,7 +131,7 @@ def measure_distances(
         kept.append(tokenizer.tokens.decode(ids) if first_tokens else text)
         conditions.append(tokenizer.encode(_as_lines(kept[-1])))
     begun = time.perf_counter()
-    alone = np.array([scores.model_bits.sum() for scores in score_many(model, pieces)])
+    alone = np.array([scores.model_bits.sum() for scores in Scorer(model).score_many(pieces)])
     total = sum(map(len, pieces))
     behind = (len(pieces) - 1) * (total + sum(map(len, conditions)))
     seconds = (time.perf_counter() - begun) * behind / total
@@ -140,7 +139,7 @@ def measure_distances(
     given = np.diag(alone)
     for number, condition in enumerate(conditions):
         others = [other for other in range(len(pieces)) if other != number]
-        found = score_many(model, [pieces[other] for other in others], before=condition)
+        found = Scorer(model, before=condition).score_many([pieces[other] for other in others])
         for other, scores in zip(others, found, strict=True):
             given[other, number] = scores.model_bits.sum()
         if progress is not None:

@@ -7,7 +7,7 @@ without decoding what is before it, and damage costs no more than a group (forma
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ import numpy as np
 from ..errors import CorruptError, SettingsError
 from ..format.headers import FrameHeader, WindowsRecord
 from ..format.numbers import pack_varint, unpack_varint
+from ..inference.progress import Progress, in_bytes
 from . import texts as window_texts
 
 if TYPE_CHECKING:
@@ -26,8 +27,6 @@ _GROUP_BITS = 1 << 14
 _WINDOWS_PER_FRAME, _LEAST_BYTES, _MOST_BYTES = 128, 1 << 15, 1 << 21
 _TEXT_BITS = 2
 """About what a byte of text takes."""
-
-Progress = Callable[[int], None]
 
 
 def piece_bytes(window_bits: int) -> int:
@@ -63,9 +62,7 @@ def encode(
         raise SettingsError("windows need a tokenizer with a token for each byte")
     tokens = [model.tokenizer.encode(text) for text in texts]
     usable = [number for number, ids in enumerate(tokens) if len(ids) <= len(texts[number])]
-    report = None
-    if progress is not None:
-        report = lambda ids: progress(table.num_bytes(ids))  # noqa: E731
+    report = in_bytes(progress, table.num_bytes)
     found: list[tuple[FrameHeader, bytes] | None] = [None] * len(texts)
     coded = window_texts.encode(model.engine, [tokens[number] for number in usable], window_bits, fresh, report)
     for number, windows in zip(usable, coded, strict=True):

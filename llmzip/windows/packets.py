@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from math import log2
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import CorruptError, LLMZipError, SettingsError
 from ..format.packets import MAX_TEXT_BYTES, Packet, check16, data_bytes, model_id, pack, parse, width
+from ..inference.progress import Progress
 from . import texts as window_texts
 from .codes import WindowWriter
 
@@ -22,8 +23,6 @@ _PART_TOKENS = 1 << 13
 
 _MOST_DATA = 1 << 22
 """Bytes of packets that are decoded together."""
-
-Progress = Callable[[int], None]
 
 
 # -- writing ---------------------------------------------------------------------------------------------------------
