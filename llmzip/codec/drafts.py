@@ -153,7 +153,7 @@ class Drafter:
         for begin in range(0, len(texts), together):
             part = texts[begin : begin + together]
             with self._told(sum(map(len, part))) as tell:
-                found = frames.encode(self._model(), part, window_bits, self._settings.model_reset, tell)
+                found = frames.encode(self._model(), part, window_bits, fresh=self._settings.model_reset, progress=tell)
             for text, coded in zip(part, found, strict=True):
                 stored = Draft(FrameHeader.stored(len(text)), text, text)
                 draft = stored if coded is None else Draft(*coded, text)

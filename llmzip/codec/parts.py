@@ -190,7 +190,9 @@ class PartReader:
             first = wanted.start - wanted.start % (8 // gcd(bits, 8))  # begins with a byte
             end = -(-wanted.stop * bits // 8)
         data = self.data(place, first * bits // 8, end)
-        return frames.decode_windows(self._decoder.model(place.frame.archive), header, data, wanted, first=first)
+        model = self._decoder.model(place.frame.archive)
+        windows = frames.decode_windows(model, header, data, wanted, first=first)
+        return windows.texts, windows.spare_bits
 
     def _salvaged_windows(self, place: Place) -> Iterator[Salvaged]:
         from ..windows import frames

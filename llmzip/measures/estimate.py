@@ -357,7 +357,7 @@ class _Estimator:
         while True:
             pieces = [piece for piece in self._places.spread(count, size) if piece]
             start = time.perf_counter()
-            coded = window_frames.encode(model, pieces, window_bits, self._settings.model_reset, None)
+            coded = window_frames.encode(model, pieces, window_bits, fresh=self._settings.model_reset, progress=None)
             middle = time.perf_counter()
             frames = [frame for frame in coded if frame is not None]
             for header, payload in frames:
