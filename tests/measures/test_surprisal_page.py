@@ -204,7 +204,7 @@ def test_totals() -> None:
 
 def test_of_a_long_text_the_page_shows_the_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
     data = "日本語のテキスト。\n".encode() * 100
-    for name, most in (("MOST_BYTES", 500), ("MOST_TOKENS", 150)):
+    for name, most in (("MAX_BYTES", 500), ("MAX_TOKENS", 150)):
         with monkeypatch.context() as patch:
             patch.setattr(surprisal_page, name, most)
             reader, html = read(data)
