@@ -24,6 +24,7 @@ from llmzip.codec.reader import compress_stream, decompress_stream
 from llmzip.codec.rows import encode
 from llmzip.format.plan import RowPlan
 from llmzip.inference import load
+from llmzip.inference.progress import ByteMeter
 from llmzip.models import choice
 from llmzip.settings import CompressSettings, DecompressSettings, EngineSettings
 from llmzip.windows import texts
@@ -90,20 +91,21 @@ def main() -> None:
     facts: list[dict[str, object]] = []
     for bits in args.bits:
         started = time.perf_counter()
-        found = texts.encode(model.engine, tokens, bits, True)
+        found = texts.encode(model.engine, tokens, bits, fresh=True)
         seconds = time.perf_counter() - started
         rate = {"llmzip": size / sum(len(windows.data) for windows in found)}
         for windows, ids in zip(found, tokens, strict=True):
             limits = np.full(len(windows.counts), len(ids))
             limits[-1] = windows.counts[-1]
             numbers = np.arange(len(limits))
-            back = texts.decode(model.engine, windows.data, bits, numbers, limits, table.num_bytes, len(text))
+            meter = ByteMeter(table.num_bytes, len(text))
+            back = texts.WindowDecoder(model.engine, bits, meter).fresh(windows.data, numbers, limits)
             if np.concatenate(back.tokens).tolist() != ids.tolist():
                 raise SystemExit(f"W = {bits}: the windows did not come back")
         for name, rule in (("printed", PrintedWriter), ("delay", DelayWriter)):
-            other = texts.encode(model.engine, tokens, bits, True, make_writer=rule)
+            other = texts.encode(model.engine, tokens, bits, fresh=True, make_writer=rule)
             rate[name] = size / sum(len(windows.data) for windows in other)
-        kept = texts.encode(model.engine, tokens, bits, False, make_writer=WindowWriter)
+        kept = texts.encode(model.engine, tokens, bits, fresh=False, make_writer=WindowWriter)
         rate["kept"] = size / sum(len(windows.data) for windows in kept)
         lengths = collections.Counter(min(4, count) for windows in found for count in windows.counts.tolist())
         share = {length: lengths[length] / sum(lengths.values()) for length in (1, 2, 3, 4)}

@@ -232,10 +232,10 @@ def write_checkpoint() -> Callable[..., Path]:
 def only_models(monkeypatch: pytest.MonkeyPatch) -> None:
     """What needs no model is not tried: for models so tiny that zstd beats them."""
     from llmzip.codec import drafts
-    from llmzip.format.headers import STORED, FrameHeader
+    from llmzip.format.headers import FrameHeader
 
     def stored(data: bytes) -> drafts.Draft:
-        return drafts.Draft(FrameHeader(STORED, False, len(data), len(data)), data, data)
+        return drafts.Draft(FrameHeader.stored(len(data)), data, data)
 
     monkeypatch.setattr(drafts, "_plain_draft", stored)
     monkeypatch.setattr(drafts, "_adaptive_draft", stored)

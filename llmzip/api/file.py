@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, Literal, cast, overload
 
 from ..codec.reader import FrameDecoder
 from ..errors import LLMZipError
-from ..format import headers
+from ..format import reading
 from ..settings import DEFAULT_LEVEL, DEFAULT_MODEL, check_type
 from ..system.streams import Readable, Writable, flush_all, write_all
 from .incremental import Buffer, Compressor, Model, as_bytes, decompress_settings, refuse_copies
@@ -273,7 +273,7 @@ class LLMZipFile(io.BufferedIOBase):
         self._frames: Iterator[bytes] = iter(())
         if not self._writing:
             decoder = FrameDecoder(self._settings)
-            self._frames = (decoder.decode(frame) for frame in headers.read_archives(self._open()))
+            self._frames = (decoder.decode(frame) for frame in reading.read_archives(self._open()))
 
     def _fill(self) -> bool:
         """Makes sure that text is at hand; False at the end. A damaged file raises here again and again."""

@@ -9,7 +9,8 @@ import os
 from typing import Any, Literal
 
 from ..codec.reader import ArchiveWriter, FrameDecoder
-from ..format.headers import ArchiveParser, Frame
+from ..format.headers import Frame
+from ..format.reading import ArchiveParser
 from ..settings import (  # fmt: skip
     DEFAULT_LEVEL,
     DEFAULT_MODEL,

@@ -10,7 +10,7 @@ from typing import BinaryIO
 from ..codec.info import ArchiveInfo, read_info
 from ..codec.reader import FrameDecoder
 from ..errors import ResourceError
-from ..format import headers
+from ..format import reading
 from ..settings import DEFAULT_LEVEL, DEFAULT_MODEL, check_type
 from .incremental import Buffer, Compressor, Model, as_bytes, decompress_settings
 
@@ -64,7 +64,7 @@ def decompress(
     check_type("max_output_size", max_output_size, int, optional=True)
     decoder = FrameDecoder(decompress_settings(model, device, prompt))
     parts, size = [], 0
-    for frame in headers.read_archives(io.BytesIO(raw)):
+    for frame in reading.read_archives(io.BytesIO(raw)):
         size += frame.header.original_bytes
         if max_output_size is not None and size > max_output_size:
             raise ResourceError(f"the text is larger than max_output_size, {max_output_size} bytes")

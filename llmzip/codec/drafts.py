@@ -13,8 +13,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import CorruptError, EngineError, ResourceError
-from ..format import headers
-from ..format.headers import LM, MIXED, STORED, FrameHeader, Header
+from ..format import headers, writing
+from ..format.headers import LM, MIXED, FrameHeader, Header
 from ..format.plan import RowPlan, profile_plan
 from ..models.choice import ModelChoice
 from ..settings import MAX_LEVEL, CompressSettings
@@ -81,7 +81,7 @@ class Draft(NamedTuple):
     @property
     def bytes(self) -> int:
         """Size of the packed frame."""
-        return headers.frame_bytes(self.header)
+        return writing.frame_bytes(self.header)
 
 
 class Drafter:
@@ -138,7 +138,7 @@ class Drafter:
         drafts += _run_drafts(run, whole)
         size = sum(draft.bytes for draft in drafts) + 10 * (len(drafts) - 1)  # about 10 bytes each in the index
         if alone and any(draft.header.uses_model for draft in drafts):
-            size += len(headers.pack_header(self.header())) - len(headers.pack_header(Header()))
+            size += len(writing.pack_header(self.header())) - len(writing.pack_header(Header()))
         return drafts if size < whole.bytes else [whole]
 
     def _windows(self, data: bytes, window_bits: int) -> list[Draft]:
@@ -153,9 +153,9 @@ class Drafter:
         for begin in range(0, len(texts), together):
             part = texts[begin : begin + together]
             with self._told(sum(map(len, part))) as tell:
-                found = frames.encode(self._model(), part, window_bits, self._settings.model_reset, tell)
+                found = frames.encode(self._model(), part, window_bits, fresh=self._settings.model_reset, progress=tell)
             for text, coded in zip(part, found, strict=True):
-                stored = Draft(FrameHeader(STORED, False, len(text), len(text)), text, text)
+                stored = Draft(FrameHeader.stored(len(text)), text, text)
                 draft = stored if coded is None else Draft(*coded, text)
                 drafts.append(_smaller(draft, stored))
         return drafts
@@ -210,8 +210,9 @@ class Drafter:
             table = model.tokenizer.tokens
             report = lambda ids: progress(table.num_bytes(ids))  # noqa: E731
         payload, bits = _encode(model, tokens, plan, report, vocabulary, prompt, trial)
-        record = (plan.num_rows, plan.overlap) if profile == _EXPLICIT else ()
-        header = FrameHeader(MIXED if mixed else LM, False, len(data), len(payload), len(tokens), profile, *record)
+        header = FrameHeader(MIXED if mixed else LM, len(data), len(payload), num_tokens=len(tokens), profile=profile)
+        if header.has_explicit_rows:
+            header = replace(header, rows=plan.num_rows, overlap=plan.overlap)
         return Draft(header, payload, data, bits)
 
     @contextlib.contextmanager
@@ -362,7 +363,7 @@ def _comes_back(
 
 def _plain_draft(data: bytes) -> Draft:
     method, payload = methods.compress_plain(data)
-    return Draft(FrameHeader(method, False, len(data), len(payload)), payload, data)
+    return Draft(FrameHeader(method, len(data), len(payload)), payload, data)
 
 
 def _run_drafts(run: list[bytes], whole: Draft) -> list[Draft]:
@@ -381,4 +382,4 @@ def _adaptive_draft(data: bytes) -> Draft:
     from ..mixing.mixer import encode_bytes
 
     payload, bits = encode_bytes(data)
-    return Draft(FrameHeader(MIXED, False, len(data), len(payload)), payload, data, bits)
+    return Draft(FrameHeader.adaptive(len(data), len(payload)), payload, data, bits)

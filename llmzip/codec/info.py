@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, BinaryIO
 
 from .._version import FORMAT_VERSION
-from ..format.headers import Position, read_archives
+from ..format.reading import Position, read_archives
 from ..models.choice import describe
 
 

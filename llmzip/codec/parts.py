@@ -10,7 +10,8 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from ..errors import CorruptError, FormatError, LLMZipError, SettingsError
-from ..format.headers import KEPT, WINDOWS, Frame, Position, WindowsRecord, is_readable, read_archives
+from ..format.headers import WINDOWS, Frame, WindowsRecord, is_readable
+from ..format.reading import Position, read_archives
 from ..settings import DecompressSettings
 from ..system.streams import read_upto
 from .reader import FrameDecoder
@@ -185,11 +186,13 @@ class PartReader:
 
         header, record = place.frame.header, _record(place)
         bits, first, end = record.window_bits, 0, record.data_bytes
-        if header.profile != KEPT:
+        if not header.keeps_context:
             first = wanted.start - wanted.start % (8 // gcd(bits, 8))  # begins with a byte
             end = -(-wanted.stop * bits // 8)
         data = self.data(place, first * bits // 8, end)
-        return frames.decode_windows(self._decoder.model(place.frame.archive), header, data, wanted, first=first)
+        model = self._decoder.model(place.frame.archive)
+        windows = frames.decode_windows(model, header, data, wanted, first=first)
+        return windows.texts, windows.spare_bits
 
     def _salvaged_windows(self, place: Place) -> Iterator[Salvaged]:
         from ..windows import frames

@@ -10,7 +10,7 @@ import zlib
 from typing import TYPE_CHECKING, BinaryIO
 
 from ..errors import CorruptError, LLMZipError, ModelMismatchError
-from ..format import headers, plan
+from ..format import headers, plan, reading, writing
 from ..format.headers import MIXED, SKIP, STORED, WINDOWS, FrameHeader, Header
 from ..models import choice as models
 from ..settings import CompressSettings, DecompressSettings
@@ -69,7 +69,7 @@ class ArchiveWriter:
         out = self._unit(bytes(self._buffer), last=True)
         self._buffer = bytearray()
         if len(self._entries) > 1:
-            index = headers.pack_index(self._entries)
+            index = writing.pack_index(self._entries)
             self.report.compressed_bytes += len(index)
             out += index
         self.report.characters = self._characters.finish()
@@ -80,18 +80,18 @@ class ArchiveWriter:
         if data:
             frames = self._drafter.best_frames(data, alone=last and not self._entries)
         else:  # an empty archive's only frame, or one that is there to be the last, after flush_frame()
-            frames = [Draft(FrameHeader(SKIP if self._entries else STORED, last, 0, 0), b"", b"")]
+            frames = [Draft(FrameHeader(SKIP if self._entries else STORED, 0, 0, last=last), b"", b"")]
         prefix = b""
         if not self._entries:
             uses_model = any(draft.header.uses_model for draft in frames) or not last
-            prefix = headers.pack_header(self._drafter.header() if uses_model else Header())
+            prefix = writing.pack_header(self._drafter.header() if uses_model else Header())
             self.report.compressed_bytes += len(prefix)
         out = b""
         for number, draft in enumerate(frames):
             header, original = headers.with_last(draft.header, last and number == len(frames) - 1), draft.original
             if not headers.is_readable(header, alone=header.last and not self._entries):
                 raise RuntimeError(f"a frame that no reader would take: {header}")
-            frame = headers.pack_frame(header, draft.payload, zlib.crc32(original), prefix)
+            frame = writing.pack_frame(header, draft.payload, zlib.crc32(original), prefix)
             size = len(frame) - len(prefix)
             prefix = b""
             if header.uses_model:
@@ -288,8 +288,8 @@ def decompress_stream(
     decoder = FrameDecoder(settings)
     report = StreamReport()
     characters = CharacterCounter()
-    position = headers.Position()
-    frames = headers.read_archives(source, position=position)
+    position = reading.Position()
+    frames = reading.read_archives(source, position=position)
     tell = one_at_a_time(progress)
     # Whoever writes into a pipe may wait for the text of a frame before the next one comes.
     at_once = decoder.at_once if _is_whole(source) else lambda frame: 1

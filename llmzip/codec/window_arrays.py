@@ -14,7 +14,7 @@ from typing import IO, Any, cast
 import numpy as np
 
 from ..errors import CorruptError, SettingsError
-from ..format import headers
+from ..format import headers, writing
 from ..format.headers import FrameHeader, WindowsRecord
 from ..system import fileops
 from .parts import PartReader
@@ -57,7 +57,7 @@ def save(path: Path, reader: PartReader, token_bits: int) -> None:
                 "directory": data[record.data_bytes :].hex(), "crc32": place.frame.crc32,
             }
         )  # fmt: skip
-    header_hex = headers.pack_header(archives.pop()).hex()
+    header_hex = writing.pack_header(archives.pop()).hex()
     facts = {"schema": _SCHEMA, "token_bits": token_bits, "header": header_hex, "frames": frames}
     with fileops.new_file(str(_beside(path)), force=True) as beside:
         beside.write(json.dumps(facts, indent=1).encode("ascii") + b"\n")
@@ -104,13 +104,13 @@ def _archive(tokens: np.ndarray, prefix: bytes, frames: list[dict[str, Any]]) ->
         at += facts["tokens"]
         payload = windows + bytes.fromhex(facts["directory"])
         header = FrameHeader(
-            headers.WINDOWS, number == len(frames) - 1, facts["original_bytes"], len(payload), facts["model_tokens"],
-            facts["profile"], windows=record,
+            headers.WINDOWS, facts["original_bytes"], len(payload), num_tokens=facts["model_tokens"],
+            profile=facts["profile"], windows=record, last=number == len(frames) - 1,
         )  # fmt: skip
-        frame = headers.pack_frame(header, payload, facts["crc32"], prefix)
+        frame = writing.pack_frame(header, payload, facts["crc32"], prefix)
         entries.append((len(frame) - len(prefix), header.original_bytes))
         out, prefix = out + frame, b""
-    return out + (headers.pack_index(entries) if len(entries) > 1 else b"")
+    return out + (writing.pack_index(entries) if len(entries) > 1 else b"")
 
 
 def _beside(path: Path) -> Path:

@@ -1,1 +1,1 @@
-"""The bytes of an archive, as docs/format.md defines them. Needs only the standard library."""
+"""The bytes of archives and packets, as docs/format.md defines them. Must not know models, torch or numpy."""

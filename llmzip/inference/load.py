@@ -187,7 +187,7 @@ def _load(
     choice.check(record.model_digest, record.tokenizer_digest)
     stored = (choice.planes, choice.context, choice.start_token)
     own = (record.planes, record.context, record.start_token)
-    if choice.expected is not None and choice.planes is not None and stored != own:
+    if choice.expected is not None and choice.context is not None and stored != own:
         raise ModelMismatchError(
             f"the archive's record contradicts the model: planes, context, start token {stored}, the model has {own}"
         )
@@ -215,7 +215,14 @@ def _open_exact(choice: ModelChoice, device: torch.device, batch_tokens: int | N
         context = choice.context or USUAL_CONTEXT
         model = conversion_cache.load(choice.folder, context, choice.start_token, choice.planes, choose)
     config = model.config
-    record = ModelRecord(choice.name, model.digest(), b"", config.planes, config.context, config.start_token)
+    record = ModelRecord(
+        choice.name,
+        model.digest(),
+        b"",
+        context=config.context,
+        start_token=config.start_token,
+        planes=config.planes,
+    )
     return ExactEngine(model, device, batch_tokens), record
 
 
@@ -223,19 +230,17 @@ def _open_float(choice: ModelChoice, device: torch.device, threads: int | None) 
     """The float engine, in so many threads."""
     from ..engines import floating
 
-    number = choice.planes or 1
-    dtype = FLOAT_DTYPES[number - 1]
+    dtype = choice.dtype or FLOAT_DTYPES[0]
     engine = floating.FloatEngine(choice.folder, device, dtype, choice.context, choice.start_token, threads)
     record = ModelRecord(
         choice.name,
         floating.digest(choice.folder),
         b"",
-        number,
-        engine.context,
-        engine.start_token,
-        ENGINE_FLOAT,
-        FLOAT_VERSION,
-        engine.environment(),
+        context=engine.context,
+        start_token=engine.start_token,
+        dtype=dtype,
+        numerics=FLOAT_VERSION,
+        environment=engine.environment(),
     )
     return engine, record
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from ..engines.base import Engine, PartedCache
-from ..format.plan import RowPlan
+from ..format.plan import RowLayout
 
 RESTART_CHUNK = 64
 """Inputs of a row that a full cache is filled with at once when its context begins anew."""
@@ -57,7 +57,7 @@ def segments(row: int, length: int, context: int, overlap: int, known: int) -> I
 def token_masses(
     engine: Engine[Any],
     tokens: np.ndarray,
-    plan: RowPlan,
+    plan: RowLayout,
     progress: Callable[[np.ndarray], None] | None = None,
     before: np.ndarray = NOTHING,
     context: int | None = None,
@@ -68,7 +68,7 @@ def token_masses(
     Args:
         engine: the model.
         tokens: (N,) int64, 0 <= id < V.
-        plan: with num_tokens == N.
+        plan: with N tokens in its rows.
         progress: called with the tokens that were just done.
         before: (p,) int64, what every row has read before; fewer than the context.
         context: most inputs that a token is predicted from; None for as many as the engine takes.
@@ -86,7 +86,7 @@ def token_masses(
 def _prefilled_masses(
     engine: Engine[Any],
     tokens: np.ndarray,
-    plan: RowPlan,
+    plan: RowLayout,
     progress: Callable[[np.ndarray], None] | None,
     before: np.ndarray,
     context: int,
@@ -122,7 +122,7 @@ def _prefilled_masses(
 def _stepped_masses(
     engine: Engine[Any],
     tokens: np.ndarray,
-    plan: RowPlan,
+    plan: RowLayout,
     progress: Callable[[np.ndarray], None] | None,
     before: np.ndarray,
     context: int,
@@ -149,7 +149,7 @@ class History:
     def __init__(
         self,
         engine: Engine[Any],
-        plan: RowPlan,
+        plan: RowLayout,
         before: np.ndarray,
         context: int | None = None,
         chunk: int = RESTART_CHUNK,

@@ -1,1 +1,1 @@
-"""What a model says about a text: scores, entropy, surprisal, distance, and estimates of size and time."""
+"""What a model says about a text: scores, entropy, surprisal, distance, estimates. Must not know the command line."""

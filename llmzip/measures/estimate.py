@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from ..codec import methods, reader
 from ..codec.drafts import PIECE_BYTES, level_plan
-from ..format import headers
+from ..format import headers, writing
 from ..format.headers import LM, METHODS, MIXED, STORED, WINDOWS
 from ..models import choice
 from ..settings import MIN_LEVEL, CompressSettings, DecompressSettings
@@ -357,7 +357,7 @@ class _Estimator:
         while True:
             pieces = [piece for piece in self._places.spread(count, size) if piece]
             start = time.perf_counter()
-            coded = window_frames.encode(model, pieces, window_bits, self._settings.model_reset, None)
+            coded = window_frames.encode(model, pieces, window_bits, fresh=self._settings.model_reset, progress=None)
             middle = time.perf_counter()
             frames = [frame for frame in coded if frame is not None]
             for header, payload in frames:
@@ -397,7 +397,7 @@ class _Estimator:
     def _estimate(self, best: _Candidate, model: LoadedModel | None) -> Estimate:
         noise = self._places.size - self._places.text_bytes
         header = headers.Header() if model is None else model.header(self._settings.prompt)
-        size = best.size_bytes.scaled(1, noise + len(headers.pack_header(header)))
+        size = best.size_bytes.scaled(1, noise + len(writing.pack_header(header)))
         most = self._places.size + _FRAME_BYTES * (1 + self._places.size // PIECE_BYTES)
         return Estimate(
             self._places.size,

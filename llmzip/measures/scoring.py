@@ -1,14 +1,15 @@
-"""What a model expects of every token of a text: bits, ranks, alternatives; must not know files, archives or measures.
+"""Scores the tokens of texts with a model: bits, ranks, alternatives; must not know files, archives or measures.
 
-Nothing is coded, so all goes through the model by prefill, whatever the engine. A token's costs come from the integers
+Nothing is coded, so texts go through the model by prefill, whatever the engine. A token's costs come from the integers
 that the coder would use: its frequency of 2^24 in the two coding steps is what an archive pays, its mass among all
 masses is what the model itself says, before every token is given a frequency of at least 1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,39 +19,43 @@ from ..engines.base import Engine
 from ..engines.floating import FloatEngine
 from ..engines.frequencies import TOTAL_BITS, Frequencies
 from ..errors import ResourceError, SettingsError
-from ..format.plan import RowPlan
-from ..inference.passes import NOTHING, token_masses
+from ..format.plan import RowLayout
+from ..inference.passes import NOTHING, Segment, masses_in_parts, segments, token_masses
+from ..inference.progress import TokenProgress
 from ..system.memory import allocations_checked
 
 if TYPE_CHECKING:
     from ..inference.load import LoadedModel
 
-Progress = Callable[[np.ndarray], None]
+_MIN_BATCH_TOKENS = 64
+"""Tokens of a batch that must fit into the memory."""
 
-_LEAST_BATCH_TOKENS = 64
-_FLOAT_LOGITS = 1 << 26
-_LEAST_MASS = 0.5
+_MAX_FLOAT_LOGITS = 1 << 26
+"""Logits of a batch of the float engine, 256 MiB."""
+
+_MIN_MASS = 0.5
+"""What a mass that was rounded to 0 counts as."""
 
 _ID_BITS = 19
-"""Ids are below 300,000."""
+"""Bits of an id; ids are below 300,000."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What each token of a text costs; all arrays in the order of the text.
+    """What each token of a text costs; all arrays are in the order of the text.
 
     Attributes:
-        tokens: (N,) int64 ids.
-        coded_bits: (N,) float64: -log2 of the integer frequencies, what method lm pays, a coder's end of some bytes
-            apart.
-        model_bits: (N,) float64: -log2 of the mass among all masses, the model's own probability. Masses are whole
-            parts of 2^20 of the largest one, and one that is rounded to 0 counts as half a part.
-        ranks: (N,) int32: how many ids are more likely, 0 for none; of equal masses the lower id comes first. None if
-            they were not wanted.
-        alternatives: (N, k) int32: the likeliest ids, in the order of the ranks; None if none were wanted.
-        alternative_bits: (N, k) float64: what they would have cost, as `model_bits`; None likewise.
-        context: most tokens that a prediction was made from.
-        stride: tokens that each pass after a row's first one scores, behind context - stride known ones.
+        tokens: (N,) int64, the ids.
+        coded_bits: (N,) float64, -log2 of the integer frequencies: what method lm pays, but for the few bytes that end
+            a payload.
+        model_bits: (N,) float64, -log2 of the mass among all masses: the model's own probability. Masses are whole
+            multiples of 2^-20 of the largest one, and one that was rounded to 0 counts as half of that.
+        ranks: (N,) int32, how many ids are more likely, 0 for none; of equal masses the lower id comes first. None if
+            they were not requested.
+        alternatives: (N, k) int32, the likeliest ids, in the order of the ranks; None if none were requested.
+        alternative_bits: (N, k) float64, what they would have cost, as `model_bits`; None likewise.
+        context: tokens that a prediction was made from, at most.
+        stride: tokens that each pass after a row's first one scores, after context - stride known ones.
     """
 
     tokens: np.ndarray
@@ -63,7 +68,7 @@ class Scores:
     stride: int
 
     def part(self, places: slice) -> Scores:
-        """The scores of neighbouring tokens."""
+        """Returns the scores of consecutive tokens."""
 
         def cut(array: np.ndarray | None) -> np.ndarray | None:
             return None if array is None else array[places]
@@ -81,97 +86,15 @@ class Scores:
 
 
 def default_stride(context: int) -> int:
-    """Half of the context: each prediction but a row's first ones is made from at least the other half."""
+    """Returns half of the context: all predictions but a row's first ones are then made from at least the rest."""
     return max(1, context // 2)
 
 
-def score(
-    model: LoadedModel,
-    tokens: np.ndarray,
-    context: int | None = None,
-    stride: int | None = None,
-    *,
-    before: np.ndarray = NOTHING,
-    ranks: bool = True,
-    alternatives: int = 0,
-    progress: Progress | None = None,
-) -> Scores:
-    """Scores one text.
-
-    Args:
-        model: with its engine.
-        tokens: (N,) int64, 0 <= id < V.
-        context: most tokens that a prediction is made from, the start token included; None for the engine's.
-        stride: 1 to context; None for half of the context. 1 gives every token all the context there is, at the price
-            of a pass of the whole context for each; the context itself is the cheapest: contexts do not overlap.
-        before: (p,) int64, what the model has read before the text; of more than half of the context only the end
-            counts. Contexts that begin anew do not go back to it.
-        ranks: whether they are wanted.
-        alternatives: how many likeliest ids to tell for each token.
-        progress: called with the tokens that were just done.
-
-    Raises:
-        SettingsError: the context is longer than the engine's, or the stride out of range.
-        ResourceError: there is not enough memory.
-    """
-    return _score(model, [tokens], context, stride, before, ranks, alternatives, progress)[0]
-
-
-def score_many(
-    model: LoadedModel,
-    pieces: Sequence[np.ndarray],
-    context: int | None = None,
-    stride: int | None = None,
-    *,
-    before: np.ndarray = NOTHING,
-    ranks: bool = False,
-    alternatives: int = 0,
-    progress: Progress | None = None,
-) -> list[Scores]:
-    """Scores texts that know nothing of each other, many at once; the rest as `score`."""
-    return _score(model, pieces, context, stride, before, ranks, alternatives, progress)
-
-
-def score_rows(
-    model: LoadedModel,
-    tokens: np.ndarray,
-    plan: RowPlan,
-    context: int | None = None,
-    *,
-    before: np.ndarray = NOTHING,
-    ranks: bool = False,
-    alternatives: int = 0,
-    progress: Progress | None = None,
-) -> Scores:
-    """Scores a text that lies in rows, such as those of a frame; the rest as `score`.
-
-    Args:
-        plan: with num_tokens == N; its overlap is 0 to context - 1.
-    """
-    engine = model.engine
-    context = checked_context(engine, context)
-    if not 0 <= plan.overlap < context:
-        raise SettingsError(f"the stride must be 1 to the context of {context:,}, not {context - plan.overlap:,}")
-    before = before[-max(1, context // 2) :] if context > 1 else NOTHING
-    while True:
-        sink = _Sink(tokens, engine, ranks, min(alternatives, engine.vocab_size))
-        try:
-            with allocations_checked():
-                for places, masses in _masses(engine, tokens, plan, progress, before, context):
-                    sink.add(places, masses)
-            return sink.finish(context, context - plan.overlap)
-        except ResourceError:
-            if engine.batch_tokens <= _LEAST_BATCH_TOKENS or isinstance(engine, FloatEngine):
-                raise
-            engine.batch_tokens //= 2
-            progress = None  # what is done again is not told again
-
-
 def checked_context(engine: Engine[Any], context: int | None) -> int:
-    """The context to score with.
+    """Returns the context to score with, in tokens.
 
     Raises:
-        SettingsError: the engine's is shorter.
+        SettingsError: the engine's context is shorter.
     """
     if context is None:
         return engine.context
@@ -180,40 +103,112 @@ def checked_context(engine: Engine[Any], context: int | None) -> int:
     return context
 
 
-def _score(
-    model: LoadedModel,
-    pieces: Sequence[np.ndarray],
-    context: int | None,
-    stride: int | None,
-    before: np.ndarray,
-    ranks: bool,
-    alternatives: int,
-    progress: Progress | None,
-) -> list[Scores]:
-    context = checked_context(model.engine, context)
-    overlap = context - (default_stride(context) if stride is None else stride)
-    # Rows take part in a step as long as they last, so the long ones come first.
-    order = sorted(range(len(pieces)), key=lambda number: -len(pieces[number]))
-    lengths = tuple(len(pieces[number]) for number in order)
-    tokens = np.concatenate([NOTHING, *(pieces[number] for number in order)])
-    filled = tuple(length for length in lengths if length)
-    plan = _Pieces(len(tokens), len(filled), overlap, filled)
-    scores = score_rows(
-        model, tokens, plan, context, before=before, ranks=ranks, alternatives=alternatives, progress=progress
-    )
-    found: list[Scores] = [scores] * len(pieces)
-    begin = 0
-    for number, length in zip(order, lengths, strict=True):
-        found[number] = scores.part(slice(begin, begin + length))
-        begin += length
-    return found
+@dataclass(frozen=True)
+class Scorer:
+    """Scores texts with one model, all in the same way.
+
+    Attributes:
+        model: the model, with its engine.
+        context: tokens that a prediction is made from, at most, the start token included; None for the engine's.
+        stride: 1 to context; None for half of the context. 1 gives every token all the context there is, at the price
+            of a pass of the whole context for each; the context itself is the cheapest: contexts do not overlap.
+        before: (p,) int64, what the model has read before each text; of more than half of the context only the end
+            counts. Contexts that begin anew do not go back to it.
+        ranks: whether to find the rank of each token.
+        alternatives: number of likeliest ids to find for each token.
+        progress: called with the tokens that were just scored.
+    """
+
+    model: LoadedModel
+    context: int | None = None
+    stride: int | None = None
+    _: KW_ONLY
+    before: np.ndarray = field(default_factory=lambda: NOTHING)
+    ranks: bool = False
+    alternatives: int = 0
+    progress: TokenProgress | None = None
+
+    def score(self, tokens: np.ndarray) -> Scores:
+        """Scores one text.
+
+        Args:
+            tokens: (N,) int64, 0 <= id < V.
+
+        Raises:
+            SettingsError: the context is longer than the engine's, or the stride is out of range.
+            ResourceError: there is not enough memory.
+        """
+        return self.score_many([tokens])[0]
+
+    def score_many(self, pieces: Sequence[np.ndarray]) -> list[Scores]:
+        """Scores texts that know nothing of each other, many at once; errors as with `score`."""
+        context = checked_context(self.model.engine, self.context)
+        overlap = context - (default_stride(context) if self.stride is None else self.stride)
+        # Rows take part in a step as long as they last, so the long ones come first.
+        order = sorted(range(len(pieces)), key=lambda number: -len(pieces[number]))
+        lengths = tuple(len(pieces[number]) for number in order)
+        tokens = np.concatenate([NOTHING, *(pieces[number] for number in order)])
+        scores = self.score_rows(tokens, _UnevenRows(tuple(filter(None, lengths)), overlap))
+        parts: list[Scores] = [scores] * len(pieces)
+        begin = 0
+        for number, length in zip(order, lengths, strict=True):
+            parts[number] = scores.part(slice(begin, begin + length))
+            begin += length
+        return parts
+
+    def score_rows(self, tokens: np.ndarray, plan: RowLayout) -> Scores:
+        """Scores a text that is laid out in rows, such as those of a frame; errors as with `score`.
+
+        Args:
+            tokens: (N,) int64, row after row.
+            plan: the rows, with N tokens; their overlap, 0 to context - 1, takes the place of the stride.
+        """
+        engine = self.model.engine
+        context = checked_context(engine, self.context)
+        if not 0 <= plan.overlap < context:
+            raise SettingsError(f"the stride must be 1 to the context of {context:,}, not {context - plan.overlap:,}")
+        progress = self.progress
+        while True:
+            sink = _Sink(tokens, engine, self.ranks, min(self.alternatives, engine.vocab_size))
+            try:
+                with allocations_checked():
+                    for places, masses in self._masses(tokens, plan, context, progress):
+                        sink.add(places, masses)
+                return sink.finish(context, context - plan.overlap)
+            except ResourceError:
+                if engine.batch_tokens <= _MIN_BATCH_TOKENS or isinstance(engine, FloatEngine):
+                    raise
+                engine.batch_tokens //= 2
+                progress = None  # what is done again is not reported again
+
+    def _masses(
+        self, tokens: np.ndarray, plan: RowLayout, context: int, progress: TokenProgress | None
+    ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+        """Yields places of tokens and their masses, as `token_masses`."""
+        engine = self.model.engine
+        before = self.before[-max(1, context // 2) :] if context > 1 else NOTHING
+        if not len(tokens):
+            return iter(())
+        if isinstance(engine, FloatEngine):
+            return _whole_context_masses(engine, tokens, plan, before, context, progress)
+        return token_masses(engine, tokens, plan, progress, before, context)
 
 
 @dataclass(frozen=True)
-class _Pieces(RowPlan):
-    """Rows of any lengths, which fall."""
+class _UnevenRows:
+    """Rows of any lengths, none of them longer than the one before it.
+
+    Attributes:
+        lengths: tokens of each row, at least 1.
+        overlap: known inputs that a new context begins with.
+    """
 
     lengths: tuple[int, ...]
+    overlap: int
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.lengths)
 
     @property
     def steps(self) -> int:
@@ -223,48 +218,46 @@ class _Pieces(RowPlan):
         return sum(length > step for length in self.lengths)
 
     def row_starts(self) -> list[int]:
-        return [0, *np.cumsum(self.lengths, dtype=np.int64).tolist()]
+        return [0, *itertools.accumulate(self.lengths)]
+
+    def row_slices(self) -> list[slice]:
+        return [slice(begin, end) for begin, end in itertools.pairwise(self.row_starts())]
 
 
-def _masses(
-    engine: Engine[Any] | FloatEngine,
+def _whole_context_masses(
+    engine: FloatEngine,
     tokens: np.ndarray,
-    plan: RowPlan,
-    progress: Progress | None,
+    plan: RowLayout,
     before: np.ndarray,
     context: int,
+    progress: TokenProgress | None,
 ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
-    """Masses of all tokens, some at a time."""
-    if not len(tokens):
-        return iter(())
-    if isinstance(engine, FloatEngine):
-        whole: Any = _FloatPrefill(engine, context)  # an engine but for the caches, which it never needs
-        return token_masses(whole, tokens, plan, progress, before, context, context)
-    return token_masses(engine, tokens, plan, progress, before, context)
+    """Yields what `token_masses` yields, feeding the float engine whole contexts at once.
 
-
-class _FloatPrefill:
-    """The float engine as one that is fed whole contexts at once.
-
-    That gives other last bits than its steps do, which would spoil an archive and change nothing here.
+    That gives other last bits than its steps do, which would spoil an archive and changes nothing here.
     """
-
-    stepwise = False
-
-    def __init__(self, engine: FloatEngine, context: int) -> None:
-        self.vocab_size, self.start_token, self.device = engine.vocab_size, engine.start_token, engine.device
-        self.context = context
-        self.batch_tokens = max(context, _FLOAT_LOGITS // engine.vocab_size)
-        self.masses = engine.masses
-        self._engine = engine
-
-    def forward(self, ids: torch.Tensor, cache: None = None) -> torch.Tensor:
-        """Logits behind all inputs, (B, T, V) float32."""
-        return self._engine.prefill(ids)
+    slices, skipped = plan.row_slices(), len(before)
+    front = np.concatenate([[engine.start_token], before])
+    inputs = [np.concatenate([front, tokens[part]])[:-1] for part in slices]
+    shapes: dict[tuple[int, int], list[Segment]] = {}
+    for row, row_inputs in enumerate(inputs):
+        for segment in segments(row, len(row_inputs), context, plan.overlap, skipped):
+            shapes.setdefault((segment.end - segment.begin, segment.known), []).append(segment)
+    for (length, known), equal in sorted(shapes.items(), key=lambda item: item[0]):
+        size = max(1, max(context, _MAX_FLOAT_LOGITS // engine.vocab_size) // length)
+        for batch in (equal[n : n + size] for n in range(0, len(equal), size)):
+            ids = np.stack([inputs[segment.row][segment.begin : segment.end] for segment in batch])
+            starts = np.array([slices[segment.row].start - skipped + segment.begin for segment in batch])
+            places = (starts[:, None] + np.arange(known, length)).reshape(-1)
+            logits = engine.prefill(torch.from_numpy(ids).to(engine.device))[:, known:]
+            for part, masses in masses_in_parts(engine, logits.reshape(len(places), -1)):
+                yield places[part], masses
+            if progress is not None:
+                progress(tokens[places])
 
 
 class _Sink:
-    """Takes masses and keeps the few integers that matter of each token's."""
+    """Keeps the few integers of each token's masses that its scores need."""
 
     def __init__(self, tokens: np.ndarray, engine: Engine[Any], ranks: bool, alternatives: int) -> None:
         size = len(tokens)
@@ -277,7 +270,7 @@ class _Sink:
 
     @torch.inference_mode()
     def add(self, places: np.ndarray, masses: torch.Tensor) -> None:
-        """The masses, (n, V) int32, of some of the tokens."""
+        """Takes the masses, (n, V) int32, of the tokens at some places, (n,) int64."""
         targets = torch.from_numpy(self._tokens[places]).to(masses.device)
         sums = self._frequencies.sums(masses, targets, self._ranks is not None)
         intervals = self._frequencies.intervals_of(sums, targets)
@@ -293,17 +286,17 @@ class _Sink:
             self._alternatives[1, places] = (keys >> _ID_BITS).cpu().numpy()
 
     def finish(self, context: int, stride: int) -> Scores:
-        """Everything in bits."""
+        """Converts the collected integers to bits."""
         product, mass, total = self._numbers
         all_bits = np.log2(total)
         ids = bits = None
         if self._alternatives is not None:
             ids = self._alternatives[0]
-            bits = all_bits[:, None] - np.log2(np.maximum(self._alternatives[1], _LEAST_MASS))
+            bits = all_bits[:, None] - np.log2(np.maximum(self._alternatives[1], _MIN_MASS))
         return Scores(
             self._tokens,
             2 * TOTAL_BITS - np.log2(product),
-            all_bits - np.log2(np.maximum(mass, _LEAST_MASS)),
+            all_bits - np.log2(np.maximum(mass, _MIN_MASS)),
             self._ranks,
             ids,
             bits,

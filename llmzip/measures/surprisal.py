@@ -1,8 +1,8 @@
-"""Where a text's bits lie: from the scores of tokens to characters, lines, spans; must not know models, files or pages.
+"""Surprisal along a text: the bits of tokens given to characters, lines and spans; must not know models or pages.
 
 Tokens are not characters: one may hold several, and several may share one. What can be shown, coloured and cut is a
-*unit*: the fewest neighbouring tokens that end where a character ends. Its bits are the sum of its tokens'. In text
-that is no UTF-8 each odd byte counts as a character.
+*unit*: the fewest consecutive tokens that end where a character ends. Its bits are the sum of its tokens'. In text that
+is not valid UTF-8 each odd byte counts as a character.
 """
 
 from __future__ import annotations
@@ -18,17 +18,18 @@ RULES = ("combined", "global", "monotonic")
 """The rules by which spans are cut."""
 
 DEFAULT_PERCENTILE = 30.0
+"""Percentile of the units' bits below which a unit joins the span before it, unless the user says otherwise."""
 
 
 @dataclass(frozen=True)
 class Units:
-    """A text in units, in its order.
+    """A text as U units, in order.
 
     Attributes:
         data: the text.
         bits: (U,) float64, what each unit costs.
-        ends: (U,) int64, rising: the byte behind each unit; the last one is the length of the text.
-        token_ends: (U,) int64, rising: the number of the token behind each unit.
+        ends: (U,) int64, rising: where each unit ends, in bytes; the last one is the length of the text.
+        token_ends: (U,) int64, rising: where each unit ends, in tokens.
     """
 
     data: bytes
@@ -38,17 +39,17 @@ class Units:
 
     @property
     def begins(self) -> np.ndarray:
-        """(U,) int64, the first byte of each unit."""
+        """Where each unit begins, in bytes, (U,) int64."""
         return _before(self.ends)
 
 
 @dataclass(frozen=True)
 class Lines:
-    """The lines of a text, each with the newline that ends it.
+    """The L lines of a text, each with the newline that ends it.
 
     Attributes:
-        ends: (L,) int64, rising: the byte behind each line.
-        bits: (L,) float64, the sum of the units that begin in each line.
+        ends: (L,) int64, rising: where each line ends, in bytes.
+        bits: (L,) float64, bits of the units that begin in each line.
     """
 
     ends: np.ndarray
@@ -56,18 +57,18 @@ class Lines:
 
     @property
     def begins(self) -> np.ndarray:
-        """(L,) int64, the first byte of each line."""
+        """Where each line begins, in bytes, (L,) int64."""
         return _before(self.ends)
 
 
 @dataclass(frozen=True)
 class Span:
-    """Neighbouring units.
+    """A run of consecutive units.
 
     Attributes:
-        begin: its first byte.
-        text: its bytes.
-        tokens: how many it has.
+        begin: where the span begins in the text, in bytes.
+        text: the span's bytes.
+        tokens: number of its tokens.
         bits: what they cost.
     """
 
@@ -78,31 +79,34 @@ class Span:
 
 
 def token_sizes(ids: np.ndarray, table: Sequence[bytes], escape: int | None) -> np.ndarray:
-    """How many bytes of the text each token stands for.
+    """Counts the bytes of the text that each token stands for.
 
     Args:
-        ids: (N,) int64.
-        table: bytes of each id.
-        escape: the id behind which any id stands for one byte, and which itself stands for nothing; None for none.
+        ids: (N,) int64, the tokens of a text.
+        table: the bytes of each id.
+        escape: an id that itself stands for nothing and after which any id stands for one byte; None if there is none.
 
     Returns:
-        (N,) int64.
+        (N,) int64, bytes of each token. With a table of (b"the", b" cat", b"s") the ids [0, 1, 2] give [3, 4, 1].
     """
     import numpy as np  # not before it is needed: --help must be quick
 
     sizes: np.ndarray = np.array([len(entry) for entry in table], dtype=np.int64)[ids]
     if escape is not None:
-        behind = False
+        is_escaped = False
         for place, token in enumerate(ids.tolist()):
-            if behind:
-                sizes[place], behind = 1, False
+            if is_escaped:
+                sizes[place], is_escaped = 1, False
             elif token == escape:
-                sizes[place], behind = 0, True
+                sizes[place], is_escaped = 0, True
     return sizes
 
 
 def units_of(data: bytes, sizes: np.ndarray, bits: np.ndarray) -> Units:
-    """The units of a text.
+    """Groups the tokens of a text into units.
+
+    A text "aä" whose tokens are 61, c3 and a4 has two units, "a" and "ä": the second one ends where its character ends
+    and costs what both of its tokens cost.
 
     Args:
         data: the text, not empty.
@@ -116,13 +120,13 @@ def units_of(data: bytes, sizes: np.ndarray, bits: np.ndarray) -> Units:
     at_character = np.zeros(len(data) + 1, dtype=bool)
     at_character[_character_ends(data)] = True
     ends = np.cumsum(sizes)
-    closing = np.flatnonzero(at_character[ends] & (sizes > 0))  # an escape belongs to the byte behind it
+    closing = np.flatnonzero(at_character[ends] & (sizes > 0))  # an escape belongs to the byte after it
     token_ends = closing + 1
     return Units(data, np.add.reduceat(bits, _before(token_ends)), ends[closing], token_ends)
 
 
 def lines_of(units: Units) -> Lines:
-    """The lines; a unit that lies in several counts in the one that it begins in."""
+    """Sums up the bits of each line; a unit that is in several lines counts in the one that it begins in."""
     import numpy as np
 
     data = units.data
@@ -134,19 +138,24 @@ def lines_of(units: Units) -> Lines:
 
 
 def joined(bits: np.ndarray, rule: str = RULES[0], percentile: float = DEFAULT_PERCENTILE) -> np.ndarray:
-    """Whether each unit belongs to the span of the unit before it.
+    """Decides which units belong to the span of the unit before them.
 
-    With h_i the bits of unit i, and t the given percentile of all of them, it does so if
+    With h_i the bits of unit i, and t the given percentile of all of them, unit i does if
 
         global      h_i < t
         monotonic   h_i < h_(i-1)
         combined    h_i < h_(i-1) or h_i < t
 
-    Source: ByteSpan, arXiv 2506.18639, whose model sees bytes, and which also cuts between words. Its authors' code
-    has the threshold as a percentile.
+    Source: ByteSpan, arXiv 2506.18639, whose model sees bytes, and which also cuts between words. The threshold is a
+    percentile in its authors' code.
+
+    Args:
+        bits: (U,) float64, what each unit costs.
+        rule: one of RULES.
+        percentile: 0 to 100.
 
     Returns:
-        (U,) bool, the first one False.
+        (U,) bool; the first one is False.
     """
     import numpy as np
 
@@ -160,7 +169,7 @@ def joined(bits: np.ndarray, rule: str = RULES[0], percentile: float = DEFAULT_P
 
 
 def spans_of(units: Units, rule: str = RULES[0], percentile: float = DEFAULT_PERCENTILE) -> Iterator[Span]:
-    """The text cut where surprise rises, see `joined`."""
+    """Cuts the text where surprise rises, by the rules of `joined`."""
     import numpy as np
 
     starts = np.flatnonzero(~joined(units.bits, rule, percentile))
@@ -172,22 +181,26 @@ def spans_of(units: Units, rule: str = RULES[0], percentile: float = DEFAULT_PER
         yield Span(begin, units.data[begin:end], count, bits)
 
 
-def profile(units: Units, most: int) -> np.ndarray:
-    """Bits per byte along the text, in at most so many equal parts; a unit's bits lie evenly over its bytes.
+def profile(units: Units, max_parts: int) -> np.ndarray:
+    """Computes bits per byte along the text, in equal parts; a unit's bits are spread evenly over its bytes.
+
+    Args:
+        units: the text.
+        max_parts: number of parts; a text of fewer bytes has a part for each byte.
 
     Returns:
-        (P,) float64.
+        (P,) float64, P <= max_parts.
     """
     import numpy as np
 
-    edges = np.linspace(0, len(units.data), min(most, len(units.data)) + 1)
+    edges = np.linspace(0, len(units.data), min(max_parts, len(units.data)) + 1)
     sums = np.interp(edges, np.append(0, units.ends), np.append(0.0, np.cumsum(units.bits)))
-    found: np.ndarray = np.diff(sums) / np.diff(edges)
-    return found
+    rates: np.ndarray = np.diff(sums) / np.diff(edges)
+    return rates
 
 
 def _before(ends: np.ndarray) -> np.ndarray:
-    """Where each part begins, from where each ends."""
+    """Returns where each part begins, from where each ends."""
     import numpy as np
 
     begins: np.ndarray = np.append(0, ends[:-1])
@@ -195,7 +208,7 @@ def _before(ends: np.ndarray) -> np.ndarray:
 
 
 def _character_ends(data: bytes) -> np.ndarray:
-    """The byte behind each character, and behind each byte that is part of none."""
+    """Returns where each character ends, and each byte that is not part of one, in bytes."""
     import numpy as np
 
     text = data.decode("utf-8", "surrogateescape")  # a lone surrogate stands for one odd byte

@@ -1,9 +1,9 @@
 """The page of surprisal: a scored text as one HTML file; must not know models, files or how anything is measured.
 
-The page needs no network and may contain any text. Each line is a `div` whose `p` holds an `i` for each unit; a byte
-that is no part of a visible character stands in a `u` as hexadecimal digits, and an empty `s` is in front of each
-newline. What is shown of a token under the pointer lies apart, in arrays. The page's own script and style are named
-by their digests in its policy, so that no other one would run even if the escaping of the text were wrong.
+The page needs no network and may contain any text. Each line is a `div` whose `p` has an `i` for each unit; a byte that
+is not part of a visible character is in a `u` as hexadecimal digits, and an empty `s` precedes each newline. What is
+shown of a token under the pointer is kept in arrays. The page's policy names its own script and style by their digests,
+so that no other one would run even if the escaping of the text were wrong.
 """
 
 from __future__ import annotations
@@ -19,39 +19,42 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .surprisal import Lines, Units, lines_of, profile
-from .surprisal_style import BAR_STEPS, LEVELS, SCRIPT, STYLE
+from .surprisal_style import BAR_STEPS, LEVELS, script, style
 
 if TYPE_CHECKING:
     import numpy as np
 
     from .scoring import Scores
 
-MOST_BYTES = 1_000_000
-MOST_TOKENS = 300_000
-"""Of a longer text the page shows the beginning."""
+MAX_BYTES = 1_000_000
+MAX_TOKENS = 300_000
+"""The page shows the beginning of a text that is longer than either of the two."""
 
 _SCALE = 1024
-"""Parts of a bit that the page knows."""
+"""The page has bits in multiples of 1/1024."""
 
 _ROW_UNITS = 2000
-"""Of a longer line every so many are a row of their own, which browsers draw when it comes into view."""
+"""Units of a row: longer lines become several rows, which browsers draw when they come into view."""
 
-_PICTURE_PARTS, _PICTURE_HEIGHT = 300, 64
-_WORD_CHARS = 60
+_PICTURE_PARTS = 300
+_PICTURE_HEIGHT = 64
+"""Height of the picture of the whole text in pixels."""
+
+_MAX_WORD_CHARS = 60
 _JOINERS = "\u200c\u200d"
 _SIGNS = {" ": "\u2423", "\n": "\u21b5", "\t": "\u2192"}
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What a page is about.
+    """The text and the model that a page is about.
 
     Attributes:
-        name: of the text.
-        model: its name.
-        vocabulary: bytes of each id.
-        characters: of the text; None if it is no UTF-8.
-        coded_bits: what a coder would need.
+        name: name of the text.
+        model: name of the model.
+        vocabulary: the bytes of each id.
+        characters: number of characters in the text; None if it is not valid UTF-8.
+        coded_bits: bits that a coder would need for the text.
         context: what predictions are made from, in words.
     """
 
@@ -64,33 +67,33 @@ class Subject:
 
 
 def page(subject: Subject, units: Units, scores: Scores) -> Iterator[bytes]:
-    """The page, in parts.
+    """Yields the page in parts.
 
     Args:
         subject: the text and the model.
-        units: of the text.
-        scores: with ranks and alternatives.
+        units: the text in units.
+        scores: the text's scores, with ranks and alternatives.
     """
     shown = _shown(units)
     end = int(units.ends[shown - 1])
     part = Units(units.data[:end], units.bits[:shown], units.ends[:shown], units.token_ends[:shown])
     title = _escaped(_word(subject.name.encode("utf-8", "surrogateescape"), spaces=True))
-    yield _HEAD.format(policy=_POLICY, title=title, style=STYLE).encode()
+    yield _HEAD.format(policy=_policy(), title=title, style=style()).encode()
     yield _summary(title, subject, units, scores, shown).encode("utf-8", "replace")
     for row in _rows(part):
         yield row.encode()
     yield b"</div>\n</main>\n"
     yield _FOOT.encode()
     yield f'<script type="application/json" id="data">{_payload(subject, part, scores)}</script>\n'.encode()
-    yield f"<script>{SCRIPT}</script>\n</body>\n</html>\n".encode()
+    yield f"<script>{script()}</script>\n</body>\n</html>\n".encode()
 
 
 def _shown(units: Units) -> int:
-    """How many units the page shows."""
+    """Returns how many units the page shows."""
     import numpy as np  # not before it is needed: --help must be quick
 
-    by_bytes = np.searchsorted(units.ends, MOST_BYTES, side="right")
-    by_tokens = np.searchsorted(units.token_ends, MOST_TOKENS, side="right")
+    by_bytes = np.searchsorted(units.ends, MAX_BYTES, side="right")
+    by_tokens = np.searchsorted(units.token_ends, MAX_TOKENS, side="right")
     return max(1, int(min(by_bytes, by_tokens)))
 
 
@@ -98,18 +101,19 @@ def _shown(units: Units) -> int:
 
 
 def _escaped(text: str) -> str:
+    """Escapes text for HTML, quotation marks included."""
     return html.escape(text, quote=True)
 
 
 def _is_visible(character: str) -> bool:
-    """Whether it has a look of its own, or changes only that of its neighbours as it should."""
+    """Checks whether a character can be seen, or only changes how its neighbours look, as it should."""
     return character.isprintable() or character in _JOINERS or unicodedata.category(character) == "Zs"
 
 
 def marked(raw: bytes) -> str:
-    """Bytes as HTML that shows all of them: hexadecimal digits for what cannot be seen.
+    """Turns bytes into HTML that shows all of them, as hexadecimal digits where they cannot be seen.
 
-    That also keeps from the page what HTML itself would change, such as carriage returns, and what would reorder it,
+    That also keeps out of the page what HTML itself would change, such as carriage returns, and what would reorder it,
     such as the marks of writing direction.
     """
     text = raw.decode("utf-8", "surrogateescape")
@@ -127,7 +131,7 @@ def marked(raw: bytes) -> str:
 
 
 def _word(raw: bytes, spaces: bool = False) -> str:
-    """A token in plain text, with signs for what cannot be seen; its beginning if it is long."""
+    """Turns a token into plain text with signs for what cannot be seen; a long one is cut unless it may have spaces."""
     parts = []
     for character in raw.decode("utf-8", "surrogateescape"):
         if character in _SIGNS:
@@ -140,14 +144,14 @@ def _word(raw: bytes, spaces: bool = False) -> str:
     text = "".join(parts)
     if not text:
         return "\u27e8\u27e9"
-    return text if spaces or len(parts) <= _WORD_CHARS else "".join(parts[:_WORD_CHARS]) + "\u2026"
+    return text if spaces or len(parts) <= _MAX_WORD_CHARS else "".join(parts[:_MAX_WORD_CHARS]) + "\u2026"
 
 
 # -- what comes before the text --------------------------------------------------------------------------------------
 
 
 def _summary(title: str, subject: Subject, units: Units, scores: Scores, shown: int) -> str:
-    """Totals, the picture of the whole text, the legend, and the heads of the columns."""
+    """Writes the totals, the picture of the whole text, the legend and the heads of the columns."""
     bits, size, tokens = float(units.bits.sum()), len(units.data), len(scores.tokens)
     figures = [
         ("bits per byte", f"{bits / size:.4f}", ""),
@@ -155,7 +159,7 @@ def _summary(title: str, subject: Subject, units: Units, scores: Scores, shown: 
         ("bits per token", f"{bits / tokens:.4f}", ""),
         ("tokens", f"{tokens:,}", ""),
         ("bytes", f"{size:,}", "" if subject.characters is None else f"{subject.characters:,} characters"),
-        ("bits in all", f"{bits:,.0f}", f"{subject.coded_bits / 8:,.0f} bytes, {subject.coded_bits / 8 / size:.1%}"),
+        ("total bits", f"{bits:,.0f}", f"{subject.coded_bits / 8:,.0f} bytes, {subject.coded_bits / 8 / size:.1%}"),
     ]
     cards = "".join(
         f"<div><dt>{name}</dt><dd>{value}{f' <small>{more}</small>' if more else ''}</dd></div>"
@@ -175,12 +179,12 @@ def _summary(title: str, subject: Subject, units: Units, scores: Scores, shown: 
 
 
 def _picture(units: Units) -> str:
-    """Bits per byte along the text."""
+    """Draws bits per byte along the text, as SVG."""
     heights = profile(units, _PICTURE_PARTS)
     top = max(float(heights.max()), 1e-9)
     steps = "".join(f"V{_PICTURE_HEIGHT * (1 - height / top):.1f}h1" for height in heights.tolist())
     return (
-        f'<figcaption>Bits per byte along the text, 0 to {top:.1f}; a click goes there</figcaption><svg id="along" '
+        f'<figcaption>Bits per byte along the text, 0 to {top:.1f}; click to go there</figcaption><svg id="along" '
         f'data-bytes="{len(units.data)}" viewBox="0 0 {len(heights)} {_PICTURE_HEIGHT}" preserveAspectRatio="none" '
         f'role="img" aria-label="Bits per byte along the text"><path d="M0 {_PICTURE_HEIGHT}{steps}'
         f'V{_PICTURE_HEIGHT}z"/></svg>'
@@ -188,6 +192,7 @@ def _picture(units: Units) -> str:
 
 
 def _legend() -> str:
+    """Writes the legend: the range of bits of each colour."""
     edges = [f"{edge:g}" for edge in LEVELS]
     names = [f"under {edges[0]}"] + [f"{low}\u2013{high}" for low, high in itertools.pairwise(edges)]
     return "".join(f'<li class="c{n}">{name}</li>' for n, name in enumerate([*names, f"{edges[-1]} and more"]))
@@ -197,11 +202,11 @@ def _legend() -> str:
 
 
 def _rows(units: Units) -> Iterator[str]:
-    """Each line as a row, long ones as several."""
+    """Yields each line as a row, long ones as several."""
     import numpy as np
 
     lines = lines_of(units)
-    edges = np.union1d(units.ends, lines.ends)  # a unit may lie in several lines
+    edges = np.union1d(units.ends, lines.ends)  # a unit may be in several lines
     begins = np.append(0, edges[:-1])
     unit = np.searchsorted(units.ends, begins, side="right")
     line = np.searchsorted(lines.ends, begins, side="right")
@@ -225,19 +230,20 @@ def _rows(units: Units) -> Iterator[str]:
 
 
 class _Margins:
-    """What is beside each line: its number, its bits, its bits per byte with a bar."""
+    """The cells before each line: its number, its bits, and its bits per byte with a bar."""
 
     def __init__(self, lines: Lines) -> None:
         self._bits = lines.bits.tolist()
         self._sizes = (lines.ends - lines.begins).tolist()
-        self._most = max((b / n for b, n in zip(self._bits, self._sizes, strict=True) if n >= 8), default=0.0) or 8.0
+        rates = (b / n for b, n in zip(self._bits, self._sizes, strict=True) if n >= 8)
+        self._max_rate = max(rates, default=0.0) or 8.0
 
     def of(self, number: int) -> str:
-        """Three cells."""
+        """Returns the three cells of a line."""
         bits, size = self._bits[number], self._sizes[number]
         if not bits:  # nothing begins here, such as in a line that ends a run of newlines
             return f"<b>{number + 1}</b><b></b><b></b>"
-        width = min(BAR_STEPS, round(BAR_STEPS * bits / size / self._most))
+        width = min(BAR_STEPS, round(BAR_STEPS * bits / size / self._max_rate))
         return f'<b>{number + 1}</b><b>{bits:.1f}</b><b class="w{width}">{bits / size:.2f}</b>'
 
 
@@ -245,7 +251,7 @@ class _Margins:
 
 
 def _payload(subject: Subject, units: Units, scores: Scores) -> str:
-    """Ids, bits, ranks and alternatives of the tokens, as JSON that cannot end the element it is in."""
+    """Packs ids, bits, ranks and alternatives of the tokens as JSON that cannot end the element it is in."""
     import numpy as np
 
     if scores.ranks is None or scores.alternatives is None or scores.alternative_bits is None:
@@ -278,22 +284,25 @@ def _payload(subject: Subject, units: Units, scores: Scores) -> str:
 
 
 def _column(values: np.ndarray) -> list[int | str]:
-    """Numbers as their width in bytes and base64 of little-endian integers."""
-    most = int(values.max(initial=0))
-    width = 1 if most < 1 << 8 else 2 if most < 1 << 16 else 4
+    """Packs numbers as their width in bytes and base64 of little-endian integers."""
+    largest = int(values.max(initial=0))
+    width = 1 if largest < 1 << 8 else 2 if largest < 1 << 16 else 4
     return [width, base64.b64encode(values.astype(f"<u{width}").tobytes()).decode("ascii")]
 
 
 # -- the frame -------------------------------------------------------------------------------------------------------
 
 
+def _policy() -> str:
+    """Returns the page's content security policy, which allows its own style and script alone."""
+    sources = f"script-src {_digest(script())}; style-src {_digest(style())}"
+    return f"default-src 'none'; {sources}; base-uri 'none'; form-action 'none'"
+
+
 def _digest(text: str) -> str:
+    """Names a style or script by its digest, as policies do."""
     return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii") + "'"
 
-
-_POLICY = (
-    f"default-src 'none'; script-src {_digest(SCRIPT)}; style-src {_digest(STYLE)}; base-uri 'none'; form-action 'none'"
-)
 
 _HEAD = """<!DOCTYPE html>
 <html lang="en">
@@ -321,12 +330,12 @@ _SUMMARY = """<header>
 <div id="rows">
 """
 
-_NOTE = """<p class="note">The text below is the first {end} of {size} bytes. The totals and the picture are of all of \
-it.</p>
+_NOTE = """<p class="note">The text below is the first {end} of {size} bytes. The totals and the picture are for the \
+whole text.</p>
 """
 
-_FOOT = """<footer>Point at a token for its bits, its probability, its rank and what the model thought likelier. A \
-token that lies in several lines counts in the one it begins in. Small boxes hold bytes that have no look of their \
-own, in hexadecimal.</footer>
+_FOOT = """<footer>Point at a token to see its bits, its probability, its rank and the tokens that the model thought \
+likelier. A token that is in several lines counts in the one that it begins in. Small boxes show bytes that are not \
+visible characters, in hexadecimal.</footer>
 <div id="tip" hidden></div>
 """

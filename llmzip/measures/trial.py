@@ -14,7 +14,7 @@ from ..engines.base import Engine
 from ..errors import EngineError
 from ..format.plan import RowPlan
 from ..inference.passes import RESTART_CHUNK, prefill
-from .scoring import score_rows
+from .scoring import Scorer
 
 if TYPE_CHECKING:
     from ..inference.load import LoadedModel
@@ -95,7 +95,7 @@ class Trial:
         num_rows, steps = tokens.shape
         flat = np.ascontiguousarray(tokens).reshape(-1)
         plan = RowPlan(tokens.size, num_rows, min(self._overlap, steps))
-        bits = score_rows(self._model, flat, plan).coded_bits.reshape(num_rows, steps).sum(1)
+        bits = Scorer(self._model).score_rows(flat, plan).coded_bits.reshape(num_rows, steps).sum(1)
         table = self._model.tokenizer.tokens
         return bits, np.array([table.num_bytes(row) for row in tokens])
 

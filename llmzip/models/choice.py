@@ -26,7 +26,6 @@ from ..format.headers import (
     DIGEST_BYTES,
     ENGINE_EXACT,
     ENGINE_FLOAT,
-    FLOAT_DTYPES,
     NO_MODEL,
     USER_MODEL,
     Header,
@@ -89,9 +88,9 @@ class ModelChoice:
         folder: where its files are.
         embedded: set if it is one of the package's.
         expected: digests that it must have, whole or their first half; empty for no expectation.
-        planes, context, start_token: what an archive's record says, else what the user asked for, or None. Of the float
-            engine `planes` is the number of its dtype.
+        planes, context, start_token: what an archive's record says, else what the user asked for, or None.
         engine: ENGINE_EXACT or ENGINE_FLOAT.
+        dtype: the float engine's number format; None for the exact engine, and for the float engine's default.
         environment: that an archive was made in by the float engine.
     """
 
@@ -103,6 +102,7 @@ class ModelChoice:
     context: int | None = None
     start_token: int | None = None
     engine: int = ENGINE_EXACT
+    dtype: str | None = None
     environment: str = ""
 
     def check(self, model_digest: bytes, tokenizer_digest: bytes) -> None:
@@ -184,8 +184,7 @@ def for_compressing(settings: CompressSettings) -> ModelChoice:
     if settings.context is not None and (choice.embedded or (choice.folder / layout.INT8).exists()):
         raise SettingsError(f"--context is for checkpoints: what the model {choice.name} sees is a part of it")
     if settings.arithmetic == "float":
-        number = FLOAT_DTYPES.index(settings.dtype) + 1
-        choice = replace(choice, embedded=None, expected=None, engine=ENGINE_FLOAT, planes=number)
+        choice = replace(choice, embedded=None, expected=None, engine=ENGINE_FLOAT, dtype=settings.dtype)
     return choice if choice.embedded is not None else replace(choice, context=settings.context)
 
 
@@ -305,6 +304,7 @@ def for_archive(header: Header, override: str | os.PathLike[str] | None) -> Mode
         context=record.context,
         start_token=record.start_token,
         engine=record.engine,
+        dtype=record.dtype,
         environment=record.environment,
     )
 

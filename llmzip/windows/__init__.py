@@ -1,1 +1,1 @@
-"""Equal-Info windows and packets: texts cut so that each piece decodes alone from a fixed number of bits."""
+"""Equal-Info windows and packets: pieces of text that decode alone from a fixed number of bits. Must not know files."""

@@ -1,20 +1,21 @@
-"""Equal-Info windows: cumulative frequencies to codes of exactly W bits and back; must not know models, text or files.
+"""Codes of Equal-Info windows: cumulative frequencies into codes of exactly W bits and back; must not know models.
 
 The method is that of "Training LLMs over Neurally Compressed Text" (arXiv 2404.03626, section 3.3) with another rule
 for the end of a window, because the printed one is not uniquely decodable (docs/windows.md). Here a window is one of
-2^W codes, held as a range of them that each token narrows; where the codes no longer go round, the last one means that
-the window is over (format section 4d). Everything is integers.
+2^W codes, held as a range of codes that each token narrows; where there are fewer codes left than a token's frequencies
+need, the last one means that the window is over (format section 4d). Everything is integers.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-_UNIT_BITS = 39  # of the range that is looked at; a product with 2^24 stays below 2^63
+_UNIT_BITS = 39
+"""Bits of the range that are computed with: a product with 2^24 stays below 2^63."""
 
 
 def precision_bits(window_bits: int) -> int:
-    """b: frequencies of tokens have 2^b as their sum, so that a window holds any token at least.
+    """Returns b: the frequencies of all tokens have the sum 2^b, so that a window has room for at least one token.
 
     Args:
         window_bits: W, 16 to 65,536.
@@ -23,7 +24,7 @@ def precision_bits(window_bits: int) -> int:
 
 
 class WindowWriter:
-    """Narrows one window after the other.
+    """Packs tokens into windows, one window after the other.
 
     Args:
         window_bits: W, 16 to 65,536.
@@ -42,13 +43,13 @@ class WindowWriter:
         self._low = 0
 
     def add(self, left: int, right: int) -> bool:
-        """Takes a token, if there is a code for it.
+        """Takes a token if the window has a code for it.
 
         Args:
             left, right: its cumulative frequencies, 0 <= left < right <= 2^b.
 
         Returns:
-            whether it was taken; else the window must be closed first, and then it is.
+            whether it was taken; if not, the window must be closed first, and the next one takes it.
         """
         total, units = 1 << self._precision, self._units
         if units < total:
@@ -64,13 +65,13 @@ class WindowWriter:
         return True
 
     def close(self, full: bool) -> tuple[int, int]:
-        """Ends the window, and begins the next.
+        """Ends the window and begins the next.
 
         Args:
-            full: because a token was refused; not because the reader knows that no further one comes.
+            full: whether a token was refused; False if the reader knows that no token follows.
 
         Returns:
-            its code, 0 <= code < 2^W, and how many tokens it holds.
+            the window's code, 0 <= code < 2^W, and how many tokens it holds.
         """
         code, count = self._low + (self._units - 1 if full else 0), self._count
         self._begin()
@@ -81,7 +82,7 @@ class WindowReader:
     """Reads many windows side by side, one token of each at a time.
 
     Args:
-        data: bits, the first of a byte being its highest; window i lies at bit i W.
+        data: bits, the first of a byte being its highest; window i begins at bit i W.
         window_bits: W, 16 to 65,536.
         windows: (n,) int64, numbers of the windows to read.
     """
@@ -97,14 +98,14 @@ class WindowReader:
         self._take_bits(np.arange(len(windows)), first)
 
     def targets(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What some of the windows say next.
+        """Looks at the next token of some of the windows.
 
         Args:
-            places: (k,) int64, among 0 .. n - 1, each at most once.
+            places: (k,) int64, which windows, among 0 .. n - 1, each at most once.
 
         Returns:
-            (k,) int64, cumulative frequencies q, 0 <= q < 2^b, each within the next token's; and (k,) bool: the window
-            is over, and q means nothing.
+            (k,) int64, cumulative frequencies q, 0 <= q < 2^b, each within the next token's; and (k,) bool, whether the
+            window is over, so that q means nothing.
         """
         units, value = self._token_units(places), self._value[places]
         over = value >= units
@@ -115,7 +116,7 @@ class WindowReader:
         """Passes over a token of some of the windows.
 
         Args:
-            places: (k,) int64, as above; their windows are not over.
+            places: (k,) int64, which windows, as with `targets`; none of them is over.
             left, right: (k,) int64, the tokens' cumulative frequencies, left <= q < right.
         """
         units = self._token_units(places)
@@ -129,11 +130,12 @@ class WindowReader:
         self._take_bits(places, shift)
 
     def spare_bits(self) -> np.ndarray:
-        """Bits of each window that what was read of it did not need, (n,) float64: those behind its last token's."""
+        """Returns the bits that each window has left after the tokens that were read from it, (n,) float64."""
         spare: np.ndarray = np.log2(self._units) + self._below
         return spare
 
     def _token_units(self, places: np.ndarray) -> np.ndarray:
+        """Returns how many units the next token may have: one less where the last one means the window's end."""
         units: np.ndarray = self._units[places]
         units -= units < 1 << self._precision
         return units
@@ -150,8 +152,8 @@ class WindowReader:
 
 
 def pack(codes: list[int], window_bits: int) -> bytes:
-    """Windows of W bits one behind the other, the last byte filled up with zeros."""
-    group = 8 // int(np.gcd(window_bits, 8))  # so many windows end with a byte
+    """Joins the codes of windows of W bits into bytes, the last one filled up with zeros."""
+    group = 8 // int(np.gcd(window_bits, 8))  # windows that fill whole bytes together
     out = bytearray()
     for begin in range(0, len(codes), group):
         value, part = 0, codes[begin : begin + group]

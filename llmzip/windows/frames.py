@@ -1,20 +1,22 @@
-"""Frames of method windows: text to windows with their directory, and back, whole or in part; must not know files.
+"""Frames of method windows: a frame's text into windows and their directory and back; must not know files.
 
-The directory tells for each group of windows how much text it holds, and a checksum: so a place in the text is found
-without decoding what is before it, and damage costs no more than a group (format section 4d).
+The directory has the size of each group's text and its checksum: a place in the text is found without decoding what is
+before it, and damage costs no more than a group (format section 4d).
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from ..errors import CorruptError, SettingsError
-from ..format.headers import FRESH, KEPT, WINDOWS, FrameHeader, WindowsRecord, pack_varint, unpack_varint
+from ..format.headers import FrameHeader, WindowsRecord
+from ..format.numbers import pack_varint, unpack_varint
+from ..inference.progress import ByteMeter, Progress, in_bytes
 from . import texts as window_texts
 
 if TYPE_CHECKING:
@@ -22,37 +24,42 @@ if TYPE_CHECKING:
     from ..models.tokenizer import Tokens
 
 _GROUP_BITS = 1 << 14
-_WINDOWS_PER_FRAME, _LEAST_BYTES, _MOST_BYTES = 128, 1 << 15, 1 << 21
-_TEXT_BITS = 2
-"""About what a byte of text takes."""
+"""Bits of the windows of a group, about: 2 KiB."""
 
-Progress = Callable[[int], None]
+_WINDOWS_PER_FRAME = 128
+_MIN_TEXT_BYTES = 1 << 15
+_MAX_TEXT_BYTES = 1 << 21
+_BITS_PER_BYTE = 2
+"""Bits of windows that a byte of text takes, about."""
 
 
 def piece_bytes(window_bits: int) -> int:
-    """Text of one frame: so many windows that a last one, which is not full, hardly counts.
+    """Returns how much text a frame gets, in bytes: enough that its last window, which is not full, hardly counts.
 
     Frames are encoded side by side, windows one after the other: small frames are fast.
     """
-    return min(max(_WINDOWS_PER_FRAME * window_bits // _TEXT_BITS, _LEAST_BYTES), _MOST_BYTES)
+    return min(max(_WINDOWS_PER_FRAME * window_bits // _BITS_PER_BYTE, _MIN_TEXT_BYTES), _MAX_TEXT_BYTES)
 
 
 def group_windows(window_bits: int) -> int:
-    """Windows of a group: with some 5 bytes for 2 KiB of windows the directory is a four-hundredth of them."""
+    """Returns how many windows a group has: with about 5 bytes for 2 KiB of windows the directory adds 0.25 %."""
     return max(1, _GROUP_BITS // window_bits)
 
 
 def encode(
-    model: LoadedModel, texts: list[bytes], window_bits: int, fresh: bool, progress: Progress | None
+    model: LoadedModel, texts: list[bytes], window_bits: int, *, fresh: bool, progress: Progress | None
 ) -> list[tuple[FrameHeader, bytes] | None]:
-    """Header and payload for each of some texts, which are encoded side by side.
+    """Makes the header and the payload of a frame for each of some texts, which are encoded side by side.
 
     Args:
-        texts: of 1 to 2^21 bytes.
-        fresh: each window begins with an empty context.
+        model: the model, with its engine.
+        texts: texts of 1 to 2^21 bytes.
+        window_bits: W, 16 to 65,536.
+        fresh: whether each window begins with an empty context.
+        progress: called with numbers of bytes of the texts that were just encoded.
 
     Returns:
-        None for a text that has more tokens than bytes.
+        for each text its header and payload, or None if it has more tokens than bytes.
 
     Raises:
         SettingsError: W is too small for the vocabulary, or the tokenizer has no token for some byte.
@@ -62,11 +69,11 @@ def encode(
         raise SettingsError("windows need a tokenizer with a token for each byte")
     tokens = [model.tokenizer.encode(text) for text in texts]
     usable = [number for number, ids in enumerate(tokens) if len(ids) <= len(texts[number])]
-    report = None
-    if progress is not None:
-        report = lambda ids: progress(table.num_bytes(ids))  # noqa: E731
-    found: list[tuple[FrameHeader, bytes] | None] = [None] * len(texts)
-    coded = window_texts.encode(model.engine, [tokens[number] for number in usable], window_bits, fresh, report)
+    report = in_bytes(progress, table.num_bytes)
+    frames: list[tuple[FrameHeader, bytes] | None] = [None] * len(texts)
+    coded = window_texts.encode(
+        model.engine, [tokens[number] for number in usable], window_bits, fresh=fresh, progress=report
+    )
     for number, windows in zip(usable, coded, strict=True):
         text, ids, count = texts[number], tokens[number], len(windows.counts)
         group = min(group_windows(window_bits), count)
@@ -76,14 +83,13 @@ def encode(
             directory += pack_varint(part) + _check(text[begin : begin + part])
             begin += part
         payload = windows.data + directory
-        profile = FRESH if fresh else KEPT
-        header = FrameHeader(WINDOWS, False, len(text), len(payload), len(ids), profile, windows=record)
-        found[number] = (header, payload)
-    return found
+        header = FrameHeader.of_windows(len(text), len(payload), record, num_tokens=len(ids), fresh=fresh)
+        frames[number] = (header, payload)
+    return frames
 
 
 def _groups(table: Tokens, ids: np.ndarray, counts: np.ndarray, group: int) -> Iterator[int]:
-    """Bytes of each group of windows."""
+    """Yields the bytes of text of each group of windows."""
     ends = np.cumsum(counts)[group - 1 :: group].tolist()
     if not ends or ends[-1] != len(ids):
         ends.append(len(ids))
@@ -94,17 +100,18 @@ def _groups(table: Tokens, ids: np.ndarray, counts: np.ndarray, group: int) -> I
 
 
 def _check(text: bytes) -> bytes:
+    """Returns the checksum of a group's text: the low half of its CRC-32, little-endian."""
     return (zlib.crc32(text) & 0xFFFF).to_bytes(2, "little")
 
 
 @dataclass(frozen=True)
 class Group:
-    """Some windows of a frame.
+    """Windows of a frame that share an entry of its directory.
 
     Attributes:
-        windows: their numbers.
-        begin, end: where their text lies in the frame's.
-        check: of the text.
+        windows: their numbers in the frame.
+        begin, end: where their text is in the frame's, in bytes.
+        check: checksum of their text, 2 bytes.
     """
 
     windows: range
@@ -113,16 +120,16 @@ class Group:
     check: bytes
 
     def holds(self, text: bytes) -> bool:
-        """Whether this is its text."""
+        """Checks a text that was decoded from the group's windows."""
         return len(text) == self.end - self.begin and _check(text) == self.check
 
 
 def directory(header: FrameHeader, data: bytes) -> list[Group]:
-    """What a payload ends with.
+    """Reads the directory that a payload ends with.
 
     Args:
         header: of a frame of method windows.
-        data: the payload behind the windows.
+        data: the payload after the windows.
 
     Raises:
         CorruptError: it does not fit the header.
@@ -145,29 +152,48 @@ def directory(header: FrameHeader, data: bytes) -> list[Group]:
 
 
 def decode(model: LoadedModel, header: FrameHeader, payload: bytes, progress: Progress | None) -> bytes:
-    """The text of a frame.
+    """Decodes the text of a frame.
+
+    Args:
+        model: the model that encoded it.
+        header: of a frame of method windows.
+        payload: the whole payload.
+        progress: called with numbers of bytes of the text that were just decoded.
 
     Raises:
-        CorruptError: naming what is lost.
+        CorruptError: it does not decode, or a checksum is wrong; the message names the bytes that are lost.
     """
     record = header.windows
     assert record is not None
     groups = directory(header, payload[record.data_bytes :])
     unused = 8 * record.data_bytes - record.count * record.window_bits
     if payload[record.data_bytes - 1] & (1 << unused) - 1:
-        raise CorruptError("damaged: bits behind the last window")
-    found = _found(model, header, payload, range(record.count), progress)
-    texts = [model.tokenizer.tokens.decode(ids) for ids in found.tokens]
+        raise CorruptError("damaged: bits after the last window are not 0")
+    windows = decode_windows(model, header, payload, range(record.count), progress=progress)
     lost = []
     for group in groups:
-        if not group.holds(b"".join(texts[number] for number in group.windows)):
+        if not group.holds(b"".join(windows.texts[number] for number in group.windows)):
             lost.append(f"{group.begin:,} to {group.end:,}")
     if lost:
         raise CorruptError(f"damaged: windows with bytes {', '.join(lost[:3])}{' and more' * (len(lost) > 3)}")
-    counts = [len(ids) for ids in found.tokens]
-    if sum(counts) != header.num_tokens or counts[-1] != record.last_tokens:
-        raise CorruptError(f"damaged: windows with {sum(counts):,} tokens, {header.num_tokens:,} were promised")
-    return b"".join(texts)
+    num_tokens = int(windows.counts.sum())
+    if num_tokens != header.num_tokens or windows.counts[-1] != record.last_tokens:
+        raise CorruptError(f"damaged: windows with {num_tokens:,} tokens, the header says {header.num_tokens:,}")
+    return b"".join(windows.texts)
+
+
+class DecodedWindows(NamedTuple):
+    """The texts of n windows.
+
+    Attributes:
+        texts: the text of each window.
+        counts: (n,) int64, tokens of each window.
+        spare_bits: (n,) float64, bits that each window did not need.
+    """
+
+    texts: list[bytes]
+    counts: np.ndarray
+    spare_bits: np.ndarray
 
 
 def decode_windows(
@@ -175,44 +201,36 @@ def decode_windows(
     header: FrameHeader,
     data: bytes,
     wanted: range,
+    *,
     progress: Progress | None = None,
     first: int = 0,
-) -> tuple[list[bytes], np.ndarray]:
-    """The texts of some windows of a frame, unchecked. With a kept context all windows of the frame are decoded.
+) -> DecodedWindows:
+    """Decodes some windows of a frame, without checking their texts. With a kept context all windows are decoded.
 
     Args:
-        data: the payload, or a part of it that holds them, with a kept context all windows.
-        first: the window that lies at bit 0 of the data.
-
-    Returns:
-        the texts, and (n,) float64: bits that each window did not need.
+        model: the model that encoded them.
+        header: of a frame of method windows.
+        data: the payload, or a part of it that holds the windows; with a kept context all windows.
+        wanted: numbers of the windows in the frame.
+        progress: called with numbers of bytes of the text that were just decoded.
+        first: the window that begins at bit 0 of the data.
 
     Raises:
         CorruptError: they hold more text than the frame, or with a kept context do not hold its tokens.
     """
-    found = _found(model, header, data, wanted, progress, first)
-    return [model.tokenizer.tokens.decode(ids) for ids in found.tokens], found.spare_bits
-
-
-def _found(
-    model: LoadedModel,
-    header: FrameHeader,
-    data: bytes,
-    wanted: range,
-    progress: Progress | None,
-    first: int = 0,
-) -> window_texts.Found:
-    record, num_bytes = header.windows, model.tokenizer.tokens.num_bytes
+    record, table = header.windows, model.tokenizer.tokens
     assert record is not None
-    most, bits = header.original_bytes, record.window_bits
-    if model.tokenizer.tokens.escape is not None:
+    if table.escape is not None:
         raise CorruptError("damaged: windows of a tokenizer that has no token for some byte")
-    if header.profile == KEPT:
-        count, tokens = record.count, header.num_tokens
-        found = window_texts.decode_kept(model.engine, data, bits, count, tokens, num_bytes, most, progress)
-        return window_texts.Found(
-            found.tokens[wanted.start : wanted.stop], found.spare_bits[wanted.start : wanted.stop]
-        )
+    meter = ByteMeter(table.num_bytes, header.original_bytes, progress)
+    decoder = window_texts.WindowDecoder(model.engine, record.window_bits, meter)
     numbers = np.arange(wanted.start, wanted.stop)
-    limits = np.where(numbers == record.count - 1, record.last_tokens, header.num_tokens)
-    return window_texts.decode(model.engine, data, bits, numbers - first, limits, num_bytes, most, progress)
+    if header.keeps_context:
+        decoded = decoder.kept(data, record.count, header.num_tokens)
+        tokens, spare_bits = decoded.tokens[wanted.start : wanted.stop], decoded.spare_bits[numbers]
+    else:
+        limits = np.where(numbers == record.count - 1, record.last_tokens, header.num_tokens)
+        decoded = decoder.fresh(data, numbers - first, limits)
+        tokens, spare_bits = decoded.tokens, decoded.spare_bits
+    counts = np.array([len(ids) for ids in tokens], dtype=np.int64)
+    return DecodedWindows([table.decode(ids) for ids in tokens], counts, spare_bits)

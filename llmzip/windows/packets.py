@@ -1,8 +1,8 @@
-"""Texts to packets, each of which decodes alone, and back, as far as they arrived; must not know files or options."""
+"""Packets of texts: a text into windows that travel alone, and back from those that arrive; must not know files."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from math import log2
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -10,27 +10,32 @@ import numpy as np
 
 from ..errors import CorruptError, LLMZipError, SettingsError
 from ..format.packets import MAX_TEXT_BYTES, Packet, check16, data_bytes, model_id, pack, parse, width
+from ..inference.progress import ByteMeter, Progress, in_bytes
 from . import texts as window_texts
 from .codes import WindowWriter
 
 if TYPE_CHECKING:
     from ..inference.load import LoadedModel
 
-_PRECISION = 24  # bits of the frequencies in windows of 3 bytes and more
+_PRECISION_BITS = 24
+"""The frequencies in windows of 3 bytes and more have the sum 2^24."""
+
 _PART_TOKENS = 1 << 13
 """Tokens of a part of a text. Parts are encoded side by side, and the last packet of each is shorter."""
 
-_MOST_DATA = 1 << 22
-"""Bytes of packets that are decoded together."""
-
-Progress = Callable[[int], None]
+_MAX_DATA_BYTES = 1 << 22
+"""Bytes of packets that are decoded together, 4 MiB."""
 
 
 # -- writing ---------------------------------------------------------------------------------------------------------
 
 
 class _Writer(WindowWriter):
-    """Remembers the tokens of a window that is not over, to write them into a shorter one."""
+    """A WindowWriter that remembers the tokens of a window that is not full, to write them into a shorter one.
+
+    Attributes:
+        rest: cumulative frequencies of the tokens in the last window, if it was not full.
+    """
 
     def __init__(self, window_bits: int) -> None:
         super().__init__(window_bits)
@@ -52,13 +57,13 @@ def encode(model: LoadedModel, text: bytes, packet_bytes: int, progress: Progres
     """Cuts a text into packets.
 
     Args:
-        model: of the exact engine.
+        model: the model, with the exact engine.
         text: at most 2^26 bytes.
-        packet_bytes: none is longer, 32 to 8,192.
-        progress: called with numbers of bytes of the text that were done.
+        packet_bytes: size of the longest packet, 32 to 8,192.
+        progress: called with numbers of bytes of the text that were just encoded.
 
     Raises:
-        SettingsError: a length is out of range, or windows cannot be had with this model.
+        SettingsError: a length is out of range, or this model cannot make windows.
     """
     capacity, table = data_bytes(packet_bytes, len(text)), model.tokenizer.tokens
     if table.escape is not None:
@@ -97,7 +102,7 @@ def encode(model: LoadedModel, text: bytes, packet_bytes: int, progress: Progres
 def _windows(
     model: LoadedModel, text: bytes, capacity: int, progress: Progress | None
 ) -> Iterator[tuple[np.ndarray, list[bytes], np.ndarray]]:
-    """For each part of a text, in order: tokens of the windows, the windows, and the tokens."""
+    """Yields for each part of a text, in order: how many tokens each window holds, the windows, and all tokens."""
     ids = model.tokenizer.encode(text)
     parts = [ids[at : at + _PART_TOKENS] for at in range(0, len(ids), _PART_TOKENS)]
     writers: list[_Writer] = []
@@ -106,21 +111,21 @@ def _windows(
         writers.append(_Writer(window_bits))
         return writers[-1]
 
-    num_bytes = model.tokenizer.tokens.num_bytes
-    report = None if progress is None else lambda done: progress(num_bytes(done))
-    coded = window_texts.encode(model.engine, parts, 8 * capacity, True, report, make_writer)
-    for part, found, writer in zip(parts, coded, writers, strict=True):
-        windows = [found.data[at : at + capacity] for at in range(0, len(found.data), capacity)]
+    report = in_bytes(progress, model.tokenizer.tokens.num_bytes)
+    coded = window_texts.encode(model.engine, parts, 8 * capacity, fresh=True, progress=report, make_writer=make_writer)
+    for part, part_windows, writer in zip(parts, coded, writers, strict=True):
+        data = part_windows.data
+        windows = [data[at : at + capacity] for at in range(0, len(data), capacity)]
         if writer.rest:
             windows[-1] = _shortest(writer.rest)
-        yield found.counts, windows, part
+        yield part_windows.counts, windows, part
 
 
 def _shortest(bounds: list[tuple[int, int]]) -> bytes:
-    """A window of as few bytes as tokens need. The cumulative frequencies are those of every W from 24 on."""
-    bits = sum(_PRECISION - log2(right - left) for left, right in bounds)
+    """Packs tokens into a window of as few bytes as they need; the frequencies are those of every W from 24 on."""
+    bits = sum(_PRECISION_BITS - log2(right - left) for left, right in bounds)
     size = max(3, int(bits / 8) - 1)
-    while True:  # at most so often that it is as long as the window they came from
+    while True:  # ends at the latest with the size of the window that they came from
         writer = WindowWriter(8 * size)
         if all(writer.add(left, right) for left, right in bounds):
             return writer.close(full=False)[0].to_bytes(size, "big")
@@ -131,11 +136,11 @@ def _shortest(bounds: list[tuple[int, int]]) -> bytes:
 
 
 class Problem(NamedTuple):
-    """What is to be said of a packet.
+    """What is wrong with a packet.
 
     Attributes:
-        name: where it came from.
-        error: what is wrong.
+        name: where the packet came from.
+        error: why it cannot be used.
     """
 
     name: str
@@ -143,13 +148,13 @@ class Problem(NamedTuple):
 
 
 def gather(packets: Iterable[tuple[str, bytes]]) -> tuple[dict[tuple[bytes, int, int], list[Packet]], list[Problem]]:
-    """Sorts packets by their texts, each once.
+    """Sorts packets by their texts and drops those that arrived twice.
 
     Args:
         packets: names and bytes, in any order.
 
     Returns:
-        for each text, by `Packet.kin`, its packets by their numbers; and what was no packet.
+        for each text, by `Packet.kin`, its packets in the order of their numbers; and what was not a packet.
     """
     texts: dict[tuple[bytes, int, int], dict[tuple[int, bytes], Packet]] = {}
     problems = []
@@ -160,16 +165,16 @@ def gather(packets: Iterable[tuple[str, bytes]]) -> tuple[dict[tuple[bytes, int,
             problems.append(Problem(name, error))
         else:
             texts.setdefault(packet.kin, {})[packet.number, data] = packet
-    return {kin: [found[key] for key in sorted(found)] for kin, found in texts.items()}, problems
+    return {kin: [by_number[key] for key in sorted(by_number)] for kin, by_number in texts.items()}, problems
 
 
 class Part(NamedTuple):
     """A part of a text, or a gap.
 
     Attributes:
-        begin, end: where it lies; of a gap at the end of the text, whose length is not known, end is None.
-        text: None for a gap.
-        packets: numbers of the packets, first and one behind the last, None where that is not known.
+        begin, end: where the part is in the text, in bytes; end is None for a gap at the end of the text.
+        text: the part's bytes; None for a gap.
+        packets: numbers of the first packet and of the one after the last; None for the latter if it is not known.
     """
 
     begin: int
@@ -179,19 +184,20 @@ class Part(NamedTuple):
 
 
 def decode(model: LoadedModel, packets: list[Packet], progress: Progress | None = None) -> tuple[list[Part], list[str]]:
-    """The text of packets as far as they are there.
+    """Decodes the text of packets, as far as they have arrived.
 
     Args:
-        model: with the `model_id` of the packets.
-        packets: of one text, by number.
-        progress: called with numbers of bytes of the text that were done.
+        model: the model with the `model_id` of the packets.
+        packets: packets of one text, in the order of their numbers.
+        progress: called with numbers of bytes of the text that were just decoded.
 
     Returns:
-        the parts of the text in order, gaps between them; and what was wrong with packets that count as lost.
+        the parts of the text in order, with the gaps between them; and what was wrong with packets that count as lost.
 
     Raises:
-        SettingsError, ResourceError.
-        CorruptError: all packets are there, but their text is another one.
+        SettingsError: the model has another engine, or windows too small for its vocabulary.
+        ResourceError: there is not enough memory.
+        CorruptError: no packet is missing, but the text does not have the checksum that all of them give.
     """
     texts = _texts(model, packets, progress)
     parts: list[Part] = []
@@ -218,8 +224,8 @@ def decode(model: LoadedModel, packets: list[Packet], progress: Progress | None 
 
 
 def _texts(model: LoadedModel, packets: list[Packet], progress: Progress | None) -> list[bytes | None]:
-    """The text of each packet, unchecked; None for one that stands for more than a text may have."""
-    found: list[bytes | None] = [None if packet.tokens else packet.data for packet in packets]
+    """Decodes the text of each packet, unchecked; None for one that does not decode."""
+    texts: list[bytes | None] = [None if packet.tokens else packet.data for packet in packets]
     sizes: dict[int, list[int]] = {}
     for place, packet in enumerate(packets):
         if packet.tokens:
@@ -228,20 +234,19 @@ def _texts(model: LoadedModel, packets: list[Packet], progress: Progress | None)
     if sizes and table.escape is not None:
         raise CorruptError("damaged: packets of a tokenizer that has no token for some byte")
     for size, places in sizes.items():
-        step = max(1, _MOST_DATA // size)
+        step = max(1, _MAX_DATA_BYTES // size)
         for group in (places[at : at + step] for at in range(0, len(places), step)):
             data = b"".join(packets[place].data for place in group)
             limits = np.array([packets[place].tokens for place in group], dtype=np.int64)
             numbers = np.arange(len(group))
+            meter = ByteMeter(table.num_bytes, MAX_TEXT_BYTES, progress)
             try:
-                windows = window_texts.decode(
-                    model.engine, data, 8 * size, numbers, limits, table.num_bytes, MAX_TEXT_BYTES, progress
-                )
-            except CorruptError:  # more text than a text may have: together, it cannot be said of which one
+                windows = window_texts.WindowDecoder(model.engine, 8 * size, meter).fresh(data, numbers, limits)
+            except CorruptError:  # together they exceed what a text may have: which one does, shows each alone
                 if len(group) > 1:
                     for place in group:
-                        found[place] = _texts(model, [packets[place]], progress)[0]
+                        texts[place] = _texts(model, [packets[place]], progress)[0]
                 continue
             for place, ids in zip(group, windows.tokens, strict=True):
-                found[place] = table.decode(ids) if len(ids) == packets[place].tokens else None
-    return found
+                texts[place] = table.decode(ids) if len(ids) == packets[place].tokens else None
+    return texts

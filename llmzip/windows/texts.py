@@ -1,8 +1,8 @@
-"""Tokens to Equal-Info windows and back, through a model; must not know text, files or the byte format.
+"""Equal-Info windows of texts: tokens through a model into windows and back; must not know bytes of text or frames.
 
 With a fresh context each window starts as a row does: from the start token alone. Windows of one text then depend on
-each other only in where they begin, so many texts are encoded side by side, and all windows are decoded at once. With a
-context that is kept, a text is one row (format section 4d).
+each other only in where they begin, so many texts are encoded side by side, and all windows are decoded at once. With
+a kept context a text is one row (format section 4d).
 """
 
 from __future__ import annotations
@@ -19,35 +19,37 @@ from ..engines.frequencies import Frequencies
 from ..errors import CorruptError, ResourceError, SettingsError
 from ..format.plan import RowPlan
 from ..inference.passes import NOTHING, RESTART_CHUNK, History, masses_in_parts, prefill, restart, token_masses
+from ..inference.progress import ByteMeter, TokenProgress
 from ..system.memory import free_bytes
 from .codes import WindowReader, WindowWriter, pack, precision_bits
 
 _FIRST_POSITIONS = 16
-"""Positions that windows are decoded to before those that are over are dropped."""
+"""Positions up to which windows are decoded before those that are over are dropped."""
 
-_LEAST_STEPS = 4
-"""Steps that windows go together before some are put aside: each time, what is known is read anew."""
+_MIN_STEPS = 4
+"""Steps that windows take together before some are put aside, because the model then reads again what is known."""
 
-_MOST_CACHE_BYTES = 1 << 30
+_MAX_CACHE_BYTES = 1 << 30
+"""Memory of the windows that are decoded at once, 1 GiB."""
 
 
 class Writer(Protocol):
-    """Takes tokens into windows; `windows.WindowWriter` says how."""
+    """Packs tokens into windows; `codes.WindowWriter` is the one that the format has."""
 
     def add(self, left: int, right: int) -> bool:
-        """Takes a token, or refuses it."""
+        """Takes a token by its cumulative frequencies; returns False if the window has no room for it."""
 
     def close(self, full: bool) -> tuple[int, int]:
-        """Ends the window: its code, and how many of the tokens it holds, the first ones."""
+        """Ends the window; returns its code, and how many of the tokens taken it holds, the first ones."""
 
 
 @dataclass(frozen=True)
-class Found:
-    """What was read of windows.
+class DecodedTokens:
+    """The tokens of n windows.
 
     Attributes:
-        tokens: (t,) int64 of each.
-        spare_bits: (n,) float64, bits that each did not need.
+        tokens: n arrays, (t,) int64, the tokens of each window.
+        spare_bits: (n,) float64, bits that each window did not need.
     """
 
     tokens: list[np.ndarray]
@@ -56,11 +58,11 @@ class Found:
 
 @dataclass(frozen=True)
 class Windows:
-    """A text as windows.
+    """A text as n windows.
 
     Attributes:
-        data: the windows one behind the other.
-        counts: (n,) int64, tokens of each.
+        data: the windows one after the other, as bits.
+        counts: (n,) int64, tokens of each window.
     """
 
     data: bytes
@@ -68,18 +70,18 @@ class Windows:
 
 
 def check_engine(engine: Engine[Any], window_bits: int) -> None:
-    """Refuses what windows cannot be made with.
+    """Checks that windows can be made with an engine.
 
     Raises:
         SettingsError: W is too small for the vocabulary, or the engine gives the same bits only step by step.
     """
     if engine.stepwise:
         raise SettingsError("windows need the exact engine")
-    least = (engine.vocab_size - 1).bit_length() + 1
-    if precision_bits(window_bits) < least:
+    min_bits = (engine.vocab_size - 1).bit_length() + 1
+    if precision_bits(window_bits) < min_bits:
         raise SettingsError(
             f"windows of {window_bits} bits are too small for a vocabulary of {engine.vocab_size:,} tokens: "
-            f"at least {least}"
+            f"at least {min_bits}"
         )
 
 
@@ -87,18 +89,19 @@ def encode(
     engine: Engine[Any],
     texts: list[np.ndarray],
     window_bits: int,
+    *,
     fresh: bool,
-    progress: Callable[[np.ndarray], None] | None = None,
+    progress: TokenProgress | None = None,
     make_writer: Callable[[int], Writer] = WindowWriter,
 ) -> list[Windows]:
     """Cuts texts into windows.
 
     Args:
         engine: the model.
-        texts: (N,) int64 tokens of each, N >= 1; they are encoded side by side.
+        texts: tokens of each text, (N,) int64, N >= 1; the texts are encoded side by side.
         window_bits: W, 16 to 65,536.
-        fresh: each window starts from an empty context.
-        progress: called with tokens that were just done.
+        fresh: whether each window starts from an empty context.
+        progress: called with tokens that were just encoded.
         make_writer: another rule for the end of a window, to compare with (benchmarks/window_rules.py).
 
     Raises:
@@ -122,7 +125,7 @@ def encode(
 
 
 class _Stream:
-    """One text on its way into windows."""
+    """One text while it is cut into windows."""
 
     def __init__(self, tokens: np.ndarray, writer: Writer) -> None:
         self.tokens = tokens
@@ -133,6 +136,7 @@ class _Stream:
         self.writer = writer
 
     def close(self, full: bool) -> None:
+        """Ends the window and notes its code and its tokens."""
         code, count = self.writer.close(full)
         self.codes.append(code)
         self.counts.append(count)
@@ -140,10 +144,12 @@ class _Stream:
 
 
 def _kept_plan(engine: Engine[Any], num_tokens: int) -> RowPlan:
+    """Returns the one row that a text with a kept context is."""
     return RowPlan(num_tokens, 1, max(1, engine.context // 2))
 
 
 def _bounds(frequencies: Frequencies, masses: torch.Tensor, tokens: np.ndarray) -> np.ndarray:
+    """Returns the cumulative frequencies of tokens, (n, 2) int64."""
     return frequencies.bounds(masses, torch.from_numpy(tokens).to(masses.device)).cpu().numpy()
 
 
@@ -151,12 +157,12 @@ def _encode_fresh(
     engine: Engine[Any],
     frequencies: Frequencies,
     streams: list[_Stream],
-    progress: Callable[[np.ndarray], None] | None,
+    progress: TokenProgress | None,
 ) -> None:
-    """One window of each text at a time.
+    """Encodes texts one window of each at a time.
 
-    How many tokens it holds shows only afterwards: as many as are guessed go through the model, and if the window holds
-    more, they go through again with others behind them.
+    How many tokens a window holds shows only afterwards: a guessed number goes through the model, and if the window
+    holds more, they go through again, followed by others.
     """
     todo = streams
     while todo:
@@ -164,7 +170,7 @@ def _encode_fresh(
         begin = 0
         while begin < len(todo):
             end = begin + 1
-            # Equal guesses and a little more go together; so does whatever fits into one call.
+            # Guesses that differ by at most a factor of 2 go together, as far as they fit into one call.
             while end < len(todo) and (end + 1 - begin) * todo[end].guess <= engine.batch_tokens:
                 if todo[end].guess > 2 * todo[begin].guess:
                     break
@@ -177,9 +183,9 @@ def _encode_windows(
     engine: Engine[Any],
     frequencies: Frequencies,
     streams: list[_Stream],
-    progress: Callable[[np.ndarray], None] | None,
+    progress: TokenProgress | None,
 ) -> None:
-    """Tries the next window of some texts."""
+    """Encodes the next window of some texts; doubles the guess for those whose window holds more."""
     length = min(engine.context, max(stream.guess for stream in streams))
     targets = np.zeros((len(streams), length), dtype=np.int64)
     lengths = []
@@ -192,27 +198,28 @@ def _encode_windows(
     for columns, hidden in prefill(engine, inputs, 0):
         part = targets[:, columns]
         flat = part.reshape(-1)
-        found = [_bounds(frequencies, masses, flat[some]) for some, masses in masses_in_parts(engine, hidden)]
-        bounds = np.concatenate(found).reshape(*part.shape, 2)
+        parts = [_bounds(frequencies, masses, flat[some]) for some, masses in masses_in_parts(engine, hidden)]
+        bounds = np.concatenate(parts).reshape(*part.shape, 2)
         for row in list(open_rows):
             stream = streams[row]
             for left, right in bounds[row, : max(0, lengths[row] - columns.start)].tolist():
                 if not stream.writer.add(left, right):
                     open_rows.remove(row)
-                    _close(stream, True, progress)
+                    _close(stream, progress, full=True)
                     break
         if not open_rows:
             return
     for row in open_rows:
         stream = streams[row]
         if stream.at + lengths[row] == len(stream.tokens) or lengths[row] == engine.context:
-            _close(stream, False, progress)
+            _close(stream, progress, full=False)
         else:
             stream.writer.close(full=False)  # given up
             stream.guess = 2 * length
 
 
-def _close(stream: _Stream, full: bool, progress: Callable[[np.ndarray], None] | None) -> None:
+def _close(stream: _Stream, progress: TokenProgress | None, *, full: bool) -> None:
+    """Ends a text's window and guesses how long the next one will be."""
     begin = stream.at
     stream.close(full)
     # Guesses follow the windows' lengths, and stay a quarter above them.
@@ -221,170 +228,156 @@ def _close(stream: _Stream, full: bool, progress: Callable[[np.ndarray], None] |
         progress(stream.tokens[begin : stream.at])
 
 
-def decode(
-    engine: Engine[Any],
-    data: bytes,
-    window_bits: int,
-    windows: np.ndarray,
-    most_tokens: np.ndarray,
-    num_bytes: Callable[[np.ndarray], int],
-    most_bytes: int,
-    progress: Callable[[int], None] | None = None,
-) -> Found:
-    """The tokens of windows that each start from an empty context.
+class WindowDecoder:
+    """Turns windows back into tokens, with the model that encoded them.
 
     Args:
-        engine: the model that encoded them.
-        data: bits; window i lies at bit i W.
-        window_bits: W.
-        windows: (n,) int64, numbers of those to decode.
-        most_tokens: (n,) int64: what a window holds at most; a reader knows it of a text's last one.
-        num_bytes: bytes that an array of tokens stands for.
-        most_bytes: what all may stand for together: damaged windows must not fill the memory.
-        progress: called with numbers of bytes.
+        engine: the model.
+        window_bits: W, 16 to 65,536.
+        meter: counts the bytes of all tokens that are decoded, and limits them.
 
     Raises:
-        CorruptError: they stand for more.
-        ResourceError: the memory does not do.
         SettingsError: as `check_engine`.
     """
-    check_engine(engine, window_bits)
-    frequencies = Frequencies(engine.vocab_size, precision_bits(window_bits))
-    most_tokens = np.minimum(most_tokens, engine.context)
-    reader = WindowReader(data, window_bits, windows)
-    found = [NOTHING] * len(windows)
-    # Windows that are not over, by the number of tokens that are known of each.
-    waiting: dict[int, list[np.ndarray]] = {0: [np.arange(len(windows))]}
-    seen_bytes = 0
-    while waiting:
-        known = min(waiting)
-        places = np.concatenate(waiting.pop(known))
-        positions = min(engine.context, max(_FIRST_POSITIONS, 2 * known))
-        size = _windows_at_once(engine, positions)
-        for part in (places[n : n + size] for n in range(0, len(places), size)):
-            tokens, counts, rest = _decode_part(
-                engine, frequencies, reader, part, np.stack([found[place] for place in part]), most_tokens, positions
-            )
-            for place, row, count in zip(part, tokens, counts, strict=True):
-                found[place] = row[:count]
-            new_bytes = num_bytes(np.concatenate([found[place][known:] for place in part]))
-            seen_bytes += new_bytes
-            if seen_bytes > most_bytes:
-                raise CorruptError(f"damaged: windows stand for more than the {most_bytes} bytes they should")
-            if progress is not None:
-                progress(new_bytes)
-            if len(rest):
-                waiting.setdefault(len(found[rest[0]]), []).append(rest)
-    return Found(found, reader.spare_bits())
 
+    def __init__(self, engine: Engine[Any], window_bits: int, meter: ByteMeter) -> None:
+        check_engine(engine, window_bits)
+        self._engine, self._window_bits, self._meter = engine, window_bits, meter
+        self._frequencies = Frequencies(engine.vocab_size, precision_bits(window_bits))
 
-def _windows_at_once(engine: Engine[Any], positions: int) -> int:
-    """How many windows go through the model together.
+    def fresh(self, data: bytes, windows: np.ndarray, max_tokens: np.ndarray) -> DecodedTokens:
+        """Decodes windows that each start from an empty context, many at once.
 
-    Raises:
-        ResourceError: not even one does.
-    """
-    each, free = engine.step_bytes(1, RESTART_CHUNK, positions), free_bytes(engine.device)
-    if free is not None and each > free:
-        raise ResourceError(
-            f"decoding a window needs {each / 1e9:.1f} GB of memory on {engine.device}, {free / 1e9:.1f} GB are free"
-        )
-    return max(1, min(_MOST_CACHE_BYTES, (free or _MOST_CACHE_BYTES) // 2) // each)
+        Args:
+            data: bits; window i begins at bit i W.
+            windows: (n,) int64, numbers of those to decode.
+            max_tokens: (n,) int64, tokens that each window holds at most; a reader knows it of a text's last one.
 
+        Raises:
+            CorruptError: they stand for more bytes than the meter allows.
+            ResourceError: there is not enough memory.
+        """
+        max_tokens = np.minimum(max_tokens, self._engine.context)
+        reader = WindowReader(data, self._window_bits, windows)
+        tokens = [NOTHING] * len(windows)
+        # Windows that are not over, by the number of tokens that are known of each.
+        waiting: dict[int, list[np.ndarray]] = {0: [np.arange(len(windows))]}
+        while waiting:
+            known = min(waiting)
+            places = np.concatenate(waiting.pop(known))
+            positions = min(self._engine.context, max(_FIRST_POSITIONS, 2 * known))
+            size = self._windows_at_once(positions)
+            for part in (places[n : n + size] for n in range(0, len(places), size)):
+                known_tokens = np.stack([tokens[place] for place in part])
+                rows, counts, rest = self._extend(reader, part, known_tokens, max_tokens, positions)
+                for place, row, count in zip(part, rows, counts, strict=True):
+                    tokens[place] = row[:count]
+                self._meter.add(np.concatenate([tokens[place][known:] for place in part]))
+                if len(rest):
+                    waiting.setdefault(len(tokens[rest[0]]), []).append(rest)
+        return DecodedTokens(tokens, reader.spare_bits())
 
-def _decode_part(
-    engine: Engine[Any],
-    frequencies: Frequencies,
-    reader: WindowReader,
-    places: np.ndarray,
-    known: np.ndarray,
-    most_tokens: np.ndarray,
-    positions: int,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Some windows, until most of them are over or `positions` inputs are used up.
+    def kept(self, data: bytes, num_windows: int, num_tokens: int) -> DecodedTokens:
+        """Decodes all windows of a text whose context was kept, one token after the other.
 
-    Args:
-        places: (k,) int64, of the windows in the reader.
-        known: (k, t) int64, the tokens that were read of them.
+        Args:
+            data: bits; window i begins at bit i W.
+            num_windows, num_tokens: of the whole text.
 
-    Returns:
-        (k, positions) int64 tokens, (k,) how many of them each window has so far, and places that are not over.
-    """
-    begin = known.shape[1]
-    tokens = np.zeros((len(places), positions), dtype=np.int64)
-    tokens[:, :begin] = known
-    counts = np.full(len(places), begin, dtype=np.int64)
-    inputs = np.concatenate([np.full((len(places), 1), engine.start_token), tokens], axis=1)
-    cache = engine.new_cache(len(places), RESTART_CHUNK, positions)
-    if begin:
-        restart(engine, cache, inputs[:, :begin])
-    rows = np.flatnonzero(most_tokens[places] > begin)
-    at = begin
-    while at < positions and len(rows):
-        ids = torch.from_numpy(np.ascontiguousarray(inputs[:, at : at + 1])).to(engine.device)
-        hidden = engine.forward(ids, cache)[:, 0]
-        targets, over = reader.targets(places[rows])
-        rows, targets = rows[~over], targets[~over]
-        if not len(rows):
-            break
-        masses = engine.masses(hidden[torch.from_numpy(rows).to(hidden.device)])
-        ids, bounds = frequencies.find(masses, torch.from_numpy(targets).to(masses.device))
-        found = ids.cpu().numpy()
-        left, right = bounds.cpu().numpy().T
-        reader.take(places[rows], left, right)
-        tokens[rows, at] = inputs[rows, at + 1] = found
-        at += 1
-        counts[rows] = at
-        rows = rows[most_tokens[places[rows]] > at]
-        if 2 * len(rows) <= len(places) and at > begin + _LEAST_STEPS:
-            break  # the others may go on together with more
-    return tokens, counts, places[rows]
-
-
-def decode_kept(
-    engine: Engine[Any],
-    data: bytes,
-    window_bits: int,
-    num_windows: int,
-    num_tokens: int,
-    num_bytes: Callable[[np.ndarray], int],
-    most_bytes: int,
-    progress: Callable[[int], None] | None = None,
-) -> Found:
-    """The tokens of all windows of a text whose context was kept: as `decode`, one token after the other.
-
-    Args:
-        num_windows, num_tokens: of the text.
-
-    Raises:
-        CorruptError: the windows do not hold so many tokens, or they stand for more bytes.
-    """
-    check_engine(engine, window_bits)
-    frequencies = Frequencies(engine.vocab_size, precision_bits(window_bits))
-    history = History(engine, _kept_plan(engine, num_tokens), NOTHING)
-    reader = WindowReader(data, window_bits, np.arange(num_windows))
-    tokens = np.empty(num_tokens, dtype=np.int64)
-    begins, window, seen_bytes = [0], 0, 0
-    for step in range(num_tokens):
-        masses = history.step(step)
-        targets, over = reader.targets(np.array([window]))
-        if over[0]:
-            begins.append(step)
-            window += 1
-            if window == num_windows or begins[-2] == step:
-                raise CorruptError(f"damaged: {num_windows} windows do not hold {num_tokens} tokens")
+        Raises:
+            CorruptError: the windows do not hold that many tokens, or stand for more bytes than the meter allows.
+        """
+        history = History(self._engine, _kept_plan(self._engine, num_tokens), NOTHING)
+        reader = WindowReader(data, self._window_bits, np.arange(num_windows))
+        tokens = np.empty(num_tokens, dtype=np.int64)
+        begins, window = [0], 0
+        for step in range(num_tokens):
+            masses = history.step(step)
             targets, over = reader.targets(np.array([window]))
-        ids, bounds = frequencies.find(masses, torch.from_numpy(targets).to(masses.device))
-        tokens[step : step + 1] = ids.cpu().numpy()
+            if over[0]:
+                begins.append(step)
+                window += 1
+                if window == num_windows or begins[-2] == step:
+                    raise CorruptError(f"damaged: {num_windows} windows do not hold {num_tokens} tokens")
+                targets, over = reader.targets(np.array([window]))
+            tokens[step : step + 1] = self._read(reader, np.array([window]), targets, masses)
+            history.take(step, tokens[step : step + 1])
+            self._meter.add(tokens[step : step + 1])
+        if window + 1 != num_windows:
+            raise CorruptError(f"damaged: {num_tokens} tokens do not fill {num_windows} windows")
+        return DecodedTokens(np.split(tokens, begins[1:]), reader.spare_bits())
+
+    def _read(self, reader: WindowReader, places: np.ndarray, targets: np.ndarray, masses: torch.Tensor) -> np.ndarray:
+        """Reads the next token of some windows.
+
+        Args:
+            reader: the windows.
+            places: (k,) int64, which of the reader's windows; none of them is over.
+            targets: (k,) int64, what the reader gives for them.
+            masses: (k, V) int32, what the model expects of them.
+
+        Returns:
+            (k,) int64, the tokens.
+        """
+        ids, bounds = self._frequencies.find(masses, torch.from_numpy(targets).to(masses.device))
         left, right = bounds.cpu().numpy().T
-        reader.take(np.array([window]), left, right)
-        history.take(step, tokens[step : step + 1])
-        step_bytes = num_bytes(tokens[step : step + 1])
-        seen_bytes += step_bytes
-        if seen_bytes > most_bytes:
-            raise CorruptError(f"damaged: windows stand for more than the {most_bytes} bytes they should")
-        if progress is not None:
-            progress(step_bytes)
-    if window + 1 != num_windows:
-        raise CorruptError(f"damaged: {num_tokens} tokens do not fill {num_windows} windows")
-    return Found(np.split(tokens, begins[1:]), reader.spare_bits())
+        reader.take(places, left, right)
+        tokens: np.ndarray = ids.cpu().numpy()
+        return tokens
+
+    def _windows_at_once(self, positions: int) -> int:
+        """Returns how many windows of up to `positions` inputs go through the model together.
+
+        Raises:
+            ResourceError: there is not enough memory for one.
+        """
+        engine = self._engine
+        each, free = engine.step_bytes(1, RESTART_CHUNK, positions), free_bytes(engine.device)
+        if free is not None and each > free:
+            raise ResourceError(
+                f"decoding a window needs {each / 1e9:.1f} GB of memory on {engine.device}, "
+                f"{free / 1e9:.1f} GB are free"
+            )
+        return max(1, min(_MAX_CACHE_BYTES, (free or _MAX_CACHE_BYTES) // 2) // each)
+
+    def _extend(
+        self, reader: WindowReader, places: np.ndarray, known: np.ndarray, max_tokens: np.ndarray, positions: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Reads on in some windows until most of them are over or `positions` inputs are used up.
+
+        Args:
+            reader: the windows.
+            places: (k,) int64, which of the reader's windows.
+            known: (k, t) int64, the tokens that have been read from them.
+            max_tokens: (n,) int64, tokens that each of the reader's windows holds at most.
+            positions: inputs of each window, at most.
+
+        Returns:
+            (k, positions) int64, tokens; (k,) int64, how many of them each window has so far; and (m,) int64, the
+            places of windows that are not over.
+        """
+        engine, begin = self._engine, known.shape[1]
+        tokens = np.zeros((len(places), positions), dtype=np.int64)
+        tokens[:, :begin] = known
+        counts = np.full(len(places), begin, dtype=np.int64)
+        inputs = np.concatenate([np.full((len(places), 1), engine.start_token), tokens], axis=1)
+        cache = engine.new_cache(len(places), RESTART_CHUNK, positions)
+        if begin:
+            restart(engine, cache, inputs[:, :begin])
+        rows = np.flatnonzero(max_tokens[places] > begin)
+        at = begin
+        while at < positions and len(rows):
+            ids = torch.from_numpy(np.ascontiguousarray(inputs[:, at : at + 1])).to(engine.device)
+            hidden = engine.forward(ids, cache)[:, 0]
+            targets, over = reader.targets(places[rows])
+            rows, targets = rows[~over], targets[~over]
+            if not len(rows):
+                break
+            masses = engine.masses(hidden[torch.from_numpy(rows).to(hidden.device)])
+            tokens[rows, at] = inputs[rows, at + 1] = self._read(reader, places[rows], targets, masses)
+            at += 1
+            counts[rows] = at
+            rows = rows[max_tokens[places[rows]] > at]
+            if 2 * len(rows) <= len(places) and at > begin + _MIN_STEPS:
+                break  # the others may continue together with more
+        return tokens, counts, places[rows]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from llmzip.format import headers
+from llmzip.format import headers, writing
 
 from .conftest import Run, environment, leftovers
 
@@ -83,9 +83,9 @@ def test_newer_format_version(run: Run, archive: Path) -> None:
 
 def test_missing_model(run: Run, archive: Path) -> None:
     record = headers.ModelRecord("their-model", b"\xaa" * 16, b"\xbb" * 16, planes=1, context=64, start_token=0)
-    prefix = headers.pack_header(headers.Header(headers.USER_MODEL, record))
-    frame = headers.FrameHeader(headers.LM, True, original_bytes=5, payload_bytes=3, num_tokens=4)
-    archive.write_bytes(headers.pack_frame(frame, b"abc", 0, prefix))
+    prefix = writing.pack_header(headers.Header(headers.USER_MODEL, record))
+    frame = headers.FrameHeader(headers.LM, last=True, original_bytes=5, payload_bytes=3, num_tokens=4)
+    archive.write_bytes(writing.pack_frame(frame, b"abc", 0, prefix))
     done = run("-d", "noise.bin.llmz", env={"LLMZIP_MODEL": str(archive.parent)})
     assert done.returncode == 3
     line = only_line(done.stderr)

@@ -80,7 +80,7 @@ NUMBERS: dict[str, list[object]] = {
     "--context": [USUAL_CONTEXT],
     "--rows": [f"{headers.MAX_STEPS:,}"],
     "--window-bits": [headers.MIN_WINDOW_BITS, f"{headers.MAX_WINDOW_BITS:,}"],
-    "--packet-bytes": [packets.LEAST_PACKET_BYTES, packets.MOST_PACKET_BYTES],
+    "--packet-bytes": [packets.MIN_PACKET_BYTES, packets.MAX_PACKET_BYTES],
     "--piece-bytes": [entropy.LMIC_PIECE_BYTES],
     "--span-percentile": [f"{surprisal.DEFAULT_PERCENTILE:g}"],
     "--preset": [2, 3, 5, 7, 22, 2, 2, 4, 5, 16],  # a test below computes them

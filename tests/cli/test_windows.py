@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llmzip.format import headers
+from llmzip.format import headers, reading, writing
 
 TEXT = "The tide comes in, and the tide goes out; Größe, 世界. The harbour master writes it down.\n".encode() * 9
 Call = Callable[..., tuple[int, bytes, str]]
@@ -95,13 +95,13 @@ def frames_of(parts: list[bytes]) -> bytes:
     made = b""
     entries = []
     for number, part in enumerate(parts):
-        header = headers.FrameHeader(headers.STORED, number == len(parts) - 1, len(part), len(part))
-        frame = headers.pack_frame(
-            header, part, zlib.crc32(part), headers.pack_header(headers.Header()) if not number else b""
+        header = headers.FrameHeader(headers.STORED, len(part), len(part), last=number == len(parts) - 1)
+        frame = writing.pack_frame(
+            header, part, zlib.crc32(part), writing.pack_header(headers.Header()) if not number else b""
         )
         made += frame
-        entries.append((headers.frame_bytes(header), len(part)))
-    return made + (headers.pack_index(entries) if len(parts) > 1 else b"")
+        entries.append((writing.frame_bytes(header), len(part)))
+    return made + (writing.pack_index(entries) if len(parts) > 1 else b"")
 
 
 PARTS = [b"The tide comes in. " * 3, b"It goes out. " * 5, b"The boats lie on the mud.\n"]
@@ -111,7 +111,7 @@ def test_salvage_of_a_file_that_ends_anywhere(call: Call, tmp_path: Path) -> Non
     """At every byte of two archives: whole frames come out, and what is lost is said with the file's name."""
     first, second = frames_of(PARTS), frames_of([b"Another archive."])
     whole = first + second
-    ends = [frame.offset_bytes + frame.size_bytes for frame in headers.read_archives(io.BytesIO(whole))]
+    ends = [frame.offset_bytes + frame.size_bytes for frame in reading.read_archives(io.BytesIO(whole))]
     texts = [*PARTS, b"Another archive."]
     begins = [sum(map(len, texts[:number])) for number in range(5)]
     assert len(ends) == 4 and ends[3] == len(whole)
@@ -143,7 +143,7 @@ def test_salvage_of_a_file_that_ends_anywhere(call: Call, tmp_path: Path) -> Non
 
 def test_salvage_up_to_a_damaged_header(call: Call, tmp_path: Path) -> None:
     whole = bytearray(frames_of(PARTS))
-    ends = [frame.offset_bytes + frame.size_bytes for frame in headers.read_archives(io.BytesIO(bytes(whole)))]
+    ends = [frame.offset_bytes + frame.size_bytes for frame in reading.read_archives(io.BytesIO(bytes(whole)))]
     whole[ends[0]] ^= 0x07  # the method of the second frame
     (tmp_path / "bad.llmz").write_bytes(whole)
     code, out, err = call("cat", "--salvage", "bad.llmz")

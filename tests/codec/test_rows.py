@@ -82,10 +82,12 @@ def test_profiles_have_the_formats_overlap(context: int, overlaps: tuple[int, in
 
 
 def test_headers_of_profiles_and_of_records() -> None:
-    assert header_plan(FrameHeader(LM, True, 2000, 5, 1024, 1), 64) == RowPlan(1024, 2, 32)
-    assert header_plan(FrameHeader(LM, True, 2000, 5, 1024, 3, 1000, 63), 64) == RowPlan(1024, 1000, 63)
+    assert header_plan(FrameHeader(LM, 2000, 5, num_tokens=1024, profile=1, last=True), 64) == RowPlan(1024, 2, 32)
+    assert header_plan(
+        FrameHeader(LM, 2000, 5, num_tokens=1024, profile=3, rows=1000, overlap=63, last=True), 64
+    ) == RowPlan(1024, 1000, 63)
     with pytest.raises(CorruptError, match="overlap 64 with a context of 64"):
-        header_plan(FrameHeader(LM, True, 2000, 5, 1024, 3, 1000, 64), 64)
+        header_plan(FrameHeader(LM, 2000, 5, num_tokens=1024, profile=3, rows=1000, overlap=64, last=True), 64)
 
 
 @pytest.mark.parametrize("num_tokens", [1, 2, 7, 12, 100])
@@ -228,6 +230,6 @@ def test_no_plan_has_rows_that_a_reader_refuses(step_bytes: int, rows_asked: int
     for level in range(1, 10):
         for num_tokens in (1, 65_536, 65_537, 500_000, 1 << 21):
             plan, profile = drafts.level_plan(level, num_tokens, Engine(), CompressSettings(rows=rows_asked))
-            record = (plan.num_rows, plan.overlap) if profile == 3 else ()
-            header = FrameHeader(LM, False, 1 << 21, 9, num_tokens, profile, *record)
+            record = {"rows": plan.num_rows, "overlap": plan.overlap} if profile == 3 else {}
+            header = FrameHeader(LM, 1 << 21, 9, num_tokens=num_tokens, profile=profile, **record)
             assert plan.steps <= headers.MAX_STEPS and headers.is_readable(header, alone=False)

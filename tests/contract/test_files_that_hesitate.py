@@ -15,7 +15,7 @@ import pytest
 import llmzip
 from llmzip.codec.parts import PartReader
 from llmzip.codec.reader import compress_stream, decompress_stream
-from llmzip.format import headers, packets
+from llmzip.format import packets, reading
 from llmzip.measures import places
 from llmzip.settings import CompressSettings, DecompressSettings
 from llmzip.system.streams import DescriptorReader, read_some, read_upto, write_all
@@ -197,7 +197,7 @@ def test_packets_and_places_are_read_from_a_raw_file(ready: int) -> None:
     assert [packet[0] for packet in packets.read_stream(Hesitant(stream, ready))] == [0, 1, 2]
     found = places.Places(Hesitant(NOISE, ready))  # type: ignore[arg-type]
     assert found.read(1000, 200_000) == NOISE[1000:201_000]
-    assert b"".join(frame.payload for frame in headers.read_archives(Hesitant(ARCHIVE, ready))) == NOISE  # type: ignore[arg-type]
+    assert b"".join(frame.payload for frame in reading.read_archives(Hesitant(ARCHIVE, ready))) == NOISE  # type: ignore[arg-type]
 
 
 # -- writing

@@ -1,4 +1,4 @@
-"""The dependencies in pyproject.toml are to be had: constriction is asked for where it has wheels, and nowhere else."""
+"""Tests of what pyproject.toml promises: constriction is required only where it has wheels, and all data is packed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-_PROJECT = (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
+_ROOT = Path(__file__).parents[2]
+_PROJECT = (_ROOT / "pyproject.toml").read_text(encoding="utf-8")
+_BUILT = {".py", ".pyc", ".pyo", ".so", ".pyd", ".dylib", ".dll"}
+"""Suffixes of modules and of what is built from sources, which need no entry in package-data."""
 
 
 def _wanted(system: str, machine: str, python: str = "3.12", implementation: str = "CPython") -> bool:
@@ -48,3 +51,21 @@ def test_constriction_is_not_asked_for_elsewhere(system: str, machine: str) -> N
 def test_constriction_is_not_asked_for_where_its_wheels_do_not_fit() -> None:
     assert not _wanted("linux", "x86_64", python="3.15")
     assert not _wanted("linux", "x86_64", implementation="PyPy")
+
+
+def _data_globs() -> list[str]:
+    (line,) = re.findall(r"^\[tool\.setuptools\.package-data\]\nllmzip = \[(.*)\]$", _PROJECT, re.MULTILINE)
+    return re.findall(r'"([^"]+)"', line)
+
+
+@pytest.mark.parametrize("pattern", _data_globs())
+def test_each_glob_of_package_data_finds_files(pattern: str) -> None:
+    assert any(path.is_file() for path in (_ROOT / "llmzip").glob(pattern))
+
+
+def test_wheels_have_every_data_file() -> None:
+    package = _ROOT / "llmzip"
+    covered = {path for pattern in _data_globs() for path in package.glob(pattern)}
+    data = {path for path in package.rglob("*") if path.is_file() and path.suffix not in _BUILT}
+    assert {package / "measures" / "page.css", package / "measures" / "page.js"} <= data
+    assert data <= covered

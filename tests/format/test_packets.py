@@ -103,9 +103,9 @@ def test_what_breaks_a_rule_is_refused(data: bytes) -> None:
 
 
 def test_other_versions_are_named() -> None:
-    with pytest.raises(FormatError, match="version 2, this llmzip knows version 1"):
+    with pytest.raises(FormatError, match="packet version 2 is not supported, only version 1"):
         parse(with_check(b"\x32" + pack(SAMPLE)[1:], 2))
-    with pytest.raises(FormatError, match="stream of packets of version 7"):
+    with pytest.raises(FormatError, match="version 7 of streams of packets is not supported, only version 1"):
         list(read_stream(io.BytesIO(b"\xf7LP\x07")))
     with pytest.raises(FormatError, match="not a stream of packets"):
         list(read_stream(io.BytesIO(b"\xf7LZ\x01")))

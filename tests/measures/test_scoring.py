@@ -18,13 +18,13 @@ from llmzip.codec import rows
 from llmzip.engines.exact import ExactEngine
 from llmzip.engines.frequencies import TOTAL, group_size
 from llmzip.errors import SettingsError
-from llmzip.format import headers
+from llmzip.format import headers, reading
 from llmzip.format.plan import RowPlan, header_plan
 from llmzip.inference import load
 from llmzip.inference.load import LoadedModel
 from llmzip.inference.passes import NOTHING
 from llmzip.measures import scoring
-from llmzip.measures.scoring import Scores, score, score_many, score_rows
+from llmzip.measures.scoring import Scorer, Scores
 from llmzip.models import choice
 from llmzip.models.weights import load_model
 from llmzip.settings import EngineSettings
@@ -84,7 +84,7 @@ def test_scores_are_those_of_the_definition(
     engine = hash_engine(vocab_size=vocab_size, context=300)
     tokens = rng.integers(0, vocab_size, 40)
     coded, own, ranks, orders = by_the_definition(engine, tokens, context, stride)
-    found = score(model_of(engine), tokens, context, stride, alternatives=5)
+    found = Scorer(model_of(engine), context, stride, ranks=True, alternatives=5).score(tokens)
     assert found.coded_bits == pytest.approx(coded, rel=1e-12)
     assert found.model_bits == pytest.approx(own, rel=1e-12)
     assert found.ranks is not None and found.ranks.tolist() == ranks and found.ranks.dtype == np.int32
@@ -99,7 +99,7 @@ def test_scores_are_those_of_the_definition(
 def test_a_stride_of_one_feeds_each_token_its_whole_context(hash_engine: MakeEngine, rng: np.random.Generator) -> None:
     engine, tokens, context = hash_engine(vocab_size=50, context=64), rng.integers(0, 50, 60), 9
     inputs = np.concatenate([[engine.start_token], tokens])
-    found = score(model_of(engine), tokens, context, 1)
+    found = Scorer(model_of(engine), context, 1, ranks=True).score(tokens)
     for place, token in enumerate(tokens):
         seen = inputs[max(0, place + 1 - context) : place + 1]
         assert len(seen) == min(context, place + 1)
@@ -114,12 +114,14 @@ def test_batches_and_steps_change_nothing(
     tokens, before = rng.integers(0, 40, 200), rng.integers(0, 40, 4)
     for context, stride, front in ((16, 5, NOTHING), (64, 64, before), (11, 1, before)):
         fields = {"vocab_size": 40, "context": 64}
-        wanted = score(model_of(hash_engine(**fields)), tokens, context, stride, before=front, alternatives=2)
+        wanted = Scorer(
+            model_of(hash_engine(**fields)), context, stride, ranks=True, before=front, alternatives=2
+        ).score(tokens)
         engine = hash_engine(**fields, batch_tokens=batch_tokens)
-        same(score(model_of(engine), tokens, context, stride, before=front, alternatives=2), wanted)
+        same(Scorer(model_of(engine), context, stride, ranks=True, before=front, alternatives=2).score(tokens), wanted)
         assert engine.most_tokens <= max(batch_tokens, 1)
         engine.stepwise = True
-        same(score(model_of(engine), tokens, context, stride, before=front, alternatives=2), wanted)
+        same(Scorer(model_of(engine), context, stride, ranks=True, before=front, alternatives=2).score(tokens), wanted)
 
 
 def test_pieces_are_scored_as_if_alone(hash_engine: MakeEngine, rng: np.random.Generator) -> None:
@@ -127,44 +129,47 @@ def test_pieces_are_scored_as_if_alone(hash_engine: MakeEngine, rng: np.random.G
     pieces = [rng.integers(0, 30, size) for size in (3, 0, 50, 1, 20, 50, 21, 0, 7)]
     for stepwise in (False, True):
         engine.stepwise = stepwise
-        found = score_many(model_of(engine), pieces, 12, 4, ranks=True, alternatives=1)
+        found = Scorer(model_of(engine), 12, 4, ranks=True, alternatives=1).score_many(pieces)
         assert [len(scores.tokens) for scores in found] == [len(piece) for piece in pieces]
         for piece, scores in zip(pieces, found, strict=True):
-            same(scores, score(model_of(engine), piece, 12, 4, alternatives=1))
-    assert score_many(model_of(engine), []) == []
+            same(scores, Scorer(model_of(engine), 12, 4, ranks=True, alternatives=1).score(piece))
+    assert Scorer(model_of(engine)).score_many([]) == []
 
 
 def test_what_was_read_before_counts(hash_engine: MakeEngine, rng: np.random.Generator) -> None:
     engine = hash_engine(vocab_size=30, context=40)
     before, tokens = rng.integers(0, 30, 15), rng.integers(0, 30, 20)
-    both = score(model_of(engine), np.concatenate([before, tokens]), 40)
-    same(score(model_of(engine), tokens, 40, before=before), both.part(slice(15, 35)))
-    many = score_many(model_of(engine), [tokens, tokens[:4]], 40, before=before, ranks=True)
+    both = Scorer(model_of(engine), 40, ranks=True).score(np.concatenate([before, tokens]))
+    same(Scorer(model_of(engine), 40, ranks=True, before=before).score(tokens), both.part(slice(15, 35)))
+    many = Scorer(model_of(engine), 40, before=before, ranks=True).score_many([tokens, tokens[:4]])
     same(many[0], both.part(slice(15, 35)))
     same(many[1], both.part(slice(15, 19)))
     # Of more than half of the context only the end.
     long = rng.integers(0, 30, 99)
-    same(score(model_of(engine), tokens, 40, before=long), score(model_of(engine), tokens, 40, before=long[-20:]))
+    same(
+        Scorer(model_of(engine), 40, ranks=True, before=long).score(tokens),
+        Scorer(model_of(engine), 40, ranks=True, before=long[-20:]).score(tokens),
+    )
 
 
 def test_wishes_out_of_range(hash_engine: MakeEngine) -> None:
     model, tokens = model_of(hash_engine(context=7)), np.arange(5)
     with pytest.raises(SettingsError, match="a context of 8 tokens is out of range: the model takes 1 to 7"):
-        score(model, tokens, 8)
+        Scorer(model, 8, ranks=True).score(tokens)
     for stride in (0, 6):
         with pytest.raises(SettingsError, match=f"the stride must be 1 to the context of 5, not {stride}"):
-            score(model, tokens, 5, stride)
-    assert (score(model, tokens).context, score(model, tokens).stride) == (7, 3)
-    assert len(score(model, NOTHING).model_bits) == 0
-    plain = score(model, tokens, ranks=False)
+            Scorer(model, 5, stride, ranks=True).score(tokens)
+    assert (Scorer(model, ranks=True).score(tokens).context, Scorer(model, ranks=True).score(tokens).stride) == (7, 3)
+    assert len(Scorer(model, ranks=True).score(NOTHING).model_bits) == 0
+    plain = Scorer(model).score(tokens)
     assert plain.ranks is None and plain.alternatives is None and plain.alternative_bits is None
-    most = score(model, tokens, alternatives=99).alternatives
+    most = Scorer(model, ranks=True, alternatives=99).score(tokens).alternatives
     assert most is not None and most.shape == (5, 16)
 
 
 def test_progress_tells_every_token_once(hash_engine: MakeEngine, rng: np.random.Generator) -> None:
     tokens, told = rng.integers(0, 16, 50), []
-    score(model_of(hash_engine()), tokens, 6, 2, progress=told.append)
+    Scorer(model_of(hash_engine()), 6, 2, ranks=True, progress=told.append).score(tokens)
     assert sorted(np.concatenate(told).tolist()) == sorted(tokens.tolist())
 
 
@@ -179,12 +184,12 @@ def small() -> LoadedModel:
 def test_the_bits_are_those_of_an_archive(small: LoadedModel) -> None:
     text = (CORPORA / "prose-en.txt").read_bytes()[:12_000]
     archive = llmzip.compress(text, level=1, model="small")
-    (frame,) = headers.read_archives(io.BytesIO(archive))
+    (frame,) = reading.read_archives(io.BytesIO(archive))
     assert frame.header.method == headers.LM and llmzip.decompress(archive) == text
     plan = header_plan(frame.header, small.engine.context)
     assert plan.num_rows > 8
     tokens = small.tokenizer.encode(text)
-    scores = score_rows(small, tokens, plan)
+    scores = Scorer(small).score_rows(tokens, plan)
     bits = float(scores.coded_bits.sum())
     assert abs(len(frame.payload) - bits / 8) <= 0.001 * bits / 8 + 8
     assert len(archive) - bits / 8 <= 0.001 * bits / 8 + 16
@@ -196,16 +201,16 @@ def test_the_bits_are_those_of_an_archive(small: LoadedModel) -> None:
 def test_steps_of_a_model_are_its_prefill(small: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     tokens = small.tokenizer.encode((CORPORA / "prose-de.txt").read_bytes()[:400])
     pieces = [tokens[:70], tokens[70:130], tokens[130:]]
-    found = score_many(small, pieces, 40, 11, ranks=True, alternatives=3)
+    found = Scorer(small, 40, 11, ranks=True, alternatives=3).score_many(pieces)
     monkeypatch.setattr(small.engine, "stepwise", True)
-    for one, two in zip(found, score_many(small, pieces, 40, 11, ranks=True, alternatives=3), strict=True):
+    for one, two in zip(found, Scorer(small, 40, 11, ranks=True, alternatives=3).score_many(pieces), strict=True):
         same(one, two)
 
 
 def test_scores_tell_a_text_from_noise(small: LoadedModel, rng: np.random.Generator) -> None:
     text = small.tokenizer.encode(b"The wind came over the hills, and nobody asked about the light again.")
     noise = rng.integers(0, small.engine.vocab_size, len(text))
-    one, two = score_many(small, [text, noise], ranks=True)
+    one, two = Scorer(small, ranks=True).score_many([text, noise])
     assert one.ranks is not None and two.ranks is not None
     assert one.model_bits.mean() < 8 and two.model_bits.mean() > 11
     assert np.median(one.ranks) < 50 and np.median(two.ranks) > 500
@@ -227,7 +232,7 @@ def test_the_float_engine_agrees_with_the_exact_one(float_and_exact: tuple[Any, 
     floating, exact = float_and_exact
     tokens = rng.integers(2, 100, 300)
     for context, stride in ((96, 48), (20, 7)):
-        one, two = (score(model, tokens, context, stride) for model in (floating, exact))
+        one, two = (Scorer(model, context, stride, ranks=True).score(tokens) for model in (floating, exact))
         assert one.model_bits.sum() == pytest.approx(two.model_bits.sum(), rel=0.005)
         assert one.ranks is not None and two.ranks is not None
         assert np.corrcoef(one.ranks, two.ranks)[0, 1] > 0.99
@@ -239,7 +244,7 @@ def test_prefill_of_the_float_engine_costs_what_its_steps_do(
     model, tokens = float_and_exact[0], rng.integers(2, 100, 60)
     plan = RowPlan(len(tokens), 2, 10)
     bits = rows.encode(model.engine, tokens, plan)[1]
-    assert score_rows(model, tokens, plan).coded_bits.sum() == pytest.approx(bits, rel=1e-4)
+    assert Scorer(model).score_rows(tokens, plan).coded_bits.sum() == pytest.approx(bits, rel=1e-4)
 
 
 def test_sizes_of_both_engines_agree(float_and_exact: tuple[Any, Any]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llmzip.measures import surprisal, surprisal_page
+from llmzip.measures import surprisal, surprisal_page, surprisal_style
 from llmzip.measures.scoring import Scores
 from llmzip.measures.surprisal_page import Subject, page
 
@@ -130,7 +130,7 @@ def test_the_text_is_that_of_the_page(name: str) -> None:
         assert units.begins[first] <= begin < units.ends[first]
         for place, (colour, text) in enumerate(row["cells"]):
             unit = first + place
-            level = sum(units.bits[unit] >= edge for edge in surprisal_page.LEVELS)
+            level = sum(units.bits[unit] >= edge for edge in surprisal_style.LEVELS)
             assert colour == f"c{level}" and text in data[units.begins[unit] : units.ends[unit]]
 
 
@@ -147,11 +147,11 @@ def test_there_are_no_other_scripts_and_no_network(name: str) -> None:
         assert not attributes.keys() & {"src", "href", "style", "srcdoc", "action", "data", "background"}
     scripts = [attributes for tag, attributes in reader.tags if tag == "script"]
     assert scripts == [{"type": "application/json", "id": "data"}, {}]
-    for known in (surprisal_page.STYLE, surprisal_page.SCRIPT):
+    for known in (surprisal_style.style(), surprisal_style.script()):
         assert "http" not in known and "src=" not in known and "url(" not in known and "import" not in known
         assert html.count(known) == 1
     policy = next(a["content"] for _, a in reader.tags if a.get("http-equiv") == "Content-Security-Policy")
-    digest = base64.b64encode(hashlib.sha256(surprisal_page.SCRIPT.encode()).digest()).decode()
+    digest = base64.b64encode(hashlib.sha256(surprisal_style.script().encode()).digest()).decode()
     assert policy.startswith(f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'sha256-")
     assert "unsafe" not in policy
     assert "http" not in html.replace("http-equiv", "") and html.index("http-equiv") < html.index("<title>")
@@ -204,7 +204,7 @@ def test_totals() -> None:
 
 def test_of_a_long_text_the_page_shows_the_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
     data = "日本語のテキスト。\n".encode() * 100
-    for name, most in (("MOST_BYTES", 500), ("MOST_TOKENS", 150)):
+    for name, most in (("MAX_BYTES", 500), ("MAX_TOKENS", 150)):
         with monkeypatch.context() as patch:
             patch.setattr(surprisal_page, name, most)
             reader, html = read(data)
@@ -230,3 +230,11 @@ def test_the_page_stays_small() -> None:
     units, scores = scored(data)
     size = sum(map(len, page(subject(data), units, scores)))
     assert len(scores.tokens) > 30_000 and size < 3_000_000
+
+
+def test_the_style_has_a_rule_for_each_colour_and_each_width_of_a_bar() -> None:
+    style = surprisal_style.style()
+    assert "/*" not in style
+    for number in range(len(surprisal_style.LEVELS) + 1):
+        assert style.count(f".c{number}{{") == 2  # a light screen's and a dark one's
+    assert all(style.count(f".w{width}{{") == 1 for width in range(surprisal_style.BAR_STEPS + 1))

@@ -98,8 +98,9 @@ def test_levels_have_their_rows(
     plan, found = level_plan(level, num_tokens, hash_engine(context=512), CompressSettings())
     assert (plan.num_rows, found) == (num_rows, profile)
     # What the header says, or leaves to the profile, gives the same rows again.
-    record = (plan.num_rows, plan.overlap) if found == 3 else (0, 0)
-    assert header_plan(FrameHeader(MIXED, True, 1 << 21, 5, num_tokens, found, *record), 512) == plan
+    record = {"rows": plan.num_rows, "overlap": plan.overlap} if found == 3 else {}
+    header = FrameHeader(MIXED, 1 << 21, 5, num_tokens=num_tokens, profile=found, last=True, **record)
+    assert header_plan(header, 512) == plan
 
 
 def test_a_prompt_counts_where_rows_are_limited_by_memory() -> None:

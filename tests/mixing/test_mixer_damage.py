@@ -14,7 +14,7 @@ import llmzip
 from llmzip import LLMZipError
 from llmzip.codec import rows
 from llmzip.errors import CorruptError
-from llmzip.format import headers
+from llmzip.format import headers, numbers, writing
 from llmzip.format.headers import MAX_LM_BYTES, MIXED, FrameHeader, Header
 from llmzip.inference import load
 from llmzip.mixing.mixer import encode_bytes
@@ -24,15 +24,15 @@ from llmzip.settings import EngineSettings
 TEXT = b"The wind came over the harbour wall, and the boats waited for the water."
 LINES = samples.csv(90)
 FLIPS = [1, 8, 64, 128, 255]
-BARE = headers.pack_header(Header())
-EMBEDDED = headers.pack_header(Header(choice.DEFAULT.code))
+BARE = writing.pack_header(Header())
+EMBEDDED = writing.pack_header(Header(choice.DEFAULT.code))
 
 
 def adaptive(data: bytes, payload: bytes | None = None, prefix: bytes = BARE, size: int | None = None) -> bytes:
     """An archive of one adaptive frame, with another payload and size if that is wanted."""
     payload = encode_bytes(data)[0] if payload is None else payload
-    header = FrameHeader(MIXED, True, len(data) if size is None else size, len(payload))
-    return headers.pack_frame(header, payload, zlib.crc32(data), prefix)
+    header = FrameHeader(MIXED, len(data) if size is None else size, len(payload), last=True)
+    return writing.pack_frame(header, payload, zlib.crc32(data), prefix)
 
 
 def mixed_payload(data: bytes, num_rows: int) -> tuple[bytes, int]:
@@ -47,9 +47,9 @@ def mixed(data: bytes, num_rows: int = 1, payload: bytes | None = None, num_toke
     """An archive of one mixed frame; profile 3 if there is more than one row."""
     right, right_tokens = mixed_payload(data, num_rows)
     payload, num_tokens = right if payload is None else payload, num_tokens or right_tokens
-    record = (3, num_rows, 64) if num_rows > 1 else (0, 0, 0)
-    header = FrameHeader(MIXED, True, len(data), len(payload), num_tokens, *record)
-    return headers.pack_frame(header, payload, zlib.crc32(data), EMBEDDED)
+    record = {"profile": 3, "rows": num_rows, "overlap": 64} if num_rows > 1 else {}
+    header = FrameHeader(MIXED, len(data), len(payload), num_tokens=num_tokens, last=True, **record)
+    return writing.pack_frame(header, payload, zlib.crc32(data), EMBEDDED)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def refused(data: bytes) -> LLMZipError:
 
 def with_right_check(frame: bytes) -> bytes:
     """A file of one frame with its crc8 made right again."""
-    return frame[:-5] + bytes([headers.crc8(frame[:-5])]) + frame[-4:]
+    return frame[:-5] + bytes([numbers.crc8(frame[:-5])]) + frame[-4:]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -141,22 +141,22 @@ def test_payloads_of_the_other_kind_are_refused() -> None:
 @pytest.mark.parametrize(
     "header",
     [
-        FrameHeader(MIXED, True, 0, 3),
-        FrameHeader(MIXED, True, MAX_LM_BYTES + 1, 3),
-        FrameHeader(MIXED, True, headers.MAX_FRAME_BYTES, 3),
-        FrameHeader(MIXED, True, 9, 3, 0, 1),
-        FrameHeader(MIXED, True, 9, 3, 0, 3, 1, 1),
-        FrameHeader(MIXED, True, 9, 3, 10),
-        FrameHeader(MIXED, True, MAX_LM_BYTES + 1, 3, 9),
-        FrameHeader(MIXED, True, 9, 3, 9, 3, 10, 1),
-        FrameHeader(MIXED, True, 9, 3, 9, 3, 3, 0),
-        FrameHeader(MIXED, True, 1 << 20, 3, 1 << 17, 3, 1, 1),
-        FrameHeader(MIXED, True, 1 << 20, 3, 5000, 3, 4097, 1),
+        FrameHeader(MIXED, 0, 3, last=True),
+        FrameHeader(MIXED, MAX_LM_BYTES + 1, 3, last=True),
+        FrameHeader(MIXED, headers.MAX_FRAME_BYTES, 3, last=True),
+        FrameHeader(MIXED, 9, 3, num_tokens=0, profile=1, last=True),
+        FrameHeader(MIXED, 9, 3, num_tokens=0, profile=3, rows=1, overlap=1, last=True),
+        FrameHeader(MIXED, 9, 3, num_tokens=10, last=True),
+        FrameHeader(MIXED, MAX_LM_BYTES + 1, 3, num_tokens=9, last=True),
+        FrameHeader(MIXED, 9, 3, num_tokens=9, profile=3, rows=10, overlap=1, last=True),
+        FrameHeader(MIXED, 9, 3, num_tokens=9, profile=3, rows=3, overlap=0, last=True),
+        FrameHeader(MIXED, 1 << 20, 3, num_tokens=1 << 17, profile=3, rows=1, overlap=1, last=True),
+        FrameHeader(MIXED, 1 << 20, 3, num_tokens=5000, profile=3, rows=4097, overlap=1, last=True),
     ],
     ids=str,
 )
 def test_headers_out_of_range_are_refused_before_memory_is_taken(header: FrameHeader) -> None:
-    archive = headers.pack_frame(header, b"\x12\x34\x56", 0, EMBEDDED)
+    archive = writing.pack_frame(header, b"\x12\x34\x56", 0, EMBEDDED)
     tracemalloc.start()
     try:
         refused(archive)
@@ -179,5 +179,5 @@ def test_a_hostile_payload_takes_no_more_than_its_size_allows() -> None:
 
 def test_mixed_needs_a_model() -> None:
     payload, num_tokens = mixed_payload(TEXT, 1)
-    header = FrameHeader(MIXED, True, len(TEXT), len(payload), num_tokens)
-    refused(headers.pack_frame(header, payload, zlib.crc32(TEXT), BARE))
+    header = FrameHeader(MIXED, len(TEXT), len(payload), num_tokens=num_tokens, last=True)
+    refused(writing.pack_frame(header, payload, zlib.crc32(TEXT), BARE))

@@ -11,21 +11,12 @@ import pytest
 
 import llmzip
 from llmzip.errors import FormatError, ModelMismatchError, ModelNotFoundError, SettingsError
-from llmzip.format.headers import (
-    LM,
-    LZMA,
-    STORED,
-    USER_MODEL,
-    FrameHeader,
-    Header,
-    ModelRecord,
-    pack_frame,
-    pack_header,
-)
+from llmzip.format.headers import LM, LZMA, STORED, USER_MODEL, FrameHeader, Header, ModelRecord
+from llmzip.format.writing import pack_frame, pack_header
 from llmzip.models import choice as models
 from llmzip.settings import CompressSettings
 
-RECORD = ModelRecord("their model", bytes(range(16)), bytes(range(16, 32)), 1, 300, 5)
+RECORD = ModelRecord("their model", bytes(range(16)), bytes(range(16, 32)), planes=1, context=300, start_token=5)
 ARCHIVE = Header(USER_MODEL, RECORD)
 
 
@@ -180,7 +171,7 @@ def test_headers_are_described_without_loading_anything() -> None:
 
 def archive(code: int, method: int) -> bytes:
     """An archive of three bytes with any model code."""
-    header = FrameHeader(method, True, 3, 3, 3 if method == LM else 0)
+    header = FrameHeader(method, 3, 3, num_tokens=3 if method == LM else 0, last=True)
     return pack_frame(header, b"abc", zlib.crc32(b"abc"), pack_header(Header(code)))
 
 

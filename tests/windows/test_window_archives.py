@@ -8,7 +8,8 @@ import pytest
 
 from llmzip.codec.reader import ArchiveWriter, decompress_stream
 from llmzip.errors import CorruptError, SettingsError
-from llmzip.format.headers import FRESH, KEPT, WINDOWS, Frame, read_archives
+from llmzip.format.headers import FRESH, KEPT, WINDOWS, Frame
+from llmzip.format.reading import read_archives
 from llmzip.inference.load import load
 from llmzip.models.choice import choose
 from llmzip.settings import CompressSettings, DecompressSettings, EngineSettings
@@ -76,16 +77,19 @@ def test_each_window_decodes_alone_to_its_place() -> None:
     model = load(choose("small"), EngineSettings())
     record = frame.header.windows
     assert record is not None and record.count > 10
-    all_texts, spare = window_frames.decode_windows(model, frame.header, frame.payload, range(record.count))
-    assert ((spare >= 0) & (spare < 48)).all()
+    decoded = window_frames.decode_windows(model, frame.header, frame.payload, range(record.count))
+    all_texts, spare = decoded.texts, decoded.spare_bits
+    assert ((spare >= 0) & (spare < 48)).all() and decoded.counts.sum() == frame.header.num_tokens
     assert b"".join(all_texts) == text
     for number in (0, 1, 7, record.count - 1):
         begin, end = number * 48 // 8, (number + 1) * 48 // 8
         alone = bytes(begin) + frame.payload[begin:end] + bytes(len(frame.payload) - end)
         wanted = range(number, number + 1)
-        assert window_frames.decode_windows(model, frame.header, alone, wanted)[0] == [all_texts[number]]
+        assert window_frames.decode_windows(model, frame.header, alone, wanted).texts == [all_texts[number]]
         part = frame.payload[begin:end]
-        assert window_frames.decode_windows(model, frame.header, part, wanted, first=number)[0] == [all_texts[number]]
+        assert window_frames.decode_windows(model, frame.header, part, wanted, first=number).texts == [
+            all_texts[number]
+        ]
 
 
 def test_damage_names_the_bytes_that_are_lost() -> None:
@@ -99,8 +103,8 @@ def test_damage_names_the_bytes_that_are_lost() -> None:
     damaged[8 * 3] ^= 0x40
     with pytest.raises(CorruptError, match=f"damaged: windows with bytes 0 to {groups[0].end:,}$"):
         window_frames.decode(model, frame.header, bytes(damaged), None)
-    texts, _ = window_frames.decode_windows(model, frame.header, bytes(damaged), range(record.count))
-    good, _ = window_frames.decode_windows(model, frame.header, frame.payload, range(record.count))
+    texts = window_frames.decode_windows(model, frame.header, bytes(damaged), range(record.count)).texts
+    good = window_frames.decode_windows(model, frame.header, frame.payload, range(record.count)).texts
     assert [number for number in range(record.count) if texts[number] != good[number]] == [3]
 
 

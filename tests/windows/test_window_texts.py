@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from llmzip.engines.frequencies import Frequencies
 from llmzip.errors import CorruptError, SettingsError
+from llmzip.inference.progress import ByteMeter
 from llmzip.windows import texts as window_texts
 from llmzip.windows.codes import precision_bits
 
@@ -27,7 +28,9 @@ def texts_of(lists: list[list[int]]) -> list[np.ndarray]:
 def decode(engine: Any, windows: window_texts.Windows, window_bits: int, which: np.ndarray) -> list[np.ndarray]:
     most = np.full(len(windows.counts), 1 << 20)
     most[-1] = windows.counts[-1]
-    found = window_texts.decode(engine, windows.data, window_bits, which, most[which], len, 10_000)
+    found = window_texts.WindowDecoder(engine, window_bits, ByteMeter(len, 10_000)).fresh(
+        windows.data, which, most[which]
+    )
     assert ((found.spare_bits >= 0) & (found.spare_bits < window_bits)).all()
     return found.tokens
 
@@ -36,9 +39,9 @@ def decode(engine: Any, windows: window_texts.Windows, window_bits: int, which: 
 def test_fresh_windows(hash_engine: MakeEngine, lists: list[list[int]], window_bits: int, context: int) -> None:
     texts = texts_of(lists)
     engine = hash_engine(context=context)
-    found = window_texts.encode(engine, texts, window_bits, True)
+    found = window_texts.encode(engine, texts, window_bits, fresh=True)
     small = hash_engine(context=context, batch_tokens=3)
-    alone = [window_texts.encode(small, [text], window_bits, True)[0] for text in texts]
+    alone = [window_texts.encode(small, [text], window_bits, fresh=True)[0] for text in texts]
     for text, windows, one in zip(texts, found, alone, strict=True):
         assert windows.data == one.data and windows.counts.tolist() == one.counts.tolist()
         assert windows.counts.sum() == len(text) and windows.counts.min() >= 1 and windows.counts.max() <= context
@@ -54,10 +57,9 @@ def test_fresh_windows(hash_engine: MakeEngine, lists: list[list[int]], window_b
 def test_kept_context(hash_engine: MakeEngine, lists: list[list[int]], window_bits: int, context: int) -> None:
     engine = hash_engine(context=context)
     for text in texts_of(lists):
-        windows = window_texts.encode(engine, [text], window_bits, False)[0]
-        parts = window_texts.decode_kept(
-            engine, windows.data, window_bits, len(windows.counts), len(text), len, len(text)
-        ).tokens
+        windows = window_texts.encode(engine, [text], window_bits, fresh=False)[0]
+        decoder = window_texts.WindowDecoder(engine, window_bits, ByteMeter(len, len(text)))
+        parts = decoder.kept(windows.data, len(windows.counts), len(text)).tokens
         assert [len(part) for part in parts] == windows.counts.tolist()
         assert np.concatenate(parts).tolist() == text.tolist()
 
@@ -65,7 +67,7 @@ def test_kept_context(hash_engine: MakeEngine, lists: list[list[int]], window_bi
 def test_a_window_alone_is_one_row_through_the_model(hash_engine: MakeEngine) -> None:
     engine = hash_engine(context=64)
     text = np.arange(3000) * 7919 % 16
-    windows = window_texts.encode(engine, [text], 32, True)[0]
+    windows = window_texts.encode(engine, [text], 32, fresh=True)[0]
     number = len(windows.counts) // 2
     rows: list[int] = []
     forward = engine.forward
@@ -78,7 +80,7 @@ def test_a_window_alone_is_one_row_through_the_model(hash_engine: MakeEngine) ->
 
 def test_damage_costs_its_own_window(hash_engine: MakeEngine) -> None:
     engine, text = hash_engine(context=64), np.arange(2000) * 7919 % 16
-    windows = window_texts.encode(engine, [text], 40, True)[0]
+    windows = window_texts.encode(engine, [text], 40, fresh=True)[0]
     damaged = bytearray(windows.data)
     damaged[5 * 7 + 2] ^= 0x10
     count = len(windows.counts)
@@ -93,11 +95,12 @@ def test_any_bits_decode_or_are_damaged(hash_engine: MakeEngine, rng: np.random.
     engine = hash_engine(context=50)
     for _ in range(20):
         data, count = rng.bytes(40), 8 * 40 // 32
+        decoder = window_texts.WindowDecoder(engine, 32, ByteMeter(len, 60))
         try:
             if fresh:
-                window_texts.decode(engine, data, 32, np.arange(count), np.full(count, 9), len, 60)
+                decoder.fresh(data, np.arange(count), np.full(count, 9))
             else:
-                window_texts.decode_kept(engine, data, 32, count, 60, len, 60)
+                decoder.kept(data, count, 60)
         except CorruptError as error:
             assert "damaged" in str(error)
 
@@ -135,3 +138,20 @@ def test_frequencies_of_a_single_step(vocab_size: int, window_bits: int, rng: np
         for number, (token, target) in enumerate(zip(tokens.tolist(), row, strict=True)):
             assert expected[number, token] <= target < expected[number, token + 1]
             assert bounds[number].tolist() == expected[number, token : token + 2].tolist()
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_more_text_than_there_should_be_is_damage(hash_engine: MakeEngine, fresh: bool) -> None:
+    engine, text = hash_engine(context=64), np.arange(300) * 7919 % 16
+    windows = window_texts.encode(engine, [text], 40, fresh=fresh)[0]
+    counts: list[int] = []
+    decoder = window_texts.WindowDecoder(engine, 40, ByteMeter(len, len(text), counts.append))
+
+    def decode_all() -> window_texts.DecodedTokens:
+        if fresh:
+            return decoder.fresh(windows.data, np.arange(len(windows.counts)), windows.counts)
+        return decoder.kept(windows.data, len(windows.counts), len(text))
+
+    assert np.concatenate(decode_all().tokens).tolist() == text.tolist() and sum(counts) == len(text)
+    with pytest.raises(CorruptError, match="stands for more than the 300 bytes"):  # the meter counts on
+        decode_all()

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...errors import SettingsError
-from ...measures.distance import MEASURES, Distances, Progress, measure_distances, most_tokens
+from ...inference.progress import Progress
+from ...measures.distance import MEASURES, Distances, measure_distances, most_tokens
 from ...models import choice
 from ...settings import DEFAULT_MODEL, CompressSettings, EngineSettings
 from ...system.filenames import FileProblem

@@ -290,14 +290,15 @@ class _Work:
     def _row(
         self, text: _Text, tokens: np.ndarray, facts: ModelFacts, model: LoadedModel, context: int
     ) -> tuple[dict[str, Value], Scores]:
-        from ...measures.scoring import score
+        from ...measures.scoring import Scorer
 
         begun = time.perf_counter()
         table = model.tokenizer.tokens
         with self._messages.progress(text.shown, text.facts.num_bytes) as advance:
             report = None if advance is None else lambda ids: advance(table.num_bytes(ids))
             alternatives = self._extras.alternatives
-            scores = score(model, tokens, context, self._stride, alternatives=alternatives, progress=report)
+            scorer = Scorer(model, context, self._stride, ranks=True, alternatives=alternatives, progress=report)
+            scores = scorer.score(tokens)
         found = entropy.measures(scores, text.facts, facts)
         seconds = round(time.perf_counter() - begun, 6)
         row = {"model": model.name, "engine": self._settings.arithmetic, **found, "elapsed_seconds": seconds}
@@ -308,8 +309,8 @@ class _Work:
         size = self._piece_bytes
         if size is None:
             return {}
-        from ...measures.scoring import score_many
+        from ...measures.scoring import Scorer
 
         data = text.data
         cut = [model.tokenizer.encode(data[n : n + size]) for n in range(0, len(data), size)]
-        return entropy.piece_measures(score_many(model, cut), size, text.facts, facts)
+        return entropy.piece_measures(Scorer(model).score_many(cut), size, text.facts, facts)

@@ -12,9 +12,9 @@ import click
 
 from ...errors import EXIT_DAMAGED, CorruptError, LLMZipError, ModelMismatchError, ModelNotFoundError, SettingsError
 from ...format.packets import (
-    LEAST_PACKET_BYTES,
+    MAX_PACKET_BYTES,
     MAX_TEXT_BYTES,
-    MOST_PACKET_BYTES,
+    MIN_PACKET_BYTES,
     STREAM_MAGIC,
     Packet,
     data_bytes,
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 _SUFFIX = ".llmp"
 _DEFAULT_BYTES = 140
-_MOST_FILE_BYTES = 2 * MOST_PACKET_BYTES + 32
+_MOST_FILE_BYTES = 2 * MAX_PACKET_BYTES + 32
 
 
 @command(
@@ -48,7 +48,7 @@ _MOST_FILE_BYTES = 2 * MOST_PACKET_BYTES + 32
     click.option("-d", "--decompress", "unpack", is_flag=True, help="FILEs are packets: write their text."),
     click.option(
         "--packet-bytes", metavar="N", type=int, default=_DEFAULT_BYTES, show_default=True,
-        help=f"Length of a packet, {LEAST_PACKET_BYTES} to {MOST_PACKET_BYTES}; the last one of some is shorter.",
+        help=f"Length of a packet, {MIN_PACKET_BYTES} to {MAX_PACKET_BYTES}; the last one of some is shorter.",
     ),
     click.option(
         "-o", "--output", "folder", metavar="DIR", help="Write each packet into a file of its own, in a new folder."

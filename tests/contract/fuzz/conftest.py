@@ -12,7 +12,7 @@ import zstandard
 
 import llmzip
 from llmzip.codec import rows
-from llmzip.format import headers
+from llmzip.format import headers, writing
 from llmzip.format.headers import FrameHeader, Header, ModelRecord
 from llmzip.inference import load
 from llmzip.mixing.mixer import encode_bytes
@@ -33,7 +33,9 @@ class Sample:
 
 
 def plain_frame(method: int, data: bytes, payload: bytes, prefix: bytes, last: bool = True) -> bytes:
-    return headers.pack_frame(FrameHeader(method, last, len(data), len(payload)), payload, zlib.crc32(data), prefix)
+    return writing.pack_frame(
+        FrameHeader(method, len(data), len(payload), last=last), payload, zlib.crc32(data), prefix
+    )
 
 
 def raw_lzma(data: bytes) -> bytes:
@@ -52,8 +54,17 @@ def in_rows(text: bytes, num_rows: int, overlap: int) -> bytes:
     model = load.load(choice.choose("default"), EngineSettings())
     tokens = model.tokenizer.encode(text)
     payload, _ = rows.encode(model.engine, tokens, rows.RowPlan(len(tokens), num_rows, overlap))
-    header = FrameHeader(headers.LM, True, len(text), len(payload), len(tokens), 3, num_rows, overlap)
-    return headers.pack_frame(header, payload, zlib.crc32(text), headers.pack_header(Header(choice.DEFAULT.code)))
+    header = FrameHeader(
+        headers.LM,
+        len(text),
+        len(payload),
+        num_tokens=len(tokens),
+        profile=3,
+        rows=num_rows,
+        overlap=overlap,
+        last=True,
+    )
+    return writing.pack_frame(header, payload, zlib.crc32(text), writing.pack_header(Header(choice.DEFAULT.code)))
 
 
 def several_frames(data: bytes) -> bytes:
@@ -65,18 +76,18 @@ def several_frames(data: bytes) -> bytes:
 
 
 def with_skip_frame() -> bytes:
-    skip = headers.pack_frame(FrameHeader(headers.SKIP, False, 0, 7), b"my data", 0, headers.pack_header(Header()))
+    skip = writing.pack_frame(FrameHeader(headers.SKIP, 0, 7), b"my data", 0, writing.pack_header(Header()))
     text = plain_frame(headers.STORED, TEXT, TEXT, b"")
-    return skip + text + headers.pack_index([(len(skip) - 4, 0), (len(text), len(TEXT))])
+    return skip + text + writing.pack_index([(len(skip) - 4, 0), (len(text), len(TEXT))])
 
 
 @pytest.fixture(scope="session")
 def samples() -> dict[str, Sample]:
     """Every kind of archive, by name."""
     noise = np.random.default_rng(1).bytes(24)
-    bare = headers.pack_header(Header())
-    record = ModelRecord("some model", bytes(range(16)), bytes(range(16)), 2, 512, 0)
-    user = headers.pack_header(Header(headers.USER_MODEL, record))
+    bare = writing.pack_header(Header())
+    record = ModelRecord("some model", bytes(range(16)), bytes(range(16)), planes=2, context=512, start_token=0)
+    user = writing.pack_header(Header(headers.USER_MODEL, record))
     lm = llmzip.compress(TEXT, level=1)
     stored = llmzip.compress(noise)
     short = b"The cat sat down."

@@ -12,7 +12,8 @@ import pytest
 
 import llmzip
 from llmzip import LLMZipError
-from llmzip.format.headers import MAGIC, crc8
+from llmzip.format.headers import MAGIC
+from llmzip.format.numbers import crc8
 
 KINDS = [
     "lm", "lm in rows", "mixed", "adaptive", "stored", "lzma", "zstd", "empty", "several frames", "skip frame",

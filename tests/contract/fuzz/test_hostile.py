@@ -17,19 +17,10 @@ from pathlib import Path
 import pytest
 
 import llmzip
-from llmzip.format import headers
-from llmzip.format.headers import (
-    LM,
-    LZMA,
-    MAGIC,
-    STORED,
-    ZSTD,
-    FrameHeader,
-    Header,
-    pack_frame,
-    pack_header,
-    pack_varint,
-)
+from llmzip.format import reading
+from llmzip.format.headers import LM, LZMA, MAGIC, STORED, ZSTD, FrameHeader, Header
+from llmzip.format.numbers import pack_varint
+from llmzip.format.writing import pack_frame, pack_header
 from llmzip.models import choice
 
 SEED = pack_header(Header(choice.DEFAULT.code))
@@ -40,7 +31,9 @@ def claimed(
     method: int, original: int, payload: bytes, tokens: int = 0, profile: int = 0, rows: int = 0, overlap: int = 0
 ) -> bytes:
     """An archive whose frame claims these numbers, with a right check."""
-    header = FrameHeader(method, True, original, len(payload), tokens, profile, rows, overlap)
+    header = FrameHeader(
+        method, original, len(payload), num_tokens=tokens, profile=profile, rows=rows, overlap=overlap, last=True
+    )
     return pack_frame(header, payload, 0x12345678, SEED)
 
 
@@ -97,12 +90,12 @@ def test_claims_take_no_memory(data: bytes, reader: str, peak_bytes: list[int]) 
 
 
 def test_an_index_larger_than_its_frames_is_refused_before_it_is_read(peak_bytes: list[int]) -> None:
-    first = pack_frame(FrameHeader(STORED, False, 1, 1), b"a", zlib.crc32(b"a"), MAGIC + b"\x01")
-    second = pack_frame(FrameHeader(STORED, True, 1, 1), b"b", zlib.crc32(b"b"))
+    first = pack_frame(FrameHeader(STORED, 1, 1), b"a", zlib.crc32(b"a"), MAGIC + b"\x01")
+    second = pack_frame(FrameHeader(STORED, 1, 1, last=True), b"b", zlib.crc32(b"b"))
     source = io.BytesIO(first + second + b"\x07" + pack_varint(1 << 30) + bytes(5000))
     tracemalloc.reset_peak()
     with pytest.raises(llmzip.CorruptError, match="index is missing or of a wrong length"):
-        list(headers.read_archives(source))
+        list(reading.read_archives(source))
     assert tracemalloc.get_traced_memory()[1] < 1 << 20
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import llmzip
 from llmzip.codec import drafts
-from llmzip.format.headers import STORED, FrameHeader
+from llmzip.format.headers import FrameHeader
 from llmzip.system import forks
 
 DEADLINE_SECONDS = 120
@@ -44,7 +44,7 @@ def embedded() -> None:
 
 
 def _stored(data: bytes) -> drafts.Draft:
-    return drafts.Draft(FrameHeader(STORED, False, len(data), len(data)), data, data)
+    return drafts.Draft(FrameHeader.stored(len(data)), data, data)
 
 
 def _by_checkpoint(arithmetic: str, level: int, num_bytes: int) -> None:

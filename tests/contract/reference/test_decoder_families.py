@@ -22,7 +22,7 @@ from weights import read_weights
 import llmzip
 from llmzip.codec import rows
 from llmzip.engines.exact import ExactEngine
-from llmzip.format.headers import read_archives
+from llmzip.format.reading import read_archives
 from llmzip.mixing.vocabulary import Vocabulary
 from llmzip.models import choice, token_tables, weightfile
 from llmzip.models.model import save_int8

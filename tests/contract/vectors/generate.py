@@ -14,7 +14,7 @@ from pathlib import Path
 import llmzip
 from llmzip.codec.methods import compress_plain
 from llmzip.codec.reader import ArchiveWriter
-from llmzip.format import headers
+from llmzip.format import headers, numbers, writing
 from llmzip.format.headers import LM, LZMA, MIXED, SKIP, STORED, ZSTD, FrameHeader, Header, ModelRecord
 from llmzip.mixing.mixer import encode_bytes
 from llmzip.models.choice import DEFAULT
@@ -27,8 +27,8 @@ ODD = b"\r\n\0<|endoftext|>\xed\xa0\x80\xff\xfe" + "e\u0301 Grüße, 世界".enc
 
 
 def _frame(method: int, payload: bytes, original: bytes, last: bool, prefix: bytes = b"", **fields: int) -> bytes:
-    header = FrameHeader(method, last, len(original), len(payload), **fields)
-    return headers.pack_frame(header, payload, zlib.crc32(original), prefix)
+    header = FrameHeader(method, len(original), len(payload), last=last, **fields)
+    return writing.pack_frame(header, payload, zlib.crc32(original), prefix)
 
 
 def _plain(method: int) -> bytes:
@@ -46,21 +46,21 @@ def _plain(method: int) -> bytes:
             3, format=zstandard.FORMAT_ZSTD1_MAGICLESS, write_content_size=False, write_checksum=False
         )
         payload = zstandard.ZstdCompressor(compression_params=parameters).compress(REPEATED)
-    return _frame(method, payload, REPEATED, True, headers.pack_header(Header()))
+    return _frame(method, payload, REPEATED, True, writing.pack_header(Header()))
 
 
 def _adaptive(original: bytes) -> bytes:
     payload, _ = encode_bytes(original)
-    return _frame(MIXED, payload, original, True, headers.pack_header(Header()))
+    return _frame(MIXED, payload, original, True, writing.pack_header(Header()))
 
 
 def _frames_and_index(*, last: bool = True) -> bytes:
-    head = headers.pack_header(Header())
+    head = writing.pack_header(Header())
     first = _frame(STORED, TEXT, TEXT, False, head)
     skipped = _frame(SKIP, b"a note for somebody else", b"", False)
     second = _frame(STORED, b"more", b"more", last)
     sizes = (len(first) - len(head), len(skipped), len(second))
-    return first + skipped + second + headers.pack_index(list(zip(sizes, (len(TEXT), 0, 4), strict=True)))
+    return first + skipped + second + writing.pack_index(list(zip(sizes, (len(TEXT), 0, 4), strict=True)))
 
 
 def vectors() -> Iterator[tuple[str, bytes, bytes | None]]:
@@ -91,9 +91,9 @@ def vectors() -> Iterator[tuple[str, bytes, bytes | None]]:
     yield "bad-no-last-frame", _frames_and_index(last=False), None
     frames = _frames_and_index()
     yield "bad-index", frames[:-14] + bytes([frames[-14] ^ 1]) + frames[-13:], None
-    yield "bad-index-missing", frames[: -len(headers.pack_index([(94, 81), (37, 0), (14, 4)]))], None
+    yield "bad-index-missing", frames[: -len(writing.pack_index([(94, 81), (37, 0), (14, 4)]))], None
     yield "bad-index-wrong", _wrong_index(), None
-    head, beside_model = (headers.pack_header(Header(code)) for code in (0, DEFAULT.code))
+    head, beside_model = (writing.pack_header(Header(code)) for code in (0, DEFAULT.code))
     yield "bad-wide-sizes", _recheck(head + b"\x18" + b"\1\0" + b"\1\0" + b"\0\0" + b"x"), None
     yield "bad-stored-sizes", _recheck(head + b"\x08\x02\x01\x00x"), None
     yield "bad-tokens-above-bytes", _recheck(beside_model + b"\x09\x02\x01\x03x"), None
@@ -111,9 +111,13 @@ def vectors() -> Iterator[tuple[str, bytes, bytes | None]]:
     yield "unsupported-version", headers.MAGIC + b"\x02" + stored[4:], None
     yield "unsupported-model-code", _recheck(headers.MAGIC + b"\xe1" + b"\x09\x02\x01\x02x"), None
     yield "unsupported-model-retired", _recheck(headers.MAGIC + b"\x11" + b"\x09\x02\x01\x02x"), None
-    record = ModelRecord("some/model", b"\x11" * 16, b"\x22" * 16, 2, 1024, 0)
+    record = ModelRecord("some/model", b"\x11" * 16, b"\x22" * 16, planes=2, context=1024, start_token=0)
     yield "unsupported-model-missing", _user_model(record), None
-    yield "unsupported-numerics", _user_model(ModelRecord("m", b"\1" * 16, b"\2" * 16, 1, 64, 0, numerics=9)), None
+    yield (
+        "unsupported-numerics",
+        _user_model(ModelRecord("m", b"\1" * 16, b"\2" * 16, planes=1, context=64, start_token=0, numerics=9)),
+        None,
+    )
 
 
 def _window_vectors(prose: bytes) -> Iterator[tuple[str, bytes, bytes | None]]:
@@ -121,7 +125,7 @@ def _window_vectors(prose: bytes) -> Iterator[tuple[str, bytes, bytes | None]]:
     yield "good-windows", windows, prose
     yield "good-windows-of-16-bits", _windows(TEXT, 16), TEXT
     yield "good-windows-kept-context", _windows(prose, 16, model_reset=False), prose
-    beside_model = headers.pack_header(Header(DEFAULT.code))
+    beside_model = writing.pack_header(Header(DEFAULT.code))
     yield "bad-windows-window", _recheck(windows[:44] + bytes([windows[44] ^ 8]) + windows[45:-5], windows[-4:]), None
     yield "bad-windows-directory", _recheck(windows[:-6] + bytes([windows[-6] ^ 8]), windows[-4:]), None
     yield "bad-windows-empty", _recheck(beside_model + b"\x0d\x02\x05\x01\x10\x00\x01\x01" + bytes(5)), None
@@ -134,23 +138,23 @@ def _windows(text: bytes, window_bits: int, model_reset: bool = True) -> bytes:
 
 
 def _user_model(record: ModelRecord) -> bytes:
-    head = headers.pack_header(Header(headers.USER_MODEL, record))
+    head = writing.pack_header(Header(headers.USER_MODEL, record))
     return _frame(LM, b"abc", b"some text", True, head, num_tokens=3)
 
 
 def _wrong_index() -> bytes:
     """Two frames and a well-formed index that tells other sizes."""
-    head = headers.pack_header(Header())
+    head = writing.pack_header(Header())
     return (
         _frame(STORED, TEXT, TEXT, False, head)
         + _frame(STORED, b"more", b"more", True)
-        + headers.pack_index([(94, 82), (14, 4)])
+        + writing.pack_index([(94, 82), (14, 4)])
     )
 
 
 def _recheck(head_and_payload: bytes, crc32: bytes = zlib.crc32(b"x").to_bytes(4, "little")) -> bytes:
     """A frame that breaks a rule but has a right checksum."""
-    return head_and_payload + bytes([headers.crc8(head_and_payload)]) + crc32
+    return head_and_payload + bytes([numbers.crc8(head_and_payload)]) + crc32
 
 
 def main() -> int:

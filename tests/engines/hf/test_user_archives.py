@@ -18,7 +18,8 @@ import llmzip
 from llmzip.codec import drafts
 from llmzip.codec.reader import compress_stream, decompress_stream
 from llmzip.engines.exact import ExactEngine
-from llmzip.format.headers import ENGINE_FLOAT, read_archives
+from llmzip.format.headers import ENGINE_FLOAT
+from llmzip.format.reading import read_archives
 from llmzip.inference import load
 from llmzip.models import choice
 from llmzip.models.tokenizer import Tokenizer
@@ -194,7 +195,7 @@ def test_no_more_rows_than_a_gigabyte_holds() -> None:
 def test_float_archives_come_back(folders: Callable[[str], Path], kind: str, level: int) -> None:
     archive = llmzip.compress(TEXT, model=folders(kind), level=level, arithmetic="float", prompt=PROMPT[:90])
     made = record(archive)
-    assert (made.engine, made.planes) == (ENGINE_FLOAT, 1)
+    assert (made.engine, made.dtype, made.planes) == (ENGINE_FLOAT, "float32", None)
     assert made.environment.startswith("device=cpu hardware=")
     assert llmzip.decompress(archive, model=folders(kind), prompt=PROMPT[:90]) == TEXT
 

@@ -16,7 +16,7 @@ from fake_hub import TEXT, commit_of, etag, fill
 
 import llmzip
 from llmzip.cli import main
-from llmzip.format import headers
+from llmzip.format import reading, writing
 from llmzip.format.headers import USER_MODEL
 from llmzip.models import choice, hub
 
@@ -32,10 +32,10 @@ def snapshot(cache: Path, files: dict[str, bytes]) -> Path:
 
 def record_named(archive: bytes, name: str) -> bytes:
     """The archive of one frame, with another name for its model."""
-    (frame,) = headers.read_archives(io.BytesIO(archive))
+    (frame,) = reading.read_archives(io.BytesIO(archive))
     assert frame.archive.model is not None
     header = dataclasses.replace(frame.archive, model=dataclasses.replace(frame.archive.model, name=name))
-    return headers.pack_frame(frame.header, frame.payload, frame.crc32, headers.pack_header(header))
+    return writing.pack_frame(frame.header, frame.payload, frame.crc32, writing.pack_header(header))
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Checks the byte format: checksums, numbers, header, frames, index, and what a reader says to each violation."""
+"""Reading archives: what was written comes back, and every violation of the byte format is refused in words."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from typing import Any, BinaryIO
 import pytest
 
 from llmzip.errors import CorruptError, FormatError, LLMZipError, TruncatedError
-from llmzip.format import headers
+from llmzip.format import reading
 from llmzip.format.headers import (
-    ENGINE_FLOAT,
     INDEX_MAGIC,
     LM,
     LZMA,
@@ -27,31 +26,16 @@ from llmzip.format.headers import (
     FrameHeader,
     Header,
     ModelRecord,
-    Position,
     WindowsRecord,
-    crc8,
-    frame_bytes,
-    pack_frame,
-    pack_header,
-    pack_index,
-    pack_varint,
-    read_archives,
 )
+from llmzip.format.numbers import crc8, pack_varint
+from llmzip.format.reading import Position, read_archives
+from llmzip.format.writing import frame_bytes, pack_frame, pack_header, pack_index
 
 NO_MODEL_HEADER = MAGIC + b"\x01"
 SEED_HEADER = MAGIC + b"\x11"
 LAST = 0x08
-RECORD = ModelRecord("my model", bytes(range(16)), bytes(range(100, 116)), 2, 1024, 7)
-
-
-def crc8_bitwise(data: bytes) -> int:
-    """The checksum by its definition: long division by x^8 + x^4 + x^3 + x^2 + 1."""
-    remainder = 0
-    for byte in data:
-        remainder ^= byte
-        for _ in range(8):
-            remainder = (remainder << 1) ^ 0x11D if remainder & 0x80 else remainder << 1
-    return remainder
+RECORD = ModelRecord("my model", bytes(range(16)), bytes(range(100, 116)), planes=2, context=1024, start_token=7)
 
 
 def raw_frame(
@@ -65,11 +49,11 @@ def raw_frame(
     """A frame with whatever fields, valid or not, and a right check; the width is the tag's."""
     width = (tag >> 4 & 3) + 1
     body = prefix + bytes([tag]) + b"".join(number.to_bytes(width, "little") for number in numbers) + record + payload
-    return body + bytes([crc8_bitwise(body)]) + crc32.to_bytes(4, "little")
+    return body + bytes([crc8(body)]) + crc32.to_bytes(4, "little")
 
 
 def stored(data: bytes, last: bool, prefix: bytes = b"") -> bytes:
-    return pack_frame(FrameHeader(STORED, last, len(data), len(data)), data, zlib.crc32(data), prefix)
+    return pack_frame(FrameHeader(STORED, len(data), len(data), last=last), data, zlib.crc32(data), prefix)
 
 
 def two_frames(first: bytes = b"one", second: bytes = b"second") -> bytes:
@@ -113,54 +97,6 @@ def refusal(data: bytes, error: type[LLMZipError], **options: bool) -> str:
     return str(caught.value)
 
 
-# -- checksum and numbers ----------------------------------------------------------------------------------------------
-
-
-def test_crc8_check_value() -> None:
-    assert crc8(b"123456789") == 0x37
-    assert crc8(b"") == 0
-
-
-def test_crc8_is_long_division_for_every_length() -> None:
-    data = bytes(n * n * 7 + n * 13 + 5 & 0xFF for n in range(1 << 12))
-    for length in [*range(300), 511, 512, 513, 1000, 2047, 2048, 2049, 4095, 4096]:
-        assert crc8(data[:length]) == crc8_bitwise(data[:length])
-        assert crc8(data[-length:]) == crc8_bitwise(data[-length:])
-
-
-def test_crc8_of_long_data() -> None:
-    data = zlib.compress(bytes(range(256)) * 900, 0)
-    assert crc8(data) == crc8_bitwise(data)
-
-
-def test_crc8_sees_every_change_of_one_byte() -> None:
-    for length in (1, 64, 65, 130):
-        data = bytearray(n * 37 & 0xFF for n in range(length))
-        right = crc8(bytes(data))
-        for place in range(length):
-            for flip in range(1, 256):
-                data[place] ^= flip
-                assert crc8(bytes(data)) != right
-                data[place] ^= flip
-
-
-@pytest.mark.parametrize(
-    ("value", "packed"),
-    [
-        (0, "00"),
-        (1, "01"),
-        (127, "7f"),
-        (128, "8001"),
-        (300, "ac02"),
-        (16383, "ff7f"),
-        (16384, "808001"),
-        (2**32, "8080808010"),
-    ],
-)
-def test_varints(value: int, packed: str) -> None:
-    assert pack_varint(value).hex() == packed
-
-
 # -- header ------------------------------------------------------------------------------------------------------------
 
 
@@ -192,15 +128,26 @@ def test_model_codes_come_through() -> None:
 
 @pytest.mark.parametrize("name", ["my model", "", "ünïcödé 模型", "x" * 255, "é" * 200])
 def test_model_records_come_through(name: str) -> None:
-    record = ModelRecord(name, bytes(16), b"\xff" * 16, 1, 131072, 262143)
+    record = ModelRecord(name, bytes(16), b"\xff" * 16, planes=1, context=131072, start_token=262143)
     prefix = pack_header(Header(USER_MODEL, record))
     found = frames(stored(b"abc", True, prefix))[0].archive
     cut = name.encode()[:255].decode("utf-8", "ignore")
-    assert found == Header(USER_MODEL, ModelRecord(cut, bytes(16), b"\xff" * 16, 1, 131072, 262143))
+    assert found == Header(
+        USER_MODEL, ModelRecord(cut, bytes(16), b"\xff" * 16, planes=1, context=131072, start_token=262143)
+    )
 
 
 def test_records_of_the_float_engine_and_of_prompts_come_through() -> None:
-    plain = ModelRecord("m", bytes(16), b"\xff" * 16, 3, 512, 7, ENGINE_FLOAT, 1, "device=cpu threads=2")
+    plain = ModelRecord(
+        "m",
+        bytes(16),
+        b"\xff" * 16,
+        context=512,
+        start_token=7,
+        dtype="float16",
+        numerics=1,
+        environment="device=cpu threads=2",
+    )
     prompted = dataclasses.replace(RECORD, prompt_digest=bytes(range(16)))
     for record in (plain, prompted, dataclasses.replace(plain, prompt_digest=b"p" * 16, environment="", name="")):
         header = Header(USER_MODEL, record)
@@ -306,7 +253,7 @@ def test_a_records_length_has_one_form(length: bytes) -> None:
 
 
 def test_the_empty_archive() -> None:
-    data = pack_frame(FrameHeader(STORED, True, 0, 0), b"", 0, pack_header(Header()))
+    data = pack_frame(FrameHeader(STORED, 0, 0, last=True), b"", 0, pack_header(Header()))
     assert data.hex(" ") == "f7 4c 5a 01 08 00 00 00 85 00 00 00 00"
     (frame,) = frames(data)
     assert (frame.offset_bytes, frame.size_bytes, frame.payload, frame.header.last) == (4, 9, b"", True)
@@ -316,7 +263,7 @@ def test_the_empty_archive() -> None:
 def test_sizes_take_the_smallest_width(size: int) -> None:
     width = max(1, -(-size.bit_length() // 8))
     payload = b"p" * 10
-    header = FrameHeader(LZMA, True, size, len(payload))
+    header = FrameHeader(LZMA, size, len(payload), last=True)
     data = pack_frame(header, payload, 0x01020304, NO_MODEL_HEADER)
     assert len(data) == 4 + 1 + 3 * width + 10 + 5
     assert data == raw_frame(LZMA | LAST | (width - 1) << 4, (size, 10, 0), payload, 0x01020304)
@@ -326,17 +273,11 @@ def test_sizes_take_the_smallest_width(size: int) -> None:
 
 @pytest.mark.parametrize(("profile", "rows", "overlap"), [(0, 0, 0), (1, 0, 0), (2, 0, 0), (3, 1, 1), (3, 300, 131071)])
 def test_language_model_frames_come_through(profile: int, rows: int, overlap: int) -> None:
-    header = FrameHeader(LM, True, 5000, 3, 400, profile, rows, overlap)
+    header = FrameHeader(LM, 5000, 3, num_tokens=400, profile=profile, rows=rows, overlap=overlap, last=True)
     data = pack_frame(header, b"abc", 7, SEED_HEADER)
     record = pack_varint(rows) + pack_varint(overlap) if profile == 3 else b""
     assert data == raw_frame(LM | LAST | 0x10 | profile << 6, (5000, 3, 400), b"abc", 7, SEED_HEADER, record)
     assert frames(data)[0].header == header
-
-
-def test_with_last_changes_only_the_mark() -> None:
-    header = FrameHeader(LM, False, 50, 3, 40, 3, 4, 5)
-    assert headers.with_last(header, True) == FrameHeader(LM, True, 50, 3, 40, 3, 4, 5)
-    assert headers.with_last(header, False) == header
 
 
 def test_check_covers_the_header_of_the_archive() -> None:
@@ -355,7 +296,9 @@ def test_a_wrong_check_names_both_values() -> None:
 
 def windows_frame(profile: int = 0, tokens: int = 300, size: int = 900, payload: int = 100, **record: int) -> bytes:
     fields = {"window_bits": 32, "count": 20, "last_tokens": 1, "group": 10} | record
-    header = FrameHeader(WINDOWS, True, size, payload, tokens, profile, windows=WindowsRecord(**fields))
+    header = FrameHeader(
+        WINDOWS, size, payload, num_tokens=tokens, profile=profile, last=True, windows=WindowsRecord(**fields)
+    )
     return pack_frame(header, bytes(payload), 0, pack_header(Header(2)))
 
 
@@ -457,7 +400,7 @@ def test_only_the_single_frame_of_an_empty_file_may_be_empty() -> None:
 
 
 def test_skip_frames_hold_anything_but_text() -> None:
-    skip = pack_frame(FrameHeader(SKIP, False, 0, 5), b"extra", 0, NO_MODEL_HEADER)
+    skip = pack_frame(FrameHeader(SKIP, 0, 5), b"extra", 0, NO_MODEL_HEADER)
     text = stored(b"text", True)
     data = skip + text + pack_index([(len(skip) - 4, 0), (len(text), 4)])
     first, second = frames(data)
@@ -515,7 +458,7 @@ def test_every_byte_of_the_indexs_end_is_checked(place: int) -> None:
 
 
 def test_the_number_of_frames_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(headers, "MAX_INDEX_ENTRIES", 3)
+    monkeypatch.setattr(reading, "MAX_INDEX_ENTRIES", 3)
     many = stored(b"x", False, NO_MODEL_HEADER) + stored(b"x", False) * 3
     assert refusal(many, CorruptError) == "damaged: more than 3 frames in one archive"
 
@@ -558,7 +501,12 @@ def opened(data: bytes, kind: str) -> BinaryIO:
 @pytest.mark.parametrize("kind", ["file", "pipe"])
 @pytest.mark.parametrize("skip_payloads", [False, True])
 def test_headers_are_the_same_however_they_are_read(kind: str, skip_payloads: bool) -> None:
-    lm = pack_frame(FrameHeader(LM, True, 50, 4, 40, 3, 5, 6), b"lmlm", 9, pack_header(Header(USER_MODEL, RECORD)))
+    lm = pack_frame(
+        FrameHeader(LM, 50, 4, num_tokens=40, profile=3, rows=5, overlap=6, last=True),
+        b"lmlm",
+        9,
+        pack_header(Header(USER_MODEL, RECORD)),
+    )
     data = two_frames() + lm
     found = list(read_archives(opened(data, kind), skip_payloads))
     for frame, whole in zip(found, frames(data), strict=True):
@@ -583,9 +531,17 @@ def test_every_truncation_is_reported_with_its_place(kind: str, skip_payloads: b
 
 def test_the_longest_record_is_readable() -> None:
     record = ModelRecord(
-        "n" * 400, b"m" * 16, b"t" * 16, 2, 1 << 17, 299_999, ENGINE_FLOAT, 1, "e" * 200, prompt_digest=b"p" * 16
+        "n" * 400,
+        b"m" * 16,
+        b"t" * 16,
+        context=1 << 17,
+        start_token=299_999,
+        dtype="bfloat16",
+        numerics=1,
+        environment="e" * 200,
+        prompt_digest=b"p" * 16,
     )
-    header = FrameHeader(LM, True, 50, 4, 40)
+    header = FrameHeader(LM, 50, 4, num_tokens=40, last=True)
     (frame,) = read_archives(io.BytesIO(pack_frame(header, b"lmlm", 9, pack_header(Header(USER_MODEL, record)))))
     assert frame.archive.model is not None and 250 < len(frame.archive.model.name) < 256
     assert frame.archive.model.environment == "e" * 200
