@@ -24,7 +24,7 @@ from llmzip.codec.reader import compress_stream, decompress_stream
 from llmzip.codec.rows import encode
 from llmzip.format.plan import RowPlan
 from llmzip.inference import load
-from llmzip.models import choice
+from llmzip.models.choice import choose_model
 from llmzip.settings import CompressSettings, DecompressSettings, EngineSettings
 from llmzip.windows import texts
 from llmzip.windows.codes import WindowWriter
@@ -75,7 +75,7 @@ def _round_trips(files: list[Path], widths: list[int], model: str) -> None:
 def main() -> None:
     """Prints the table."""
     args = _arguments()
-    model = load.load(choice.choose(args.model), EngineSettings())
+    model = load.load(choose_model(args.model), EngineSettings())
     text = args.text.read_bytes()
     step = max(1, (len(text) - args.piece_bytes) // max(1, args.pieces - 1))
     pieces = [text[n * step : n * step + args.piece_bytes] for n in range(args.pieces)]

@@ -18,7 +18,7 @@ from ..codec import methods, reader
 from ..codec.drafts import PIECE_BYTES, level_plan
 from ..format import headers
 from ..format.headers import LM, METHODS, MIXED, STORED, WINDOWS
-from ..models import choice
+from ..models.choice import model_for_compressing
 from ..settings import MIN_LEVEL, CompressSettings, DecompressSettings
 from .extrapolation import Range, growth, standard_error
 from .places import Places
@@ -117,7 +117,7 @@ class _Estimator:
     def __init__(self, source: BinaryIO, settings: CompressSettings, seconds: float) -> None:
         self._settings, self._seconds = settings, seconds
         self._places = Places(source)
-        self._choice = choice.for_compressing(settings)
+        self._choice = model_for_compressing(settings)
         self._start_seconds = 0.0
 
     def run(self) -> Estimate:

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from ..errors import ModelNotFoundError, ModelUnsupportedError
+from ..errors import ModelError, ModelNotFoundError, ModelUnsupportedError
 
 CONFIG, INT8, WEIGHTS = "config.json", "model.llmzw", "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -53,6 +53,14 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise ModelUnsupportedError(f"{CONFIG} holds no object")
     return config
+
+
+def config_or_empty(folder: Path) -> dict[str, Any]:
+    """Reads a checkpoint's config.json; returns {} if it is missing or unreadable."""
+    try:
+        return read_config(folder)
+    except ModelError:
+        return {}
 
 
 def weight_files(folder: Path, names: Collection[str]) -> list[str]:

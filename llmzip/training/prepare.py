@@ -17,7 +17,8 @@ import torch
 
 from ..errors import LLMZipError, ModelNotFoundError, ModelUnsupportedError, SettingsError, TokenizerError
 from ..inference.load import find_device
-from ..models import checkpoints, choice, layout, weights
+from ..models import checkpoints, layout, weights
+from ..models.choice import choose_model
 from ..models.convert import convert
 from ..models.tokenizer import Tokenizer
 from . import bpe, checkpoint, dataset, hfweights, machine, schedule, shapes, texts
@@ -244,7 +245,7 @@ class _Base:
 
     def __init__(self, settings: TrainSettings) -> None:
         assert settings.start_from is not None
-        self.folder = choice.choose(settings.start_from).folder
+        self.folder = choose_model(settings.start_from).folder
         sequence = settings.overrides.get("sequence")
         self._load: Callable[[Network], None]
         if weights.is_int8(self.folder) and not (self.folder / "config.json").exists():

@@ -31,7 +31,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from llmzip.cli import main
-from llmzip.models import choice
+from llmzip.models import embedded
 from llmzip.models.weights import load_model
 from llmzip.training.machine import can_compile
 
@@ -44,7 +44,7 @@ SHAPE = {"layers": 1, "hidden": 32, "heads": 1, "kv-heads": 1, "head-size": 32, 
 TINY = [*(f"--{name}={value}" for name, value in SHAPE.items()), "--batch=256", "--no-compile", "--device=cpu"]
 STEPS = 40
 OPTIONS = [*TINY, f"--steps={STEPS}"]
-EMBEDDED = choice.EMBEDDED[-1]
+EMBEDDED = embedded.EMBEDDED[-1]
 FORMS = ["config.json", "model.llmzw", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
 FILES = ["README.md", *FORMS]
 

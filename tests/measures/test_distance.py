@@ -14,7 +14,7 @@ from llmzip.inference import load
 from llmzip.inference.load import LoadedModel
 from llmzip.measures.distance import MEASURES, Distances, joined, measure_distances, most_tokens
 from llmzip.measures.scoring import score
-from llmzip.models import choice
+from llmzip.models.choice import model_for_compressing
 from llmzip.settings import CompressSettings, EngineSettings
 
 TEXTS = [
@@ -26,7 +26,7 @@ TEXTS = [
 
 @pytest.fixture(scope="module")
 def model() -> LoadedModel:
-    return load.load(choice.for_compressing(CompressSettings(model="small")), EngineSettings())
+    return load.load(model_for_compressing(CompressSettings(model="small")), EngineSettings())
 
 
 @pytest.fixture(scope="module")

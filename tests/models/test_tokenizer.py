@@ -14,7 +14,7 @@ from model_samples import sentencepiece_model
 from tokenizers import normalizers, pre_tokenizers, processors
 
 from llmzip.errors import CorruptError, ModelNotFoundError, TokenizerError
-from llmzip.models import choice
+from llmzip.models.embedded import DEFAULT
 from llmzip.models.token_tables import byte_alphabet
 from llmzip.models.tokenizer import Tokenizer, Tokens
 
@@ -55,7 +55,7 @@ TORTURE = {
 
 
 def embedded() -> Tokenizer:
-    return Tokenizer(choice.DEFAULT.folder, 4096)
+    return Tokenizer(DEFAULT.folder, 4096)
 
 
 @pytest.fixture(scope="module")
@@ -266,7 +266,7 @@ def test_tables_that_join_to_the_same_bytes_have_other_digests() -> None:
 
 
 def test_embedded_tokenizer_is_the_one_of_the_format() -> None:
-    assert embedded().tokens.digest() == choice.DEFAULT.tokenizer_digest
+    assert embedded().tokens.digest() == DEFAULT.tokenizer_digest
 
 
 def test_single_bytes_are_the_lowest_ids() -> None:

@@ -15,10 +15,12 @@ import torch
 from safetensors.torch import save_file
 
 from llmzip.errors import ModelNotFoundError, ModelUnsupportedError
-from llmzip.models import choice, families, weightfile
 from llmzip.models import convert as convert_module
+from llmzip.models import families, weightfile
 from llmzip.models import model as model_module
+from llmzip.models.choice import unsupported_reason
 from llmzip.models.convert import convert, quantise_rows
+from llmzip.models.embedded import DEFAULT
 from llmzip.models.layout import INT8
 from llmzip.models.model import ExactModel, save_int8
 from llmzip.models.weights import load_model
@@ -301,11 +303,11 @@ def test_digest_sees_every_tensor_and_every_setting(random_checkpoint: Make) -> 
 
 
 def test_embedded_model_is_the_one_of_the_format() -> None:
-    model = load_model(choice.DEFAULT.folder)
-    assert model.digest() == choice.DEFAULT.model_digest
+    model = load_model(DEFAULT.folder)
+    assert model.digest() == DEFAULT.model_digest
     document = Path(__file__).parents[2] / "docs" / "format.md"
     text = document.read_text(encoding="utf-8")
-    assert choice.DEFAULT.model_digest.hex() in text and choice.DEFAULT.tokenizer_digest.hex() in text
+    assert DEFAULT.model_digest.hex() in text and DEFAULT.tokenizer_digest.hex() in text
 
 
 # -- what is refused ---------------------------------------------------------------------------------------------------
@@ -390,7 +392,7 @@ def test_absurd_numbers_are_refused_or_harmless_before_anything_is_built_from_th
         "rope_theta", "max_window_layers", "rotary_pct", "partial_rotary_factor", "max_position_embeddings",
     ):  # fmt: skip
         (tmp_path / "config.json").write_text(json.dumps(config | {field: value}))
-        reason = choice.unsupported(tmp_path)
+        reason = unsupported_reason(tmp_path)
         assert reason is None or (len(reason) < 250 and "\n" not in reason), field
     assert all(layers == 2 for layers in built)
 
@@ -406,7 +408,7 @@ def test_json_that_is_nested_too_deep_is_refused(
     with pytest.raises(ModelUnsupportedError, match=rf"{name} cannot be read"):
         load_model(folder)
     if name == "config.json":
-        assert "cannot be read" in str(choice.unsupported(folder))
+        assert "cannot be read" in str(unsupported_reason(folder))
 
 
 @pytest.mark.parametrize("depth", [50, 400, 900])
@@ -419,7 +421,7 @@ def test_deep_values_are_shown_in_short(
     config, source = random_checkpoint()
     for field in ("model_type", "hidden_act", "vocab_size", "max_position_embeddings", "rope_theta", "layer_types"):
         folder = write_checkpoint(tmp_path / field, config | {field: deep}, source)
-        assert len(str(choice.unsupported(folder))) < 250
+        assert len(str(unsupported_reason(folder))) < 250
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,8 @@ from llmzip.codec import rows
 from llmzip.engines.exact import ExactEngine
 from llmzip.format.headers import read_archives
 from llmzip.mixing.vocabulary import Vocabulary
-from llmzip.models import choice, token_tables, weightfile
+from llmzip.models import token_tables, weightfile
+from llmzip.models.embedded import DEFAULT
 from llmzip.models.model import save_int8
 from llmzip.models.tokenizer import Tokenizer
 from llmzip.models.weights import load_model
@@ -251,7 +252,7 @@ def test_masses_of_odd_shapes(seed: int, tmp_path: Path) -> None:
 def test_prompt_of_the_embedded_model(level: int) -> None:
     archive = llmzip.compress(TEXT[:120], level=level, prompt=PROMPT[:90])
     assert archive[3] >> 4 == 15 and frame(archive)[0] == METHODS[level]
-    assert decoder.decode(archive, choice.DEFAULT.folder, PROMPT[:90]) == TEXT[:120]
+    assert decoder.decode(archive, DEFAULT.folder, PROMPT[:90]) == TEXT[:120]
 
 
 @pytest.mark.parametrize("level", METHODS)

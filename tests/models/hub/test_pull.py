@@ -102,9 +102,9 @@ def test_the_variable_for_the_model_downloads_too_but_not_for_other_operations(
 
 def test_nothing_comes_before_the_data(program: Program) -> None:
     code = (
-        "from llmzip import cli, models\n"
-        "models.fetch = lambda name, *rest: print('a library talks') or name\n"
-        "cli.main(['-c', 'noise.bin'])"
+        "from llmzip.cli import command, main\n"
+        "command.fetch_model = lambda ref, *rest, **options: print('a library talks') or ref\n"
+        "main.main(['-c', 'noise.bin'])"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=program.folder, env=program.environment, capture_output=True, check=True
