@@ -144,7 +144,7 @@ def train(folder: Path, what: dict[str, Any], text_bytes: int, valid: list[Path]
         peak_flops=1,
     )  # fmt: skip
     tokenizer = Tokenizer(folder, shape.vocab_size)
-    facts.start_token = int(tokenizer.tokens.single_bytes()[0])
+    facts.start_token = int(tokenizer.table.single_bytes()[0])
     trainer = Trainer(folder, facts, data, [])
     trainer.network.initialise(what.get("seed", 0))
     if "sharpness" in what:

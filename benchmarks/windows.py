@@ -81,7 +81,7 @@ def main() -> None:
     pieces = [text[n * step : n * step + args.piece_bytes] for n in range(args.pieces)]
     size = sum(map(len, pieces))
     tokens = [model.tokenizer.encode(piece) for piece in pieces]
-    table = model.tokenizer.tokens
+    table = model.table
     count = sum(map(len, tokens))
     print(f"{args.text.name}: {size:,} bytes in {len(pieces)} pieces, {count:,} tokens; model {model.name}\n")
     print("Bytes of text for 8 bits of windows (for 16 bits twice as many); gain: bits a byte that unigrams save.")

@@ -168,7 +168,7 @@ class FrameDecoder:
                     return window_frames.decode(model, frame.header, frame.payload, progress)
             except CorruptError as error:
                 raise CorruptError(f"frame {frame.number}: {error}") from None
-        table = model.tokenizer.tokens
+        table = model.table
         original = frame.header.original_bytes
         try:
             frame_plan = plan.header_plan(frame.header, model.engine.context)

@@ -38,6 +38,7 @@ from . import sample_text
 if TYPE_CHECKING:
     from ..engines.floating import FloatEngine
     from ..mixing.vocabulary import Vocabulary
+    from ..models.token_table import TokenTable
     from .prompt import Prompt
 
 
@@ -77,6 +78,11 @@ class LoadedModel:
     note: str = ""
 
     @property
+    def table(self) -> TokenTable:
+        """The bytes of every token."""
+        return self.tokenizer.table
+
+    @property
     def kernels(self) -> Kernels:
         """What computes it."""
         text: str = getattr(self.engine, "kernels_text", "transformers")
@@ -106,7 +112,7 @@ class LoadedModel:
         """The tokens' tree, for the mixer."""
         from ..mixing.vocabulary import Vocabulary
 
-        return Vocabulary(self.tokenizer.tokens.table)
+        return Vocabulary(self.table.entries)
 
 
 def load(choice: ModelChoice, settings: EngineSettings) -> LoadedModel:
@@ -183,7 +189,7 @@ def _load(
         note = selftest_cache.check(torch.device(device))
         engine, record = _open_exact(choice, torch.device(device), batch_tokens)
     tokenizer = Tokenizer(choice.folder, engine.vocab_size)
-    record = dataclasses.replace(record, tokenizer_digest=tokenizer.tokens.digest())
+    record = dataclasses.replace(record, tokenizer_digest=tokenizer.table.digest())
     choice.check(record.model_digest, record.tokenizer_digest)
     stored = (choice.planes, choice.context, choice.start_token)
     own = (record.planes, record.context, record.start_token)

@@ -129,7 +129,7 @@ def measure_distances(
         if len(ids) > most:
             raise SettingsError(f"text {number} has {len(ids):,} tokens, the model compares {most:,} at most")
         pieces.append(ids)
-        kept.append(tokenizer.tokens.decode(ids) if first_tokens else text)
+        kept.append(tokenizer.table.decode(ids) if first_tokens else text)
         conditions.append(tokenizer.encode(_as_lines(kept[-1])))
     begun = time.perf_counter()
     alone = np.array([scores.model_bits.sum() for scores in score_many(model, pieces)])

@@ -187,7 +187,7 @@ def write(
         hold_out: whether to keep every hundredth block back, or fewer, for some 1 MiB in all at most.
         tick: called with bytes of text that were tokenised.
     """
-    dtype = np.dtype("<u2" if tokenizer.tokens.vocab_size <= 1 << 16 else "<u4")
+    dtype = np.dtype("<u2" if tokenizer.table.vocab_size <= 1 << 16 else "<u4")
     total = sum(source.size for source in sources)
     size = min(_MAX_BLOCK, max(_MIN_BLOCK, total // (4 * _HELD_OUT_EVERY)))
     every = max(_HELD_OUT_EVERY, -(-total // _MAX_HELD_OUT))

@@ -103,7 +103,7 @@ def _prepare(settings: TrainSettings, listener: Listener) -> Trainer:
         f"tokens: {len(data.ids):,}, {num_bytes / len(data.ids):.2f} bytes each ({time.monotonic() - started:.0f} s)"
     )
     listener.line(f"model: {shape.describe()}")
-    start_token = int(tokenizer.tokens.single_bytes()[0]) if base is None else base.start_token
+    start_token = int(tokenizer.table.single_bytes()[0]) if base is None else base.start_token
     dtype = machine.choose_dtype(device)
     facts = Facts(
         shape=shapes.as_dict(shape),
@@ -176,7 +176,7 @@ def samples(folder: Path, facts: Facts) -> list[Sample]:
     """The validation texts of a training, as rows of tokens."""
     shape = Shape(**facts.shape)
     tokenizer = Tokenizer(folder, shape.vocab_size)
-    lengths = np.array([len(entry) for entry in tokenizer.tokens.table])
+    lengths = np.array([len(entry) for entry in tokenizer.table.entries])
     found = {}
     for name, text in valid_texts(folder).items():
         ids = tokenizer.encode(text[:_MAX_SAMPLE_BYTES])

@@ -19,7 +19,7 @@ from . import texts as window_texts
 
 if TYPE_CHECKING:
     from ..inference.load import LoadedModel
-    from ..models.tokenizer import Tokens
+    from ..models.token_table import TokenTable
 
 _GROUP_BITS = 1 << 14
 _WINDOWS_PER_FRAME, _LEAST_BYTES, _MOST_BYTES = 128, 1 << 15, 1 << 21
@@ -57,7 +57,7 @@ def encode(
     Raises:
         SettingsError: W is too small for the vocabulary, or the tokenizer has no token for some byte.
     """
-    table = model.tokenizer.tokens
+    table = model.table
     if table.escape is not None:
         raise SettingsError("windows need a tokenizer with a token for each byte")
     tokens = [model.tokenizer.encode(text) for text in texts]
@@ -82,7 +82,7 @@ def encode(
     return found
 
 
-def _groups(table: Tokens, ids: np.ndarray, counts: np.ndarray, group: int) -> Iterator[int]:
+def _groups(table: TokenTable, ids: np.ndarray, counts: np.ndarray, group: int) -> Iterator[int]:
     """Bytes of each group of windows."""
     ends = np.cumsum(counts)[group - 1 :: group].tolist()
     if not ends or ends[-1] != len(ids):
@@ -157,7 +157,7 @@ def decode(model: LoadedModel, header: FrameHeader, payload: bytes, progress: Pr
     if payload[record.data_bytes - 1] & (1 << unused) - 1:
         raise CorruptError("damaged: bits behind the last window")
     found = _found(model, header, payload, range(record.count), progress)
-    texts = [model.tokenizer.tokens.decode(ids) for ids in found.tokens]
+    texts = [model.table.decode(ids) for ids in found.tokens]
     lost = []
     for group in groups:
         if not group.holds(b"".join(texts[number] for number in group.windows)):
@@ -191,7 +191,7 @@ def decode_windows(
         CorruptError: they hold more text than the frame, or with a kept context do not hold its tokens.
     """
     found = _found(model, header, data, wanted, progress, first)
-    return [model.tokenizer.tokens.decode(ids) for ids in found.tokens], found.spare_bits
+    return [model.table.decode(ids) for ids in found.tokens], found.spare_bits
 
 
 def _found(
@@ -202,10 +202,10 @@ def _found(
     progress: Progress | None,
     first: int = 0,
 ) -> window_texts.Found:
-    record, num_bytes = header.windows, model.tokenizer.tokens.num_bytes
+    record, num_bytes = header.windows, model.table.num_bytes
     assert record is not None
     most, bits = header.original_bytes, record.window_bits
-    if model.tokenizer.tokens.escape is not None:
+    if model.table.escape is not None:
         raise CorruptError("damaged: windows of a tokenizer that has no token for some byte")
     if header.profile == KEPT:
         count, tokens = record.count, header.num_tokens

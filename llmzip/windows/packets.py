@@ -60,7 +60,7 @@ def encode(model: LoadedModel, text: bytes, packet_bytes: int, progress: Progres
     Raises:
         SettingsError: a length is out of range, or windows cannot be had with this model.
     """
-    capacity, table = data_bytes(packet_bytes, len(text)), model.tokenizer.tokens
+    capacity, table = data_bytes(packet_bytes, len(text)), model.table
     if table.escape is not None:
         raise SettingsError("packets need a tokenizer with a token for each byte")
     window_texts.check_engine(model.engine, 8 * capacity)
@@ -106,7 +106,7 @@ def _windows(
         writers.append(_Writer(window_bits))
         return writers[-1]
 
-    num_bytes = model.tokenizer.tokens.num_bytes
+    num_bytes = model.table.num_bytes
     report = None if progress is None else lambda done: progress(num_bytes(done))
     coded = window_texts.encode(model.engine, parts, 8 * capacity, True, report, make_writer)
     for part, found, writer in zip(parts, coded, writers, strict=True):
@@ -224,7 +224,7 @@ def _texts(model: LoadedModel, packets: list[Packet], progress: Progress | None)
     for place, packet in enumerate(packets):
         if packet.tokens:
             sizes.setdefault(len(packet.data), []).append(place)
-    table = model.tokenizer.tokens
+    table = model.table
     if sizes and table.escape is not None:
         raise CorruptError("damaged: packets of a tokenizer that has no token for some byte")
     for size, places in sizes.items():

@@ -92,7 +92,7 @@ def test_tokens_with_equal_bytes_lie_in_the_order_of_their_ids() -> None:
 
 @functools.cache
 def embedded_table() -> list[bytes]:
-    return list(load.load(choose_model("default"), EngineSettings()).tokenizer.tokens.table)
+    return list(load.load(choose_model("default"), EngineSettings()).tokenizer.table.entries)
 
 
 def test_embedded_vocabulary() -> None:

@@ -158,7 +158,7 @@ def decoded(data: Dataset, tokenizer: Tokenizer) -> list[bytes]:
     """The text of each part; the parts must have no gaps."""
     assert [part.start for part in data.parts] == [0, *np.cumsum([part.length for part in data.parts])[:-1]]
     assert sum(part.length for part in data.parts) == len(data.ids)
-    return [tokenizer.tokens.decode(data.ids[part.start : part.start + part.length]) for part in data.parts]
+    return [tokenizer.table.decode(data.ids[part.start : part.start + part.length]) for part in data.parts]
 
 
 def test_ids_are_the_documents_with_nul_between(tokenizer: Tokenizer, tmp_path: Path) -> None:

@@ -293,7 +293,7 @@ class _Work:
         from ...measures.scoring import score
 
         begun = time.perf_counter()
-        table = model.tokenizer.tokens
+        table = model.table
         with self._messages.progress(text.shown, text.facts.num_bytes) as advance:
             report = None if advance is None else lambda ids: advance(table.num_bytes(ids))
             alternatives = self._extras.alternatives

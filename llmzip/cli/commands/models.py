@@ -11,10 +11,11 @@ from typing import Any
 import click
 
 from ...errors import LLMZipError, ModelMismatchError, ModelNotFoundError, ModelUnsupportedError
-from ...models import hub, layout, token_tables
+from ...models import hub, layout
 from ...models.choice import ModelChoice, choose_model, resolve_model, unsupported_reason
 from ...models.embedded import EMBEDDED, embedded_by_name
 from ...models.reference import Kind, parse_model
+from ...models.tokenizer_file import TokenizerFile
 from .. import options
 from ..command import CONTEXT, Output, command
 from ..messages import PROGRAM, Messages
@@ -173,10 +174,10 @@ def _num_parameters(folder: Path) -> int | None:
 
 def _tokenizer(folder: Path) -> str | None:
     try:
-        description = token_tables.read(folder)
+        file = TokenizerFile.read(folder)
     except LLMZipError:
         return None
-    return token_tables.kind(description) or str(description["model"].get("type"))
+    return file.kind or str(file.description["model"].get("type"))
 
 
 def _digests(choice: ModelChoice) -> dict[str, str]:

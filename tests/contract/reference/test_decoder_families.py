@@ -24,10 +24,11 @@ from llmzip.codec import rows
 from llmzip.engines.exact import ExactEngine
 from llmzip.format.headers import read_archives
 from llmzip.mixing.vocabulary import Vocabulary
-from llmzip.models import token_tables, weightfile
+from llmzip.models import weightfile
 from llmzip.models.embedded import DEFAULT
 from llmzip.models.model import save_int8
 from llmzip.models.tokenizer import Tokenizer
+from llmzip.models.tokenizer_file import TokenizerFile
 from llmzip.models.weights import load_model
 
 VOCABULARY = 320
@@ -417,7 +418,7 @@ def test_tables_of_odd_descriptions(tokenizer: Path, tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text(json.dumps(described), encoding="utf-8")
     words = decoder.token_bytes(tmp_path / "tokenizer.json", 330)
     assert words[320:] == [b"", b"", b"", b"<0x41>", b"", b"<text>", "é\u2581".encode(), b"", b"", b""]
-    assert words == token_tables.byte_table(described, 330, tmp_path)
+    assert words == TokenizerFile(tmp_path, described).byte_table(330)
 
 
 LONG = sentences(70_000, 6)
@@ -449,7 +450,7 @@ def test_prompts_are_cut_as_the_writer_does(
         size = VOCABULARY if folder in (tokenizer, odd) else decoder.Model(folder).vocab_size
         words = decoder.token_bytes(folder / "tokenizer.json", size)
         package = Tokenizer(folder, size)
-        assert words == package.tokens.table
+        assert words == package.table.entries
         ids = decoder.cut_prompt(PROMPTS[name], folder / "tokenizer.json", words)
         assert ids == package.encode(PROMPTS[name])[-decoder.MOST_PROMPT_TOKENS :].tolist()
 
