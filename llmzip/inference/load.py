@@ -24,8 +24,8 @@ from ..format.headers import (  # fmt: skip
     Header,
     ModelRecord,
 )
-from ..models import conversion_cache
 from ..models.choice import ModelChoice
+from ..models.conversion_cache import Conversion
 from ..models.model import ExactModel
 from ..models.tokenizer import Tokenizer
 from ..models.weights import is_int8, load_model
@@ -207,22 +207,27 @@ def _load(
 
 
 def _open_exact(choice: ModelChoice, device: torch.device, batch_tokens: int | None) -> tuple[ExactEngine, ModelRecord]:
-    """The exact engine; a checkpoint with the number of planes that a short text asks for."""
-
-    def choose(model: ExactModel) -> tuple[int, int]:
-        config = model.config
-        ids = Tokenizer(choice.folder, config.vocab_size).encode(sample_text.TEXT.encode())[: config.context]
-        row = np.concatenate([[config.start_token], ids])
-        return planes.choose(model, [torch.from_numpy(row)], device).config.planes, len(ids)
-
-    if is_int8(choice.folder):
-        model = load_model(choice.folder)
-    else:
-        context = choice.context or USUAL_CONTEXT
-        model = conversion_cache.load(choice.folder, context, choice.start_token, choice.planes, choose)
+    """Opens the exact engine of a model, and says what an archive may record of it."""
+    model = load_model(choice.folder) if is_int8(choice.folder) else _converted(choice, device)
     config = model.config
     record = ModelRecord(choice.name, model.digest(), b"", config.planes, config.context, config.start_token)
     return ExactEngine(model, device, batch_tokens), record
+
+
+def _converted(choice: ModelChoice, device: torch.device) -> ExactModel:
+    """Returns a checkpoint as integers, with the archive's number of planes, or the one that a short text asks for."""
+    conversion = Conversion(choice.folder)
+    model = conversion.load(choice.context or USUAL_CONTEXT, choice.start_token, choice.planes or 2)
+    if choice.planes is not None:
+        return model
+    config = model.config
+    number = conversion.measured_planes(config)
+    if number is None:
+        ids = Tokenizer(choice.folder, config.vocab_size).encode(sample_text.TEXT.encode())[: config.context]
+        row = np.concatenate([[config.start_token], ids])
+        number = planes.choose(model, [torch.from_numpy(row)], device).config.planes
+        conversion.keep_planes(model, number, len(ids))
+    return model.with_settings(number, config.context, config.start_token)
 
 
 def _open_float(choice: ModelChoice, device: torch.device, threads: int | None) -> tuple[FloatEngine, ModelRecord]:
