@@ -33,7 +33,7 @@ def make_files(folder: Path, **contents: bytes) -> list[texts.TextFile]:
 
 
 def survey_quietly(files: Sequence[texts.TextFile], mix: Mapping[str, float] | None = None, seed: int = 0) -> Any:
-    return survey(files, mix or {}, seed, lambda count: None)
+    return survey(files, mix or {}, seed)
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +148,7 @@ def make(
     sources = survey_quietly(files, mix)
     names = [f"argument {number}" for number in range(len(files))]
     ticks: list[int] = []
-    write(folder, sources, names, tokenizer, hold_out, ticks.append)
+    write(folder, sources, names, tokenizer=tokenizer, hold_out=hold_out, progress=ticks.append)
     data = Dataset(folder)
     assert sum(ticks) == sum(len(text) for text in decoded(data, tokenizer))
     return data
@@ -223,7 +223,7 @@ def test_something_of_the_smallest_texts_is_held_out(count: int, tokenizer: Toke
 def test_of_much_text_a_mebibyte_is_held_out(
     tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dataset, "_MAX_HELD_OUT", 3000)
+    monkeypatch.setattr(dataset, "_MAX_HELD_OUT_BYTES", 3000)
     monkeypatch.setattr(dataset, "_MAX_BLOCK", 512)
     data = make(tmp_path / "out", make_files(tmp_path, a=lines(10_000)), tokenizer, hold_out=True)
     assert 2000 < len(data.held_out["argument 0"]) <= 3000 + 512
