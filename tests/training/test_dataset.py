@@ -224,7 +224,7 @@ def test_of_much_text_a_mebibyte_is_held_out(
     tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dataset, "_MAX_HELD_OUT_BYTES", 3000)
-    monkeypatch.setattr(dataset, "_MAX_BLOCK", 512)
+    monkeypatch.setattr(dataset, "_MAX_BLOCK_BYTES", 512)
     data = make(tmp_path / "out", make_files(tmp_path, a=lines(10_000)), tokenizer, hold_out=True)
     assert 2000 < len(data.held_out["argument 0"]) <= 3000 + 512
 
