@@ -76,7 +76,7 @@ def finish(trainer: Trainer, listener: Listener) -> list[Result]:
 
 def _to_int8(trainer: Trainer, config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> ExactModel:
     """With one plane of activations, or two if that is measurably better."""
-    model = convert(config, tensors, 1, shapes.DECODED_CONTEXT, trainer.facts.start_token, GRID)
+    model = convert(config, tensors, 1, shapes.DECODED_CONTEXT, start_token=trainer.facts.start_token, grid=GRID)
     return planes.choose(model, [row for sample in trainer.samples for row in sample.rows], torch.device("cpu"))
 
 

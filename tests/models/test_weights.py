@@ -116,7 +116,7 @@ def test_weights_are_looked_at_once(random_checkpoint: Make, monkeypatch: pytest
 def test_conversion_fuses_and_keeps_the_rest(random_checkpoint: Make) -> None:
     biases = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "mlp.down_proj")
     config, source = random_checkpoint(qk_norm=True, biases=biases)
-    model = convert(config, source, 2, 50, 3)
+    model = convert(config, source, 2, 50, start_token=3)
     assert (model.config.planes, model.config.context, model.config.start_token) == (2, 50, 3)
     layer, prefix = model.layers[1], "model.layers.1."
     qkv = torch.cat([source[f"{prefix}self_attn.{part}_proj.weight"] for part in "qkv"])
@@ -201,7 +201,7 @@ def test_biases_and_norms_that_the_configuration_calls_for_must_be_there(
 def test_start_token_is_the_bos_else_the_eos_else_0(ids: dict[str, Any], start: int, random_checkpoint: Make) -> None:
     config, source = random_checkpoint(**ids)
     assert convert(config, source, 1, 50).config.start_token == start
-    assert convert(config, source, 1, 50, 9).config.start_token == 9
+    assert convert(config, source, 1, 50, start_token=9).config.start_token == 9
 
 
 @pytest.mark.parametrize(("asked", "context"), [(50, 50), (96, 96), (1 << 17, 96), (1 << 30, 96)])
@@ -294,7 +294,7 @@ def test_digest_sees_every_tensor_and_every_setting(random_checkpoint: Make) -> 
     settings = [
         convert(config, source, 2, 50),
         convert(config, source, 1, 51),
-        convert(config, source, 1, 50, 2),
+        convert(config, source, 1, 50, start_token=2),
         convert(config | {"rope_theta": 10001.0}, source, 1, 50),
         convert(config | {"rms_norm_eps": 2e-6}, source, 1, 50),
         convert(config | {"model_type": "mistral", "sliding_window": 20}, source, 1, 50),

@@ -230,7 +230,7 @@ def test_sharded_checkpoints_are_the_same_model(name: str, checkpoint: Callable[
     assert len(shards) > 2
     assert load_model(tmp_path).digest() == load_model(checkpoint(name)).digest()
     shards[1].unlink()
-    with pytest.raises(ModelNotFoundError, match=f"{shards[1].name} is missing: the download is not complete"):
+    with pytest.raises(ModelNotFoundError, match=f"{shards[1].name} is missing: the download is incomplete"):
         load_model(tmp_path)
 
 
