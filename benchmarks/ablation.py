@@ -70,14 +70,24 @@ _MIX = (0.45, 0.17, 0.15, 0.08, 0.15)
 
 
 class Quiet:
-    """A listener that tells only facts."""
+    """A listener that prints facts and errors only."""
 
-    def line(self, text: str) -> None:
+    def fact(self, text: str) -> None:
         print("   ", text, flush=True)
 
+    def error(self, name: str | None, reason: str, error: BaseException | None = None) -> None:
+        self.fact(reason)
+
+    def stopped(self, signal_name: str, what: str) -> None:
+        self.fact(what)
+
     @contextlib.contextmanager
-    def stage(self, name: str, total_bytes: int | None) -> Iterator[Callable[[int], Any]]:
-        yield lambda count: None
+    def progress(self, name: str, total_bytes: int | None) -> Iterator[None]:
+        yield None
+
+    @contextlib.contextmanager
+    def steps(self, total: int, done: int) -> Iterator[Callable[[str], Any]]:
+        yield lambda text: None
 
 
 def prepared(work: Path, texts: str, vocab_size: int) -> Path:
@@ -130,9 +140,13 @@ def train(folder: Path, what: dict[str, Any], text_bytes: int, valid: list[Path]
     batch = max(1, what["batch_tokens"] // shape.sequence)
     steps = round(text_bytes / bytes_per_token / (batch * shape.sequence))
     plan = schedule.make_plan(
-        steps, batch, min(batch, 8192 // shape.sequence), shape.sequence, what.get("matrix_rate", 0.02),
-        what.get("weight_decay", 0.05),
-    )  # fmt: skip
+        steps,
+        batch,
+        min(batch, 8192 // shape.sequence),
+        sequence=shape.sequence,
+        matrix_rate=what.get("matrix_rate", 0.02),
+        weight_decay=what.get("weight_decay", 0.05),
+    )
     changed = {name: what[name] for name in ("decay_share", "final_rate") if name in what}
     changed |= {name: getattr(plan, name) * what[name] for name in ("embedding_rate", "vector_rate") if name in what}
     plan = dataclasses.replace(plan, **changed)
@@ -144,7 +158,7 @@ def train(folder: Path, what: dict[str, Any], text_bytes: int, valid: list[Path]
         peak_flops=1,
     )  # fmt: skip
     tokenizer = Tokenizer(folder, shape.vocab_size)
-    facts.start_token = int(tokenizer.tokens.single_bytes()[0])
+    facts.start_token = int(tokenizer.table.single_bytes()[0])
     trainer = Trainer(folder, facts, data, [])
     trainer.network.initialise(what.get("seed", 0))
     if "sharpness" in what:

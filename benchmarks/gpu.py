@@ -15,7 +15,6 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import json
-import statistics
 import sys
 import time
 import types
@@ -46,6 +45,7 @@ from llmzip.engines.gpu.frequencies import frequencies  # noqa: E402
 from llmzip.models.layout import INT8  # noqa: E402
 from llmzip.models.model import ExactModel, load_int8  # noqa: E402
 from llmzip.numerics import ops, tables  # noqa: E402
+from llmzip.training.machine import seconds_per_call  # noqa: E402
 
 BYTES_PER_TOKEN = {"small": 3.1, "base": 3.1}
 """Of English prose; their vocabularies have 4,096 tokens. Others: 4.3, of some 50,000 and 128,000 tokens."""
@@ -102,23 +102,6 @@ def _shown(value: Any) -> str:
 def _bytes(tensor: torch.Tensor) -> bytes:
     values = tensor.detach().cpu().contiguous()
     return (values + 0 if values.is_floating_point() else values).numpy().tobytes()  # -0 becomes 0
-
-
-def timed(device: torch.device, call: Callable[[], Any], runs: int = 3) -> float:
-    """Seconds of the median run, after one more that compiles and fills caches."""
-    times = []
-    for _ in range(runs + 1):
-        _wait(device)
-        start = time.perf_counter()
-        call()
-        _wait(device)
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[1:])
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 # -- bits --------------------------------------------------------------------------------------------------------------
@@ -251,12 +234,12 @@ def ceilings(report: Report, device: torch.device, tiny: bool) -> dict[str, floa
     """Bytes a second of copies and int8 operations a second of torch's product on large matrices."""
     size = 256 if tiny else 8192
     a = torch.randint(-100, 100, (size, size), dtype=torch.int8, device=device)
-    peak = 2 * size**3 / timed(device, lambda: torch._int_mm(a, a.T))
+    peak = 2 * size**3 / seconds_per_call(device, lambda: torch._int_mm(a, a.T))
     source = torch.empty(1 << (20 if tiny else 32), dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
-    copy = 2 * source.numel() / timed(device, lambda: target.copy_(source))
+    copy = 2 * source.numel() / seconds_per_call(device, lambda: target.copy_(source))
     host = torch.empty(1 << (16 if tiny else 26), dtype=torch.uint8, pin_memory=device.type == "cuda")
-    back = host.numel() / timed(device, lambda: host.copy_(source[: host.numel()], non_blocking=True))
+    back = host.numel() / seconds_per_call(device, lambda: host.copy_(source[: host.numel()], non_blocking=True))
     found = {"int8_ops_per_second": peak, "copy_bytes_per_second": copy, "to_host_bytes_per_second": back}
     report.add("ceilings", **found)
     return found
@@ -286,9 +269,9 @@ def measure(report: Report, name: str, model: ExactModel, device: torch.device, 
     tokens = ids.reshape(-1)[:part]
     masses = engine.masses(hidden)
     times = {
-        "layers": timed(device, lambda: engine.forward(ids)),
-        "head_and_masses": timed(device, lambda: engine.masses(hidden)) * n / part,
-        "intervals": timed(device, lambda: split.intervals(masses, tokens).cpu()) * n / part,
+        "layers": seconds_per_call(device, lambda: engine.forward(ids)),
+        "head_and_masses": seconds_per_call(device, lambda: engine.masses(hidden)) * n / part,
+        "intervals": seconds_per_call(device, lambda: split.intervals(masses, tokens).cpu()) * n / part,
     }
     _speed(report, f"{name}, encode {rows} x {length}", n, times, text, products, limits, {})
 
@@ -330,11 +313,11 @@ def _step(
     copies = devices.HostCopies()
     forward()  # the graph is recorded at the second step
     times = {
-        "layers": timed(device, forward, 5),
-        "head_and_masses": timed(device, lambda: engine.masses(hidden), 5),
-        "groups": timed(device, lambda: split.group_bounds(masses)),
-        "symbols": timed(device, lambda: split.symbol_bounds(masses, sums, bounds, groups)),
-        "copies": timed(device, lambda: (copies.fetch(bounds), copies.fetch(inner))),
+        "layers": seconds_per_call(device, forward, 5),
+        "head_and_masses": seconds_per_call(device, lambda: engine.masses(hidden), 5),
+        "groups": seconds_per_call(device, lambda: split.group_bounds(masses)),
+        "symbols": seconds_per_call(device, lambda: split.symbol_bounds(masses, sums, bounds, groups)),
+        "copies": seconds_per_call(device, lambda: (copies.fetch(bounds), copies.fetch(inner))),
     }  # fmt: skip
     if "constriction" not in MISSING:
         from llmzip.mixing.coder import Decoder
@@ -347,7 +330,7 @@ def _step(
             for table in tables_:
                 decoder.decode(table)
 
-        times["coder"] = timed(torch.device("cpu"), decode)
+        times["coder"] = seconds_per_call(torch.device("cpu"), decode)
     shape = config
     seen = sum(min(window or filled + 1, filled + 1) for window in shape.windows)
     return times, rows * seen * shape.num_kv_heads * (2.0 * shape.head_dim + 8)

@@ -18,7 +18,7 @@ from speed import round_trip
 
 from llmzip.bench import chart
 from llmzip.inference import load
-from llmzip.models import choice as models
+from llmzip.models.choice import choose_model
 from llmzip.settings import CompressSettings, EngineSettings
 
 _LEVELS = range(1, 10)
@@ -28,7 +28,7 @@ _OTHER = "#525252"
 
 def measure(text: bytes, model: str, times: int, levels: list[int]) -> list[dict[str, Any]]:
     """Sizes and the best times of all levels."""
-    load.load(models.choose(model), EngineSettings())
+    load.load(choose_model(model), EngineSettings())
     round_trip(text[:3000], CompressSettings(model=model))
     best = dict.fromkeys(levels, (math.inf, math.inf))
     sizes = {}

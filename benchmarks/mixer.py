@@ -101,10 +101,10 @@ def _prepare(folder: Path, cache: Path, quick: bool) -> None:
     from llmzip.format.plan import RowPlan
     from llmzip.inference import load, passes
     from llmzip.mixing.mixer import MixEncoder
-    from llmzip.models import choice
+    from llmzip.models.choice import choose_model
     from llmzip.settings import EngineSettings
 
-    model = load.load(choice.choose("default"), EngineSettings())
+    model = load.load(choose_model("default"), EngineSettings())
     for file in sorted(folder.rglob("*.txt")):
         data = file.read_bytes()
         if len(data) < _PIECE_BYTES:
@@ -129,10 +129,10 @@ def _encode_all(cache: Path) -> None:
 
     from llmzip.inference import load
     from llmzip.mixing.mixer import MixEncoder
-    from llmzip.models import choice
+    from llmzip.models.choice import choose_model
     from llmzip.settings import EngineSettings
 
-    vocabulary = load.load(choice.choose("default"), EngineSettings()).vocabulary
+    vocabulary = load.load(choose_model("default"), EngineSettings()).vocabulary
     sizes, best, count = {}, 0.0, 0
     for run in range(_RUNS + 1):  # the first one compiles
         begin = 0.0

@@ -37,7 +37,8 @@ from llmzip.codec.reader import compress_stream, decompress_stream
 from llmzip.engines import frequencies
 from llmzip.inference import load
 from llmzip.mixing import coder, mixer
-from llmzip.models import choice, tokenizer
+from llmzip.models import tokenizer
+from llmzip.models.choice import choose_model
 from llmzip.numerics import ops
 from llmzip.settings import CompressSettings, DecompressSettings, EngineSettings
 
@@ -284,7 +285,7 @@ def main() -> int:
     """Prints the tables; 1 if something has become slower."""
     args = _arguments()
     stored = ratios.read(args.stored)  # before the work, should it be damaged
-    model = load.load(choice.choose(args.model), EngineSettings())
+    model = load.load(choose_model(args.model), EngineSettings())
     engine = model.engine
     text = args.text.read_bytes()
     round_trip(text[:3000], CompressSettings(level=6, model=args.model))  # compiles, fills caches

@@ -55,16 +55,16 @@ def measure(preset: str, device: torch.device, compiled: bool, batch_tokens: int
     micro = min(batch, (65536 if cuda else 8192) // shape.sequence)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        sources = dataset.survey(texts.find([_CORPORA]), {}, 0, lambda count: None)
+        sources = dataset.survey(texts.find([_CORPORA]), {}, 0)
         description, found = bpe.train(dataset.samples(sources), shape.vocab_size)
         bpe.write(description, folder)
         shape = dataclasses.replace(shape, vocab_size=max(found, shape.vocab_size))
-        dataset.write(folder, sources, [""], Tokenizer(folder, shape.vocab_size), False, lambda count: None)
+        dataset.write(folder, sources, [""], tokenizer=Tokenizer(folder, shape.vocab_size), hold_out=False)
         data = dataset.Dataset(folder)
         peak = machine.matrix_flops(device, dtype)
         facts = Facts(
             shape=shapes.as_dict(shape),
-            plan=dataclasses.asdict(schedule.make_plan(100, batch, micro, shape.sequence)),
+            plan=dataclasses.asdict(schedule.make_plan(100, batch, micro, sequence=shape.sequence)),
             seed=0,
             dtype=str(dtype).removeprefix("torch."),
             compiled=compiled,

@@ -25,7 +25,7 @@ from llmzip.codec.rows import encode
 from llmzip.format.plan import RowPlan
 from llmzip.inference import load
 from llmzip.inference.progress import ByteMeter
-from llmzip.models import choice
+from llmzip.models.choice import choose_model
 from llmzip.settings import CompressSettings, DecompressSettings, EngineSettings
 from llmzip.windows import texts
 from llmzip.windows.codes import WindowWriter
@@ -76,13 +76,13 @@ def _round_trips(files: list[Path], widths: list[int], model: str) -> None:
 def main() -> None:
     """Prints the table."""
     args = _arguments()
-    model = load.load(choice.choose(args.model), EngineSettings())
+    model = load.load(choose_model(args.model), EngineSettings())
     text = args.text.read_bytes()
     step = max(1, (len(text) - args.piece_bytes) // max(1, args.pieces - 1))
     pieces = [text[n * step : n * step + args.piece_bytes] for n in range(args.pieces)]
     size = sum(map(len, pieces))
     tokens = [model.tokenizer.encode(piece) for piece in pieces]
-    table = model.tokenizer.tokens
+    table = model.table
     count = sum(map(len, tokens))
     print(f"{args.text.name}: {size:,} bytes in {len(pieces)} pieces, {count:,} tokens; model {model.name}\n")
     print("Bytes of text for 8 bits of windows (for 16 bits twice as many); gain: bits a byte that unigrams save.")

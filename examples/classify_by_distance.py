@@ -16,7 +16,7 @@ import numpy as np
 
 from llmzip.inference import load
 from llmzip.measures.distance import measure_distances
-from llmzip.models import choice
+from llmzip.models.choice import model_for_compressing
 from llmzip.settings import CompressSettings
 
 MEASURES = {"max": "information distance, max", "mean": "information distance, mean", "gzip": "gzip -9, NCD"}
@@ -42,7 +42,7 @@ def main() -> None:
     texts = [entry["text"].encode() for entry in entries]
 
     settings = CompressSettings(model=arguments.model)
-    model = load.load(choice.for_compressing(settings), settings.engine)
+    model = load.load(model_for_compressing(settings), settings.engine)
     distances = measure_distances(model, texts)
 
     print(f"{len(texts)} texts, {len(set(topics))} topics, model {model.name}")

@@ -1,6 +1,6 @@
 """Puts a model that `llmzip train` made into the package: `make embedded MODEL=DIR NAME=base`.
 
-Copies model.llmzw and tokenizer.json, and prints what models/choice.py and docs/format.md section 7 say of the model.
+Copies model.llmzw and tokenizer.json, and prints what models/embedded.py and docs/format.md section 7 say of the model.
 MODEL_CARD.md beside them is written by hand, from DIR/README.md and from archives of the finished program.
 """
 

@@ -22,7 +22,8 @@ from typing import Any
 
 from .._version import __version__
 from ..codec.report import CharacterCounter
-from ..models import choice as models
+from ..models.choice import choose_model, resolve_model
+from ..models.reference import Kind, parse_model
 from ..settings import EngineSettings
 from . import launch, machine
 from .peers import Library, Program, program_version, split
@@ -141,23 +142,24 @@ def llmzip(level: int, model: str, engine: EngineSettings) -> Contender:
     Raises:
         ModelError: it is not here.
     """
-    choice = models.choose(model)
+    ref = resolve_model(parse_model(model))
+    choice = choose_model(ref)
     files = [file for file in sorted(choice.folder.rglob("*")) if file.is_file() and file.suffix != ".md"]
     if choice.embedded is not None:
         identity = choice.embedded.model_digest.hex()
-    elif "@" in choice.name:
+    elif ref.kind is Kind.HUB:
         identity = choice.name
     else:
         stamp = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
         identity = hashlib.sha256(repr(stamp).encode()).hexdigest()
-    name, _, commit = choice.name.partition("@")
+    commit = ref.revision
     threads = "" if engine.threads is None else f" -T {engine.threads}"
     device = "" if engine.device == "auto" else f" --device {engine.device}"
     job = {"kind": "llmzip", "level": level, "model": model, "device": engine.device, "threads": engine.threads}
-    if Path(model).is_dir():
-        job["model"] = str(Path(model).resolve())
+    if ref.kind is Kind.FOLDER:
+        job["model"] = str(choice.folder.resolve())
     return Contender(
-        f"llmzip -{level} {name}{f'@{commit[:12]}' if commit else ''}",
+        f"llmzip -{level} {ref.name}{f'@{commit[:12]}' if commit else ''}",
         LLMZIP,
         f"llmzip -{level} -m {choice.name if choice.embedded else model}{threads}{device}",
         f"{__version__}, code {machine.code_digest()}, model {commit or identity[:16]}",

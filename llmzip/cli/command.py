@@ -13,7 +13,8 @@ import click
 
 from ..errors import LLMZipError
 from ..format.headers import MAGIC
-from ..models import choice as models
+from ..models.choice import fetch_model
+from ..models.reference import parse_model
 from ..settings import CompressSettings
 from ..system import filenames, process
 from ..system.filenames import FileProblem, printable
@@ -60,12 +61,12 @@ def explained(name: str) -> Iterator[None]:
 
 def with_model_here(settings: CompressSettings, messages: Messages, offline: bool) -> CompressSettings:
     """The settings with a model that is on this machine: one of the Hub is downloaded if it is not."""
-    model = models.fetch(
-        settings.model,
+    model = fetch_model(
+        parse_model(settings.model),
         lambda text: messages.fact(f"{PROGRAM}: {text}"),
         messages.progress,
-        offline,
-        settings.arithmetic == "exact",
+        offline=offline,
+        exact=settings.arithmetic == "exact",
     )
     return dataclasses.replace(settings, model=model)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from .. import mixing
 from ..errors import EXIT_FAILED, EXIT_OK, CorruptError, LLMZipError
+from ..models.reference import Kind, parse_model
 from ..settings import DEFAULT_MODEL, CompressSettings, DecompressSettings
 from ..system import filenames, fileops
 from ..system.filenames import FileProblem, Reserved
@@ -310,7 +311,8 @@ class Jobs:
         from ..codec.reader import decompress_stream
 
         compress = self._options.compress
-        model = compress.model if os.path.isdir(compress.model) else None
+        ref = parse_model(compress.model)
+        model = ref if ref.kind is Kind.FOLDER else None
         settings = DecompressSettings(model=model, engine=compress.engine, prompt=compress.prompt)
         source.file.seek(0)
         comparison = Comparison(source.file)

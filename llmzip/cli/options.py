@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from ..format.headers import MAX_STEPS, MAX_WINDOW_BITS, MIN_WINDOW_BITS
-from ..models.choice import DEFAULT
+from ..models.embedded import DEFAULT
 from ..settings import ARITHMETICS, DEFAULT_LEVEL, DTYPES, MAX_LEVEL, MIN_LEVEL, USUAL_CONTEXT
 from ..system import libraries
 from ..system.filenames import FileProblem, input_name

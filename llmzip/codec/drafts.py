@@ -203,11 +203,11 @@ class Drafter:
         prompt = model.prompt(self._settings.prompt)
         before = 0 if prompt is None else len(prompt.context)
         plan, profile = level_plan(level, len(tokens), model.engine, settings, before)
-        mixed = level > _LM_ONLY_LEVEL and model.tokenizer.tokens.escape is None
+        mixed = level > _LM_ONLY_LEVEL and model.table.escape is None
         vocabulary = model.vocabulary if mixed else None
         report = None
         if progress is not None:
-            table = model.tokenizer.tokens
+            table = model.table
             report = lambda ids: progress(table.num_bytes(ids))  # noqa: E731
         payload, bits = _encode(model, tokens, plan, report, vocabulary, prompt, trial)
         header = FrameHeader(MIXED if mixed else LM, len(data), len(payload), num_tokens=len(tokens), profile=profile)
@@ -352,7 +352,7 @@ def _comes_back(
     """Whether a payload decodes to its tokens."""
     from . import rows
 
-    table = model.tokenizer.tokens
+    table = model.table
     most = table.num_bytes(tokens)
     try:
         back = rows.decode(model.engine, payload, plan, table.num_bytes, most, None, vocabulary, prompt)

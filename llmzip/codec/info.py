@@ -7,7 +7,7 @@ from typing import Any, BinaryIO
 
 from .._version import FORMAT_VERSION
 from ..format.reading import Position, read_archives
-from ..models.choice import describe
+from ..models.choice import describe_model
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def read_info(source: BinaryIO) -> ArchiveInfo:
     parsed = Position()
     for frame in read_archives(source, skip_payloads=True, position=parsed):
         if frame.number == 0:
-            archives.append(ArchiveEntry(FORMAT_VERSION, frame.archive.model_code, *describe(frame.archive)))
+            archives.append(ArchiveEntry(FORMAT_VERSION, frame.archive.model_code, *describe_model(frame.archive)))
         head = frame.header
         archives[-1].frames.append(
             FrameInfo(

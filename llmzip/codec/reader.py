@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from ..errors import CorruptError, LLMZipError, ModelMismatchError
 from ..format import headers, plan, reading, writing
 from ..format.headers import MIXED, SKIP, STORED, WINDOWS, FrameHeader, Header
-from ..models import choice as models
+from ..models.choice import check_model_code, model_for_archive, model_for_compressing
 from ..settings import CompressSettings, DecompressSettings
 from ..system import forks
 from ..system.streams import read_some, write_all
@@ -39,7 +39,7 @@ class ArchiveWriter:
     """
 
     def __init__(self, settings: CompressSettings, progress: Progress | None = None) -> None:
-        self._choice = models.for_compressing(settings)
+        self._choice = model_for_compressing(settings)
         self._drafter = Drafter(self._choice, settings, progress)
         self._buffer = bytearray()
         self._entries: list[tuple[int, int]] = []
@@ -127,7 +127,7 @@ class FrameDecoder:
             CorruptError, ModelError, EngineError, TokenizerError.
         """
         header = frame.header
-        models.check_code(frame.archive)
+        check_model_code(frame.archive)
         if header.method == SKIP:
             return b""
         if header.uses_model:
@@ -168,7 +168,7 @@ class FrameDecoder:
                     return window_frames.decode(model, frame.header, frame.payload, progress)
             except CorruptError as error:
                 raise CorruptError(f"frame {frame.number}: {error}") from None
-        table = model.tokenizer.tokens
+        table = model.table
         original = frame.header.original_bytes
         try:
             frame_plan = plan.header_plan(frame.header, model.engine.context)
@@ -217,7 +217,7 @@ class FrameDecoder:
             if self._loaded is None or self._loaded[0] != header:
                 from ..inference.load import Models
 
-                choice = models.for_archive(header, self._settings.model)
+                choice = model_for_archive(header, self._settings.model)
                 prompt = self._checked_prompt(header)
                 found = Models(choice, self._settings.engine)
                 self.model_name, self.kernels = found[0].name, found[0].kernels

@@ -24,8 +24,8 @@ from ..format.headers import (  # fmt: skip
     Header,
     ModelRecord,
 )
-from ..models import conversion_cache
 from ..models.choice import ModelChoice
+from ..models.conversion_cache import Conversion
 from ..models.model import ExactModel
 from ..models.tokenizer import Tokenizer
 from ..models.weights import is_int8, load_model
@@ -38,6 +38,7 @@ from . import sample_text
 if TYPE_CHECKING:
     from ..engines.floating import FloatEngine
     from ..mixing.vocabulary import Vocabulary
+    from ..models.token_table import TokenTable
     from .prompt import Prompt
 
 
@@ -77,6 +78,11 @@ class LoadedModel:
     note: str = ""
 
     @property
+    def table(self) -> TokenTable:
+        """The bytes of every token."""
+        return self.tokenizer.table
+
+    @property
     def kernels(self) -> Kernels:
         """What computes it."""
         text: str = getattr(self.engine, "kernels_text", "transformers")
@@ -106,7 +112,7 @@ class LoadedModel:
         """The tokens' tree, for the mixer."""
         from ..mixing.vocabulary import Vocabulary
 
-        return Vocabulary(self.tokenizer.tokens.table)
+        return Vocabulary(self.table.entries)
 
 
 def load(choice: ModelChoice, settings: EngineSettings) -> LoadedModel:
@@ -183,7 +189,7 @@ def _load(
         note = selftest_cache.check(torch.device(device))
         engine, record = _open_exact(choice, torch.device(device), batch_tokens)
     tokenizer = Tokenizer(choice.folder, engine.vocab_size)
-    record = dataclasses.replace(record, tokenizer_digest=tokenizer.tokens.digest())
+    record = dataclasses.replace(record, tokenizer_digest=tokenizer.table.digest())
     choice.check(record.model_digest, record.tokenizer_digest)
     stored = (choice.planes, choice.context, choice.start_token)
     own = (record.planes, record.context, record.start_token)
@@ -201,19 +207,8 @@ def _load(
 
 
 def _open_exact(choice: ModelChoice, device: torch.device, batch_tokens: int | None) -> tuple[ExactEngine, ModelRecord]:
-    """The exact engine; a checkpoint with the number of planes that a short text asks for."""
-
-    def choose(model: ExactModel) -> tuple[int, int]:
-        config = model.config
-        ids = Tokenizer(choice.folder, config.vocab_size).encode(sample_text.TEXT.encode())[: config.context]
-        row = np.concatenate([[config.start_token], ids])
-        return planes.choose(model, [torch.from_numpy(row)], device).config.planes, len(ids)
-
-    if is_int8(choice.folder):
-        model = load_model(choice.folder)
-    else:
-        context = choice.context or USUAL_CONTEXT
-        model = conversion_cache.load(choice.folder, context, choice.start_token, choice.planes, choose)
+    """Opens the exact engine of a model, and says what an archive may record of it."""
+    model = load_model(choice.folder) if is_int8(choice.folder) else _converted(choice, device)
     config = model.config
     record = ModelRecord(
         choice.name,
@@ -224,6 +219,22 @@ def _open_exact(choice: ModelChoice, device: torch.device, batch_tokens: int | N
         planes=config.planes,
     )
     return ExactEngine(model, device, batch_tokens), record
+
+
+def _converted(choice: ModelChoice, device: torch.device) -> ExactModel:
+    """Returns a checkpoint as integers, with the archive's number of planes, or the one that a short text asks for."""
+    conversion = Conversion(choice.folder)
+    model = conversion.load(choice.context or USUAL_CONTEXT, choice.start_token, choice.planes or 2)
+    if choice.planes is not None:
+        return model
+    config = model.config
+    number = conversion.measured_planes(config)
+    if number is None:
+        ids = Tokenizer(choice.folder, config.vocab_size).encode(sample_text.TEXT.encode())[: config.context]
+        row = np.concatenate([[config.start_token], ids])
+        number = planes.choose(model, [torch.from_numpy(row)], device).config.planes
+        conversion.keep_planes(model, number, len(ids))
+    return model.with_settings(number, config.context, config.start_token)
 
 
 def _open_float(choice: ModelChoice, device: torch.device, threads: int | None) -> tuple[FloatEngine, ModelRecord]:

@@ -136,7 +136,7 @@ def measure_distances(
         if len(ids) > max_tokens:
             raise SettingsError(f"text {number} has {len(ids):,} tokens, the model compares at most {max_tokens:,}")
         pieces.append(ids)
-        kept.append(tokenizer.tokens.decode(ids) if first_tokens else text)
+        kept.append(tokenizer.table.decode(ids) if first_tokens else text)
         conditions.append(tokenizer.encode(_as_lines(kept[-1])))
     begun = time.perf_counter()
     alone = np.array([scores.model_bits.sum() for scores in Scorer(model).score_many(pieces)])

@@ -18,7 +18,7 @@ from ..codec import methods, reader
 from ..codec.drafts import PIECE_BYTES, level_plan
 from ..format import headers, writing
 from ..format.headers import LM, METHODS, MIXED, STORED, WINDOWS
-from ..models import choice
+from ..models.choice import model_for_compressing
 from ..settings import MIN_LEVEL, CompressSettings, DecompressSettings
 from .extrapolation import Range, growth, standard_error
 from .places import Places
@@ -117,7 +117,7 @@ class _Estimator:
     def __init__(self, source: BinaryIO, settings: CompressSettings, seconds: float) -> None:
         self._settings, self._seconds = settings, seconds
         self._places = Places(source)
-        self._choice = choice.for_compressing(settings)
+        self._choice = model_for_compressing(settings)
         self._start_seconds = 0.0
 
     def run(self) -> Estimate:
@@ -254,7 +254,7 @@ class _Estimator:
         per_byte = max(1, sum(len(model.tokenizer.encode(piece)) for piece in look)) / sum(map(len, look))
         frame_bytes = min(self._places.text_bytes, PIECE_BYTES)
         plan, _ = level_plan(settings.level, max(1, int(frame_bytes * per_byte)), engine, settings)
-        mixed = settings.level > 1 and model.tokenizer.tokens.escape is None
+        mixed = settings.level > 1 and model.table.escape is None
         prompt = model.prompt(settings.prompt)
         trial = Trial(model, mixed, plan.overlap, prompt)
         sample = self._sample(model, plan, trial, seconds, per_byte)
@@ -288,7 +288,7 @@ class _Estimator:
         )
         if settings.level == MIN_LEVEL:
             return candidate, None
-        return candidate, _alone(model.tokenizer.tokens.decode(tokens.reshape(-1)), coded.bits)
+        return candidate, _alone(model.table.decode(tokens.reshape(-1)), coded.bits)
 
     def _sample(
         self, model: LoadedModel, plan: RowPlan, trial: Trial, seconds: float, per_byte: float

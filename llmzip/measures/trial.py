@@ -66,7 +66,7 @@ class Trial:
         """
         plan = RowPlan(tokens.size, len(tokens), self._overlap)
         flat = np.ascontiguousarray(tokens).reshape(-1)
-        table = self._model.tokenizer.tokens
+        table = self._model.table
         num_bytes = table.num_bytes(flat)
         begun = time.perf_counter()
         payload, bits = rows.encode(self._engine, flat, plan, None, self._vocabulary, self._prompt)
@@ -96,7 +96,7 @@ class Trial:
         flat = np.ascontiguousarray(tokens).reshape(-1)
         plan = RowPlan(tokens.size, num_rows, min(self._overlap, steps))
         bits = Scorer(self._model).score_rows(flat, plan).coded_bits.reshape(num_rows, steps).sum(1)
-        table = self._model.tokenizer.tokens
+        table = self._model.table
         return bits, np.array([table.num_bytes(row) for row in tokens])
 
     def step_seconds(self, num_rows: int, depth: int) -> float:

@@ -1,1 +1,1 @@
-"""A name to integer weights and a tokenizer: the Hub, checkpoints, families, conversion. Computes no masses."""
+"""From a model's name to integer weights and a tokenizer: Hub, checkpoints, conversion. Must not know engines."""

@@ -1,4 +1,4 @@
-"""Checkpoints in the Hugging Face layout on the disk: their tensors; must not know what they mean."""
+"""Tensors of checkpoints in the Hugging Face layout; must not know what they mean."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from . import layout
 
 
 class Tensors(Mapping[str, torch.Tensor]):
-    """The tensors of a checkpoint by name, from one or several safetensors files; each is read when it is asked for.
+    """The tensors of a checkpoint by name, from one or several safetensors files; each is read on access.
 
     Args:
         folder: of the checkpoint.
 
     Raises:
-        ModelNotFoundError: no safetensors in the folder.
+        ModelNotFoundError: no safetensors in the folder, or a file that its index lists is missing.
         ModelUnsupportedError: a file that cannot be read.
     """
 
@@ -30,27 +30,27 @@ class Tensors(Mapping[str, torch.Tensor]):
         if not files:
             hint = " (pickled weights are refused: they can run code)" if list(folder.glob("*.bin")) else ""
             raise ModelNotFoundError(f"model {folder}: no .safetensors file in this folder{hint}")
-        self._places: dict[str, Any] = {}
+        self._readers: dict[str, Any] = {}
         for file in files:
             try:
                 reader = safe_open(file, framework="pt")
-                self._places |= dict.fromkeys(reader.keys(), reader)  # type: ignore[no-untyped-call]
+                self._readers |= dict.fromkeys(reader.keys(), reader)  # type: ignore[no-untyped-call]
             except FileNotFoundError:
                 raise ModelNotFoundError(
-                    f"model {folder}: {file.name} is missing: the download is not complete"
+                    f"model {folder}: {file.name} is missing: the download is incomplete"
                 ) from None
             except (OSError, SafetensorError) as error:
                 raise ModelUnsupportedError(f"{file.name} cannot be read: {layout.reason(file, error)}") from None
 
     def __getitem__(self, name: str) -> torch.Tensor:
         try:
-            tensor: torch.Tensor = self._places[name].get_tensor(name)
+            tensor: torch.Tensor = self._readers[name].get_tensor(name)
         except SafetensorError as error:
             raise ModelUnsupportedError(f"weights: tensor {name} cannot be read: {error}") from None
         return tensor
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
+        return iter(self._readers)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._readers)

@@ -1,7 +1,7 @@
 """The shape of a model that runs exactly, and the settings of its arithmetic; must not know tensors or files.
 
-Fields with a default came after version 1 of the arithmetic was fixed. They are left out of the canonical form where
-they have it, so digests of models that do not use them stay what they were (docs/numerics.md section 7).
+Fields with a default were added after version 1 of the arithmetic was fixed. The canonical form leaves out those that
+have their default, so digests of models that do not use them stay what they were (docs/numerics.md section 7).
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from typing import Any
 
 from ..errors import ModelUnsupportedError
 
-MAX_CONTEXT = 1 << 17
-MAX_VOCAB = 300_000
-_MAX_SIZE = 1 << 17
-_MAX_WINDOW = (1 << 31) - 1
+MAX_CONTEXT = 1 << 17  # 131,072 positions
+MAX_VOCAB = 300_000  # tokens
+_MAX_SIZE = 1 << 17  # of hidden states and MLPs
+_MAX_WINDOW = (1 << 31) - 1  # positions
+_MIN_GAIN = 2.0**-20
 _MAX_GAIN = 2.0**20
-_LEAST_EPSILON = 2.0**-40
+_MIN_EPSILON = 2.0**-40
 ACTIVATIONS = ("silu", "gelu", "gelu_tanh")
 NORMS = ("rms", "layer")
 _FLOATS = {"rope_theta", "norm_eps", "attention_scale", "attention_cap", "logit_cap", "embedding_gain"}
@@ -41,20 +42,20 @@ _REPR.maxstring = _REPR.maxother = 80
 
 
 def shown(value: object) -> str:
-    """Any value of a configuration for a message: short, in one line, however deep it is."""
+    """Returns any value of a configuration as a message shows it: short, in one line, however deep it is."""
     return _REPR.repr(value)
 
 
 def checked_size(name: str, value: Any, bounds: tuple[int, int] | None = None) -> int:
-    """An integer of a configuration.
+    """Returns an integer of a configuration if it is one.
 
     Args:
         name: a field of ExactConfig.
         value: of whatever type.
-        bounds: the least and the largest; None for those of the field.
+        bounds: minimum and maximum; None for those of the field.
 
     Raises:
-        ModelUnsupportedError: it is none, or out of range.
+        ModelUnsupportedError: it is not an integer, or out of range.
     """
     low, high = bounds or _SIZES[name]
     if type(value) is not int or not low <= value <= high:
@@ -64,15 +65,15 @@ def checked_size(name: str, value: Any, bounds: tuple[int, int] | None = None) -
 
 @dataclass(frozen=True)
 class ExactConfig:
-    """Every field is part of the digest.
+    """Shape and arithmetic of a model; every field is part of its digest.
 
     Attributes:
         vocab_size, hidden_size, mlp_size, num_layers, num_heads, num_kv_heads, head_dim: sizes.
-        rope_theta: base of the rotary angles, where no `rope_steps` are given.
+        rope_theta: base of the rotary angles, if no `rope_steps` are given.
         norm_eps: float32 value.
         windows: per layer, positions a token sees, itself included; 0 for all.
         planes: int8 planes of the activations, 1 or 2.
-        context: most positions of one segment.
+        context: maximum positions of one segment.
         start_token: id fed before a row's first token.
         rope_steps: per rotary pair, 2^-64 turns per position; fewer pairs than D / 2 leave a head's last values alone.
         local_rope_steps: the same for layers with a window, if they have their own.
@@ -121,7 +122,7 @@ class ExactConfig:
             raise ModelUnsupportedError("config: heads must be a multiple of kv heads, and the head size even")
         if self.num_heads * self.head_dim > _MAX_SIZE:
             raise ModelUnsupportedError(f"config: {self.num_heads} heads of size {self.head_dim} are too many")
-        if not 1.0 < self.rope_theta <= 1e12 or not _LEAST_EPSILON <= self.norm_eps <= 1.0:
+        if not 1.0 < self.rope_theta <= 1e12 or not _MIN_EPSILON <= self.norm_eps <= 1.0:
             raise ModelUnsupportedError(
                 f"config: rope_theta {self.rope_theta} or norm_eps {self.norm_eps} out of range"
             )
@@ -141,9 +142,9 @@ class ExactConfig:
         if any(type(flag) is not bool for flag in (self.learned_positions, self.gated, self.parallel)):
             raise ModelUnsupportedError("config: a flag is neither true nor false")
         scales = (self.attention_scale, self.attention_cap, self.logit_cap)
-        if not all(value == 0 or 2.0**-20 <= value <= _MAX_GAIN for value in scales):
+        if not all(value == 0 or _MIN_GAIN <= value <= _MAX_GAIN for value in scales):
             raise ModelUnsupportedError(f"config: scale or caps {scales} out of range")
-        if not 2.0**-20 <= self.embedding_gain <= _MAX_GAIN:
+        if not _MIN_GAIN <= self.embedding_gain <= _MAX_GAIN:
             raise ModelUnsupportedError(f"config: embedding gain {self.embedding_gain} out of range")
 
     @property
@@ -152,13 +153,13 @@ class ExactConfig:
         return self.attention_scale or 1 / math.sqrt(self.head_dim)
 
     def flops_per_token(self, length: int) -> int:
-        """Floating-point operations of one token's forward pass, on the average over the tokens of a sequence.
+        """Returns the floating-point operations of one token's forward pass, averaged over a sequence.
 
-        Matrix products, the head among them, and the attention over the positions that are seen; a multiplication and
+        Matrix products, including the head, and the attention over the positions that are seen; a multiplication and
         an addition are two operations. They are what the model takes in floating point: integers here do the same.
 
         Args:
-            length: tokens of the sequence.
+            length: number of tokens in the sequence.
         """
         heads, kv_heads, hidden = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim, self.hidden_size
         mlp = (3 if self.gated else 2) * hidden * self.mlp_size
@@ -170,7 +171,7 @@ class ExactConfig:
         return 2 * products + 4 * heads * seen // length
 
     def as_dict(self) -> dict[str, Any]:
-        """All fields that have no default, and those whose value is another than that."""
+        """Returns all fields that have no default, and those whose value differs from it."""
         return {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
@@ -178,25 +179,25 @@ class ExactConfig:
         }
 
     @classmethod
-    def from_dict(cls, found: Mapping[str, Any]) -> ExactConfig:
-        """The reverse.
+    def from_dict(cls, stored: Mapping[str, Any]) -> ExactConfig:
+        """Returns the configuration that `as_dict` gave these fields of.
 
         Raises:
             ModelUnsupportedError: a field that is missing or that this version does not know.
         """
         known = {field.name: field.default for field in dataclasses.fields(cls)}
-        odd = [name for name in found if name not in known] + [
-            name for name, default in known.items() if default is dataclasses.MISSING and name not in found
+        odd = [name for name in stored if name not in known] + [
+            name for name, default in known.items() if default is dataclasses.MISSING and name not in stored
         ]
         if odd:
             raise ModelUnsupportedError(f"config: {odd[0]} is missing or unknown")
-        fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in found.items()}
+        fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in stored.items()}
         for name in _FLOATS & fields.keys():
             if type(fields[name]) is int:  # JSON of other writers may leave out the point; the digest must not differ
                 fields[name] = float(fields[name])
         return cls(**fields)
 
     def canonical(self) -> bytes:
-        """One line of JSON with sorted keys, floats in hexadecimal: equal configs give equal bytes."""
+        """Returns one line of JSON with sorted keys, floats in hexadecimal: equal configs give equal bytes."""
         fields = {k: v.hex() if isinstance(v, float) else v for k, v in self.as_dict().items()}
         return json.dumps(fields, sort_keys=True, separators=(",", ":")).encode("ascii")

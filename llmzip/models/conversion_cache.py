@@ -1,8 +1,8 @@
-"""Conversions of checkpoints, kept on the disk so that each is made once; must not know text.
+"""Conversions of checkpoints to integers, kept on the disk so that each is made once; must not know text.
 
-A kept conversion is a shortcut and nothing else: its digest is compared when it is read, and one that is damaged, or
-that cannot be written, is made anew. Context, start token and planes do not change the weights, so one conversion
-serves all; beside it lie the choices of planes that were measured.
+A kept conversion is a shortcut and nothing else: its digest is compared when it is read, and one that is damaged is
+rebuilt. Context, start token and planes do not change the weights, so one conversion serves all; next to it are the
+numbers of planes that were measured for it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -19,100 +18,110 @@ from safetensors.torch import save_file
 
 from .._version import NUMERICS_VERSION
 from ..errors import ModelUnsupportedError
-from ..system import cache as kept_files
+from ..system import cache
 from . import families
 from .config import ExactConfig
 from .model import ExactModel, assemble
 from .weights import load_model
 
 _VERSION = 3
-_LEAST_BYTES = 1 << 25
-"""Of int8 weights; smaller models are converted in a blink."""
+_MIN_KEPT_BYTES = 1 << 25
+"""32 MiB of int8 weights: smaller models are converted in a blink."""
 
 
-def load(
-    folder: Path,
-    context: int,
-    start_token: int | None,
-    planes: int | None,
-    choose: Callable[[ExactModel], tuple[int, int]],
-) -> ExactModel:
-    """The checkpoint in a folder as integers, from the last time if nothing has changed since.
+class Conversion:
+    """The conversion of one checkpoint, read from the cache if the checkpoint has not changed since it was kept.
 
     Args:
         folder: of a checkpoint in the Hugging Face layout.
-        context, start_token: as in `weights.load_model`.
-        planes: 1 or 2; None for what `choose` says.
-        choose: gives the number of planes that a model should have, and how many tokens of its context that took.
-
-    Raises:
-        ModelError: as `weights.load_model`.
     """
-    kept = _place(folder)
-    whole = None if kept is None else _read(kept)
-    if whole is None:
-        # With all positions, so that it serves whatever is asked for.
-        whole = load_model(folder)
-        if kept is not None:
-            _write(whole, kept)
-    first = whole.config.start_token if start_token is None else start_token
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._kept = _kept_path(folder)
+
+    def load(self, context: int, start_token: int | None, planes: int = 2) -> ExactModel:
+        """Returns the checkpoint as integers; keeps a new conversion in the cache.
+
+        Args:
+            context: positions that the model sees, cut to what it was made for.
+            start_token: id that each row begins with; None for the model's own.
+            planes: 1 or 2.
+
+        Raises:
+            ModelNotFoundError, ModelUnsupportedError: those of `weights.load_model`.
+        """
+        model = None if self._kept is None else _read(self._kept)
+        if model is None:
+            # With all positions, so that it serves whatever is asked for.
+            model = load_model(self._folder)
+            if self._kept is not None and _is_large(model):
+                _write(model, self._kept)
+        first = model.config.start_token if start_token is None else start_token
+        try:
+            return model.with_settings(planes, min(context, model.config.context), first)
+        except ModelUnsupportedError as error:
+            raise ModelUnsupportedError(f"model {self._folder}: {error}") from None
+
+    def measured_planes(self, config: ExactConfig) -> int | None:
+        """Returns the number of planes that was measured with these settings, or with the same tokens; None for none.
+
+        Args:
+            config: of the loaded model.
+        """
+        for context, start_token, tokens, number in [] if self._choices is None else _read_choices(self._choices):
+            # Fewer tokens than the context holds are the whole text.
+            is_same_text = context == config.context or (tokens < context and tokens <= config.context)
+            if is_same_text and start_token == config.start_token and number in (1, 2):
+                return number
+        return None
+
+    def keep_planes(self, model: ExactModel, planes: int, tokens: int) -> None:
+        """Keeps a number of planes next to the conversion.
+
+        Args:
+            model: with the settings that the number was measured with.
+            planes: 1 or 2.
+            tokens: how many tokens it was measured on, at most the context.
+        """
+        if self._choices is None or not _is_large(model):
+            return
+        config = model.config
+        choices = [*_read_choices(self._choices), [config.context, config.start_token, tokens, planes]]
+        cache.replace(self._choices, lambda name: Path(name).write_text(json.dumps(choices), encoding="ascii"))
+
+    @property
+    def _choices(self) -> Path | None:
+        """The file of the measured numbers of planes."""
+        return None if self._kept is None else self._kept.with_suffix(".planes")
+
+
+def _read_choices(path: Path) -> list[list[int]]:
+    """Reads the choices of planes: [context, start token, tokens, planes] each. Whatever is damaged is left out."""
     try:
-        model = whole.with_settings(planes or 2, min(context, whole.config.context), first)
-    except ModelUnsupportedError as error:
-        raise ModelUnsupportedError(f"model {folder}: {error}") from None
-    return model if planes is not None else _with_chosen_planes(model, kept, choose)
-
-
-def _with_chosen_planes(
-    model: ExactModel, kept: Path | None, choose: Callable[[ExactModel], tuple[int, int]]
-) -> ExactModel:
-    """The model with the number of planes that was chosen for it before, or is chosen now."""
-    config, path = model.config, None if kept is None else kept.with_suffix(".planes")
-    number = None if path is None else _chosen(path, config)
-    if number is None:
-        number, tokens = choose(model)
-        if path is not None and _is_large(model):
-            found = [*_choices(path), [config.context, config.start_token, tokens, number]]
-            kept_files.replace(path, lambda name: Path(name).write_text(json.dumps(found), encoding="ascii"))
-    return model.with_settings(number, config.context, config.start_token)
-
-
-def _chosen(path: Path, config: ExactConfig) -> int | None:
-    """The number of planes that was chosen with these settings, or with others that gave the same tokens to look at."""
-    for context, start_token, tokens, number in _choices(path):
-        # Fewer tokens than the context holds are the whole text.
-        same = context == config.context or (tokens < context and tokens <= config.context)
-        if same and start_token == config.start_token and number in (1, 2):
-            return number
-    return None
-
-
-def _choices(path: Path) -> list[list[int]]:
-    """Choices so far: context, start token, tokens, planes."""
-    try:
-        found = json.loads(path.read_bytes())
+        choices = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         return []
-    if not isinstance(found, list):
+    if not isinstance(choices, list):
         return []
-    return [x for x in found if isinstance(x, list) and len(x) == 4 and all(type(value) is int for value in x)]
+    return [x for x in choices if isinstance(x, list) and len(x) == 4 and all(type(value) is int for value in x)]
 
 
-def _place(folder: Path) -> Path | None:
-    """Where a conversion is kept: named by the files that it comes from."""
+def _kept_path(folder: Path) -> Path | None:
+    """Returns the file for a checkpoint's conversion, named after the checkpoint's files; None if there is no place."""
     sha = hashlib.sha256(f"{_VERSION} {NUMERICS_VERSION}\n".encode())
     try:
         for file in sorted([*folder.glob("*.safetensors"), *folder.glob("*.json")]):
-            found = file.stat()
-            sha.update(f"{file.resolve()}\0{found.st_size} {found.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
+            status = file.stat()
+            sha.update(f"{file.resolve()}\0{status.st_size} {status.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
     except OSError:
         return None
-    base = kept_files.folder("models")
+    base = cache.folder("models")
     return None if base is None else base / f"{sha.hexdigest()[:32]}.int8"
 
 
 def _read(path: Path) -> ExactModel | None:
-    """The kept conversion; None if there is none, or one that is damaged in any way."""
+    """Reads a kept conversion; returns None if it is missing or damaged in any way."""
     try:
         with safe_open(path, framework="pt") as reader:
             about = json.loads((reader.metadata() or {})["llmzip"])
@@ -125,13 +134,13 @@ def _read(path: Path) -> ExactModel | None:
 
 
 def _is_large(model: ExactModel) -> bool:
-    return sum(t.numel() for t in model.tensors().values() if t.dtype == torch.int8) >= _LEAST_BYTES
+    """Whether converting a model takes long enough to keep what comes of it."""
+    return sum(t.numel() for t in model.tensors().values() if t.dtype == torch.int8) >= _MIN_KEPT_BYTES
 
 
 def _write(model: ExactModel, path: Path) -> None:
-    if not _is_large(model):
-        return
+    """Keeps a conversion; one that cannot be written is made again the next time."""
     tensors = {name: tensor.cpu().contiguous() for name, tensor in model.tensors().items()}
     about = json.dumps({"config": model.config.as_dict(), "digest": model.digest().hex()})
     with contextlib.suppress(SafetensorError):
-        kept_files.replace(path, lambda name: save_file(tensors, name, {"llmzip": about}))
+        cache.replace(path, lambda name: save_file(tensors, name, {"llmzip": about}))

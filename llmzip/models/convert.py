@@ -1,6 +1,6 @@
 """From a Hugging Face checkpoint to integer weights; must not know files.
 
-Names and shapes of the families are in families.py; here tensors are joined, rearranged and rounded.
+The families' names and shapes are in families.py; here tensors are joined, rearranged and rounded.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from .families import Family
 from .model import ExactModel, assemble
 
 _BLOCK = 1 << 22
-"""Elements of a matrix that are rounded at once: in float32 an embedding may be larger than the model's int8 form."""
+"""Elements of a matrix that are rounded at once: in float32 an embedding may be larger than the whole int8 form."""
 
 
 def quantise_rows(weight: torch.Tensor, grid: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
-    """A matrix as int8 with one scale per row.
+    """Rounds a matrix to int8 with one scale per row.
 
     Args:
         weight: (N, K) floating point, finite.
@@ -36,10 +36,10 @@ def quantise_rows(weight: torch.Tensor, grid: float = 0.0) -> tuple[torch.Tensor
     if not grid:
         w_q, scale = ops.quantise(wide, ops.ACT_MAX)
         return w_q.to(torch.int8), scale[:, 0].contiguous()
-    least = torch.maximum(wide.abs().amax(1), grid * wide.square().mean(1).sqrt()).clamp(min=ops.TINY) / ops.ACT_MAX
-    mantissa, exponent = torch.frexp(least)
-    rough = torch.ldexp(torch.ceil(mantissa * 32) / 32, exponent)
-    return torch.round(wide / rough[:, None]).to(torch.int8), rough
+    finest = torch.maximum(wide.abs().amax(1), grid * wide.square().mean(1).sqrt()).clamp(min=ops.TINY) / ops.ACT_MAX
+    mantissa, exponent = torch.frexp(finest)
+    scale = torch.ldexp(torch.ceil(mantissa * 32) / 32, exponent)
+    return torch.round(wide / scale[:, None]).to(torch.int8), scale
 
 
 def convert(
@@ -47,21 +47,22 @@ def convert(
     tensors: Mapping[str, torch.Tensor],
     planes: int,
     context: int,
+    *,
     start_token: int | None = None,
     grid: float = 0.0,
 ) -> ExactModel:
-    """A checkpoint as integers.
+    """Converts a checkpoint to integers.
 
     Args:
         config: its config.json.
         tensors: its weights by name.
         planes: 1 or 2.
-        context: most positions of a segment; cut to what the model was made for.
-        start_token: None for the checkpoint's BOS, else its EOS, else 0.
-        grid: as in `quantise_rows`.
+        context: maximum positions of a segment; cut to what the model was made for.
+        start_token: id that each row begins with; None for the checkpoint's BOS, else its EOS, else 0.
+        grid: step of the weights, as `quantise_rows` takes it.
 
     Raises:
-        ModelUnsupportedError: naming the first thing that the exact engine cannot run.
+        ModelUnsupportedError: something that the exact engine cannot run; names the first such thing.
         KeyError, ValueError, and others of families.MISSTATED: the configuration lacks or misstates something.
     """
     family = families.read(config)
@@ -75,13 +76,13 @@ def convert(
 
 
 def default_start_token(config: Mapping[str, Any], vocab_size: int) -> int:
-    """A checkpoint's BOS, else its EOS, else 0; what is no token, -1 or a list of several, counts as none."""
-    found = (config.get(name) for name in ("bos_token_id", "eos_token_id"))
-    return next((token for token in found if type(token) is int and 0 <= token < vocab_size), 0)
+    """Returns a checkpoint's BOS, else its EOS, else 0; -1, lists of several and other oddities count as none."""
+    candidates = (config.get(name) for name in ("bos_token_id", "eos_token_id"))
+    return next((token for token in candidates if type(token) is int and 0 <= token < vocab_size), 0)
 
 
 class _Conversion:
-    """One checkpoint on its way."""
+    """The conversion of one checkpoint: takes its tensors one by one, and remembers which are left."""
 
     def __init__(self, exact: ExactConfig, family: Family, tensors: Mapping[str, torch.Tensor], grid: float) -> None:
         self._exact, self._family, self._source, self._grid = exact, family, tensors, grid
@@ -91,7 +92,7 @@ class _Conversion:
         self._prefix = next((p for p in family.prefixes if p + probe in tensors), family.prefixes[0])
 
     def all(self) -> dict[str, torch.Tensor]:
-        """Tensors of the int8 form.
+        """Returns the tensors of the int8 form by name.
 
         Raises:
             ModelUnsupportedError: a tensor that is missing, unknown, or not finite.
@@ -114,7 +115,7 @@ class _Conversion:
         return self._out
 
     def _place(self, name: str) -> str:
-        """The name with the checkpoint's prefix; heads have none."""
+        """Returns a name with the checkpoint's prefix; heads have none."""
         return name if name in ("lm_head", "embed_out") else self._prefix + name
 
     def _find(self, name: str) -> torch.Tensor:
@@ -130,7 +131,7 @@ class _Conversion:
         exact, layered = self._exact, ours.startswith("layers.")
         parts = [(f"{name}.weight", self._find(f"{name}.weight")) for name in names]
         if any(part.ndim != 2 for _, part in parts):
-            raise ModelUnsupportedError(f"weights: {names[0]}.weight is no matrix")
+            raise ModelUnsupportedError(f"weights: {names[0]}.weight is not a matrix")
         if self._family.transposed and layered:
             parts = [(name, part.T) for name, part in parts]
         if ours == "positions":
@@ -152,31 +153,31 @@ class _Conversion:
             self._out[f"{ours}_bias"] = bias.contiguous()
 
     def _rounded(self, parts: list[tuple[str, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Matrices below each other as int8 with one scale per row, block by block."""
+        """Stacks matrices and rounds them to int8 with one scale per row, block by block."""
         rows, columns = sum(len(part) for _, part in parts), parts[0][1].shape[1]
-        device = parts[0][1].device  # by name, as the type is: a program may have other defaults
+        device = parts[0][1].device  # named, as the dtype is: a program may have other defaults
         weight_q = torch.empty((rows, columns), dtype=torch.int8, device=device)
         scale = torch.empty(rows, dtype=torch.float32, device=device)
         end = 0
         for name, part in parts:
-            # Each row is rounded alone. A grid's scales are sums of floats, whose order might hang on the shape.
+            # Each row is rounded alone. A grid's scales are sums of floats, whose order might depend on the shape.
             for block in [part] if self._grid else _blocks(part):
                 begin, end = end, end + len(block)
                 weight_q[begin:end], scale[begin:end] = quantise_rows(_finite(name, block), self._grid)
         return weight_q, scale
 
     def _by_kind(self, rows: torch.Tensor) -> torch.Tensor:
-        """Rows of query, key and value of each head to all queries, all keys, all values."""
+        """Reorders rows from query, key and value of each head to all queries, all keys, all values."""
         heads, dim = self._exact.num_heads, self._exact.head_dim
         if rows.shape[0] != 3 * heads * dim:
             raise ModelUnsupportedError(f"weights: {rows.shape[0]} rows for {heads} heads of {dim}")
         return rows.view(heads, 3, dim, -1).transpose(0, 1).reshape(rows.shape)
 
     def _head(self, name: str) -> None:
-        """The head, unless it is the embedding.
+        """Converts the head, unless it is the embedding.
 
-        A head that is stored and one that is tied are told apart by the configuration alone, as everybody does who
-        reads checkpoints: where it says that there is a head, the embedding is not put in its place.
+        The configuration alone decides whether the head is tied, as for every reader of checkpoints: if it says that
+        there is a head, the embedding does not stand in for a missing one.
         """
         embedding = self._place(self._family.matrices["embedding"][0]) + ".weight"
         weight = f"{name}.weight"
@@ -201,7 +202,7 @@ class _Conversion:
 
 
 def _finite(name: str, tensor: torch.Tensor) -> torch.Tensor:
-    """Values of a tensor in float32."""
+    """Returns a tensor in float32; refuses values that are not finite."""
     wide = tensor.to(torch.float32)
     if not bool(torch.isfinite(wide).all()):
         raise ModelUnsupportedError(f"weights: tensor {name} holds a NaN or an infinity")
@@ -209,7 +210,7 @@ def _finite(name: str, tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _equal(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Whether two matrices hold the same values, of whatever types."""
+    """Whether two matrices hold the same values, whatever their dtypes."""
     if a.shape != b.shape or a.ndim != 2:
         return False
     kind, pairs = torch.promote_types(a.dtype, b.dtype), zip(_blocks(a), _blocks(b), strict=True)
@@ -217,6 +218,6 @@ def _equal(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 
 def _blocks(matrix: torch.Tensor) -> Iterator[torch.Tensor]:
-    """A matrix by some rows at a time."""
+    """Yields a matrix by rows, as many at a time as make a block."""
     step = max(1, _BLOCK // max(1, matrix.shape[1]))
     return (matrix[begin : begin + step] for begin in range(0, len(matrix), step))

@@ -1,14 +1,14 @@
-"""How the families of Hugging Face decoders name and shape their parts; must not know tensors' values or engines.
+"""How the families of Hugging Face decoders name and shape their parts. Must not know tensors' values or engines.
 
 Each function reads a config.json and says which settings of the exact arithmetic it means and where the checkpoint
-keeps the weights. What a family's configuration can say and the exact engine cannot run is refused here, by name.
+keeps the weights. Whatever a configuration may ask for and the exact engine cannot run is refused here, by name.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import ModelUnsupportedError
@@ -26,9 +26,10 @@ _ACTIVATIONS = {
     "gelu_pytorch_tanh": "gelu_tanh",
 }
 MISSTATED = (KeyError, IndexError, TypeError, ValueError, AttributeError, ArithmeticError)
-"""What reading a configuration raises where it lacks or misstates something."""
-_MOST_POSITIONS = 1 << 31
+"""What reading a configuration raises if it lacks or misstates something."""
+_MAX_POSITIONS = 1 << 31
 IGNORED = ("rotary_emb.inv_freq", "attn.bias", "attn.masked_bias", "attention.bias", "attention.masked_bias")
+"""Ends of names of tensors that are not weights, in checkpoints of all families."""
 
 
 @dataclass(frozen=True)
@@ -37,17 +38,17 @@ class Family:
 
     Attributes:
         settings: fields of ExactConfig, all but planes, context and start_token.
-        positions: most positions that the model was made for.
-        tied: the head is the embedding, whatever the checkpoint holds.
+        positions: maximum positions that the model was made for.
+        tied: whether the head is the embedding, whatever the checkpoint holds.
         matrices: name in the int8 form, with {} for the layer -> names in the checkpoint that are joined, row by row.
-        vectors: norms, likewise; each is one tensor.
-        prefixes: that names in the checkpoint may have.
-        required: of each layer, the biases and the norms of queries and keys that its kind or its settings call for;
-            others are used if they are there.
-        norm_offset: added to the weights of RMS norms.
-        transposed: matrices are stored (inputs, outputs).
-        mixed_heads: rows of the joined queries, keys and values lie head by head.
-        ignored: ends of names of tensors that are no weights.
+        vectors: the same for norms, each of which is one tensor.
+        prefixes: prefixes that names in the checkpoint may have.
+        required: biases, and norms of queries and keys, that each layer must have by its kind or its settings; others
+            are used if they are present.
+        norm_offset: number added to the weights of RMS norms.
+        transposed: whether matrices are stored (inputs, outputs).
+        mixed_heads: whether rows of the joined queries, keys and values come head by head.
+        ignored: ends of names of tensors that are not weights.
     """
 
     settings: dict[str, Any]
@@ -64,10 +65,10 @@ class Family:
 
 
 def read(config: Mapping[str, Any]) -> Family:
-    """The family of a configuration.
+    """Returns the family of a configuration.
 
     Raises:
-        ModelUnsupportedError: one that the exact engine does not run, or a setting of it.
+        ModelUnsupportedError: the exact engine does not run this family, or one of its settings.
         KeyError, ValueError, and others of MISSTATED: the configuration lacks or misstates something.
     """
     kind = config.get("model_type")
@@ -106,16 +107,25 @@ _FOUR_NORMS = _NORMS | {
 
 def _llama(
     config: Mapping[str, Any],
+    *,
     windows: tuple[int, ...] | None = None,
     tied: bool = False,
     activation: str | None = None,
     projections: Mapping[str, tuple[str, ...]] = _PROJECTIONS,
     norms: Mapping[str, str] = _NORMS,
-    norm_offset: float = 0.0,
-    required: frozenset[str] = frozenset(),
     **settings: Any,
 ) -> Family:
-    """The common form; `windows` None for what the configuration says."""
+    """Reads the form that these families share.
+
+    Args:
+        config: of the model.
+        windows: of each layer; None for those of the configuration.
+        tied: whether the head is the embedding if the configuration does not say.
+        activation: its name; None for that of the configuration.
+        projections: name in the int8 form -> names in the checkpoint, of matrices.
+        norms: the same of norms.
+        settings: further fields of ExactConfig.
+    """
     layers, heads, dim = _layers(config), _heads(config), _head_dim(config)
     scale = settings.pop("attention_scale", 0.0)
     settings = {
@@ -142,27 +152,25 @@ def _llama(
             **{f"layers.{{}}.{ours}": tuple(f"layers.{{}}.{x}" for x in names) for ours, names in projections.items()},
         },
         {"final_norm": "norm", **{f"layers.{{}}.{ours}": f"layers.{{}}.{name}" for ours, name in norms.items()}},
-        norm_offset=norm_offset,
-        required=required,
     )
 
 
 def _plain(config: Mapping[str, Any]) -> Family:
-    return _llama(config, required=_biases(config))
+    return replace(_llama(config), required=_biases(config))
 
 
 def _biases(config: Mapping[str, Any]) -> frozenset[str]:
-    """Biases that the settings of those families call for that know such settings."""
+    """Returns the biases that a configuration asks for."""
     attention = _ATTENTION_BIASES if config.get("attention_bias") else frozenset()
     return attention | (_MLP_BIASES if config.get("mlp_bias") else frozenset())
 
 
 def _qwen(config: Mapping[str, Any], required: frozenset[str]) -> Family:
     layers = _layers(config)
-    if not config.get("use_sliding_window"):
-        return _llama(config, (0,) * layers, required=required)
-    windows = _windows(config, layers, lambda n: n >= number(config, "max_window_layers", 0))
-    return _llama(config, windows, required=required)
+    windows: tuple[int, ...] = (0,) * layers
+    if config.get("use_sliding_window"):
+        windows = _windows(config, layers, lambda n: n >= number(config, "max_window_layers", 0))
+    return replace(_llama(config, windows=windows), required=required)
 
 
 def _qwen2(config: Mapping[str, Any]) -> Family:
@@ -170,7 +178,7 @@ def _qwen2(config: Mapping[str, Any]) -> Family:
 
 
 def _qwen3(config: Mapping[str, Any]) -> Family:
-    # Models of `llmzip train` have no bias behind the heads, whatever this setting says.
+    # Models of `llmzip train` have no bias after the heads, whatever this setting says.
     return _qwen(config, _QK_NORMS | (frozenset({"qkv_bias"}) if config.get("attention_bias") else frozenset()))
 
 
@@ -184,7 +192,8 @@ def _smollm3(config: Mapping[str, Any]) -> Family:
         raise misstated("no_rope_layers", rotated)
     windows = _windows(config, layers) if config.get("use_sliding_window") else (0,) * layers
     unrotated = tuple(n for n in range(layers) if not rotated[n])
-    return _llama(config, windows, tied=True, required=_biases(config), unrotated=unrotated)
+    family = _llama(config, windows=windows, tied=True, unrotated=unrotated)
+    return replace(family, required=_biases(config))
 
 
 def _phi3(config: Mapping[str, Any]) -> Family:
@@ -193,10 +202,8 @@ def _phi3(config: Mapping[str, Any]) -> Family:
 
 
 def _gemma(config: Mapping[str, Any]) -> Family:
-    return _llama(
-        config, tied=True, activation="gelu_pytorch_tanh", norm_offset=1.0, required=_biases(config),
-        embedding_gain=_embedding_gain(config),
-    )  # fmt: skip
+    family = _llama(config, tied=True, activation="gelu_pytorch_tanh", embedding_gain=_embedding_gain(config))
+    return replace(family, norm_offset=1.0, required=_biases(config))
 
 
 def _gemma2(
@@ -204,34 +211,33 @@ def _gemma2(
     slides: Callable[[int], bool] = lambda n: n % 2 == 0,
     required: frozenset[str] = frozenset(),
 ) -> Family:
-    return _llama(
+    family = _llama(
         config,
-        _windows(config, _layers(config), slides),
+        windows=_windows(config, _layers(config), slides),
         tied=True,
         activation=config.get("hidden_activation"),
         norms=_FOUR_NORMS,
-        norm_offset=1.0,
         attention_scale=_scale(config),
         attention_cap=number(config, "attn_logit_softcapping") if config.get("attn_logit_softcapping") else 0.0,
         logit_cap=number(config, "final_logit_softcapping") if config.get("final_logit_softcapping") else 0.0,
         embedding_gain=_embedding_gain(config),
-        required=required | _biases(config),
     )
+    return replace(family, norm_offset=1.0, required=required | _biases(config))
 
 
 def _gemma3(config: Mapping[str, Any]) -> Family:
     if config.get("use_bidirectional_attention"):
-        raise ModelUnsupportedError("attention in both directions is not supported: this is no causal model")
+        raise ModelUnsupportedError("attention in both directions is not supported: this is not a causal model")
     name = next((x for x in ("sliding_window_pattern", "_sliding_window_pattern") if config.get(x)), "")
     return _gemma2(config, lambda n: (n + 1) % _interval(config, name, 6) != 0, _QK_NORMS)
 
 
 def _scale(config: Mapping[str, Any]) -> float:
-    """1 / sqrt(query_pre_attn_scalar); 0, which means 1 / sqrt(D), where that is the same."""
-    wanted = number(config, "query_pre_attn_scalar")
-    if wanted <= 0:
-        raise misstated("query_pre_attn_scalar", wanted)
-    return 0.0 if wanted == _head_dim(config) else 1 / math.sqrt(wanted)
+    """Returns 1 / sqrt(query_pre_attn_scalar), or 0, which means 1 / sqrt(D), if that is the same."""
+    scalar = number(config, "query_pre_attn_scalar")
+    if scalar <= 0:
+        raise misstated("query_pre_attn_scalar", scalar)
+    return 0.0 if scalar == _head_dim(config) else 1 / math.sqrt(scalar)
 
 
 def _embedding_gain(config: Mapping[str, Any]) -> float:
@@ -245,7 +251,7 @@ def _gpt2(config: Mapping[str, Any]) -> Family:
     if config.get("scale_attn_by_inverse_layer_idx") or not config.get("scale_attn_weights", True):
         raise ModelUnsupportedError("GPT-2 with scores scaled by the layer, or not at all, is not supported")
     if config.get("add_cross_attention"):
-        raise ModelUnsupportedError("cross attention is not supported: this is no causal model")
+        raise ModelUnsupportedError("cross attention is not supported: this is not a causal model")
     layers, heads = _size(config, "num_layers", "n_layer"), _size(config, "num_heads", "n_head")
     hidden = _size(config, "hidden_size", "n_embd")
     settings = {
@@ -343,13 +349,14 @@ _FAMILIES: dict[str, Callable[[Mapping[str, Any]], Family]] = {
     "gpt_neox": _gpt_neox,
 }
 NAMES: Sequence[str] = tuple(_FAMILIES)
+"""Values of model_type that the exact engine runs."""
 
 
-# -- parts that several have ---------------------------------------------------------------------------------------
+# -- parts that several share ---------------------------------------------------------------------------------------
 
 
 def _size(config: Mapping[str, Any], field: str, name: str, default: int | None = None) -> int:
-    """A size that ExactConfig will have, within its limits: lists as long as it are made before that looks at it."""
+    """Returns a size within ExactConfig's limits: lists of this length are made before ExactConfig can check it."""
     value = config[name] if default is None else config.get(name) or default
     return checked_size(field, value)
 
@@ -371,22 +378,22 @@ def _head_dim(config: Mapping[str, Any]) -> int:
 
 
 def _positions(config: Mapping[str, Any], name: str, default: int | None = None) -> int:
-    """Most positions that the model was made for; some tools write the number as a float."""
+    """Returns the maximum positions that the model was made for; some tools write the number as a float."""
     value = config[name] if default is None else config.get(name, default)
     if type(value) not in (int, float) or not value >= 1:
         raise misstated(name, value)
-    found = min(value, _MOST_POSITIONS)
-    if found != int(found):
+    positions = min(value, _MAX_POSITIONS)
+    if positions != int(positions):
         raise misstated(name, value)
-    return int(found)
+    return int(positions)
 
 
 def _interval(config: Mapping[str, Any], name: str, default: int) -> float:
-    """Every how many layers something is."""
-    found = number(config, name, default)
-    if not found:
+    """Returns after how many layers something comes again."""
+    interval = number(config, name, default)
+    if not interval:
         raise misstated(name, config[name])
-    return found
+    return interval
 
 
 def _activation(name: Any) -> str:
@@ -396,7 +403,7 @@ def _activation(name: Any) -> str:
 
 
 def _windows(config: Mapping[str, Any], layers: int, slides: Callable[[int], bool] = lambda n: True) -> tuple[int, ...]:
-    """The window of each layer; `slides` tells which layers have one where the configuration does not."""
+    """Returns the window of each layer; `slides` says which layers have one if the configuration does not."""
     window = config.get("sliding_window") or 0
     kinds = config.get("layer_types")
     if kinds is None:
@@ -410,18 +417,18 @@ def _windows(config: Mapping[str, Any], layers: int, slides: Callable[[int], boo
 
 
 def _rope_settings(config: Mapping[str, Any], head_dim: int, scale: float) -> dict[str, Any]:
-    """The rotary positions of all layers, and of those with a window if they differ; with them the scores' factor."""
+    """Returns the rotary positions of all layers, of those with a window if they differ, and the scores' factor."""
     name = "rope_parameters" if config.get("rope_parameters") else "rope_scaling"
-    found = _object(config, name)
+    parameters = _object(config, name)
     local: rope.Rope | None = None
-    if any(isinstance(value, dict) for value in found.values()):
-        if set(found) - {"full_attention", "sliding_attention"}:
-            raise ModelUnsupportedError(f"rotary parameters for {', '.join(map(str, found))} are not supported")
-        local = rope.read({}, _object(found, "sliding_attention"), head_dim)
-        found = _object(found, "full_attention")
+    if any(isinstance(value, dict) for value in parameters.values()):
+        if set(parameters) - {"full_attention", "sliding_attention"}:
+            raise ModelUnsupportedError(f"rotary parameters for {', '.join(map(str, parameters))} are not supported")
+        local = rope.read({}, _object(parameters, "sliding_attention"), head_dim)
+        parameters = _object(parameters, "full_attention")
     elif config.get("rope_local_base_freq"):
         local = rope.read({}, {"rope_theta": config["rope_local_base_freq"]}, head_dim)
-    main = rope.read(config, found, head_dim)
+    main = rope.read(config, parameters, head_dim)
     if main.gain != 1 or (local is not None and local.gain != 1):
         if local is not None or 2 * len(main.steps) < head_dim:
             raise ModelUnsupportedError("rotary gains of a part of the layers or of the heads are not supported")
@@ -435,8 +442,8 @@ def _rope_settings(config: Mapping[str, Any], head_dim: int, scale: float) -> di
 
 
 def _object(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """A part of a configuration, empty where there is none."""
-    found = config.get(name) or {}
-    if not isinstance(found, dict):
-        raise misstated(name, found)
-    return found
+    """Returns a part of a configuration, {} if it is missing."""
+    part = config.get(name) or {}
+    if not isinstance(part, dict):
+        raise misstated(name, part)
+    return part

@@ -1,9 +1,8 @@
-"""Models of the Hugging Face Hub: ids, the cache on this disk, downloads; must not know archives, engines or options.
+"""Models of the Hugging Face Hub: ids, the local cache, downloads. Must not know archives, engines or options.
 
-The only module that imports huggingface_hub, and only inside functions. Where the cache lies, who the user is and how
-files travel is that library's business. The cache's layout is documented and shared with other programs, so looking
-into it needs no network: models--ORG--NAME/refs/main holds a commit, snapshots/COMMIT its files, each a link to
-blobs/HASH.
+The only module that imports huggingface_hub, and only inside functions: that library knows where the cache is, who the
+user is and how files travel. The cache's layout is documented and shared with other programs, so looking into it needs
+no network: models--ORG--NAME/refs/main holds a commit, snapshots/COMMIT its files, each a link to blobs/HASH.
 """
 
 from __future__ import annotations
@@ -28,12 +27,16 @@ from .layout import CONFIG, INDEX, INT8, WEIGHTS
 Notice = Callable[[str], object]
 """Takes a line for the user."""
 Bar = Callable[[str, int | None], AbstractContextManager[Callable[[int], Any] | None]]
-"""Takes a name and a number of bytes, None if unknown; gives the function that counts bytes, None for no bar."""
+"""Takes a name and a number of bytes, None if unknown; gives a context with the function that counts bytes, or None."""
 
 _SMALL = re.compile(r"[^/\\]+\.json|merges\.txt|(tokenizer|spiece)\.model|model\.llmzw")
-_LISTED = 3  # files that a message names, at most
+"""Files of a model that are fetched besides its weights."""
+_MAX_LISTED = 3
+"""Files that a message names."""
+_WATCH_SECONDS = 0.2
+"""Time between two looks at how much of a download is on the disk."""
 
-# What huggingface_hub reads once, when it is imported; what the user has set stays.
+# Variables that huggingface_hub reads once, when it is imported; those that the user has set stay.
 _QUIET = {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_VERBOSITY": "error"}
 
 
@@ -44,29 +47,34 @@ _NAME = re.compile(f"{_PART}(?:/{_PART})?")
 _REVISION = re.compile(f"{_PART}(?:/{_PART})*")
 _COMMIT = re.compile("[0-9a-f]{40}")
 _SHORT_COMMIT = re.compile("[0-9a-f]{7,39}")
-_MAX_CHARS = 96
+_MAX_CHARS = 96  # of a name or a revision
 
 
 @dataclass(frozen=True)
 class HubId:
-    """A model's name on the Hub, `name` or `org/name`, and a branch, tag or commit of it; None for its main branch."""
+    """A model's id on the Hub.
+
+    Attributes:
+        name: `name` or `org/name`.
+        revision: a branch, tag or commit; None for the main branch.
+    """
 
     name: str
     revision: str | None = None
 
     @property
     def commit(self) -> str | None:
-        """The revision if it can never mean anything else: all 40 digits of a commit."""
+        """The revision if it can never mean anything else: all 40 digits of a commit; else None."""
         return self.revision if self.revision is not None and _COMMIT.fullmatch(self.revision) else None
 
     @property
     def has_owner(self) -> bool:
-        """Whether the name is org/name. Only then may it go to the network: other names are mostly slips of the pen."""
+        """Whether the name is org/name. Only then may it go to the network: other names are mostly typing errors."""
         return "/" in self.name
 
     @property
     def with_owner(self) -> str:
-        """How to write it so that it may be downloaded: as the Hub does now, or with org for what nobody knows."""
+        """The id as it must be written to be downloaded: with the owner that it has now, "org" if that is unknown."""
         return str(self) if self.has_owner else f"{_OWNERS.get(self.name, 'org')}/{self}"
 
     def __str__(self) -> str:
@@ -77,20 +85,20 @@ _OWNERS = {
     **dict.fromkeys(("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "openai-gpt"), "openai-community"),
     "distilgpt2": "distilbert",
 }
-"""Causal models that the Hub had without an owner, and whose they are now."""
+"""Causal models that the Hub had without an owner -> the owners that they have now."""
 
 
 def how_to_pull(model: HubId, does: str) -> str:
-    """The command that fetches a model, and what it `does`; of one without an owner, under which name."""
+    """Returns the command that fetches a model and what it `does`; without an owner, the name that it needs."""
     if model.has_owner:
         return f"`llmzip models pull {model}` {does}"
     return f"`llmzip models pull {model.with_owner}` fetches it under its full name"
 
 
 def parse(text: str) -> HubId | None:
-    """`name`, `org/name` or either with `@revision` as an id; None for what the Hub would not take as one.
+    """Parses `name`, `org/name` or either with `@revision`; returns None for anything that the Hub would refuse.
 
-    Both become parts of paths and addresses, and may come from an archive: nothing doubtful goes through.
+    Name and revision become parts of paths and URLs, and may come from an archive: nothing doubtful passes.
     """
     name, at, revision = text.partition("@")
     odd = len(name) > _MAX_CHARS or ".." in name or "--" in name or name.endswith(".git")
@@ -108,7 +116,13 @@ def parse(text: str) -> HubId | None:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The files of a model at one commit, in the cache."""
+    """The files of a model at one commit, in the cache.
+
+    Attributes:
+        name: of the model on the Hub.
+        commit: all 40 digits.
+        folder: where the files are.
+    """
 
     name: str
     commit: str
@@ -119,7 +133,7 @@ class Snapshot:
 
 
 def _settings() -> Any:
-    """huggingface_hub's constants: where the cache is, whether there is a network."""
+    """Returns huggingface_hub's constants: where the cache is, whether it may use the network."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     from huggingface_hub import constants
@@ -128,12 +142,12 @@ def _settings() -> Any:
 
 
 def cache_folder() -> Path:
-    """Where the models are; the folder may be missing."""
+    """Returns the folder of the Hub's cache, which may be missing."""
     return Path(_settings().HF_HUB_CACHE)
 
 
 def forbidden_by_environment() -> bool:
-    """Whether HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE says that nothing may be fetched."""
+    """Whether HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE forbids downloads."""
     return bool(_settings().HF_HUB_OFFLINE)
 
 
@@ -142,7 +156,7 @@ def _model_folder(name: str) -> Path:
 
 
 def find(model: HubId) -> Snapshot | None:
-    """The snapshot of an id, without any network; None if there is none. It may be incomplete."""
+    """Returns the cached snapshot of an id, None if there is none; it may be incomplete. Uses no network."""
     folder = _model_folder(model.name)
     commit = model.commit or _cached_commit(folder, model.revision or "main")
     if commit is None or not (folder / "snapshots" / commit).is_dir():
@@ -151,30 +165,30 @@ def find(model: HubId) -> Snapshot | None:
 
 
 def _cached_commit(folder: Path, revision: str) -> str | None:
-    """What a branch, a tag or the first digits of a commit meant when they were last looked up."""
+    """Returns the commit that a branch, a tag or the first digits of a commit stood for when last looked up."""
     with contextlib.suppress(OSError, ValueError):
         commit = (folder / "refs" / revision).read_text(encoding="ascii").strip()
         return commit if _COMMIT.fullmatch(commit) else None
     if _SHORT_COMMIT.fullmatch(revision):
-        found = [path.name for path in folder.glob(f"snapshots/{revision}*") if _COMMIT.fullmatch(path.name)]
-        return found[0] if len(found) == 1 else None
+        commits = [path.name for path in folder.glob(f"snapshots/{revision}*") if _COMMIT.fullmatch(path.name)]
+        return commits[0] if len(commits) == 1 else None
     return None
 
 
 def cached() -> list[Snapshot]:
-    """All snapshots that hold weights in a form that llmzip reads, by name and commit."""
-    found = []
+    """Returns all snapshots that hold weights in a form that llmzip reads, by name and commit."""
+    snapshots = []
     for folder in sorted(cache_folder().glob("models--*/snapshots/*")):
         name = folder.parents[1].name.removeprefix("models--").replace("--", "/")
         if parse(f"{name}@{folder.name}") is not None and _COMMIT.fullmatch(folder.name):
             files = _names(folder)
             if INT8 in files or any(file.endswith(".safetensors") for file in files):
-                found.append(Snapshot(name, folder.name, folder))
-    return found
+                snapshots.append(Snapshot(name, folder.name, folder))
+    return snapshots
 
 
 def _names(folder: Path) -> set[str]:
-    """Names in a folder, those of links that lead nowhere included."""
+    """Returns the names in a folder, including those of broken links."""
     try:
         return set(os.listdir(folder))
     except OSError:
@@ -182,7 +196,7 @@ def _names(folder: Path) -> set[str]:
 
 
 def weight_files(folder: Path, names: Collection[str]) -> list[str]:
-    """As `layout.weight_files`, with the model in the message."""
+    """Calls `layout.weight_files`, and puts the model into the message of an error."""
     try:
         return layout.weight_files(folder, names)
     except ModelUnsupportedError as error:
@@ -190,20 +204,20 @@ def weight_files(folder: Path, names: Collection[str]) -> list[str]:
 
 
 def missing_files(snapshot: Snapshot) -> list[str]:
-    """Names of files that a snapshot lacks: an interrupted download, or another program wanted only a part.
+    """Returns the names of files that a snapshot lacks: a download was interrupted, or was of another program's part.
 
     Raises:
         ModelUnsupportedError: an index that cannot be read.
     """
     names = _names(snapshot.folder)
-    here = {name for name in names if (snapshot.folder / name).is_file()}
+    present = {name for name in names if (snapshot.folder / name).is_file()}
     needed = {CONFIG, *(name for name in names if _SMALL.fullmatch(name))}
-    if INDEX not in names - here:  # before the index is here, nobody knows the names of the weights
+    if INDEX not in names - present:  # the names of the weights are unknown before the index is present
         weights = weight_files(snapshot.folder, names)
         needed.update(weights or ([] if INT8 in names else [WEIGHTS]))
     if not _has_tokenizer(names):
         needed.add("tokenizer.json")
-    return sorted(needed - here)
+    return sorted(needed - present)
 
 
 def _has_tokenizer(names: Collection[str]) -> bool:
@@ -214,19 +228,20 @@ def check_complete(snapshot: Snapshot) -> None:
     """Refuses a snapshot that lacks files.
 
     Raises:
-        ModelNotFoundError: naming them, and the command that fetches them.
+        ModelNotFoundError: files are missing; names them, and the command that fetches them.
     """
     names = missing_files(snapshot)
     if names:
-        more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+        listed = ", ".join(names[:_MAX_LISTED])
+        more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
         raise ModelNotFoundError(
-            f"model {snapshot} is incomplete in the Hugging Face cache ({', '.join(names[:_LISTED])}{more} missing): "
+            f"model {snapshot} is incomplete in the Hugging Face cache ({listed}{more} missing): "
             + how_to_pull(HubId(snapshot.name, snapshot.commit), "completes it")
         )
 
 
 def size_bytes(folder: Path) -> int:
-    """Bytes of all files in a folder; what links lead to counts."""
+    """Returns the bytes of all files in a folder; links count as the files that they lead to."""
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
@@ -235,9 +250,9 @@ class CheckedFile:
     """A file of a snapshot, compared with the hash that it had on the Hub.
 
     Attributes:
-        name: in the snapshot.
-        verdict: "ok", "damaged", "missing" (a link that leads nowhere) or "unchecked" (the cache holds no hash of it).
-        blob: what to remove so that the file is fetched anew.
+        name: path in the snapshot.
+        verdict: "ok", "damaged", "missing" (a broken link) or "unchecked" (the cache holds no hash of it).
+        blob: file to remove, so that the file is fetched again.
     """
 
     name: str
@@ -246,11 +261,11 @@ class CheckedFile:
 
 
 def checked_files(snapshot: Snapshot) -> Iterator[CheckedFile]:
-    """Reads every file of a snapshot. Blobs are named by SHA-256, or by git's SHA-1 of small files."""
+    """Reads and checks every file of a snapshot. Blobs are named by SHA-256, or by git's SHA-1 of small files."""
     for path in sorted(snapshot.folder.rglob("*")):
         if path.is_dir():
             continue
-        # One link only: the blob itself may be a link into a store that names files in another way.
+        # One link only: the blob itself may be a link into a store that names files differently.
         blob = path.parent / os.readlink(path) if path.is_symlink() else path
         verdict = "unchecked"
         if not path.is_file():
@@ -275,24 +290,22 @@ def _hash(path: Path, digits: int) -> str:
 
 
 def download(model: HubId, accept: Callable[[Path], None], notice: Notice, bar: Bar) -> Snapshot:
-    """Fetches what llmzip reads of a model: configuration, tokenizer, safetensors. Files that are here stay.
+    """Fetches what llmzip reads of a model: configuration, tokenizer, safetensors. Files that are present stay.
 
-    The one place from which anything goes to the network.
-
-    One file after the other, so that an interruption ends it at once and the library tidies up after itself.
+    The only function that uses the network. It fetches one file after the other, so that an interruption ends it at
+    once and the library tidies up after itself.
 
     Args:
-        model: its id; a branch or tag is looked up anew.
-        accept: called with the snapshot's folder once it holds the configuration; raises if the rest is not worth it.
-        notice: told what is going to be downloaded.
-        bar: shows how far it is.
+        model: its id; a branch or tag is looked up again.
+        accept: called with the snapshot's folder once it holds the configuration; raises to refuse the rest.
+        notice: takes a line about what will be downloaded.
+        bar: shows the progress.
 
     Returns:
         the snapshot, complete.
 
     Raises:
-        ModelNotFoundError: no owner in its name, no such model, no right to it, no network, no room: in one line that
-            says what to do.
+        ModelNotFoundError: no owner in its name, no such model, no permission, no network or no room; says what to do.
         ModelUnsupportedError: the repository holds no model in a form that llmzip reads.
     """
     if not model.has_owner:
@@ -301,7 +314,43 @@ def download(model: HubId, accept: Callable[[Path], None], notice: Notice, bar: 
         )
     if forbidden_by_environment():
         raise ModelNotFoundError(f"model {model} is not downloaded: HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE forbids it")
-    from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub import hf_hub_download
+
+    snapshot, sizes = _looked_up(model)
+
+    def get(name: str) -> None:
+        with _explained(model):
+            hf_hub_download(model.name, name, revision=snapshot.commit)
+
+    for name in (CONFIG, INDEX):
+        if name in sizes:
+            get(name)
+    accept(snapshot.folder)
+    weights = weight_files(snapshot.folder, sizes)
+    unlisted = [name for name in weights if name not in sizes]
+    if unlisted:
+        raise ModelUnsupportedError(
+            f"model {snapshot}: its index names {unlisted[0]}, which the repository does not have"
+        )
+    small = sorted(name for name in sizes if _SMALL.fullmatch(name))
+    wanted = [name for name in (*small, *weights) if not (snapshot.folder / name).is_file()]
+    if wanted:
+        known_sizes = [size for name in wanted if (size := sizes[name]) is not None]
+        total = sum(known_sizes) if len(known_sizes) == len(wanted) else None
+        _check_room(model, total)
+        about = "" if total is None else f", {size_text(total)}"
+        notice(f"downloading {model.name} (commit {snapshot.commit[:12]}{about}) into {cache_folder()}")
+        with bar(model.name, total) as advance, _watched(snapshot.folder.parents[1] / "blobs", advance):
+            for name in wanted:
+                get(name)
+    _remember(snapshot, model)
+    check_complete(snapshot)
+    return snapshot
+
+
+def _looked_up(model: HubId) -> tuple[Snapshot, dict[str, int | None]]:
+    """Asks the Hub for a model: its snapshot, yet to be fetched, and name -> bytes of its files, None if unknown."""
+    from huggingface_hub import HfApi
 
     with _explained(model):
         info = HfApi().model_info(
@@ -313,37 +362,11 @@ def download(model: HubId, accept: Callable[[Path], None], notice: Notice, bar: 
     # Folders inside a repository hold other forms of the model, or other models.
     sizes = {file.rfilename: file.size for file in info.siblings or () if "/" not in file.rfilename}
     _check_listing(model, sizes)
-    snapshot = Snapshot(model.name, commit, _model_folder(model.name) / "snapshots" / commit)
-
-    def get(name: str) -> None:
-        with _explained(model):
-            hf_hub_download(model.name, name, revision=commit)
-
-    for name in (CONFIG, INDEX):
-        if name in sizes:
-            get(name)
-    accept(snapshot.folder)
-    weights = weight_files(snapshot.folder, sizes)
-    lost = [name for name in weights if name not in sizes]
-    if lost:
-        raise ModelUnsupportedError(f"model {snapshot}: its index names {lost[0]}, which the repository does not have")
-    small = sorted(name for name in sizes if _SMALL.fullmatch(name))
-    due = [name for name in (*small, *weights) if not (snapshot.folder / name).is_file()]
-    if due:
-        total = sum(sizes[name] or 0 for name in due) if all(sizes[name] is not None for name in due) else None
-        _check_room(model, total)
-        size = "" if total is None else f", {size_text(total)}"
-        notice(f"downloading {model.name} (commit {commit[:12]}{size}) into {cache_folder()}")
-        with bar(model.name, total) as advance, _watched(snapshot.folder.parents[1] / "blobs", advance):
-            for name in due:
-                get(name)
-    _remember(snapshot, model)
-    check_complete(snapshot)
-    return snapshot
+    return Snapshot(model.name, commit, _model_folder(model.name) / "snapshots" / commit), sizes
 
 
 def size_text(size: int) -> str:
-    """A number of bytes for people; MB and GB are powers of ten, as the Hub shows them."""
+    """Returns a number of bytes for people; MB and GB are powers of ten, as the Hub shows them."""
     for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "KB")):
         if size >= unit:
             return f"{size / unit:.1f} {name}"
@@ -351,10 +374,10 @@ def size_text(size: int) -> str:
 
 
 def _check_listing(model: HubId, names: Collection[str]) -> None:
-    """Refuses a repository before anything of it is fetched.
+    """Refuses a repository without a model that llmzip reads, before anything of it is fetched.
 
     Raises:
-        ModelUnsupportedError: what it lacks.
+        ModelUnsupportedError: naming what it lacks.
     """
 
     def any_of(*suffixes: str) -> bool:
@@ -375,6 +398,7 @@ def _check_listing(model: HubId, names: Collection[str]) -> None:
 
 
 def _check_room(model: HubId, total: int | None) -> None:
+    """Refuses a download that does not fit the disk."""
     folder = cache_folder()
     free = shutil.disk_usage(folder).free
     if total is not None and total > free:
@@ -385,7 +409,7 @@ def _check_room(model: HubId, total: int | None) -> None:
 
 
 def _remember(snapshot: Snapshot, model: HubId) -> None:
-    """Writes what a branch or tag means now; only then is the snapshot found without its commit."""
+    """Writes which commit a branch or tag stands for now; only then is the snapshot found without its commit."""
     if model.commit is None:
         path = snapshot.folder.parents[1] / "refs" / (model.revision or "main")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -394,9 +418,9 @@ def _remember(snapshot: Snapshot, model: HubId) -> None:
 
 @contextlib.contextmanager
 def _watched(folder: Path, advance: Callable[[int], Any] | None) -> Iterator[None]:
-    """While active, tells every so often how many bytes came into a folder.
+    """Reports, while it is active, how many bytes came into a folder.
 
-    The library's own bars differ from version to version; what lies on the disk does not.
+    The library's own bars differ from version to version; the files on the disk do not.
     """
     if advance is None:
         yield
@@ -407,8 +431,8 @@ def _watched(folder: Path, advance: Callable[[int], Any] | None) -> Iterator[Non
     def watch() -> None:
         done, last = before, False
         while not last:
-            last = ended.wait(0.2)
-            with contextlib.suppress(OSError):  # a file was renamed as we looked
+            last = ended.wait(_WATCH_SECONDS)
+            with contextlib.suppress(OSError):  # a file was renamed meanwhile
                 now = max(done, size_bytes(folder))
                 advance(now - done)
                 done = now
@@ -424,7 +448,7 @@ def _watched(folder: Path, advance: Callable[[int], Any] | None) -> Iterator[Non
 
 @contextlib.contextmanager
 def _explained(model: HubId) -> Iterator[None]:
-    """Turns whatever the library raises into one line. What carries requests differs between its versions."""
+    """Turns whatever the library raises into one line. Its versions use different HTTP clients, with other errors."""
     from huggingface_hub import errors
 
     page = f"{_settings().ENDPOINT}/{model.name}"
@@ -461,6 +485,7 @@ def _explained(model: HubId) -> Iterator[None]:
 
 
 def _unreachable(model: HubId, error: BaseException) -> ModelNotFoundError:
+    """Returns the error of a download that failed, with the first cause in a chain of errors."""
     root = error
     while (deeper := root.__cause__ or root.__context__) is not None:
         root = deeper

@@ -1,4 +1,4 @@
-"""The files of a checkpoint in the Hugging Face layout, and the int8 form's; imports no torch, knows no network."""
+"""File names of checkpoints in the Hugging Face layout and of the int8 form; imports no torch, knows no network."""
 
 from __future__ import annotations
 
@@ -7,62 +7,73 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from ..errors import ModelNotFoundError, ModelUnsupportedError
+from ..errors import ModelError, ModelNotFoundError, ModelUnsupportedError
 
-CONFIG, INT8, WEIGHTS = "config.json", "model.llmzw", "model.safetensors"
+CONFIG = "config.json"
+INT8 = "model.llmzw"
+WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
 _HEAD_BYTES = 512
+"""Bytes of a file that are looked at for well-known mishaps."""
 
 
 def reason(file: Path, error: object) -> str:
-    """Why a file of a model cannot be read: what lies in its place if that is a well-known mishap, else the error."""
+    """Returns why a file cannot be read: the mishap if it is a well-known one, else the error."""
     return mishap(file) or str(error)
 
 
 def mishap(file: Path) -> str:
-    """What lies in a file's place after a download went wrong; empty if it is none of the well-known things."""
+    """Returns what a failed download left in a file's place; "" if it is none of the well-known things."""
     try:
         with open(file, "rb") as opened:
             head = opened.read(_HEAD_BYTES)
     except OSError:
         return ""
     if not head:
-        return "it is empty: the download is not complete"
+        return "it is empty: the download is incomplete"
     if head.startswith(b"version https://git-lfs.github.com/"):
-        return "it is a pointer of git-lfs, not the file itself: `git lfs pull` in the repository fetches that"
+        return "it is a pointer of git-lfs, not the file itself: `git lfs pull` in the repository fetches the file"
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if start.startswith((b"<!doctype html", b"<html", b"<?xml", b"<!--", b"<head")):
-        return "it is a web page, an error message perhaps, not the file itself: download it again"
+        return "it is a web page, perhaps an error message, not the file itself: download it again"
     return ""
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The config.json of a checkpoint.
+    """Reads a checkpoint's config.json.
 
     Raises:
-        ModelNotFoundError: there is none.
+        ModelNotFoundError: it is missing.
         ModelUnsupportedError: it cannot be read.
     """
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ModelNotFoundError(f"model {folder}: no {CONFIG} in this folder") from None
-    except (OSError, ValueError, RecursionError) as error:  # the last where it is nested too deep
+    except (OSError, ValueError, RecursionError) as error:  # the last if it is nested too deep
         raise ModelUnsupportedError(f"{CONFIG} cannot be read: {reason(folder / CONFIG, error)}") from None
     if not isinstance(config, dict):
-        raise ModelUnsupportedError(f"{CONFIG} holds no object")
+        raise ModelUnsupportedError(f"{CONFIG} is not a JSON object")
     return config
 
 
+def config_or_empty(folder: Path) -> dict[str, Any]:
+    """Reads a checkpoint's config.json; returns {} if it is missing or unreadable."""
+    try:
+        return read_config(folder)
+    except ModelError:
+        return {}
+
+
 def weight_files(folder: Path, names: Collection[str]) -> list[str]:
-    """Which files hold the weights: those that the index lists, or the one of the usual name, or all safetensors.
+    """Returns which files hold the weights: those that the index lists, or the usual one, or all safetensors.
 
     Some repositories hold the same weights a second time under another name.
 
     Args:
         folder: where the index is, if there is one.
-        names: of the files that there are.
+        names: all files of the model.
 
     Raises:
         ModelUnsupportedError: an index that cannot be read.

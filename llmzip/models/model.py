@@ -1,4 +1,4 @@
-"""Integer weights in memory, their digest, their range, and the int8 form on the disk; must not know checkpoints.
+"""Integer weights in memory, their digest, their range, and the int8 form on the disk. Must not know checkpoints.
 
 The int8 form is a file `model.llmzw` (docs/weights.md): the fields of ExactConfig, int8 matrices `NAME_q`, float32 row
 scales `NAME_scale`, float32 norms and biases. The digest covers what the engine computes with, so files, sharding and
@@ -25,15 +25,17 @@ from .config import ExactConfig
 from .layout import INT8, mishap
 
 _BLOCK = 1 << 22
-"""Weights whose sums are worked out at once: torch takes nine bytes for each."""
+"""Weights that are summed at once: torch takes nine bytes for each."""
 _MAX_VALUE = 2.0**50
+"""Bound of everything that a model may compute (docs/numerics.md section 7)."""
 _MAX_NORM = 2.0**20
+"""Bound of the weights of norms."""
 _OPTIONAL = ("final_norm_bias", "positions_q", "positions_scale")
 
 
 @dataclass(frozen=True)
 class LayerWeights:
-    """One decoder layer; `*_q` (N, K) int8, `*_scale` (N,) float32, the rest (n,) float32 or None."""
+    """Weights of one decoder layer: `*_q` (N, K) int8, `*_scale` (N,) float32, the rest (n,) float32 or None."""
 
     input_norm: torch.Tensor
     qkv_q: torch.Tensor
@@ -62,7 +64,7 @@ _LAYER_FIELDS = dataclasses.fields(LayerWeights)
 
 @dataclass(frozen=True)
 class ExactModel:
-    """All weights of a model; the head is the embedding itself where they are tied."""
+    """All weights of a model; the head is the embedding itself if they are tied."""
 
     config: ExactConfig
     embedding_q: torch.Tensor
@@ -76,7 +78,7 @@ class ExactModel:
     positions_scale: torch.Tensor | None = None
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Every tensor by its name in the int8 form; a tied head is left out."""
+        """Returns every tensor by its name in the int8 form; a tied head is left out."""
         named = {
             "embedding_q": self.embedding_q,
             "embedding_scale": self.embedding_scale,
@@ -95,22 +97,22 @@ class ExactModel:
         return named
 
     def matrix_shapes(self) -> set[tuple[int, int]]:
-        """Shapes (N, K) of the int8 matrices that are multiplied; rows of positions are only looked up."""
-        found = self.tensors().items()
-        return {(t.shape[0], t.shape[1]) for name, t in found if t.dtype == torch.int8 and name != "positions_q"}
+        """Returns the shapes (N, K) of the int8 matrices that are multiplied; rows of positions are only looked up."""
+        named = self.tensors().items()
+        return {(t.shape[0], t.shape[1]) for name, t in named if t.dtype == torch.int8 and name != "positions_q"}
 
     @property
     def num_parameters(self) -> int:
-        """Weights, those that are shared counted once; without the scales, which the int8 form adds."""
+        """Number of weights; shared ones count once, and the scales, which the int8 form adds, do not."""
         return sum(tensor.numel() for name, tensor in self.tensors().items() if not name.endswith("_scale"))
 
     @property
     def weights_bytes(self) -> int:
-        """What the tensors take in memory."""
+        """Bytes that the tensors take in memory."""
         return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors().values())
 
     def digest(self) -> bytes:
-        """SHA-256 of the numerics version, the config and every tensor (docs/numerics.md section 7)."""
+        """Returns the SHA-256 of the numerics version, the config and every tensor (docs/numerics.md section 7)."""
         return self._digest
 
     @cached_property
@@ -125,8 +127,8 @@ class ExactModel:
         return sha.digest()
 
     def to(self, device: torch.device) -> ExactModel:
-        """The same model on another device; a tied head stays tied."""
-        # Not by `assemble`: every value was looked at when the model was made.
+        """Returns the same model on another device; a tied head stays tied."""
+        # Without `assemble`: every value was checked when the model was made.
         moved: dict[str, Any] = {name: tensor.to(device) for name, tensor in self.tensors().items()}
         for name in ("q", "scale"):
             moved.setdefault(f"head_{name}", moved[f"embedding_{name}"])
@@ -134,12 +136,17 @@ class ExactModel:
         for number in range(len(self.layers)):
             parts: dict[str, Any] = {x.name: moved.get(f"layers.{number}.{x.name}") for x in _LAYER_FIELDS}
             layers.append(LayerWeights(**parts))
-        own: dict[str, Any] = {x.name: moved.get(x.name) for x in dataclasses.fields(self)}
-        own |= {"config": self.config, "layers": tuple(layers)}
-        return ExactModel(**own)
+        fields: dict[str, Any] = {x.name: moved.get(x.name) for x in dataclasses.fields(self)}
+        fields |= {"config": self.config, "layers": tuple(layers)}
+        return ExactModel(**fields)
 
     def with_settings(self, planes: int, context: int, start_token: int) -> ExactModel:
-        """The same weights in another number of planes, in a context that is at most theirs, from another token.
+        """Returns the same weights with other settings.
+
+        Args:
+            planes: 1 or 2.
+            context: positions, at most as many as before.
+            start_token: id that each row begins with.
 
         Raises:
             ModelUnsupportedError: a setting is out of range.
@@ -160,11 +167,11 @@ def assemble(config: ExactConfig, get: Callable[[str], torch.Tensor | None]) -> 
     """Builds a model from named tensors.
 
     Args:
-        config: its shape.
-        get: a tensor by its name, or None.
+        config: shape of the model.
+        get: returns a tensor by its name, or None.
 
     Raises:
-        ModelUnsupportedError: a tensor is missing, or one of another shape, dtype or range.
+        ModelUnsupportedError: a tensor is missing, or has another shape, dtype or range.
     """
     heads, kv_heads, dim = config.num_heads, config.num_kv_heads, config.head_dim
     qkv, hidden, mlp, vocab = (heads + 2 * kv_heads) * dim, config.hidden_size, config.mlp_size, config.vocab_size
@@ -217,33 +224,37 @@ def assemble(config: ExactConfig, get: Callable[[str], torch.Tensor | None]) -> 
 
 
 class _Taker:
-    """Tensors by name, checked."""
+    """Takes tensors by name and checks them.
+
+    Args:
+        get: returns a tensor by its name, or None.
+    """
 
     def __init__(self, get: Callable[[str], torch.Tensor | None]) -> None:
         self._get = get
 
     def matrix(self, name: str, rows: int, columns: int) -> torch.Tensor:
-        """(rows, columns) int8."""
-        found = self._checked(name, (rows, columns), torch.int8)
-        if found is None:
+        """Returns a (rows, columns) int8 matrix."""
+        tensor = self._checked(name, (rows, columns), torch.int8)
+        if tensor is None:
             raise ModelUnsupportedError(f"weights: tensor {name} is missing")
-        if int(found.min()) == -128:
+        if int(tensor.min()) == -128:
             raise ModelUnsupportedError(f"weights: tensor {name} holds -128; the int8 form uses -127 to 127")
-        return found
+        return tensor
 
     def vector(self, name: str, size: int) -> torch.Tensor:
-        """(size,) float32."""
-        found = self.maybe_vector(name, size)
-        if found is None:
+        """Returns a (size,) float32 vector."""
+        tensor = self.maybe_vector(name, size)
+        if tensor is None:
             raise ModelUnsupportedError(f"weights: tensor {name} is missing")
-        return found
+        return tensor
 
     def maybe_vector(self, name: str, size: int) -> torch.Tensor | None:
-        """The same, or None if there is none."""
-        found = self._checked(name, (size,), torch.float32)
-        if found is not None and not bool(torch.isfinite(found).all()):
+        """Returns a (size,) float32 vector, or None if the model has none of this name."""
+        tensor = self._checked(name, (size,), torch.float32)
+        if tensor is not None and not bool(torch.isfinite(tensor).all()):
             raise ModelUnsupportedError(f"weights: tensor {name} holds a NaN or an infinity")
-        return found
+        return tensor
 
     def _checked(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor | None:
         tensor = self._get(name)
@@ -268,7 +279,7 @@ def _check_range(model: ExactModel) -> None:
         return 0.0 if tensor is None else float(tensor.abs().max().item())
 
     def gain(weight_q: torch.Tensor, scale: torch.Tensor) -> float:
-        """The largest row sum of |weight|: no output exceeds it times the largest input."""
+        """Returns the largest row sum of |weight|: no output exceeds it times the largest input."""
         step, largest = max(1, _BLOCK // weight_q.shape[1]), 0.0
         for rows in (slice(begin, begin + step) for begin in range(0, len(weight_q), step)):
             sums = weight_q[rows].abs().sum(1, dtype=torch.int64).to(torch.float64)
@@ -281,7 +292,7 @@ def _check_range(model: ExactModel) -> None:
         return slack * math.sqrt(weight.shape[0]) * peak(weight) + peak(bias)
 
     def added(value: float, norm: torch.Tensor | None) -> float:
-        """What a branch adds to the residual, normed where the model norms it."""
+        """Returns what a branch adds to the residual, normed if the model norms it."""
         return value if norm is None else normed(norm)
 
     residual = 127 * peak(model.embedding_scale) * model.config.embedding_gain + 127 * peak(model.positions_scale)
@@ -313,6 +324,14 @@ def save_int8(model: ExactModel, folder: Path) -> None:
 
 
 def load_int8(path: Path) -> ExactModel:
+    """Reads the int8 form.
+
+    Args:
+        path: of model.llmzw.
+
+    Raises:
+        ModelUnsupportedError: it cannot be read, is damaged, or was made for another version of the numerics.
+    """
     try:
         data = path.read_bytes()
     except OSError as error:

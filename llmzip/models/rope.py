@@ -1,8 +1,8 @@
-"""Rotary frequencies of a Hugging Face configuration, scalings included; must not know tensors or engines.
+"""Rotary frequencies of a Hugging Face configuration, including scalings; must not know tensors or engines.
 
-Everything is worked out in decimal arithmetic, so that every machine finds the same integers; they are part of the
+Everything is computed in decimal arithmetic, so that every machine gets the same integers; they are part of the
 model's digest, and the engine never sees how they came about. The formulas are those of transformers'
-`modeling_rope_utils.py`; what depends on the length of the input is taken for a length within the trained one.
+`modeling_rope_utils.py`; scalings that depend on the input's length are taken as they are within the trained length.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class Rope:
     Attributes:
         theta: base; binary64.
         steps: per pair, 2^-64 turns per position.
-        plain: the steps are those of `theta` alone, over whole heads.
-        gain: factor of cosines and sines (yarn, longrope), of scores therefore its square.
+        plain: whether the steps are those of `theta` alone, over whole heads.
+        gain: factor of cosines and sines (yarn, longrope); that of scores is therefore its square.
     """
 
     theta: float
@@ -38,34 +38,34 @@ class Rope:
 
 
 def misstated(name: str, value: object) -> ValueError:
-    """The error of a field whose value is no possible one; its text goes behind "lacks or misstates"."""
+    """Returns the error of a field with an impossible value; its text comes after "lacks or misstates"."""
     return ValueError(f"{name!r}, which is {shown(value)}")
 
 
 def number(fields: Mapping[str, Any], name: str, default: float | None = None) -> float:
-    """A number of a configuration.
+    """Returns a number of a configuration.
 
     Args:
-        fields: of the configuration, or of a part.
+        fields: of the configuration, or of a part of it.
         name: of the field.
-        default: where there is none; None if there must be one.
+        default: value if the field is missing; None if it must not be.
 
     Raises:
-        KeyError: it is missing.
-        ValueError: it is no number.
+        KeyError: the field is missing.
+        ValueError: it is not a number.
     """
     value = fields[name] if default is None else fields.get(name, default)
     try:
-        found = float(value)
+        result = float(value)
     except (TypeError, ValueError, OverflowError):
         raise misstated(name, value) from None
-    if math.isnan(found):
+    if math.isnan(result):
         raise misstated(name, value)
-    return found
+    return result
 
 
 def read(config: Mapping[str, Any], parameters: Mapping[str, Any], head_dim: int) -> Rope:
-    """The rotary positions that a configuration asks for.
+    """Returns the rotary positions that a configuration asks for.
 
     Args:
         config: of the model; older ones hold the base and the rotated part themselves.
@@ -73,8 +73,8 @@ def read(config: Mapping[str, Any], parameters: Mapping[str, Any], head_dim: int
         head_dim: D, at most 512.
 
     Raises:
-        ModelUnsupportedError: a kind of scaling that is not known here, or numbers that give no frequencies.
-        KeyError, TypeError, ValueError: parameters that are missing or no numbers.
+        ModelUnsupportedError: an unknown kind of scaling, or numbers that give no frequencies.
+        KeyError, TypeError, ValueError: parameters that are missing or not numbers.
     """
     kind = parameters.get("rope_type") or parameters.get("type") or "default"
     if kind not in _KINDS:
@@ -106,9 +106,9 @@ def read(config: Mapping[str, Any], parameters: Mapping[str, Any], head_dim: int
 def _scaled(
     kind: str, bare: list[Decimal], theta: float, size: int, config: Mapping[str, Any], parameters: Mapping[str, Any]
 ) -> tuple[list[Decimal], Decimal]:
-    """Radians per position of each pair, and the gain."""
+    """Returns radians per position of each pair, and the gain."""
     one = Decimal(1)
-    if kind in ("default", "dynamic"):  # dynamic scaling begins behind the trained length
+    if kind in ("default", "dynamic"):  # dynamic scaling begins after the trained length
         return bare, one
     if kind == "longrope":
         return _long(bare, config, parameters)
@@ -121,7 +121,7 @@ def _scaled(
 
 
 def _llama3(bare: list[Decimal], factor: Decimal, parameters: Mapping[str, Any]) -> list[Decimal]:
-    """Long wavelengths are stretched by the factor, short ones stay, those between are blended."""
+    """Stretches long wavelengths by the factor, keeps short ones, and blends those between."""
     low, high = Decimal(number(parameters, "low_freq_factor")), Decimal(number(parameters, "high_freq_factor"))
     trained = _length(parameters, "original_max_position_embeddings")
     rates = []
@@ -145,7 +145,7 @@ def _yarn(
     config: Mapping[str, Any],
     parameters: Mapping[str, Any],
 ) -> tuple[list[Decimal], Decimal]:
-    """Peng et al. 2023 (arXiv:2309.00071), with the ramp between two numbers of turns in the trained length."""
+    """Applies YaRN (Peng et al. 2023, arXiv:2309.00071); its ramp joins two numbers of turns in the trained length."""
     original = "original_max_position_embeddings"
     trained = _length(parameters, original) if parameters.get(original) else _length(config, "max_position_embeddings")
     fast = Decimal(number(parameters, "beta_fast") if parameters.get("beta_fast") else 32)
@@ -178,23 +178,23 @@ def _yarn(
 def _long(
     bare: list[Decimal], config: Mapping[str, Any], parameters: Mapping[str, Any]
 ) -> tuple[list[Decimal], Decimal]:
-    """LongRoPE (arXiv:2402.13753) with its factors for inputs within the original length."""
-    found, original = parameters["short_factor"], "original_max_position_embeddings"
-    if not isinstance(found, list):
-        raise misstated("short_factor", found)
-    if len(found) != len(bare):
-        raise ModelUnsupportedError(f"config: {len(found)} rope factors for {len(bare)} pairs")
-    factors = [Decimal(number({"short_factor": value}, "short_factor")) for value in found]
+    """Applies LongRoPE (Ding et al. 2024, arXiv:2402.13753) with its factors for inputs within the original length."""
+    listed, original = parameters["short_factor"], "original_max_position_embeddings"
+    if not isinstance(listed, list):
+        raise misstated("short_factor", listed)
+    if len(listed) != len(bare):
+        raise ModelUnsupportedError(f"config: {len(listed)} rope factors for {len(bare)} pairs")
+    factors = [Decimal(number({"short_factor": value}, "short_factor")) for value in listed]
     rates = [rate / factor for rate, factor in zip(bare, factors, strict=True)]
     if parameters.get("attention_factor") is not None:
         return rates, Decimal(number(parameters, "attention_factor"))
-    most = _length(config, "max_position_embeddings")
-    trained = next((_length(fields, original) for fields in (parameters, config) if fields.get(original)), most)
+    longest = _length(config, "max_position_embeddings")
+    trained = next((_length(fields, original) for fields in (parameters, config) if fields.get(original)), longest)
     factor = parameters.get("factor")
-    ratio = most / trained if factor is None else Decimal(number(parameters, "factor"))
+    ratio = longest / trained if factor is None else Decimal(number(parameters, "factor"))
     return rates, Decimal(1) if ratio <= 1 else (1 + ratio.ln() / trained.ln()).sqrt()
 
 
 def _length(fields: Mapping[str, Any], name: str) -> Decimal:
-    """A number of positions."""
+    """Returns a number of positions of a configuration."""
     return Decimal(int(number(fields, name)))

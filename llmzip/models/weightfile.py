@@ -1,7 +1,7 @@
-"""The weight file: named arrays to and from entropy-coded bytes (docs/weights.md); must not know torch or models.
+"""The weight file: named arrays to and from entropy-coded bytes (docs/weights.md). Must not know torch or models.
 
-Interleaved range ANS: the lanes of a round are independent, so numpy treats them at once, and neither compiled code nor
-the archive's coder is needed. Decoding is some ten array operations a round.
+Interleaved range ANS (Duda 2013, arXiv:1311.2540): the lanes of a round are independent, so numpy treats them at once,
+and neither compiled code nor the archive's coder is needed. Decoding is about ten array operations a round.
 """
 
 from __future__ import annotations
@@ -16,14 +16,16 @@ import numpy as np
 
 from ..errors import ModelUnsupportedError
 
-MAGIC, VERSION = b"\xf7LW", 1
+MAGIC = b"\xf7LW"
+VERSION = 1
 _TOTAL_BITS = 14
-_TOTAL = 1 << _TOTAL_BITS
+_TOTAL = 1 << _TOTAL_BITS  # sum of the frequencies of a table
 _LOW_BITS = 16
-_LOW = 1 << _LOW_BITS
-_MAX_HEADER = 1 << 20
+_LOW = 1 << _LOW_BITS  # states are at least this
+_MAX_HEADER_BYTES = 1 << 20  # 1 MiB
 _MAX_LANES = 1 << 14
-_VALUES_PER_LANE, _MOST_LANES_WRITTEN = 2048, 4096
+_MAX_WRITTEN_LANES = 4096
+_VALUES_PER_LANE = 2048  # about; more lanes are not written for so few values
 _MAX_VALUES_PER_BYTE = 1 << 10
 _MAX_DIMENSIONS = 8
 _DTYPES = {"int8": "<i1", "float32": "<f4"}
@@ -34,7 +36,7 @@ _PREFIX_BYTES = len(MAGIC) + 1 + 4
 
 
 def pack(config: Mapping[str, Any], numerics: int, tensors: Mapping[str, np.ndarray]) -> bytes:
-    """A weight file.
+    """Returns the bytes of a weight file.
 
     Args:
         config: of JSON's types.
@@ -42,13 +44,13 @@ def pack(config: Mapping[str, Any], numerics: int, tensors: Mapping[str, np.ndar
         tensors: name -> int8 or float32 array; written in the order of their names.
 
     Raises:
-        ModelUnsupportedError: almost constant tensors, which would go past a reader's limit.
+        ModelUnsupportedError: nearly constant tensors, which would exceed a reader's limit.
     """
     listed = [(name, array.dtype.name, array) for name, array in sorted(tensors.items())]
     header = {"config": config, "numerics": numerics, "tensors": [[n, k, list(a.shape)] for n, k, a in listed]}
     text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
     planes = [plane for _, kind, array in listed for plane in _planes(array, kind)]
-    lanes = min(_MOST_LANES_WRITTEN, max(1, sum(len(plane) for plane in planes) // _VALUES_PER_LANE))
+    lanes = min(_MAX_WRITTEN_LANES, max(1, sum(len(plane) for plane in planes) // _VALUES_PER_LANE))
     records, coded = [], []
     for plane in planes:
         frequencies = _frequencies(np.bincount(plane, minlength=256))
@@ -74,36 +76,39 @@ def pack(config: Mapping[str, Any], numerics: int, tensors: Mapping[str, np.ndar
     )
     out += zlib.crc32(out).to_bytes(4, "little")
     if sum(array.size for _, _, array in listed) > _MAX_VALUES_PER_BYTE * len(out):
-        raise ModelUnsupportedError("weight file: nearly all weights are equal: no reader would take such a file")
+        raise ModelUnsupportedError("weight file: nearly all weights are equal: readers refuse such a file")
     return out
 
 
 def _planes(array: np.ndarray, kind: str) -> list[np.ndarray]:
+    """Splits an array into planes of bytes, the lowest first."""
     flat = np.ascontiguousarray(array, dtype=_DTYPES[kind]).reshape(-1, 1).view(np.uint8)
     return [np.ascontiguousarray(flat[:, column]) for column in range(flat.shape[1])]
 
 
 def _frequencies(counts: np.ndarray) -> np.ndarray:
-    """(256,) int64 with sum 2^14, at least 1 for what occurs, near the counts in proportion."""
+    """Returns (256,) int64 with sum 2^14, close to the counts in proportion and at least 1 for what occurs."""
     total = int(counts.sum())
     if total == 0:
         return np.array([_TOTAL] + [0] * 255)
-    found: np.ndarray = np.maximum(np.rint(counts * (_TOTAL / total)).astype(np.int64), (counts > 0).astype(np.int64))
-    while (excess := int(found.sum()) - _TOTAL) != 0:
+    rounded = np.rint(counts * (_TOTAL / total)).astype(np.int64)
+    frequencies: np.ndarray = np.maximum(rounded, (counts > 0).astype(np.int64))
+    while (excess := int(frequencies.sum()) - _TOTAL) != 0:
         # Rounding leaves a few units, and many rare values some more: the largest bear them best.
-        most = int(found.argmax())
-        found[most] -= excess if excess < 0 else min(excess, max(1, int(found[most]) // 8))
-    return found
+        largest = int(frequencies.argmax())
+        frequencies[largest] -= excess if excess < 0 else min(excess, max(1, int(frequencies[largest]) // 8))
+    return frequencies
 
 
 def _cost_bits(plane: np.ndarray, frequencies: np.ndarray) -> float:
+    """Returns the code length of a plane in bits, without the table."""
     used = np.flatnonzero(np.bincount(plane, minlength=256))
     counts = np.bincount(plane, minlength=256)[used]
     return float((counts * (_TOTAL_BITS - np.log2(frequencies[used]))).sum())
 
 
 def _encode(planes: Sequence[tuple[np.ndarray, np.ndarray]], lanes: int) -> tuple[np.ndarray, np.ndarray]:
-    """The states and words from which the planes decode; everything is coded backwards."""
+    """Returns the states and words from which the planes decode; everything is coded backwards."""
     states = np.full(lanes, _LOW, dtype=np.uint64)
     groups: list[np.ndarray] = []
     for plane, frequencies in reversed(planes):
@@ -123,6 +128,7 @@ def _encode(planes: Sequence[tuple[np.ndarray, np.ndarray]], lanes: int) -> tupl
 
 
 def _pack_table(frequencies: np.ndarray) -> bytes:
+    """Writes the frequencies as varints, and runs of zeros as a zero and how many follow it."""
     out, i = bytearray(), 0
     while i < 256:
         out += _varint(int(frequencies[i]))
@@ -149,7 +155,12 @@ def _varint(value: int) -> bytes:
 
 
 class _Reader:
-    """A place in the file that never passes its end."""
+    """Reads a file from its beginning, and never past an end.
+
+    Args:
+        data: the file.
+        end: bytes of it that may be read.
+    """
 
     def __init__(self, data: bytes, end: int) -> None:
         self.data, self.end, self.at = data, end, 0
@@ -174,13 +185,13 @@ class _Reader:
 
 
 def unpack(data: bytes) -> tuple[dict[str, Any], int, dict[str, np.ndarray]]:
-    """Config, numerics version and tensors of a weight file; the inverse of `pack`.
+    """Returns config, numerics version and tensors of a weight file; the inverse of `pack`.
 
     Raises:
-        ModelUnsupportedError: no weight file, another version, or a damaged one.
+        ModelUnsupportedError: not a weight file, one of another version, or a damaged one.
     """
     if data[: len(MAGIC)] != MAGIC:
-        raise ModelUnsupportedError("weight file: not one of llmzip")
+        raise ModelUnsupportedError("weight file: not one of llmzip's")
     if data[len(MAGIC) : len(MAGIC) + 1] not in (b"", bytes([VERSION])):
         raise ModelUnsupportedError(f"weight file: version {data[len(MAGIC)]}, this llmzip reads version {VERSION}")
     if len(data) < _PREFIX_BYTES + 4 or zlib.crc32(data[:-4]) != int.from_bytes(data[-4:], "little"):
@@ -188,7 +199,7 @@ def unpack(data: bytes) -> tuple[dict[str, Any], int, dict[str, np.ndarray]]:
     reader = _Reader(data, len(data) - 4)
     reader.take(len(MAGIC) + 1)
     length = reader.number(4)
-    if length > _MAX_HEADER:
+    if length > _MAX_HEADER_BYTES:
         raise ModelUnsupportedError("weight file: damaged: its header is too long")
     try:
         header = json.loads(reader.take(length).decode())
@@ -200,9 +211,9 @@ def unpack(data: bytes) -> tuple[dict[str, Any], int, dict[str, np.ndarray]]:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelUnsupportedError(f"weight file: damaged: its header is wrong ({error})") from None
     sizes = [math.prod(shape) for _, _, shape in listed]
-    most = sum(math.prod(max(1, size) for size in shape) for _, _, shape in listed)
+    claimed = sum(math.prod(max(1, size) for size in shape) for _, _, shape in listed)
     # Python's integers do not overflow, so this bound holds for whatever sizes a file claims.
-    if most > _MAX_VALUES_PER_BYTE * len(data):
+    if claimed > _MAX_VALUES_PER_BYTE * len(data):
         raise ModelUnsupportedError("weight file: damaged: more values than a file of this size can hold")
     lanes = reader.number(2)
     if not 1 <= lanes <= _MAX_LANES:
@@ -216,19 +227,19 @@ def unpack(data: bytes) -> tuple[dict[str, Any], int, dict[str, np.ndarray]]:
     tensors: dict[str, np.ndarray] = {}
     arrays = iter(array for array, _ in planes)
     for (name, kind, shape), width in zip(listed, widths, strict=True):
-        bytes_of = np.stack([next(arrays) for _ in range(width)], axis=1)
-        tensors[name] = bytes_of.view(_DTYPES[kind]).reshape(shape)
+        columns = np.stack([next(arrays) for _ in range(width)], axis=1)
+        tensors[name] = columns.view(_DTYPES[kind]).reshape(shape)
     return config, numerics, tensors
 
 
 def _size(value: object) -> int:
     if type(value) is not int or not 0 <= value < 1 << 31:
-        raise ValueError(f"{value!r} is no size")
+        raise ValueError(f"{value!r} is not a size")
     return value
 
 
 def _read_plane(reader: _Reader, size: int) -> tuple[np.ndarray, np.ndarray | None]:
-    """The bytes of a plane, and the frequencies to decode them with if they are still to come."""
+    """Returns the bytes of a plane, and the frequencies to decode them with; None if they were stored as they are."""
     mode = reader.number(1)
     if mode == 0:
         return np.frombuffer(reader.take(size), dtype=np.uint8), None
@@ -245,14 +256,15 @@ def _read_plane(reader: _Reader, size: int) -> tuple[np.ndarray, np.ndarray | No
 
 
 def _decode(planes: Sequence[tuple[np.ndarray, np.ndarray | None]], states: np.ndarray, words: np.ndarray) -> None:
-    """Fills the coded planes."""
+    """Decodes the coded planes in place."""
     if int(states.min()) < _LOW:
         raise ModelUnsupportedError("weight file: damaged: a coder's state is too small")
     lanes, at = len(states), 0
     low, mask, shift = np.uint32(_LOW), np.uint32(_TOTAL - 1), np.uint32(_TOTAL_BITS)
     word_shift = np.uint32(_LOW_BITS)
-    # Of one round: made once, and indices in the type that look-ups want, as this is much of a program's start.
-    slot_room, found_room = np.empty(lanes, dtype=np.intp), np.empty(lanes, dtype=np.uint32)
+    # Buffers for one round, allocated once, with indices in the dtype that look-ups want: much of the time that a
+    # program takes to start is spent here.
+    slot_buffer, value_buffer = np.empty(lanes, dtype=np.intp), np.empty(lanes, dtype=np.uint32)
     for plane, frequencies in planes:
         if frequencies is None:
             continue
@@ -263,15 +275,16 @@ def _decode(planes: Sequence[tuple[np.ndarray, np.ndarray | None]], states: np.n
         frequency_of = frequencies[symbol_of].astype(np.uint32)
         rest_of = (np.arange(_TOTAL) - (np.cumsum(frequencies) - frequencies)[symbol_of]).astype(np.uint32)
         for first in range(0, len(plane), lanes):
-            here = plane[first : first + lanes]
-            x, slot, found = states[: len(here)], slot_room[: len(here)], found_room[: len(here)]
+            symbols = plane[first : first + lanes]
+            count = len(symbols)
+            x, slot, value = states[:count], slot_buffer[:count], value_buffer[:count]
             slot[:] = x & mask
             # Every slot is in range; "clip" only spares numpy a copy that guards against others.
-            symbol_of.take(slot, out=here, mode="clip")
+            symbol_of.take(slot, out=symbols, mode="clip")
             # f * (x >> 14) + rest < 2^14 * 2^18: no product leaves 32 bits.
             x >>= shift
-            x *= frequency_of.take(slot, out=found, mode="clip")
-            x += rest_of.take(slot, out=found, mode="clip")
+            x *= frequency_of.take(slot, out=value, mode="clip")
+            x += rest_of.take(slot, out=value, mode="clip")
             short = np.flatnonzero(x < low)
             if at + len(short) > len(words):
                 raise ModelUnsupportedError("weight file: damaged: its words end too early")

@@ -1,6 +1,6 @@
-"""A model's folder to integer weights, whatever form it holds; must not know text.
+"""From a model's folder to integer weights, whatever form it holds; must not know text.
 
-A folder holds the int8 form, or a checkpoint in the Hugging Face layout, or both: then the int8 form is taken.
+A folder holds the int8 form, or a checkpoint in the Hugging Face layout; of both, the int8 form is taken.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .model import ExactModel, load_int8
 
 
 def is_int8(folder: Path) -> bool:
-    """Whether a folder holds the int8 form; it then comes before a checkpoint that lies beside it."""
+    """Whether a folder holds the int8 form, which takes precedence over a checkpoint next to it."""
     return (folder / INT8).exists()
 
 
@@ -26,8 +26,9 @@ def load_model(folder: Path, planes: int = 2, context: int = MAX_CONTEXT, start_
 
     Args:
         folder: with model.llmzw, or with config.json and *.safetensors.
-        planes, context, start_token: for a Hugging Face checkpoint; the int8 form carries its own. The context is cut
-            to what the model was made for; the start token is by default the model's BOS, else its EOS, else 0.
+        planes: 1 or 2; like the two others for a checkpoint only: the int8 form carries its own.
+        context: maximum positions, cut to what the model was made for.
+        start_token: id that each row begins with; None for the checkpoint's BOS, else its EOS, else 0.
 
     Raises:
         ModelNotFoundError: no config or no safetensors in the folder.
@@ -37,7 +38,7 @@ def load_model(folder: Path, planes: int = 2, context: int = MAX_CONTEXT, start_
         if is_int8(folder):
             return load_int8(folder / INT8)
         config = read_config(folder)
-        return convert(config, Tensors(folder), planes, context, start_token)
+        return convert(config, Tensors(folder), planes, context, start_token=start_token)
     except ModelUnsupportedError as error:
         raise ModelUnsupportedError(f"model {folder}: {error}") from None
     except families.MISSTATED as error:

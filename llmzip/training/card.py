@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .._version import __version__
 from .schedule import Plan
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from .trainer import Facts
 
 
-_MOST_NAMES = 8
+_MAX_NAMES = 8
+"""Names of training texts that a card lists; of more it says how many."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +26,11 @@ class Result:
 
     Attributes:
         name: of the text.
-        num_bytes: that the code lengths are about: the same rows for both.
-        float_bits, exact_bits: code lengths of the network and of the exact engine, each row from an empty context.
-        original_bytes: that the archives are about: the beginning of the text.
-        archive_bytes, xz_bytes, zstd_bytes: whole archives; llmzip's at its default level, decoded and compared.
+        num_bytes: bytes that the code lengths are about; the same rows for both.
+        float_bits, exact_bits: code lengths by the network and by the exact engine, each row from an empty context.
+        original_bytes: bytes that the archives are about: the beginning of the text.
+        archive_bytes, xz_bytes, zstd_bytes: sizes of whole archives; llmzip's at its default level, decoded and
+            compared.
     """
 
     name: str
@@ -41,53 +43,16 @@ class Result:
     zstd_bytes: int
 
 
-def text(
-    name: str,
-    facts: Facts,
-    shape: Shape,
-    plan: Plan,
-    model: ExactModel,
-    results: Sequence[Result],
-    folder: Path,
-) -> str:
-    """The card.
+def text(name: str, facts: Facts, *, model: ExactModel, results: Sequence[Result], folder: Path) -> str:
+    """Returns the card.
 
     Args:
         name: of the model.
-        facts, shape, plan: of the training.
+        facts: of the training.
         model: its int8 form.
         results: on the validation texts.
-        folder: with the files, for their sizes.
+        folder: with the model's files, for their sizes.
     """
-    about = facts.about
-    origin = f"continued from `{about['from']}`" if about.get("from") else "from scratch"
-    parts = "; ".join(
-        f"{_code(part['name']) or 'the rest'} {part['num_bytes']:,} bytes, {100 * part['share']:.0f} % of the sequences"
-        for part in about["parts"]
-    )
-    if not about["mix"]:
-        parts = f"{about['bytes']:,} bytes"
-    names = about["texts"]
-    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-    tokens = plan.steps * plan.batch_tokens
-    rows = [
-        (
-            "shape",
-            f"{to_config(shape)['model_type']}; {shape.describe()}; {'tied' if shape.tied else 'untied'} embedding",
-        ),
-        (
-            "tokenizer",
-            f"byte-level BPE, {shape.vocab_size:,} tokens, {about['bytes'] / about['tokens']:.2f} bytes each",
-        ),
-        ("training", f"{origin}; {plan.steps:,} steps of {plan.batch_tokens:,} tokens, {tokens / 1e6:.1f} M tokens"),
-        ("time", f"{facts.seconds / 60:.1f} min on {facts.device}, {facts.threads} threads, {facts.dtype}"),
-        ("rates", f"Muon {plan.matrix_rate:g}, weight decay {plan.weight_decay:g}; Adam {plan.embedding_rate:.4g}"),
-        ("data", f"{', '.join(map(_code, names[:_MOST_NAMES]))}{more}: {parts}"),
-        ("seed", f"{facts.seed}"),
-        ("made by", f"llmzip {__version__}, torch {facts.torch_version}"),
-        ("int8 form", f"{(folder / 'model.llmzw').stat().st_size:,} bytes, {model.config.planes} plane(s)"),
-        ("model digest", f"`{model.digest().hex()}`"),
-    ]
     lines = [
         "---",
         "library_name: transformers",
@@ -101,11 +66,11 @@ def text(
         f"    llmzip --model {name} FILE",
         f"    llmzip -d --model {name} FILE.llmz",
         "",
-        "Whoever decompresses needs `model.llmzw` and `tokenizer.json` of this folder, and nothing else of it.",
+        "To decompress, only `model.llmzw` and `tokenizer.json` of this folder are needed.",
         "",
         "| | |",
         "|---|---|",
-        *(f"| {key} | {value} |" for key, value in rows),
+        *(f"| {key} | {value} |" for key, value in _about(facts, model, folder).items()),
         "",
         "## Results on validation text",
         "",
@@ -120,11 +85,45 @@ def text(
         "| step | training, bits/token | validation, bits/byte |",
         "|---:|---:|---|",
         *(
-            f"| {step:,} | {loss:.3f} | {', '.join(f'{key} {value:.3f}' for key, value in found.items())} |"
-            for step, loss, found in facts.history
+            f"| {step:,} | {loss:.3f} | {', '.join(f'{key} {value:.3f}' for key, value in evaluated.items())} |"
+            for step, loss, evaluated in facts.history
         ),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _about(facts: Facts, model: ExactModel, folder: Path) -> dict[str, str]:
+    """Returns the rows of the card's first table."""
+    shape, plan, about = Shape(**facts.shape), Plan(**facts.plan), facts.about
+    origin = f"continued from `{about['from']}`" if about.get("from") else "from scratch"
+    tokens = plan.steps * plan.batch_tokens
+    embedding = "tied" if shape.tied else "untied"
+    return {
+        "shape": f"{to_config(shape)['model_type']}; {shape.describe()}; {embedding} embedding",
+        "tokenizer": f"byte-level BPE, {shape.vocab_size:,} tokens, {about['bytes'] / about['tokens']:.2f} bytes each",
+        "training": f"{origin}; {plan.steps:,} steps of {plan.batch_tokens:,} tokens, {tokens / 1e6:.1f} M tokens",
+        "time": f"{facts.seconds / 60:.1f} min on {facts.device}, {facts.threads} threads, {facts.dtype}",
+        "rates": f"Muon {plan.matrix_rate:g}, weight decay {plan.weight_decay:g}; Adam {plan.embedding_rate:.4g}",
+        "data": _data(about),
+        "seed": f"{facts.seed}",
+        "made by": f"llmzip {__version__}, torch {facts.torch_version}",
+        "int8 form": f"{(folder / 'model.llmzw').stat().st_size:,} bytes, {model.config.planes} plane(s)",
+        "model digest": f"`{model.digest().hex()}`",
+    }
+
+
+def _data(about: Mapping[str, Any]) -> str:
+    """Returns which texts were trained on, and the share of each source in the sequences."""
+    names = about["texts"]
+    more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
+    parts = f"{about['bytes']:,} bytes"
+    if about["mix"]:
+        parts = "; ".join(
+            f"{_code(part['name']) or 'the rest'} {part['num_bytes']:,} bytes, "
+            f"{100 * part['share']:.0f} % of the sequences"
+            for part in about["parts"]
+        )
+    return f"{', '.join(map(_code, names[:_MAX_NAMES]))}{more}: {parts}"
 
 
 def _code(name: str) -> str:
@@ -132,7 +131,7 @@ def _code(name: str) -> str:
 
 
 def table(results: Sequence[Result]) -> list[str]:
-    """Lines of a Markdown table, aligned for a terminal too."""
+    """Returns the lines of a Markdown table of results, aligned for a terminal too."""
     heads = ("text", "bytes", "float", "exact", "llmzip", "xz -9e", "zstd -19")
     body = [
         (

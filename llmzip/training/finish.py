@@ -25,7 +25,8 @@ from ..models.convert import convert
 from ..models.model import ExactModel, save_int8
 from . import card, checkpoint, hfweights, shapes
 from .card import Result
-from .prepare import Listener, valid_texts
+from .listener import Listener
+from .prepare import valid_texts
 from .trainer import Sample, Trainer
 
 GRID = 9.0
@@ -56,7 +57,7 @@ def finish(trainer: Trainer, listener: Listener) -> list[Result]:
         save_int8(model, build)
         results = _results(trainer, model, build, listener)
         (build / "README.md").write_text(
-            card.text(folder.resolve().name, trainer.facts, trainer.shape, trainer.plan, model, results, build),
+            card.text(folder.resolve().name, trainer.facts, model=model, results=results, folder=build),
             encoding="utf-8",
             errors="replace",  # names of files may be no UTF-8
         )
@@ -75,7 +76,7 @@ def finish(trainer: Trainer, listener: Listener) -> list[Result]:
 
 def _to_int8(trainer: Trainer, config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> ExactModel:
     """With one plane of activations, or two if that is measurably better."""
-    model = convert(config, tensors, 1, shapes.DECODED_CONTEXT, trainer.facts.start_token, GRID)
+    model = convert(config, tensors, 1, shapes.DECODED_CONTEXT, start_token=trainer.facts.start_token, grid=GRID)
     return planes.choose(model, [row for sample in trainer.samples for row in sample.rows], torch.device("cpu"))
 
 
@@ -97,7 +98,7 @@ def _results(trainer: Trainer, model: ExactModel, build: Path, listener: Listene
     results = []
     device = trainer.facts.device
     total = sum(min(_ARCHIVE_BYTES, len(texts[sample.name])) for sample in trainer.samples)
-    with listener.stage("compressing the validation text", total) as tick:
+    with listener.progress("compressing the validation text", total) as advance:
         for sample in trainer.samples:
             data = texts[sample.name][:_ARCHIVE_BYTES]
             archive = compress(data, model=build, device=device)
@@ -115,5 +116,6 @@ def _results(trainer: Trainer, model: ExactModel, build: Path, listener: Listene
                     len(zstandard.ZstdCompressor(level=19).compress(data)),
                 )
             )
-            tick(len(data))
+            if advance is not None:
+                advance(len(data))
     return results

@@ -68,8 +68,8 @@ def compile_in(folder: Path) -> None:
         os.environ[_CACHE_VARIABLE] = str(folder)
 
 
-def seconds_per_call(device: torch.device, call: Callable[[], Any], calls: int) -> float:
-    """The median time of some calls, after one that does not count."""
+def seconds_per_call(device: torch.device, call: Callable[[], Any], calls: int = 3) -> float:
+    """Measures the median time of some calls, after one that compiles and fills caches."""
     times = []
     for _ in range(calls + 1):
         synchronise(device)

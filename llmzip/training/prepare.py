@@ -1,4 +1,4 @@
-"""From settings to a training at its first step: texts, tokenizer, tokens, shape, plan; must not know how to train."""
+"""From settings to a training at its first step: texts, tokenizer, tokens, shape, plan. Must not know how to train."""
 
 from __future__ import annotations
 
@@ -8,29 +8,33 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from ..errors import LLMZipError, ModelNotFoundError, ModelUnsupportedError, SettingsError, TokenizerError
 from ..inference.load import find_device
-from ..models import checkpoints, choice, layout, weights
+from ..models import checkpoints, layout, weights
+from ..models.choice import choose_model
 from ..models.convert import convert
 from ..models.tokenizer import Tokenizer
 from . import bpe, checkpoint, dataset, hfweights, machine, schedule, shapes, texts
+from .listener import Listener
 from .network import Network
 from .settings import DEFAULT_SECONDS, TrainSettings
 from .shapes import Shape
 from .trainer import Facts, Sample, Trainer, make_samples, measure
 
-_MICRO_TOKENS_CPU, _MICRO_TOKENS_CUDA = 8192, 65536
+_MICRO_TOKENS_CPU = 8192
+"""Tokens of one forward and backward pass on a CPU."""
+_MICRO_TOKENS_CUDA = 65536
+"""The same on a GPU."""
 _COMPILE_FROM_SECONDS = 240.0
-"""Compiling takes some 25 s on a CPU and gains a third."""
+"""Compiling takes about 25 s on a CPU and gains a third."""
 
 _MAX_SAMPLE_BYTES = 1 << 20
+"""1 MiB of each validation text is tokenised for the samples."""
 MODEL_FILES = (
     "config.json",
     "model.safetensors",
@@ -42,21 +46,11 @@ MODEL_FILES = (
 """What a training leaves in the model's folder."""
 
 
-class Listener(Protocol):
-    """Who is told what is going on."""
-
-    def line(self, text: str) -> None:
-        """A fact."""
-
-    def stage(self, name: str, total_bytes: int | None) -> AbstractContextManager[Callable[[int], Any]]:
-        """A part of the work over so many bytes; gives the function that counts them."""
-
-
 def prepare(settings: TrainSettings, listener: Listener) -> Trainer:
-    """Everything up to the first checkpoint, which is on the disk when this returns.
+    """Does everything up to the first checkpoint, which is on the disk when this returns.
 
     Raises:
-        LLMZipError: what is wrong with the settings, the texts, the model or the disk, in one line.
+        LLMZipError: something is wrong with the settings, the texts, the model or the disk.
     """
     try:
         return _prepare(settings, listener)
@@ -71,40 +65,62 @@ def _prepare(settings: TrainSettings, listener: Listener) -> Trainer:
     _check_folder(settings)
     passed_over: list[Path] = []
     files = texts.find(settings.texts, settings.folder, passed_over)
-    texts.find(settings.valid)
+    texts.find(settings.valid)  # refuses a missing file before all text is read
     base = None if settings.start_from is None else _Base(settings)
     started = time.monotonic()
-    with listener.stage("reading", None) as tick:
-        sources = dataset.survey(files, settings.mix, settings.seed, tick)
+    with listener.progress("reading", None) as advance:
+        sources = dataset.survey(files, settings.mix, settings.seed, advance)
     total = sum(source.size for source in sources)
-    listener.line(f"text: {len(files):,} files, {total:,} bytes")
+    listener.fact(f"text: {len(files):,} files, {total:,} bytes")
     if passed_over:
-        listener.line(f"passed over: {len(passed_over):,} files that are no text, such as {passed_over[0]}")
+        listener.fact(f"passed over: {len(passed_over):,} files that are not text, such as {passed_over[0]}")
     folder = _empty_folder(settings)
     if base is None:
-        shape = settings.shape()
-        description, found = bpe.train(dataset.samples(sources), shape.vocab_size)
-        bpe.write(description, folder)
-        if found <= 256 < shape.vocab_size:
-            raise LLMZipError("this text is no UTF-8 with words that come more than once: nothing to train on")
-        if found < shape.vocab_size:
-            listener.line(f"vocabulary: {found:,} tokens, all that this text has pairs for")
-            shape = dataclasses.replace(shape, vocab_size=found)
+        shape = _new_tokenizer(settings.shape(), sources, folder, listener)
     else:
         shape = base.shape
         bpe.write(base.tokenizer, folder)
     tokenizer = Tokenizer(folder, shape.vocab_size)
-    with listener.stage("tokenising", total) as tick:
-        dataset.write(folder, sources, settings.texts, tokenizer, not settings.valid, tick)
+    with listener.progress("tokenising", total) as advance:
+        dataset.write(
+            folder, sources, settings.texts, tokenizer=tokenizer, hold_out=not settings.valid, progress=advance
+        )
     data = dataset.Dataset(folder)
-    num_bytes = sum(part.num_bytes for part in data.parts)
-    listener.line(
-        f"tokens: {len(data.ids):,}, {num_bytes / len(data.ids):.2f} bytes each ({time.monotonic() - started:.0f} s)"
+    listener.fact(
+        f"tokens: {len(data.ids):,}, {data.num_bytes / len(data.ids):.2f} bytes each "
+        f"({time.monotonic() - started:.0f} s)"
     )
-    listener.line(f"model: {shape.describe()}")
-    start_token = int(tokenizer.tokens.single_bytes()[0]) if base is None else base.start_token
+    listener.fact(f"model: {shape.describe()}")
+    start_token = int(tokenizer.table.single_bytes()[0]) if base is None else base.start_token
+    facts = _facts(settings, data, shape, device=device, start_token=start_token)
+    _write_valid(folder, read_valid(settings.valid) or data.held_out)
+    _plan(settings, facts, data, folder=folder, listener=listener)
+    trainer = Trainer(folder, facts, data, samples(folder, facts))
+    if base is None:
+        trainer.network.initialise(settings.seed)
+    else:
+        base.fill(trainer, settings.seed)
+    trainer.save()
+    return trainer
+
+
+def _new_tokenizer(shape: Shape, sources: Sequence[dataset.Source], folder: Path, listener: Listener) -> Shape:
+    """Trains a tokenizer and writes it; returns the shape with the vocabulary that the text has pairs for."""
+    description, vocab_size = bpe.train(dataset.samples(sources), shape.vocab_size)
+    bpe.write(description, folder)
+    if vocab_size <= 256 < shape.vocab_size:
+        raise LLMZipError("the text has no words in UTF-8 that occur more than once: nothing to train on")
+    if vocab_size < shape.vocab_size:
+        listener.fact(f"vocabulary: {vocab_size:,} tokens, all that this text has pairs for")
+    return dataclasses.replace(shape, vocab_size=min(vocab_size, shape.vocab_size))
+
+
+def _facts(
+    settings: TrainSettings, data: dataset.Dataset, shape: Shape, *, device: torch.device, start_token: int
+) -> Facts:
+    """Returns what is settled before a plan is made."""
     dtype = machine.choose_dtype(device)
-    facts = Facts(
+    return Facts(
         shape=shapes.as_dict(shape),
         plan={},
         seed=settings.seed,
@@ -116,40 +132,30 @@ def _prepare(settings: TrainSettings, listener: Listener) -> Trainer:
         start_token=start_token,
         tokens_digest=data.digest,
         peak_flops=machine.matrix_flops(device, dtype),
+        about={
+            "texts": list(settings.texts),
+            "valid": list(settings.valid),
+            "mix": dict(settings.mix),
+            "from": settings.start_from,
+            "parts": [vars(part) for part in data.parts],
+            "bytes": data.num_bytes,
+            "tokens": len(data.ids),
+            "preset": settings.preset,
+        },
     )
-    valid = read_valid(settings.valid) or data.held_out
-    facts.about = {
-        "texts": list(settings.texts),
-        "valid": list(settings.valid),
-        "mix": dict(settings.mix),
-        "from": settings.start_from,
-        "parts": [vars(part) for part in data.parts],
-        "bytes": num_bytes,
-        "tokens": len(data.ids),
-        "preset": settings.preset,
-    }
-    _write_valid(folder, valid)
-    _plan(settings, facts, shape, folder, data, listener)
-    trainer = Trainer(folder, facts, data, samples(folder, facts))
-    if base is None:
-        trainer.network.initialise(settings.seed)
-    else:
-        base.fill(trainer, settings.seed)
-    trainer.save()
-    return trainer
 
 
 def resume(folder: Path, steps: int | None = None, seconds: float | None = None) -> Trainer:
-    """The unfinished training in a model's folder.
+    """Returns the unfinished training in a model's folder.
 
     Args:
         folder: of the model.
-        steps: number of steps in all, if it is to end sooner or later than planned.
-        seconds: or the time that the steps which are left shall take.
+        steps: number of steps in all, to end sooner or later than planned; None for the planned number.
+        seconds: time for the steps that are left, instead of `steps`; None for no limit.
 
     Raises:
         SettingsError: no steps are left.
-        LLMZipError: there is none, or it cannot be read.
+        LLMZipError: there is no unfinished training, or it cannot be read.
     """
     inside = folder / checkpoint.FOLDER
     if not checkpoint.exists(inside):
@@ -159,7 +165,7 @@ def resume(folder: Path, steps: int | None = None, seconds: float | None = None)
         wanted = steps if steps is not None else done + 1
         if seconds is not None:
             if not done:
-                raise SettingsError("--time: no step is done yet, so nothing is known of their time; use --steps")
+                raise SettingsError("--time: no step is done yet, so their time is unknown; use --steps")
             wanted = done + max(1, int(seconds * done / facts.seconds))
         if wanted <= done:
             raise SettingsError(f"--steps: {done:,} steps are done already")
@@ -172,37 +178,38 @@ def resume(folder: Path, steps: int | None = None, seconds: float | None = None)
 
 
 def samples(folder: Path, facts: Facts) -> list[Sample]:
-    """The validation texts of a training, as rows of tokens."""
+    """Returns the validation texts of a training as rows of tokens."""
     shape = Shape(**facts.shape)
     tokenizer = Tokenizer(folder, shape.vocab_size)
-    lengths = np.array([len(entry) for entry in tokenizer.tokens.table])
-    found = {}
+    lengths = np.array([len(entry) for entry in tokenizer.table.entries])
+    tokens = {}
     for name, text in valid_texts(folder).items():
         ids = tokenizer.encode(text[:_MAX_SAMPLE_BYTES])
-        found[name] = (ids, lengths[ids])
-    return make_samples(found, shape.sequence, facts.start_token)
+        tokens[name] = (ids, lengths[ids])
+    return make_samples(tokens, shape.sequence, facts.start_token)
 
 
 def read_valid(names: Sequence[str]) -> dict[str, bytes]:
-    """Whole validation files by name; several files below one directory are joined by NUL bytes."""
+    """Reads whole validation files: name -> text. Files below one directory are joined by NUL bytes."""
     joined: dict[str, list[bytes]] = {}
     for file in texts.find(names):
         joined.setdefault(os.fspath(names[file.source]), []).append(b"".join(texts.chunks(file.path)))
     return {name: b"\0".join(parts) for name, parts in joined.items()}
 
 
-_VALID_NAMES, _VALID_FOLDER = "valid.json", "valid"
+_VALID_NAMES = "valid.json"
+_VALID_FOLDER = "valid"
 
 
-def _write_valid(folder: Path, found: dict[str, bytes]) -> None:
+def _write_valid(folder: Path, valid: dict[str, bytes]) -> None:
     (folder / _VALID_FOLDER).mkdir(exist_ok=True)
-    for number, text in enumerate(found.values()):
+    for number, text in enumerate(valid.values()):
         (folder / _VALID_FOLDER / str(number)).write_bytes(text)
-    (folder / _VALID_NAMES).write_text(json.dumps(list(found)) + "\n", encoding="utf-8")
+    (folder / _VALID_NAMES).write_text(json.dumps(list(valid)) + "\n", encoding="utf-8")
 
 
 def valid_texts(folder: Path) -> dict[str, bytes]:
-    """Name -> validation text, of a training's folder."""
+    """Reads the validation texts in a training's folder: name -> text."""
     try:
         names = json.loads((folder / _VALID_NAMES).read_text(encoding="utf-8"))
         return {name: (folder / _VALID_FOLDER / str(number)).read_bytes() for number, name in enumerate(names)}
@@ -214,28 +221,28 @@ def valid_texts(folder: Path) -> dict[str, bytes]:
 
 
 def _check_folder(settings: TrainSettings) -> None:
-    """Nothing that is there is overwritten without `force`."""
+    """Refuses to overwrite a model or an unfinished training without `force`."""
     if settings.folder.exists() and not settings.folder.is_dir():
-        raise SettingsError(f"{settings.folder}: exists and is no directory")
+        raise SettingsError(f"{settings.folder}: exists and is not a directory")
     if settings.force:
         return
     if checkpoint.exists(settings.folder / checkpoint.FOLDER):
         raise LLMZipError(
-            f"{settings.folder}: holds an unfinished training: go on with --resume, or begin anew with --force"
+            f"{settings.folder}: holds an unfinished training: continue it with --resume, or replace it with --force"
         )
-    there = [name for name in MODEL_FILES if (settings.folder / name).exists()]
-    if there:
-        raise LLMZipError(f"{settings.folder}: holds a model ({there[0]}): use --force to replace it")
+    existing = [name for name in MODEL_FILES if (settings.folder / name).exists()]
+    if existing:
+        raise LLMZipError(f"{settings.folder}: holds a model ({existing[0]}): use --force to replace it")
 
 
 def _empty_folder(settings: TrainSettings) -> Path:
-    """Makes the folder for an unfinished training, empty."""
+    """Creates an empty folder for an unfinished training."""
     inside = settings.folder / checkpoint.FOLDER
     try:
         shutil.rmtree(inside, ignore_errors=True)
         inside.mkdir(parents=True)
     except OSError as error:
-        raise LLMZipError(f"{inside}: cannot be made: {error.strerror}") from None
+        raise LLMZipError(f"{inside}: cannot be created: {error.strerror}") from None
     return inside
 
 
@@ -244,7 +251,7 @@ class _Base:
 
     def __init__(self, settings: TrainSettings) -> None:
         assert settings.start_from is not None
-        self.folder = choice.choose(settings.start_from).folder
+        self.folder = choose_model(settings.start_from).folder
         sequence = settings.overrides.get("sequence")
         self._load: Callable[[Network], None]
         if weights.is_int8(self.folder) and not (self.folder / "config.json").exists():
@@ -256,12 +263,12 @@ class _Base:
             config, tensors = layout.read_config(self.folder), checkpoints.Tensors(self.folder)
             try:
                 self.shape = shapes.from_config(config, sequence)
-                # What the exact engine cannot run is refused now, not when the training is over.
+                # What the exact engine cannot run is refused now, not after the training.
                 self.start_token = convert(config, tensors, 1, shapes.DECODED_CONTEXT).config.start_token
             except ModelUnsupportedError as error:
                 raise ModelUnsupportedError(f"model {self.folder}: {error}") from None
             self._load = lambda network: hfweights.load(network, tensors)
-        self._own_shape = self.shape
+        self._loaded_shape = self.shape
         layers = settings.overrides.get("num_layers", self.shape.num_layers)
         if layers < self.shape.num_layers:
             raise SettingsError(f"--layers: the model has {self.shape.num_layers}, and --from can only add some")
@@ -274,8 +281,8 @@ class _Base:
             raise TokenizerError(f"model {self.folder}: tokenizer.json cannot be read: {error}") from None
 
     def fill(self, trainer: Trainer, seed: int) -> None:
-        """Loads the weights into the network; layers that the model lacks begin behind its own, and do nothing yet."""
-        network = Network(self._own_shape)
+        """Loads the weights into the network; layers that the model lacks come after its own, and do nothing yet."""
+        network = Network(self._loaded_shape)
         try:
             self._load(network)
         except ModelUnsupportedError as error:
@@ -289,26 +296,23 @@ class _Base:
 # -- the plan --------------------------------------------------------------------------------------------------------
 
 
-def _plan(
-    settings: TrainSettings, facts: Facts, shape: Shape, folder: Path, data: dataset.Dataset, listener: Listener
-) -> None:
+def _plan(settings: TrainSettings, facts: Facts, data: dataset.Dataset, *, folder: Path, listener: Listener) -> None:
     """Settles plan and compiling by measuring some steps, and writes them into the facts."""
-    device = torch.device(facts.device)
-    most = max(1, (_MICRO_TOKENS_CUDA if device.type == "cuda" else _MICRO_TOKENS_CPU) // shape.sequence)
-    wanted = settings.batch_tokens or schedule.MIN_BATCH
-    micro = min(most, max(1, wanted // shape.sequence)) if settings.batch_tokens else most
+    device, sequence = torch.device(facts.device), facts.shape["sequence"]
+    most = max(1, (_MICRO_TOKENS_CUDA if device.type == "cuda" else _MICRO_TOKENS_CPU) // sequence)
+    micro = min(most, max(1, settings.batch_tokens // sequence)) if settings.batch_tokens else most
     seconds = settings.seconds if settings.seconds is not None else DEFAULT_SECONDS
 
     def timed(compiled: bool) -> tuple[float, float]:
         trial = dataclasses.replace(facts, compiled=compiled)
-        trial.plan = dataclasses.asdict(schedule.make_plan(1, micro, micro, shape.sequence))
+        trial.plan = dataclasses.asdict(schedule.make_plan(1, micro, micro, sequence=sequence))
         trainer = Trainer(folder, trial, data, [])
         trainer.network.initialise(0)
         return measure(trainer)
 
     part, update = timed(False)
     if settings.steps is not None:
-        batch = max(1, (settings.batch_tokens or 8192) // shape.sequence)
+        batch = max(1, (settings.batch_tokens or 8192) // sequence)
         seconds = settings.steps * (batch / micro * part + update)
     facts.compiled = settings.compile if settings.compile is not None else seconds >= _COMPILE_FROM_SECONDS
     if facts.compiled and not machine.can_compile(device):
@@ -323,15 +327,22 @@ def _plan(
     if settings.steps is not None:
         steps = settings.steps
     else:
-        tokens = int(seconds / part * micro * shape.sequence)
-        batch = max(1, (settings.batch_tokens or schedule.batch_tokens(tokens)) // shape.sequence)
+        tokens = int(seconds / part * micro * sequence)
+        batch = max(1, (settings.batch_tokens or schedule.batch_tokens(tokens)) // sequence)
         steps = max(1, int(seconds / (batch / micro * part + update)))
     micro = next(size for size in range(min(micro, batch), 0, -1) if batch % size == 0)
-    plan = schedule.make_plan(steps, batch, micro, shape.sequence, settings.matrix_rate, settings.weight_decay)
+    plan = schedule.make_plan(
+        steps,
+        batch,
+        micro,
+        sequence=sequence,
+        matrix_rate=settings.matrix_rate,
+        weight_decay=settings.weight_decay,
+    )
     facts.plan = dataclasses.asdict(plan)
     epochs = steps * plan.batch_tokens / max(1, len(data.ids))
-    listener.line(
-        f"plan: {steps:,} steps of {plan.batch_tokens:,} tokens ({epochs:.2f} epochs), some "
+    listener.fact(
+        f"plan: {steps:,} steps of {plan.batch_tokens:,} tokens ({epochs:.2f} epochs), about "
         f"{steps * (batch / micro * part * micro / most + update) / 60:.0f} min; "
         f"{facts.device}, {facts.dtype}{', compiled' if facts.compiled else ''}, "
         f"peak {facts.peak_flops / 1e12:.2f} TFLOP/s"

@@ -75,9 +75,15 @@ def batch_tokens(tokens: int) -> int:
 
 
 def make_plan(
-    steps: int, batch: int, micro_batch: int, sequence: int, matrix_rate: float = 0.02, weight_decay: float = 0.05
+    steps: int,
+    batch: int,
+    micro_batch: int,
+    *,
+    sequence: int,
+    matrix_rate: float = 0.02,
+    weight_decay: float = 0.05,
 ) -> Plan:
-    """The plan for a number of steps of `batch` sequences; Adam's rates grow with the root of the batch."""
+    """Returns the plan for a number of steps of `batch` sequences; Adam's rates grow with the root of the batch."""
     adam = 0.004 * math.sqrt(batch * sequence / _REFERENCE_BATCH)
     return Plan(
         steps=steps,

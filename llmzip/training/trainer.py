@@ -83,15 +83,15 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Progress:
-    """What is told after each step.
+class StepReport:
+    """What is reported after each step.
 
     Attributes:
-        step: steps done.
+        step: number of steps done.
         loss: bits per token of the step's text.
-        tokens_per_second: of the last steps.
-        peak_share: of the device's measured peak.
-        bits_per_byte: file -> validation, when there was one after this step.
+        tokens_per_second: speed of the last 20 steps.
+        peak_share: part of the device's measured peak that this speed takes.
+        bits_per_byte: validation text -> bits per byte, if it was evaluated after this step; else None.
     """
 
     step: int
@@ -192,7 +192,7 @@ class Trainer:
 
     # -- steps -------------------------------------------------------------------------------------------------------
 
-    def run(self) -> Iterator[Progress]:
+    def run(self) -> Iterator[StepReport]:
         """Does the steps that are left; the caller decides between them whether to save or to stop."""
         every = max(1, self.plan.steps // _EVALUATIONS)
         times: list[float] = []
@@ -209,7 +209,7 @@ class Trainer:
                 self.facts.history.append((self.step, loss, evaluated))
             speed = self.plan.batch_tokens * len(times) / sum(times)
             share = speed * self.shape.flops_per_token / self.facts.peak_flops
-            yield Progress(self.step, loss, speed, share, evaluated)
+            yield StepReport(self.step, loss, speed, share, evaluated)
 
     def train_step(self) -> float:
         """One update; returns the mean bits per token.

@@ -21,7 +21,7 @@ from . import texts as window_texts
 
 if TYPE_CHECKING:
     from ..inference.load import LoadedModel
-    from ..models.tokenizer import Tokens
+    from ..models.token_table import TokenTable
 
 _GROUP_BITS = 1 << 14
 """Bits of the windows of a group, about: 2 KiB."""
@@ -64,7 +64,7 @@ def encode(
     Raises:
         SettingsError: W is too small for the vocabulary, or the tokenizer has no token for some byte.
     """
-    table = model.tokenizer.tokens
+    table = model.table
     if table.escape is not None:
         raise SettingsError("windows need a tokenizer with a token for each byte")
     tokens = [model.tokenizer.encode(text) for text in texts]
@@ -88,7 +88,7 @@ def encode(
     return frames
 
 
-def _groups(table: Tokens, ids: np.ndarray, counts: np.ndarray, group: int) -> Iterator[int]:
+def _groups(table: TokenTable, ids: np.ndarray, counts: np.ndarray, group: int) -> Iterator[int]:
     """Yields the bytes of text of each group of windows."""
     ends = np.cumsum(counts)[group - 1 :: group].tolist()
     if not ends or ends[-1] != len(ids):
@@ -218,7 +218,7 @@ def decode_windows(
     Raises:
         CorruptError: they hold more text than the frame, or with a kept context do not hold its tokens.
     """
-    record, table = header.windows, model.tokenizer.tokens
+    record, table = header.windows, model.table
     assert record is not None
     if table.escape is not None:
         raise CorruptError("damaged: windows of a tokenizer that has no token for some byte")

@@ -65,7 +65,7 @@ def encode(model: LoadedModel, text: bytes, packet_bytes: int, progress: Progres
     Raises:
         SettingsError: a length is out of range, or this model cannot make windows.
     """
-    capacity, table = data_bytes(packet_bytes, len(text)), model.tokenizer.tokens
+    capacity, table = data_bytes(packet_bytes, len(text)), model.table
     if table.escape is not None:
         raise SettingsError("packets need a tokenizer with a token for each byte")
     window_texts.check_engine(model.engine, 8 * capacity)
@@ -111,7 +111,7 @@ def _windows(
         writers.append(_Writer(window_bits))
         return writers[-1]
 
-    report = in_bytes(progress, model.tokenizer.tokens.num_bytes)
+    report = in_bytes(progress, model.table.num_bytes)
     coded = window_texts.encode(model.engine, parts, 8 * capacity, fresh=True, progress=report, make_writer=make_writer)
     for part, part_windows, writer in zip(parts, coded, writers, strict=True):
         data = part_windows.data
@@ -230,7 +230,7 @@ def _texts(model: LoadedModel, packets: list[Packet], progress: Progress | None)
     for place, packet in enumerate(packets):
         if packet.tokens:
             sizes.setdefault(len(packet.data), []).append(place)
-    table = model.tokenizer.tokens
+    table = model.table
     if sizes and table.escape is not None:
         raise CorruptError("damaged: packets of a tokenizer that has no token for some byte")
     for size, places in sizes.items():

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from llmzip.cli.main import main
-from llmzip.models import choice
+from llmzip.models.embedded import EMBEDDED
 
 from .conftest import ROOT, Run
 
@@ -142,7 +142,7 @@ def test_a_text_shorter_than_the_context(call: Call, tmp_path: Path) -> None:
 
 
 def test_lists_of_models(call: Call, tmp_path: Path) -> None:
-    embedded = choice.EMBEDDED[1].folder
+    embedded = EMBEDDED[1].folder
     for name in ("a,b", "a", "c"):
         shutil.copytree(embedded, tmp_path / name)
 

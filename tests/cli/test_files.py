@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import llmzip
-from llmzip.models import choice
+from llmzip.models.embedded import DEFAULT
 
 from .conftest import ROOT, Run, leftovers
 
@@ -44,7 +44,7 @@ def test_text_with_the_model(run: Run, tmp_path: Path) -> None:
     one = run("-vv", "-T1", "a.txt", "-c")
     two = run("compress", "-T2", "-o", "b.llmz", "a.txt")
     assert (one.returncode, two.returncode) == (0, 0)
-    assert f"model {choice.DEFAULT.name}".encode() in one.stderr
+    assert f"model {DEFAULT.name}".encode() in one.stderr
     assert b"frame 0: mixed" in one.stderr
     assert (tmp_path / "b.llmz").read_bytes() == one.stdout  # threads change no bit
     assert len(one.stdout) < len(text) / 3

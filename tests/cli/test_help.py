@@ -20,7 +20,7 @@ from llmzip.codec import drafts
 from llmzip.engines import floating
 from llmzip.format import headers, packets
 from llmzip.measures import entropy, estimate, surprisal
-from llmzip.models import choice
+from llmzip.models.embedded import DEFAULT
 from llmzip.settings import (
     DEFAULT_LEVEL,
     MAX_LEVEL,
@@ -130,7 +130,7 @@ def test_defaults_in_the_help_are_those_of_the_settings() -> None:
     assert floating._DEFAULT_CONTEXT == USUAL_CONTEXT
     for _, option in options_of(main.program):
         if option.opts[-1] == "--model" and "[default" in (option.help or ""):
-            assert f"[default: {choice.DEFAULT.name}]" in (option.help or "")
+            assert f"[default: {DEFAULT.name}]" in (option.help or "")
 
 
 def test_presets_have_the_sizes_that_the_help_tells() -> None:

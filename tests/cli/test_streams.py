@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 import llmzip
-from llmzip.models import choice
+from llmzip.models.embedded import EMBEDDED
 
 from .conftest import COMMAND, Run, environment
 
@@ -164,7 +164,7 @@ def test_tar(tmp_path: Path) -> None:
     program.write_text(f'#!/bin/sh\nexec {sys.executable} -m llmzip "$@"\n')
     program.chmod(0o755)
     env = environment(PATH=f"{program.parent}{os.pathsep}{os.environ['PATH']}")
-    for option in ("llmzip", f"llmzip -m {choice.EMBEDDED[-1].name} -T1"):
+    for option in ("llmzip", f"llmzip -m {EMBEDDED[-1].name} -T1"):
         subprocess.run(["tar", "-I", option, "-cf", "a.tar.llmz", "noise.bin"], cwd=tmp_path, env=env, check=True)
         (tmp_path / "out").mkdir()
         extract = ["tar", "-I", option, "-xf", "a.tar.llmz", "-C", "out"]

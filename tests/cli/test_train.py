@@ -31,7 +31,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from llmzip.cli import main
-from llmzip.models import choice
+from llmzip.models import embedded
 from llmzip.models.weights import load_model
 from llmzip.training.machine import can_compile
 
@@ -44,7 +44,7 @@ SHAPE = {"layers": 1, "hidden": 32, "heads": 1, "kv-heads": 1, "head-size": 32, 
 TINY = [*(f"--{name}={value}" for name, value in SHAPE.items()), "--batch=256", "--no-compile", "--device=cpu"]
 STEPS = 40
 OPTIONS = [*TINY, f"--steps={STEPS}"]
-EMBEDDED = choice.EMBEDDED[-1]
+EMBEDDED = embedded.EMBEDDED[-1]
 FORMS = ["config.json", "model.llmzw", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
 FILES = ["README.md", *FORMS]
 
@@ -425,7 +425,7 @@ def test_resume_with_another_number_of_steps(tmp_path: Path, text: Path, call: C
     code, err = call("train", "--resume", "-o", "model", "--steps", str(done))
     assert code == 2 and f"{done:,} steps are done already" in err
     code, err = call("train", "--resume", "-o", "model", "--steps", str(done + 3))
-    assert code == 0 and f"going on after step {done} of {done + 3}" in err, err
+    assert code == 0 and f"continuing after step {done} of {done + 3}" in err, err
     assert f"; {done + 3} steps of" in card(tmp_path / "model")
 
 
@@ -527,7 +527,7 @@ def test_killed_while_finishing(trained: Trained, tmp_path: Path, text: Path, ca
     assert newest(tmp_path / "model") == STEPS
     code, err = call(*command)
     assert (code, only_line(err.encode())) == (
-        1, "model: holds an unfinished training: go on with --resume, or begin anew with --force",
+        1, "model: holds an unfinished training: continue it with --resume, or replace it with --force",
     )  # fmt: skip
     code, err = call("train", "--resume", "-o", "model")
     assert code == 0, err
@@ -559,12 +559,12 @@ def test_signal_stops_behind_a_step(
     assert process.returncode == -getattr(signal, name)
     assert b"Traceback" not in err
     last = err.decode().splitlines()[-1]
-    found = re.fullmatch(rf"llmzip: stopped by {name} after step (\d+) of {STEPS}; to go on: llmzip (.+)", last)
+    found = re.fullmatch(rf"llmzip: stopped by {name} after step (\d+) of {STEPS}; to continue: llmzip (.+)", last)
     assert found is not None, last
     assert 2 <= int(found.group(1)) == newest(tmp_path / model)
     code, told = call(*shlex.split(found.group(2)))
     assert code == 0, told
-    assert told.startswith(f"going on after step {found.group(1)} of {STEPS}\n")
+    assert told.startswith(f"continuing after step {found.group(1)} of {STEPS}\n")
     for form in FORMS:
         assert (tmp_path / model / form).read_bytes() == (trained.model / form).read_bytes(), form
 
@@ -998,7 +998,7 @@ def test_disk_full_while_training(call: Call, trained: Trained, unfinished: Path
     assert line.startswith("model/unfinished: the checkpoint of step 3 cannot be written: ")
     assert "that of step 2 is kept" in line
     assert {name: data for name, data in before.items() if not name.endswith(".tmp")} == contents(unfinished)
-    code, err = call(*line.rpartition("; to go on: llmzip ")[2].split())
+    code, err = call(*line.rpartition("; to continue: llmzip ")[2].split())
     assert code == 0, err
     assert_same(unfinished, trained)
 
@@ -1014,5 +1014,5 @@ def test_model_that_cannot_be_moved_to_its_place(trained: Trained, unfinished: P
     (unfinished / "model.llmzw").rmdir()
     code, err = call("train", "--resume", "-o", "model")
     assert code == 0
-    assert err.startswith(f"going on after step {STEPS} of {STEPS}\n")
+    assert err.startswith(f"continuing after step {STEPS} of {STEPS}\n")
     assert_same(unfinished, trained)

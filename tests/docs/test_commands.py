@@ -24,7 +24,7 @@ import pytest
 
 import llmzip
 from llmzip.cli.main import main, program
-from llmzip.models import choice
+from llmzip.models.embedded import EMBEDDED
 
 ROOT = Path(llmzip.__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -147,7 +147,7 @@ class Stage:
         elif name in ("a", "b", "c") or path.suffix in (".txt", ".log"):
             _write(path)
         elif name == "app-model":
-            shutil.copytree(choice.EMBEDDED[1].folder, path)
+            shutil.copytree(EMBEDDED[1].folder, path)
         elif name == "my-texts.jsonl":
             topics = [{"topic": topic, "text": f"{topic} is what it says, {n}."} for topic in "ab" for n in range(2)]
             path.write_text("".join(json.dumps(topic) + "\n" for topic in topics))

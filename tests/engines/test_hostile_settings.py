@@ -14,7 +14,7 @@ import torch
 from llmzip.codec import reader
 from llmzip.engines.exact import ExactEngine
 from llmzip.inference import load
-from llmzip.models import choice
+from llmzip.models.choice import choose_model
 from llmzip.numerics import tables
 from llmzip.settings import CompressSettings, EngineSettings
 
@@ -128,7 +128,7 @@ SETTINGS: dict[str, Callable[[], Any]] = {
 @pytest.fixture(scope="module")
 def engines(make_engine: Callable[..., ExactEngine]) -> list[ExactEngine]:
     """The embedded model's engine, and one with norms, biases and windows."""
-    embedded = load.load(choice.choose("default"), EngineSettings()).engine
+    embedded = load.load(choose_model("default"), EngineSettings()).engine
     return [embedded, make_engine("norms, mixed windows"), make_engine("biases")]
 
 

@@ -14,7 +14,7 @@ import torch
 from llmzip.codec import reader
 from llmzip.engines.exact import ExactEngine
 from llmzip.inference import load
-from llmzip.models import choice
+from llmzip.models.choice import choose_model
 from llmzip.models.convert import convert
 from llmzip.settings import CompressSettings, EngineSettings
 
@@ -79,7 +79,7 @@ def archive_digest(level: int) -> str:
 
 def transcript() -> dict[str, str]:
     """What must be equal everywhere."""
-    embedded = load.load(choice.choose("default"), EngineSettings()).engine
+    embedded = load.load(choose_model("default"), EngineSettings()).engine
     small = small_engine()
     return {
         "embedded model, prefill and steps": masses_digest(embedded, 3, 37, 6),

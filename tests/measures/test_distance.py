@@ -14,7 +14,7 @@ from llmzip.inference import load
 from llmzip.inference.load import LoadedModel
 from llmzip.measures.distance import MEASURES, Distances, joined, measure_distances, most_tokens
 from llmzip.measures.scoring import Scorer
-from llmzip.models import choice
+from llmzip.models.choice import model_for_compressing
 from llmzip.settings import CompressSettings, EngineSettings
 
 TEXTS = [
@@ -26,7 +26,7 @@ TEXTS = [
 
 @pytest.fixture(scope="module")
 def model() -> LoadedModel:
-    return load.load(choice.for_compressing(CompressSettings(model="small")), EngineSettings())
+    return load.load(model_for_compressing(CompressSettings(model="small")), EngineSettings())
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_texts_are_joined_by_lines() -> None:
 def test_only_beginnings(model: LoadedModel) -> None:
     cut = measure_distances(model, TEXTS, first_tokens=5)
     assert cut.num_tokens == [5, 5, 5]
-    pieces = [model.tokenizer.tokens.decode(model.tokenizer.encode(text)[:5]) for text in TEXTS]
+    pieces = [model.table.decode(model.tokenizer.encode(text)[:5]) for text in TEXTS]
     whole = measure_distances(model, pieces)
     assert cut.num_bytes == whole.num_bytes and np.array_equal(cut.gzip_both, whole.gzip_both)
     assert cut.alone == pytest.approx(whole.alone)

@@ -25,7 +25,7 @@ from llmzip.inference.load import LoadedModel
 from llmzip.inference.passes import NOTHING
 from llmzip.measures import scoring
 from llmzip.measures.scoring import Scorer, Scores
-from llmzip.models import choice
+from llmzip.models.choice import choose_model
 from llmzip.models.weights import load_model
 from llmzip.settings import EngineSettings
 
@@ -178,7 +178,7 @@ def test_progress_tells_every_token_once(hash_engine: MakeEngine, rng: np.random
 
 @pytest.fixture(scope="module")
 def small() -> LoadedModel:
-    return load.load(choice.choose("small"), EngineSettings())
+    return load.load(choose_model("small"), EngineSettings())
 
 
 def test_the_bits_are_those_of_an_archive(small: LoadedModel) -> None:

@@ -15,7 +15,7 @@ from llmzip.codec import drafts
 from llmzip.codec.drafts import Drafter, level_plan
 from llmzip.format.headers import MIXED, FrameHeader
 from llmzip.format.plan import header_plan
-from llmzip.models.choice import choose
+from llmzip.models.choice import choose_model
 from llmzip.settings import CompressSettings, EngineSettings
 
 CORPORA = Path(__file__).parents[2] / "corpora"
@@ -129,7 +129,7 @@ def method_name(draft: drafts.Draft) -> str:
 
 
 def drafter(level: int) -> Drafter:
-    return Drafter(choose("default"), CompressSettings(level=level, engine=EngineSettings()), None)
+    return Drafter(choose_model("default"), CompressSettings(level=level, engine=EngineSettings()), None)
 
 
 def test_every_piece_has_its_own_method(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,5 +170,5 @@ def test_long_pieces_are_sampled_before_they_go_through_the_model(monkeypatch: p
 def test_progress_adds_up(level: int) -> None:
     for data in (ENGLISH[:500], samples.noise(600), bytes(700)):
         done: list[int] = []
-        Drafter(choose("default"), CompressSettings(level=level), done.append).best_frames(data, alone=False)
+        Drafter(choose_model("default"), CompressSettings(level=level), done.append).best_frames(data, alone=False)
         assert sum(done) == len(data)

@@ -18,14 +18,15 @@ from llmzip.format import headers, numbers, writing
 from llmzip.format.headers import MAX_LM_BYTES, MIXED, FrameHeader, Header
 from llmzip.inference import load
 from llmzip.mixing.mixer import encode_bytes
-from llmzip.models import choice
+from llmzip.models.choice import choose_model
+from llmzip.models.embedded import DEFAULT
 from llmzip.settings import EngineSettings
 
 TEXT = b"The wind came over the harbour wall, and the boats waited for the water."
 LINES = samples.csv(90)
 FLIPS = [1, 8, 64, 128, 255]
 BARE = writing.pack_header(Header())
-EMBEDDED = writing.pack_header(Header(choice.DEFAULT.code))
+EMBEDDED = writing.pack_header(Header(DEFAULT.code))
 
 
 def adaptive(data: bytes, payload: bytes | None = None, prefix: bytes = BARE, size: int | None = None) -> bytes:
@@ -37,7 +38,7 @@ def adaptive(data: bytes, payload: bytes | None = None, prefix: bytes = BARE, si
 
 def mixed_payload(data: bytes, num_rows: int) -> tuple[bytes, int]:
     """A payload, and how many tokens it stands for."""
-    model = load.load(choice.choose("default"), EngineSettings())
+    model = load.load(choose_model("default"), EngineSettings())
     tokens = model.tokenizer.encode(data)
     plan = rows.RowPlan(len(tokens), num_rows, 64)
     return rows.encode(model.engine, tokens, plan, None, model.vocabulary)[0], len(tokens)

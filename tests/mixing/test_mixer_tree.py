@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from llmzip.inference import load
 from llmzip.mixing.tree import build_tree, paths
 from llmzip.mixing.vocabulary import Vocabulary
-from llmzip.models import choice
+from llmzip.models.choice import choose_model
 from llmzip.settings import EngineSettings
 
 EXAMPLES = settings.default.max_examples if settings.default else 30
@@ -92,7 +92,7 @@ def test_tokens_with_equal_bytes_lie_in_the_order_of_their_ids() -> None:
 
 @functools.cache
 def embedded_table() -> list[bytes]:
-    return list(load.load(choice.choose("default"), EngineSettings()).tokenizer.tokens.table)
+    return list(load.load(choose_model("default"), EngineSettings()).tokenizer.table.entries)
 
 
 def test_embedded_vocabulary() -> None:

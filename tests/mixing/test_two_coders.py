@@ -22,7 +22,7 @@ from llmzip.inference import load
 from llmzip.mixing import coder
 from llmzip.mixing.coder import TOTAL, Decoder, Encoder
 from llmzip.mixing.mixer import decode_bytes, encode_bytes
-from llmzip.models import choice
+from llmzip.models.choice import choose_model
 from llmzip.settings import CompressSettings, EngineSettings
 from llmzip.windows import packets as window_packets
 
@@ -312,7 +312,7 @@ def test_payloads_without_a_model_are_equal_and_decode_with_either(rng: np.rando
 
 
 def test_packets_are_equal_and_decode_with_either() -> None:
-    model = load.load(choice.choose("small"), EngineSettings())
+    model = load.load(choose_model("small"), EngineSettings())
     first, second = both(lambda: window_packets.encode(model, TEXT, 64))
     assert first == second and len(first) > 2
     (packets,) = window_packets.gather((str(n), packet) for n, packet in enumerate(first))[0].values()

@@ -13,7 +13,17 @@ import llmzip
 from llmzip.errors import FormatError, ModelMismatchError, ModelNotFoundError, SettingsError
 from llmzip.format.headers import LM, LZMA, STORED, USER_MODEL, FrameHeader, Header, ModelRecord
 from llmzip.format.writing import pack_frame, pack_header
-from llmzip.models import choice as models
+from llmzip.models import hub
+from llmzip.models.choice import (
+    ModelChoice,
+    choose_model,
+    describe_model,
+    fetch_model,
+    model_for_archive,
+    model_for_compressing,
+)
+from llmzip.models.embedded import DEFAULT, EMBEDDED, RETIRED
+from llmzip.models.reference import parse_model
 from llmzip.settings import CompressSettings
 
 RECORD = ModelRecord("their model", bytes(range(16)), bytes(range(16, 32)), planes=1, context=300, start_token=5)
@@ -23,40 +33,36 @@ ARCHIVE = Header(USER_MODEL, RECORD)
 # -- choosing ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["default", models.DEFAULT.name])
+@pytest.mark.parametrize("name", ["default", DEFAULT.name])
 def test_embedded_models_are_chosen_by_name(name: str) -> None:
-    choice = models.choose(name)
-    assert choice.embedded is models.DEFAULT and choice.name == models.DEFAULT.name
-    assert choice.expected == (models.DEFAULT.model_digest, models.DEFAULT.tokenizer_digest)
+    choice = choose_model(name)
+    assert choice.embedded is DEFAULT and choice.name == DEFAULT.name
+    assert choice.expected == (DEFAULT.model_digest, DEFAULT.tokenizer_digest)
     assert (choice.planes, choice.context, choice.start_token) == (None, None, None)
 
 
 def test_embedded_models_have_names_and_codes_of_their_own() -> None:
-    assert (
-        len({model.code for model in models.EMBEDDED})
-        == len({model.name for model in models.EMBEDDED})
-        == len(models.EMBEDDED)
-    )
-    assert all(1 <= model.code <= 14 for model in models.EMBEDDED)
-    for model in models.EMBEDDED:
+    assert len({model.code for model in EMBEDDED}) == len({model.name for model in EMBEDDED}) == len(EMBEDDED)
+    assert all(1 <= model.code <= 14 for model in EMBEDDED)
+    for model in EMBEDDED:
         assert {file.name for file in model.folder.iterdir()} == {"MODEL_CARD.md", "model.llmzw", "tokenizer.json"}
-    assert all(len(model.model_digest) == len(model.tokenizer_digest) == 32 for model in models.EMBEDDED)
+    assert all(len(model.model_digest) == len(model.tokenizer_digest) == 32 for model in EMBEDDED)
 
 
 def test_folders_are_chosen_by_path(tmp_path: Path) -> None:
     folder = tmp_path / "my model"
     folder.mkdir()
     for name in (folder, str(folder), f"{folder}/", folder / "."):
-        choice = models.choose(name)
+        choice = choose_model(name)
         assert choice.name == "my model" and choice.folder.samefile(folder)
         assert choice.embedded is None and choice.expected is None
 
 
 def test_a_folder_wins_over_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / models.DEFAULT.name).mkdir()
+    (tmp_path / DEFAULT.name).mkdir()
     monkeypatch.chdir(tmp_path)
-    assert models.choose(models.DEFAULT.name).embedded is None
-    assert models.choose("default").embedded is models.DEFAULT
+    assert choose_model(DEFAULT.name).embedded is None
+    assert choose_model("default").embedded is DEFAULT
 
 
 @pytest.mark.parametrize("name", ["no such model", "/no/such/folder", "~", "a/b/c", "./model", "../model"])
@@ -64,7 +70,7 @@ def test_other_names_are_refused(name: str, tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
     text = f"model '{name}' is neither a folder nor an embedded model .*, and no name like org/name on the Hugging Face"
     with pytest.raises(ModelNotFoundError, match=text):
-        models.choose(name)
+        choose_model(name)
 
 
 @pytest.mark.parametrize(
@@ -83,37 +89,39 @@ def test_other_names_are_refused(name: str, tmp_path: Path, monkeypatch: pytest.
 def test_names_without_an_owner_are_never_looked_up_on_the_hub(
     name: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(models.hub, "cache_folder", lambda: tmp_path / "cache")
-    monkeypatch.setattr(models.hub, "forbidden_by_environment", lambda: False)
-    monkeypatch.setattr(models.hub, "download", lambda *arguments: pytest.fail("it was fetched"))
-    assert models.fetch(name, print, lambda *arguments: pytest.fail("a bar")) == name
+    monkeypatch.setattr(hub, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(hub, "forbidden_by_environment", lambda: False)
+    monkeypatch.setattr(hub, "download", lambda *arguments: pytest.fail("it was fetched"))
+    ref = parse_model(name)
+    assert fetch_model(ref, print, lambda *arguments: pytest.fail("a bar")) is ref
     with pytest.raises(ModelNotFoundError, match=re.escape(said)):
-        models.choose(name)
+        choose_model(name)
 
 
 @pytest.mark.parametrize("name", ["org/model", "org/model@v1"])
 def test_names_of_the_hub_are_looked_up_and_never_fetched(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(models.hub, "cache_folder", lambda: tmp_path / "cache")
-    monkeypatch.setattr(models.hub, "download", lambda *arguments: pytest.fail("it was fetched"))
+    monkeypatch.setattr(hub, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(hub, "download", lambda *arguments: pytest.fail("it was fetched"))
     text = f"model '{name}' is neither a folder .*, and not in the Hugging Face cache: `llmzip models pull {name}`"
     with pytest.raises(ModelNotFoundError, match=text):
-        models.choose(name)
+        choose_model(name)
 
 
-@pytest.mark.parametrize("name", ["default", models.DEFAULT.name, Path("org/model"), "no such model", "here", "a/b/c"])
+@pytest.mark.parametrize("name", ["default", DEFAULT.name, Path("org/model"), "no such model", "here", "a/b/c"])
 def test_only_names_of_the_hub_are_fetched(name: str | Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "here").mkdir()
-    monkeypatch.setattr(models.hub, "download", lambda *arguments: pytest.fail("it was fetched"))
-    assert models.fetch(name, print, lambda *arguments: pytest.fail("a bar")) is name
+    monkeypatch.setattr(hub, "download", lambda *arguments: pytest.fail("it was fetched"))
+    ref = parse_model(name)
+    assert fetch_model(ref, print, lambda *arguments: pytest.fail("a bar")) is ref
 
 
 def test_a_file_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"")
     with pytest.raises(ModelNotFoundError, match="neither a folder"):
-        models.choose(tmp_path / "model.safetensors")
+        choose_model(tmp_path / "model.safetensors")
 
 
 # -- archives ----------------------------------------------------------------------------------------------------------
@@ -121,17 +129,17 @@ def test_a_file_is_no_model(tmp_path: Path) -> None:
 
 def test_embedded_models_of_archives_need_nothing() -> None:
     for override in (None, "anything", "/no/such/folder"):
-        assert models.for_archive(Header(models.DEFAULT.code), override).embedded is models.DEFAULT
+        assert model_for_archive(Header(DEFAULT.code), override).embedded is DEFAULT
 
 
 def test_user_models_of_archives_need_their_folder(tmp_path: Path) -> None:
     with pytest.raises(
         ModelNotFoundError, match=f"'their model' with digest {RECORD.model_digest.hex()}: give its folder"
     ):
-        models.for_archive(ARCHIVE, None)
+        model_for_archive(ARCHIVE, None)
     with pytest.raises(ModelNotFoundError, match="'/no/such' is not a folder"):
-        models.for_archive(ARCHIVE, "/no/such")
-    choice = models.for_archive(ARCHIVE, tmp_path)
+        model_for_archive(ARCHIVE, "/no/such")
+    choice = model_for_archive(ARCHIVE, tmp_path)
     assert (choice.planes, choice.context, choice.start_token) == (1, 300, 5)
     assert choice.expected == (RECORD.model_digest, RECORD.tokenizer_digest)
 
@@ -140,19 +148,19 @@ def test_an_archives_name_for_its_model_is_never_a_path(tmp_path: Path, monkeypa
     (tmp_path / "their model").mkdir()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ModelNotFoundError, match="give its folder"):
-        models.for_archive(ARCHIVE, None)
+        model_for_archive(ARCHIVE, None)
 
 
 def test_digests_may_be_whole_or_their_first_half() -> None:
     model, tokenizer = bytes(range(32)), bytes(range(100, 132))
     for expected in ((model, tokenizer), (model[:16], tokenizer[:16])):
-        models.ModelChoice("m", Path("folder"), expected=expected).check(model, tokenizer)
-    models.ModelChoice("m", Path("folder")).check(model, tokenizer)
+        ModelChoice("m", Path("folder"), expected=expected).check(model, tokenizer)
+    ModelChoice("m", Path("folder")).check(model, tokenizer)
 
 
 def test_a_mismatch_names_both_digests_and_the_folder() -> None:
     model, tokenizer, other = bytes(range(32)), bytes(range(100, 132)), b"\xee" * 32
-    choice = models.ModelChoice("m", Path("some folder"), expected=(model[:16], tokenizer[:16]))
+    choice = ModelChoice("m", Path("some folder"), expected=(model[:16], tokenizer[:16]))
     for found, kind, wanted in (((other, tokenizer), "model", model), ((model, other), "tokenizer", tokenizer)):
         with pytest.raises(ModelMismatchError) as caught:
             choice.check(*found)
@@ -162,11 +170,11 @@ def test_a_mismatch_names_both_digests_and_the_folder() -> None:
 
 
 def test_headers_are_described_without_loading_anything() -> None:
-    assert models.describe(Header()) == (None, None, None)
-    digests = models.DEFAULT.model_digest.hex(), models.DEFAULT.tokenizer_digest.hex()
-    assert models.describe(Header(models.DEFAULT.code)) == (models.DEFAULT.name, *digests)
-    assert models.describe(ARCHIVE) == ("their model", RECORD.model_digest.hex(), RECORD.tokenizer_digest.hex())
-    assert models.describe(Header(9)) == ("unknown embedded model 9", None, None)
+    assert describe_model(Header()) == (None, None, None)
+    digests = DEFAULT.model_digest.hex(), DEFAULT.tokenizer_digest.hex()
+    assert describe_model(Header(DEFAULT.code)) == (DEFAULT.name, *digests)
+    assert describe_model(ARCHIVE) == ("their model", RECORD.model_digest.hex(), RECORD.tokenizer_digest.hex())
+    assert describe_model(Header(9)) == ("unknown embedded model 9", None, None)
 
 
 def archive(code: int, method: int) -> bytes:
@@ -175,17 +183,17 @@ def archive(code: int, method: int) -> bytes:
     return pack_frame(header, b"abc", zlib.crc32(b"abc"), pack_header(Header(code)))
 
 
-@pytest.mark.parametrize("code", sorted({*range(1, 15)} - {model.code for model in models.EMBEDDED}))
+@pytest.mark.parametrize("code", sorted({*range(1, 15)} - {model.code for model in EMBEDDED}))
 def test_unassigned_model_codes_are_refused_by_number(code: int) -> None:
     with pytest.raises(FormatError, match=f"model {code}\\b"):
-        models.for_archive(Header(code), None)
+        model_for_archive(Header(code), None)
     with pytest.raises(FormatError, match=f"model {code}\\b"):
         llmzip.decompress(archive(code, LM))
 
 
-@pytest.mark.parametrize(("code", "name"), models.RETIRED.items())
+@pytest.mark.parametrize(("code", "name"), RETIRED.items())
 def test_retired_models_are_refused_by_name(code: int, name: str) -> None:
-    assert code not in {model.code for model in models.EMBEDDED}
+    assert code not in {model.code for model in EMBEDDED}
     with pytest.raises(FormatError, match=f"embedded model {code} \\(`{name}`, of an earlier version\\)"):
         llmzip.decompress(archive(code, LM))
 
@@ -206,10 +214,10 @@ def test_a_frame_that_needs_a_model_in_an_archive_without_one_is_refused() -> No
 
 
 def test_a_context_is_for_checkpoints(tmp_path: Path) -> None:
-    folder = shutil.copytree(models.EMBEDDED[-1].folder, tmp_path / "mine")
+    folder = shutil.copytree(EMBEDDED[-1].folder, tmp_path / "mine")
     for name in ("default", "small", folder):
         with pytest.raises(SettingsError, match="--context is for checkpoints"):
-            models.for_compressing(CompressSettings(model=name, context=64))
+            model_for_compressing(CompressSettings(model=name, context=64))
 
 
 def test_archives_of_embedded_models_with_a_prompt_need_no_folder() -> None:

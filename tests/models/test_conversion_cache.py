@@ -18,6 +18,7 @@ from llmzip.engines import planes
 from llmzip.engines.exact import ExactEngine
 from llmzip.errors import ModelUnsupportedError
 from llmzip.models import conversion_cache
+from llmzip.models.conversion_cache import Conversion
 from llmzip.models.convert import convert
 from llmzip.models.model import ExactModel
 from llmzip.models.weights import load_model
@@ -30,7 +31,7 @@ Write = Callable[..., Path]
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of kept conversions, with every model large enough for it."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(conversion_cache, "_LEAST_BYTES", 0)
+    monkeypatch.setattr(conversion_cache, "_MIN_KEPT_BYTES", 0)
     return tmp_path / "cache" / "llmzip" / "models"
 
 
@@ -40,7 +41,7 @@ def folder(random_checkpoint: Make, write_checkpoint: Write, tmp_path: Path) -> 
 
 
 class Chooser:
-    """Chooses a number of planes and counts how often it was asked."""
+    """Measures a number of planes and counts how often it was asked."""
 
     def __init__(self, number: int) -> None:
         self.number, self.calls = number, 0
@@ -50,10 +51,23 @@ class Chooser:
         return self.number, min(45, model.config.context)  # as if of a text of 45 tokens
 
 
+def load(folder: Path, context: int, start_token: int | None, number: int | None, choose: Chooser) -> ExactModel:
+    """Loads a conversion with a number of planes, or with the one that was kept or is measured now."""
+    conversion = Conversion(folder)
+    model = conversion.load(context, start_token, number or 2)
+    if number is not None:
+        return model
+    kept = conversion.measured_planes(model.config)
+    if kept is None:
+        kept, tokens = choose(model)
+        conversion.keep_planes(model, kept, tokens)
+    return model.with_settings(kept, model.config.context, model.config.start_token)
+
+
 @pytest.mark.parametrize("number", [1, 2])
 def test_a_conversion_is_made_once(cache: Path, folder: Path, number: int) -> None:
     choose = Chooser(number)
-    models = [conversion_cache.load(folder, 50, None, None, choose) for _ in range(3)]
+    models = [load(folder, 50, None, None, choose) for _ in range(3)]
     assert choose.calls == 1
     assert {model.digest() for model in models} == {load_model(folder, number, 50).digest()}
     assert sorted(path.suffix for path in cache.iterdir()) == [".int8", ".planes"]
@@ -61,22 +75,22 @@ def test_a_conversion_is_made_once(cache: Path, folder: Path, number: int) -> No
 
 def test_an_archives_planes_win(cache: Path, folder: Path) -> None:
     choose = Chooser(2)
-    assert conversion_cache.load(folder, 50, None, 1, choose).digest() == load_model(folder, 1, 50).digest()
+    assert load(folder, 50, None, 1, choose).digest() == load_model(folder, 1, 50).digest()
     assert not choose.calls and len(list(cache.iterdir())) == 1
     # The conversion is kept, but an archive's planes are no choice.
-    assert conversion_cache.load(folder, 50, None, None, choose).config.planes == 2
-    assert conversion_cache.load(folder, 50, None, 1, choose).digest() == load_model(folder, 1, 50).digest()
-    assert conversion_cache.load(folder, 50, None, 2, choose).digest() == load_model(folder, 2, 50).digest()
+    assert load(folder, 50, None, None, choose).config.planes == 2
+    assert load(folder, 50, None, 1, choose).digest() == load_model(folder, 1, 50).digest()
+    assert load(folder, 50, None, 2, choose).digest() == load_model(folder, 2, 50).digest()
     assert choose.calls == 1
 
 
 def test_changed_files_are_converted_anew(cache: Path, folder: Path) -> None:
     choose = Chooser(1)
-    conversion_cache.load(folder, 50, None, None, choose)
+    load(folder, 50, None, None, choose)
     weights = folder / "model.safetensors"
     stamp = weights.stat().st_mtime_ns
     os.utime(weights, ns=(stamp + 10**9, stamp + 10**9))
-    conversion_cache.load(folder, 50, None, None, choose)
+    load(folder, 50, None, None, choose)
     assert choose.calls == 2 and len(list(cache.glob("*.int8"))) == 2
 
 
@@ -109,12 +123,12 @@ def test_one_conversion_serves_all_settings(
     folder, choose = write_checkpoint(tmp_path / "m", *make(random_checkpoint)), Chooser(2)
     settings = [(50, None, None), (50, 1, 2), (1 << 17, None, None), (40, None, 1), (96, 3, 1), (7, 0, 2)]
     expected = [load_model(folder, number or 2, context, start).digest() for context, start, number in settings]
-    conversion_cache.load(folder, 60, None, None, choose)
+    load(folder, 60, None, None, choose)
     (kept,) = cache.glob("*.int8")
     stamp = kept.stat().st_mtime_ns
     monkeypatch.setattr(conversion_cache, "load_model", lambda *arguments: pytest.fail("converted again"))
     for (context, start, number), digest in zip(settings, expected, strict=True):
-        assert conversion_cache.load(folder, context, start, number, choose).digest() == digest
+        assert load(folder, context, start, number, choose).digest() == digest
     assert choose.calls == 1
     assert [path.stat().st_mtime_ns for path in cache.glob("*.int8")] == [stamp]
 
@@ -125,56 +139,56 @@ def test_planes_are_chosen_again_where_that_takes_other_tokens(cache: Path, fold
         (60, None, 1), (50, None, 1), (45, None, 1),  # 45 tokens of the text, all that it has
         (40, None, 2), (40, 1, 2), (44, None, 3), (90, None, 3), (50, 3, 4), (60, 3, 4), (40, None, 4),
     ]:  # fmt: skip
-        conversion_cache.load(folder, context, start, None, choose)
+        load(folder, context, start, None, choose)
         assert choose.calls == calls, (context, start)
 
 
 def test_a_choice_whose_text_may_be_longer_serves_no_longer_context(cache: Path, folder: Path) -> None:
     choose = Chooser(1)
-    conversion_cache.load(folder, 30, None, None, choose)
-    conversion_cache.load(folder, 60, None, None, choose)
+    load(folder, 30, None, None, choose)
+    load(folder, 60, None, None, choose)
     assert choose.calls == 2
 
 
 @pytest.mark.parametrize("content", [b"", b"[" * 100_000, b"{}", b"[3]", b"[[50,1,45]]", b"[[50,1,45,3]]", b"\xff"])
 def test_a_damaged_choice_is_made_again(cache: Path, folder: Path, content: bytes) -> None:
     choose = Chooser(2)
-    conversion_cache.load(folder, 50, None, None, choose)
+    load(folder, 50, None, None, choose)
     (path,) = cache.glob("*.planes")
     path.write_bytes(content)
-    assert conversion_cache.load(folder, 50, None, None, choose).config.planes == 2 and choose.calls == 2
-    conversion_cache.load(folder, 50, None, None, choose)
+    assert load(folder, 50, None, None, choose).config.planes == 2 and choose.calls == 2
+    load(folder, 50, None, None, choose)
     assert choose.calls == 2
 
 
 def test_settings_out_of_range_name_the_model(cache: Path, folder: Path) -> None:
     for context, start in ((1, None), (50, 100), (50, -1)):
         with pytest.raises(ModelUnsupportedError, match=f"^model {folder}: config: "):
-            conversion_cache.load(folder, context, start, 1, Chooser(1))
+            load(folder, context, start, 1, Chooser(1))
 
 
 @pytest.mark.parametrize("where", [0.0, 0.3, 0.6, 0.999])
 def test_a_damaged_conversion_is_made_anew(cache: Path, folder: Path, where: float) -> None:
     choose = Chooser(1)
-    digest = conversion_cache.load(folder, 50, None, None, choose).digest()
+    digest = load(folder, 50, None, None, choose).digest()
     (kept,) = cache.glob("*.int8")
     right = kept.read_bytes()
     data = bytearray(right)
     data[int(where * len(data))] ^= 0x55
     kept.write_bytes(data)
-    assert conversion_cache.load(folder, 50, None, None, choose).digest() == digest
+    assert load(folder, 50, None, None, choose).digest() == digest
     assert kept.read_bytes() == right  # kept again
-    assert conversion_cache.load(folder, 50, None, None, choose).digest() == digest
+    assert load(folder, 50, None, None, choose).digest() == digest
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\0" * 100])
 def test_rubbish_in_the_cache_is_replaced(cache: Path, folder: Path, content: bytes) -> None:
     choose = Chooser(1)
-    digest = conversion_cache.load(folder, 50, None, None, choose).digest()
+    digest = load(folder, 50, None, None, choose).digest()
     (kept,) = cache.glob("*.int8")
     right = kept.read_bytes()
     kept.write_bytes(content)
-    assert conversion_cache.load(folder, 50, None, None, choose).digest() == digest and kept.read_bytes() == right
+    assert load(folder, 50, None, None, choose).digest() == digest and kept.read_bytes() == right
 
 
 @pytest.mark.parametrize(
@@ -188,30 +202,30 @@ def test_rubbish_in_the_cache_is_replaced(cache: Path, folder: Path, content: by
     ],
 )
 def test_odd_metadata_count_as_damaged(cache: Path, folder: Path, change: Callable[[Any], object]) -> None:
-    digest = conversion_cache.load(folder, 50, None, 1, Chooser(1)).digest()
+    digest = load(folder, 50, None, 1, Chooser(1)).digest()
     (kept,) = cache.glob("*.int8")
     right = kept.read_bytes()
     with safe_open(kept, framework="pt") as reader:
         about = json.loads(reader.metadata()["llmzip"])
     change(about)
     save_file(load_file(kept), kept, {"llmzip": json.dumps(about)})
-    assert conversion_cache.load(folder, 50, None, 1, Chooser(1)).digest() == digest
+    assert load(folder, 50, None, 1, Chooser(1)).digest() == digest
     assert kept.read_bytes() == right
 
 
 def test_without_a_place_for_it_nothing_is_kept(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_bytes(b"")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    monkeypatch.setattr(conversion_cache, "_LEAST_BYTES", 0)
+    monkeypatch.setattr(conversion_cache, "_MIN_KEPT_BYTES", 0)
     choose = Chooser(2)
     for _ in range(2):
-        assert conversion_cache.load(folder, 50, None, None, choose).digest() == load_model(folder, 2, 50).digest()
+        assert load(folder, 50, None, None, choose).digest() == load_model(folder, 2, 50).digest()
     assert choose.calls == 2
 
 
 def test_small_models_are_not_kept(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    conversion_cache.load(folder, 50, None, None, Chooser(1))
+    load(folder, 50, None, None, Chooser(1))
     assert not (tmp_path / "cache").exists()
 
 

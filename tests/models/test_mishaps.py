@@ -22,7 +22,7 @@ MISHAPS = {
     "pointer": (POINTER, "it is a pointer of git-lfs, not the file itself: `git lfs pull`"),
     "page": (b"\xef\xbb\xbf\n<!DOCTYPE html>\n<html><body>404</body></html>", "it is a web page"),
     "xml": (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "it is a web page"),
-    "nothing": (b"", "it is empty: the download is not complete"),
+    "nothing": (b"", "it is empty: the download is incomplete"),
 }
 FILES = ["config.json", "model.safetensors", layout.INDEX, layout.INT8, "tokenizer.json", "vocab.json", "merges.txt"]
 VOCABULARY = 320

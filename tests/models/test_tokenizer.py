@@ -14,9 +14,10 @@ from model_samples import sentencepiece_model
 from tokenizers import normalizers, pre_tokenizers, processors
 
 from llmzip.errors import CorruptError, ModelNotFoundError, TokenizerError
-from llmzip.models import choice
-from llmzip.models.token_tables import byte_alphabet
-from llmzip.models.tokenizer import Tokenizer, Tokens
+from llmzip.models.embedded import DEFAULT
+from llmzip.models.token_table import TokenTable
+from llmzip.models.tokenizer import Tokenizer
+from llmzip.models.tokenizer_file import byte_alphabet
 
 SPECIAL = ("<|endoftext|>", "<s>", "</s>", "<pad>", "[MASK]", " the ")
 VOCABULARY = 340
@@ -55,7 +56,7 @@ TORTURE = {
 
 
 def embedded() -> Tokenizer:
-    return Tokenizer(choice.DEFAULT.folder, 4096)
+    return Tokenizer(DEFAULT.folder, 4096)
 
 
 @pytest.fixture(scope="module")
@@ -154,15 +155,15 @@ def check(tokenizer: Tokenizer, data: bytes) -> np.ndarray:
     """The ids of data, which must be whole and make up the data."""
     ids = tokenizer.encode(data)
     assert ids.dtype == np.int64 and ids.ndim == 1
-    assert tokenizer.tokens.decode(ids) == data
+    assert tokenizer.table.decode(ids) == data
     if len(ids):
-        assert ids.min() >= 0 and ids.max() < tokenizer.tokens.vocab_size
-    if tokenizer.tokens.escape is not None:
-        assert len(ids) <= 2 * len(data) and tokenizer.tokens.num_bytes(ids) <= len(data)
+        assert ids.min() >= 0 and ids.max() < tokenizer.table.vocab_size
+    if tokenizer.table.escape is not None:
+        assert len(ids) <= 2 * len(data) and tokenizer.table.num_bytes(ids) <= len(data)
         return ids
     assert len(ids) <= len(data)
-    assert tokenizer.tokens.num_bytes(ids) == len(data)
-    assert all(tokenizer.tokens.table[i] for i in ids)  # no id that stands for nothing
+    assert tokenizer.table.num_bytes(ids) == len(data)
+    assert all(tokenizer.table.entries[i] for i in ids)  # no id that stands for nothing
     return ids
 
 
@@ -220,7 +221,7 @@ def test_characters_where_pieces_are_cut_come_back(kinds: dict[str, Tokenizer], 
 
 def test_texts_are_tokenised_and_not_spelled(kinds: dict[str, Tokenizer]) -> None:
     text = ("The wind came over the hills, and the day was cold and bright in April. " * 40).encode()
-    for kind in [kind for kind in KINDS if kinds[kind].tokens.escape is None]:  # those here know no capitals
+    for kind in [kind for kind in KINDS if kinds[kind].table.escape is None]:  # those here know no capitals
         # What loses a single blank is spelled byte by byte.
         assert (len(check(kinds[kind], text)) < 0.7 * len(text)) == (kind != "blanks dropped"), kind
     assert len(check(kinds["embedded"], text)) < 0.3 * len(text)
@@ -236,8 +237,8 @@ def test_special_strings_are_plain_text(kinds: dict[str, Tokenizer]) -> None:
     tokenizer = kinds["special"]
     for text in SPECIAL:
         ids = check(tokenizer, text.encode())
-        assert b"".join(tokenizer.tokens.table[i] for i in ids) == text.encode()
-        assert tokenizer.tokens.table[SPECIAL.index(text)] == b""
+        assert b"".join(tokenizer.table.entries[i] for i in ids) == text.encode()
+        assert tokenizer.table.entries[SPECIAL.index(text)] == b""
         assert SPECIAL.index(text) not in ids
 
 
@@ -257,33 +258,33 @@ def test_byte_alphabet_is_that_of_byte_level_tokenizers() -> None:
 def test_digest_is_that_of_the_format() -> None:
     table = [b"a", b"", b"\xff\0", b"longer"]
     blob = b"llmzip tokens 4\n" + b"".join(len(entry).to_bytes(4, "little") + entry for entry in table)
-    assert Tokens(table).digest() == hashlib.sha256(blob).digest()
+    assert TokenTable(table).digest() == hashlib.sha256(blob).digest()
 
 
 def test_tables_that_join_to_the_same_bytes_have_other_digests() -> None:
-    digests = {Tokens(table).digest() for table in ([b"ab", b"c"], [b"a", b"bc"], [b"ab", b"c", b""], [b"abc"])}
+    digests = {TokenTable(table).digest() for table in ([b"ab", b"c"], [b"a", b"bc"], [b"ab", b"c", b""], [b"abc"])}
     assert len(digests) == 4
 
 
 def test_embedded_tokenizer_is_the_one_of_the_format() -> None:
-    assert embedded().tokens.digest() == choice.DEFAULT.tokenizer_digest
+    assert embedded().table.digest() == DEFAULT.tokenizer_digest
 
 
 def test_single_bytes_are_the_lowest_ids() -> None:
     table = [b"ab"] + [bytes([byte]) for byte in range(256)] + [b"a", b"\0"]
-    assert Tokens(table).single_bytes().tolist() == list(range(1, 257))
+    assert TokenTable(table).single_bytes().tolist() == list(range(1, 257))
 
 
 @pytest.mark.parametrize(("missing", "first"), [([0], "0x00"), ([255], "0xff"), ([97, 13, 200], "0x0d")])
 def test_missing_bytes_are_named(missing: list[int], first: str) -> None:
     table = [bytes([byte]) for byte in range(256) if byte not in missing]
     with pytest.raises(TokenizerError, match=f"no token for {len(missing)} of the 256 bytes \\(first: {first}\\)"):
-        Tokens(table).check_complete()
+        TokenTable(table).check_complete()
 
 
 def test_bytes_without_a_token_are_escaped() -> None:
     table = [b"", b"", *(bytes([byte]) for byte in range(128)), *(b"%d," % n for n in range(200))]
-    tokens = Tokens(table)
+    tokens = TokenTable(table)
     tokens.check_complete()
     assert tokens.escape == 0
     ids = tokens.encode_bytes(b"a\xffb\x80")
@@ -301,7 +302,7 @@ def test_sentencepiece_tokens_are_used(kinds: dict[str, Tokenizer]) -> None:
         tokenizer = kinds[name]
         ids = check(tokenizer, text)
         assert len(ids) < len(text) / 2, name
-        assert {tokenizer.tokens.table[i] for i in ids} >= {b" the", b"\n\n", b"<td>"}
+        assert {tokenizer.table.entries[i] for i in ids} >= {b" the", b"\n\n", b"<td>"}
 
 
 @pytest.mark.parametrize("kind", SENTENCEPIECE)
@@ -353,7 +354,7 @@ def metaspace(description: dict[str, Any]) -> None:
         (word_level, "tokenizer is of kind WordLevel"),
         (metaspace, "tokenizer is of kind BPE"),
         (lambda description: description["model"].update(vocab=[["a", 0.1]]), "outside the model's vocabulary"),
-        (lambda description: description["model"].update(vocab=[["a"]]), "in a form that is not known"),
+        (lambda description: description["model"].update(vocab=[["a"]]), "in an unknown form"),
         (lambda description: description.pop("model"), "describes no tokenizer"),
         (lambda description: description["model"]["vocab"].update(extra=VOCABULARY), f"token {VOCABULARY} is outside"),
         (lambda description: description["model"]["vocab"].update(extra=-1), "token -1 is outside"),
@@ -402,8 +403,8 @@ def test_a_missing_tokenizer_is_named(tmp_path: Path) -> None:
 
 def test_ids_beyond_the_tokenizer_stand_for_nothing(make_tokenizer: Callable[..., Path], tmp_path: Path) -> None:
     tokenizer = Tokenizer(make_tokenizer(tmp_path, vocab_size=300), 1024)
-    assert tokenizer.tokens.vocab_size == 1024
-    assert tokenizer.tokens.table[300:] == [b""] * 724
+    assert tokenizer.table.vocab_size == 1024
+    assert tokenizer.table.entries[300:] == [b""] * 724
     check(tokenizer, TORTURE["every byte"])
 
 
@@ -421,7 +422,7 @@ def test_gpt2s_two_files_with_its_special_token(tmp_path: Path) -> None:
     (tmp_path / "vocab.json").write_text(json.dumps(vocab), encoding="utf-8")
     (tmp_path / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
     tokenizer = Tokenizer(tmp_path, 257)
-    assert tokenizer.tokens.table[256] == b""
+    assert tokenizer.table.entries[256] == b""
     check(tokenizer, b"a <|endoftext|> b")
 
 

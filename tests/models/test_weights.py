@@ -15,10 +15,12 @@ import torch
 from safetensors.torch import save_file
 
 from llmzip.errors import ModelNotFoundError, ModelUnsupportedError
-from llmzip.models import choice, families, weightfile
 from llmzip.models import convert as convert_module
+from llmzip.models import families, weightfile
 from llmzip.models import model as model_module
+from llmzip.models.choice import unsupported_reason
 from llmzip.models.convert import convert, quantise_rows
+from llmzip.models.embedded import DEFAULT
 from llmzip.models.layout import INT8
 from llmzip.models.model import ExactModel, save_int8
 from llmzip.models.weights import load_model
@@ -114,7 +116,7 @@ def test_weights_are_looked_at_once(random_checkpoint: Make, monkeypatch: pytest
 def test_conversion_fuses_and_keeps_the_rest(random_checkpoint: Make) -> None:
     biases = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "mlp.down_proj")
     config, source = random_checkpoint(qk_norm=True, biases=biases)
-    model = convert(config, source, 2, 50, 3)
+    model = convert(config, source, 2, 50, start_token=3)
     assert (model.config.planes, model.config.context, model.config.start_token) == (2, 50, 3)
     layer, prefix = model.layers[1], "model.layers.1."
     qkv = torch.cat([source[f"{prefix}self_attn.{part}_proj.weight"] for part in "qkv"])
@@ -199,7 +201,7 @@ def test_biases_and_norms_that_the_configuration_calls_for_must_be_there(
 def test_start_token_is_the_bos_else_the_eos_else_0(ids: dict[str, Any], start: int, random_checkpoint: Make) -> None:
     config, source = random_checkpoint(**ids)
     assert convert(config, source, 1, 50).config.start_token == start
-    assert convert(config, source, 1, 50, 9).config.start_token == 9
+    assert convert(config, source, 1, 50, start_token=9).config.start_token == 9
 
 
 @pytest.mark.parametrize(("asked", "context"), [(50, 50), (96, 96), (1 << 17, 96), (1 << 30, 96)])
@@ -292,7 +294,7 @@ def test_digest_sees_every_tensor_and_every_setting(random_checkpoint: Make) -> 
     settings = [
         convert(config, source, 2, 50),
         convert(config, source, 1, 51),
-        convert(config, source, 1, 50, 2),
+        convert(config, source, 1, 50, start_token=2),
         convert(config | {"rope_theta": 10001.0}, source, 1, 50),
         convert(config | {"rms_norm_eps": 2e-6}, source, 1, 50),
         convert(config | {"model_type": "mistral", "sliding_window": 20}, source, 1, 50),
@@ -301,11 +303,11 @@ def test_digest_sees_every_tensor_and_every_setting(random_checkpoint: Make) -> 
 
 
 def test_embedded_model_is_the_one_of_the_format() -> None:
-    model = load_model(choice.DEFAULT.folder)
-    assert model.digest() == choice.DEFAULT.model_digest
+    model = load_model(DEFAULT.folder)
+    assert model.digest() == DEFAULT.model_digest
     document = Path(__file__).parents[2] / "docs" / "format.md"
     text = document.read_text(encoding="utf-8")
-    assert choice.DEFAULT.model_digest.hex() in text and choice.DEFAULT.tokenizer_digest.hex() in text
+    assert DEFAULT.model_digest.hex() in text and DEFAULT.tokenizer_digest.hex() in text
 
 
 # -- what is refused ---------------------------------------------------------------------------------------------------
@@ -390,7 +392,7 @@ def test_absurd_numbers_are_refused_or_harmless_before_anything_is_built_from_th
         "rope_theta", "max_window_layers", "rotary_pct", "partial_rotary_factor", "max_position_embeddings",
     ):  # fmt: skip
         (tmp_path / "config.json").write_text(json.dumps(config | {field: value}))
-        reason = choice.unsupported(tmp_path)
+        reason = unsupported_reason(tmp_path)
         assert reason is None or (len(reason) < 250 and "\n" not in reason), field
     assert all(layers == 2 for layers in built)
 
@@ -406,7 +408,7 @@ def test_json_that_is_nested_too_deep_is_refused(
     with pytest.raises(ModelUnsupportedError, match=rf"{name} cannot be read"):
         load_model(folder)
     if name == "config.json":
-        assert "cannot be read" in str(choice.unsupported(folder))
+        assert "cannot be read" in str(unsupported_reason(folder))
 
 
 @pytest.mark.parametrize("depth", [50, 400, 900])
@@ -419,7 +421,7 @@ def test_deep_values_are_shown_in_short(
     config, source = random_checkpoint()
     for field in ("model_type", "hidden_act", "vocab_size", "max_position_embeddings", "rope_theta", "layer_types"):
         folder = write_checkpoint(tmp_path / field, config | {field: deep}, source)
-        assert len(str(choice.unsupported(folder))) < 250
+        assert len(str(unsupported_reason(folder))) < 250
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llmzip.errors import TokenizerError
-from llmzip.models.token_tables import byte_alphabet
 from llmzip.models.tokenizer import Tokenizer
+from llmzip.models.tokenizer_file import byte_alphabet
 from llmzip.training import bpe
 
 TEXT = """The ferry was late again, and the wind came over the harbour wall in long, even gusts.\n
@@ -33,22 +33,22 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_byte_is_a_token(trained: Path) -> None:
     tokenizer = Tokenizer(trained, 380)
-    assert len(set(tokenizer.tokens.single_bytes().tolist())) == 256
-    assert sorted(len(entry) for entry in tokenizer.tokens.table)[255:257] == [1, 2]
-    assert b"" not in tokenizer.tokens.table
+    assert len(set(tokenizer.table.single_bytes().tolist())) == 256
+    assert sorted(len(entry) for entry in tokenizer.table.entries)[255:257] == [1, 2]
+    assert b"" not in tokenizer.table.entries
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.binary(max_size=60) | st.text(max_size=60).map(lambda text: text.encode("utf-8", "surrogatepass")))
 def test_everything_comes_back(data: bytes, trained: Path) -> None:
     tokenizer = Tokenizer(trained, 380)
-    assert tokenizer.tokens.decode(tokenizer.encode(data)) == data
+    assert tokenizer.table.decode(tokenizer.encode(data)) == data
 
 
 def test_text_like_the_samples_takes_fewer_tokens(trained: Path) -> None:
     tokenizer = Tokenizer(trained, 380)
     ids = tokenizer.encode(TEXT.encode())
-    assert tokenizer.tokens.decode(ids) == TEXT.encode() and len(ids) < 0.6 * len(TEXT.encode())
+    assert tokenizer.table.decode(ids) == TEXT.encode() and len(ids) < 0.6 * len(TEXT.encode())
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_few_samples_give_fewer_tokens_and_say_so(samples: list[bytes], tokens: 
     assert found == len(json.loads(description)["model"]["vocab"])
     assert 257 < found < 1000 if tokens is None else found == tokens
     bpe.write(description, tmp_path)
-    table = Tokenizer(tmp_path, found).tokens.table
+    table = Tokenizer(tmp_path, found).table.entries
     assert len(table) == found and b"" not in table
 
 
@@ -113,5 +113,5 @@ def test_a_vocabulary_of_bytes(tmp_path: Path) -> None:
     bpe.write(description, tmp_path)
     assert found == 256
     assert Tokenizer(tmp_path, 256).encode(b"\x00tide\xff").tolist() == [
-        int(Tokenizer(tmp_path, 256).tokens.single_bytes()[byte]) for byte in b"\x00tide\xff"
+        int(Tokenizer(tmp_path, 256).table.single_bytes()[byte]) for byte in b"\x00tide\xff"
     ]

@@ -33,7 +33,7 @@ def make_files(folder: Path, **contents: bytes) -> list[texts.TextFile]:
 
 
 def survey_quietly(files: Sequence[texts.TextFile], mix: Mapping[str, float] | None = None, seed: int = 0) -> Any:
-    return survey(files, mix or {}, seed, lambda count: None)
+    return survey(files, mix or {}, seed)
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +148,7 @@ def make(
     sources = survey_quietly(files, mix)
     names = [f"argument {number}" for number in range(len(files))]
     ticks: list[int] = []
-    write(folder, sources, names, tokenizer, hold_out, ticks.append)
+    write(folder, sources, names, tokenizer=tokenizer, hold_out=hold_out, progress=ticks.append)
     data = Dataset(folder)
     assert sum(ticks) == sum(len(text) for text in decoded(data, tokenizer))
     return data
@@ -158,7 +158,7 @@ def decoded(data: Dataset, tokenizer: Tokenizer) -> list[bytes]:
     """The text of each part; the parts must have no gaps."""
     assert [part.start for part in data.parts] == [0, *np.cumsum([part.length for part in data.parts])[:-1]]
     assert sum(part.length for part in data.parts) == len(data.ids)
-    return [tokenizer.tokens.decode(data.ids[part.start : part.start + part.length]) for part in data.parts]
+    return [tokenizer.table.decode(data.ids[part.start : part.start + part.length]) for part in data.parts]
 
 
 def test_ids_are_the_documents_with_nul_between(tokenizer: Tokenizer, tmp_path: Path) -> None:
@@ -223,8 +223,8 @@ def test_something_of_the_smallest_texts_is_held_out(count: int, tokenizer: Toke
 def test_of_much_text_a_mebibyte_is_held_out(
     tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dataset, "_MAX_HELD_OUT", 3000)
-    monkeypatch.setattr(dataset, "_MAX_BLOCK", 512)
+    monkeypatch.setattr(dataset, "_MAX_HELD_OUT_BYTES", 3000)
+    monkeypatch.setattr(dataset, "_MAX_BLOCK_BYTES", 512)
     data = make(tmp_path / "out", make_files(tmp_path, a=lines(10_000)), tokenizer, hold_out=True)
     assert 2000 < len(data.held_out["argument 0"]) <= 3000 + 512
 

@@ -142,7 +142,7 @@ def test_int8_forms_come_back_as_what_they_stand_for(
 ) -> None:
     network = random_network(shapes[form])
     tensors = hfweights.export(network)
-    save_int8(convert(to_config(network.shape), tensors, 2, 1000, 5, grid), tmp_path)
+    save_int8(convert(to_config(network.shape), tensors, 2, 1000, start_token=5, grid=grid), tmp_path)
     model = load_model(tmp_path)
     shape = hfweights.shape_of_int8(model, None)
     rounded = float(np.float32(network.shape.norm_eps))

@@ -15,7 +15,9 @@ from llmzip.training.schedule import Plan, make_plan
 from llmzip.training.shapes import Shape
 
 RandomNetwork = Callable[..., Network]
-PLAN = dataclasses.replace(make_plan(12, 4, 2, 24), warm_up=2, weight_decay=0.3, embedding_rate=0.02, vector_rate=0.005)
+PLAN = dataclasses.replace(
+    make_plan(12, 4, 2, sequence=24), warm_up=2, weight_decay=0.3, embedding_rate=0.02, vector_rate=0.005
+)
 """Few steps with a different rate each, but for a few."""
 
 

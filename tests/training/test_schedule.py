@@ -13,7 +13,7 @@ from llmzip.training.schedule import MAX_BATCH, MIN_BATCH, Plan, batch_tokens, c
 
 
 def plan(steps: int, tokens: int = 8192) -> Plan:
-    return make_plan(steps, tokens // 512, 4, 512)
+    return make_plan(steps, tokens // 512, 4, sequence=512)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_momentum_rises_over_300_steps() -> None:
 
 
 def test_plans_say_what_they_were_made_for() -> None:
-    made = make_plan(100, 16, 4, 512, matrix_rate=0.01, weight_decay=0.2)
+    made = make_plan(100, 16, 4, sequence=512, matrix_rate=0.01, weight_decay=0.2)
     assert (made.steps, made.batch, made.micro_batch, made.sequence) == (100, 16, 4, 512)
     assert made.batch_tokens == 8192
     assert (made.matrix_rate, made.weight_decay) == (0.01, 0.2)

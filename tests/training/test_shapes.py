@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmzip.errors import ModelUnsupportedError, SettingsError
-from llmzip.models import choice
+from llmzip.models.embedded import EMBEDDED
 from llmzip.models.weights import load_model
 from llmzip.training.shapes import DECODED_CONTEXT, PRESETS, Shape, as_dict, from_config, to_config
 
@@ -84,9 +84,9 @@ def test_presets_are_what_they_are_called() -> None:
     assert sizes == sorted(sizes) and sizes[-1] > 4 * PRESETS["medium"].num_parameters
 
 
-@pytest.mark.parametrize("name", [model.name for model in choice.EMBEDDED])
+@pytest.mark.parametrize("name", [model.name for model in EMBEDDED])
 def test_embedded_models_have_the_shape_of_their_preset(name: str) -> None:
-    config = load_model(choice.EMBEDDED[0].folder.parent / name).config
+    config = load_model(EMBEDDED[0].folder.parent / name).config
     shape = PRESETS[name]
     assert (config.num_layers, config.hidden_size, config.mlp_size) == (
         shape.num_layers, shape.hidden_size, shape.mlp_size,

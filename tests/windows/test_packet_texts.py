@@ -11,7 +11,7 @@ import pytest
 from llmzip.errors import CorruptError, SettingsError
 from llmzip.format.packets import Packet, check16, pack, parse
 from llmzip.inference.load import LoadedModel, load
-from llmzip.models.choice import choose
+from llmzip.models.choice import choose_model
 from llmzip.settings import EngineSettings
 from llmzip.windows import packets as window_packets
 from llmzip.windows.packets import Part
@@ -30,12 +30,12 @@ TEXTS = {
 
 @pytest.fixture(scope="module")
 def model() -> LoadedModel:
-    return load(choose("small"), EngineSettings())
+    return load(choose_model("small"), EngineSettings())
 
 
 @cache
 def packets_of(name: str, packet_bytes: int) -> tuple[bytes, ...]:
-    return tuple(window_packets.encode(load(choose("small"), EngineSettings()), TEXTS[name], packet_bytes))
+    return tuple(window_packets.encode(load(choose_model("small"), EngineSettings()), TEXTS[name], packet_bytes))
 
 
 def read(model: LoadedModel, packets: list[bytes]) -> tuple[list[Part], list[str]]:

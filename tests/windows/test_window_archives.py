@@ -11,7 +11,7 @@ from llmzip.errors import CorruptError, SettingsError
 from llmzip.format.headers import FRESH, KEPT, WINDOWS, Frame
 from llmzip.format.reading import read_archives
 from llmzip.inference.load import load
-from llmzip.models.choice import choose
+from llmzip.models.choice import choose_model
 from llmzip.settings import CompressSettings, DecompressSettings, EngineSettings
 from llmzip.windows import frames as window_frames
 
@@ -74,7 +74,7 @@ def test_what_would_grow_is_stored() -> None:
 def test_each_window_decodes_alone_to_its_place() -> None:
     text = TEXTS["English"]
     frame = only_frame(archive_of(text, 48))
-    model = load(choose("small"), EngineSettings())
+    model = load(choose_model("small"), EngineSettings())
     record = frame.header.windows
     assert record is not None and record.count > 10
     decoded = window_frames.decode_windows(model, frame.header, frame.payload, range(record.count))
@@ -95,7 +95,7 @@ def test_each_window_decodes_alone_to_its_place() -> None:
 def test_damage_names_the_bytes_that_are_lost() -> None:
     text = TEXTS["English"] * 10
     frame = only_frame(archive_of(text, 64))
-    model, record = load(choose("small"), EngineSettings()), frame.header.windows
+    model, record = load(choose_model("small"), EngineSettings()), frame.header.windows
     assert record is not None
     groups = window_frames.directory(frame.header, frame.payload[record.data_bytes :])
     assert [group.end for group in groups][-1] == len(text)

@@ -10,7 +10,7 @@ import click
 from ...errors import SettingsError
 from ...inference.progress import Progress
 from ...measures.distance import MEASURES, Distances, measure_distances, most_tokens
-from ...models import choice
+from ...models.choice import model_for_compressing
 from ...settings import DEFAULT_MODEL, CompressSettings, EngineSettings
 from ...system.filenames import FileProblem
 from ...system.process import STDIN
@@ -136,7 +136,7 @@ class _Work:
         from ...inference.load import load  # not before it is needed: --help must be quick
 
         settings = with_model_here(settings, self._messages, offline)
-        return load(choice.for_compressing(settings), settings.engine)
+        return load(model_for_compressing(settings), settings.engine)
 
     def _fits(self, model: LoadedModel, name: str, data: bytes) -> bool:
         """Whether a text is short enough; says so if it is not."""

@@ -13,8 +13,8 @@ import click
 from ...errors import ModelUnsupportedError, SettingsError
 from ...measures import entropy, surprisal
 from ...measures.entropy import ModelFacts, TextFacts, Value
-from ...models import choice as models
 from ...models import layout
+from ...models.choice import model_for_compressing
 from ...settings import DEFAULT_MODEL, USUAL_CONTEXT, CompressSettings, EngineSettings
 from ...system.process import STDIN
 from .. import options
@@ -231,7 +231,7 @@ class _Work:
         """A model, with as long a context as is asked for and can be had."""
         from ...inference.load import load  # not before it is needed: --help must be quick
 
-        choice = models.for_compressing(dataclasses.replace(self._settings, model=name))
+        choice = model_for_compressing(dataclasses.replace(self._settings, model=name))
         own = choice.embedded is not None or (choice.folder / layout.INT8).exists()
         longer = () if own else sorted((n for n in self._contexts or () if n > USUAL_CONTEXT), reverse=True)
         for context in (*longer, None):
@@ -293,7 +293,7 @@ class _Work:
         from ...measures.scoring import Scorer
 
         begun = time.perf_counter()
-        table = model.tokenizer.tokens
+        table = model.table
         with self._messages.progress(text.shown, text.facts.num_bytes) as advance:
             report = None if advance is None else lambda ids: advance(table.num_bytes(ids))
             alternatives = self._extras.alternatives

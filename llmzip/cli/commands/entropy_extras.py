@@ -130,8 +130,8 @@ class Extras:
         wanted = self._wanted
         if wanted.html is None and wanted.plot is None and not wanted.spans:
             return
-        table = model.tokenizer.tokens
-        sizes = surprisal.token_sizes(scores.tokens, table.table, table.escape)
+        table = model.table
+        sizes = surprisal.token_sizes(scores.tokens, table.entries, table.escape)
         units = surprisal.units_of(data, sizes, scores.model_bits)
         num_tokens, context = len(scores.tokens), scores.context
         seen = context_text(num_tokens, context)
@@ -142,7 +142,7 @@ class Extras:
 
             pass_text = seen if is_seen_whole(num_tokens, context) else f"{seen} tokens, stride {scores.stride:,}"
             bits = float(scores.coded_bits.sum())
-            subject = Subject(name, model.name, table.table, facts.num_characters, bits, pass_text)
+            subject = Subject(name, model.name, table.entries, facts.num_characters, bits, pass_text)
             self._file(wanted.html, page(subject, units, scores))
         if wanted.plot is not None:
             curve = surprisal.profile(units, plots.PARTS)

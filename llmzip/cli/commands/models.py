@@ -11,8 +11,11 @@ from typing import Any
 import click
 
 from ...errors import LLMZipError, ModelMismatchError, ModelNotFoundError, ModelUnsupportedError
-from ...models import choice as models
-from ...models import hub, layout, token_tables
+from ...models import hub, layout
+from ...models.choice import ModelChoice, choose_model, resolve_model, unsupported_reason
+from ...models.embedded import EMBEDDED, embedded_by_name
+from ...models.reference import Kind, parse_model
+from ...models.tokenizer_file import TokenizerFile
 from .. import options
 from ..command import CONTEXT, Output, command
 from ..messages import PROGRAM, Messages
@@ -69,7 +72,7 @@ def list_command(output: Output, messages: Messages) -> None:
     """
     del messages
     rows: list[tuple[str, str | None, Path, str, bool]] = []
-    for model in models.EMBEDDED:
+    for model in EMBEDDED:
         if model.folder.is_dir():
             rows.append((model.name, None, model.folder, "embedded", False))
     for snapshot in hub.cached():
@@ -77,8 +80,8 @@ def list_command(output: Output, messages: Messages) -> None:
     form = "{:>10}  {:<12} {:<10} {}"
     output.line(form.format("size", "type", "runs", "name"))
     for name, commit, folder, place, incomplete in rows:
-        kind = models.read_config(folder).get("model_type")
-        size, runs = hub.size_bytes(folder), models.unsupported(folder) is None
+        kind = layout.config_or_empty(folder).get("model_type")
+        size, runs = hub.size_bytes(folder), unsupported_reason(folder) is None
         output.record(
             name=name, place=place, commit=commit, folder=str(folder), size_bytes=size, model_type=kind, runs=runs,
             incomplete=incomplete,
@@ -109,16 +112,15 @@ def info_command(output: Output, messages: Messages, name: str, digests: bool) -
     NAME is a folder, an embedded model's name, or a model of the Hub that is in the cache. Downloads nothing.
     """
     del messages
-    choice = models.choose(name)
-    place = "embedded" if choice.embedded else "folder" if Path(name).is_dir() else "hub"
-    model, _, commit = choice.name.partition("@") if place == "hub" else (choice.name, "", "")
-    reason = models.unsupported(choice.folder)
+    ref = resolve_model(parse_model(name))
+    choice = choose_model(ref)
+    reason = unsupported_reason(choice.folder)
     facts: dict[str, Any] = {
-        "name": model,
-        "place": place,
-        "commit": commit or None,
+        "name": ref.name,
+        "place": ref.kind.value,
+        "commit": ref.revision,
         "folder": str(choice.folder),
-        "model_type": models.read_config(choice.folder).get("model_type"),
+        "model_type": layout.config_or_empty(choice.folder).get("model_type"),
         "runs": reason is None,
         "reason": reason,
         **_shape(choice.folder),
@@ -143,7 +145,7 @@ def _shape(folder: Path) -> dict[str, Any]:
         return {**_sizes(found), "context": found.get("context"), "parameters": sum(a.size for a in arrays.values())}
     from ...models import families
 
-    config = models.read_config(folder)
+    config = layout.config_or_empty(folder)
     try:
         family = families.read(config)
         sizes = {**_sizes(family.settings), "context": family.positions}
@@ -172,13 +174,13 @@ def _num_parameters(folder: Path) -> int | None:
 
 def _tokenizer(folder: Path) -> str | None:
     try:
-        description = token_tables.read(folder)
+        file = TokenizerFile.read(folder)
     except LLMZipError:
         return None
-    return token_tables.kind(description) or str(description["model"].get("type"))
+    return file.kind or str(file.description["model"].get("type"))
 
 
-def _digests(choice: models.ModelChoice) -> dict[str, str]:
+def _digests(choice: ModelChoice) -> dict[str, str]:
     """The digests as archives record them: of an embedded model whole, else the first half."""
     from ...inference.load import load
     from ...settings import EngineSettings
@@ -231,7 +233,7 @@ def pull_command(output: Output, messages: Messages, name: str) -> None:
     wanted = hub.parse(name)
     if wanted is None or not wanted.has_owner:
         hint = ""
-        if models.is_embedded(name):
+        if embedded_by_name(name) is not None:
             hint = ": it is embedded, so there is nothing to download"
         elif wanted is not None and not wanted.with_owner.startswith("org/"):
             hint = f": write {wanted.with_owner}"
@@ -243,7 +245,7 @@ def pull_command(output: Output, messages: Messages, name: str) -> None:
         messages.fact(f"{PROGRAM}: {text}")
 
     snapshot = hub.download(wanted, lambda folder: None, notice, messages.progress)
-    reason = models.unsupported(snapshot.folder)
+    reason = unsupported_reason(snapshot.folder)
     if reason is not None:
         notice(f"the exact engine cannot run it: {reason}; see --engine float")
     output.record(name=snapshot.name, commit=snapshot.commit, folder=str(snapshot.folder))
@@ -263,16 +265,16 @@ def verify_command(output: Output, messages: Messages, name: str) -> None:
     format prescribes. Any difference is exit code 3.
     """
     del messages
-    choice = models.choose(name)
-    if choice.embedded is not None:
+    ref = resolve_model(parse_model(name))
+    if ref.kind is Kind.EMBEDDED:
         from ...inference.load import load
         from ...settings import EngineSettings
 
-        load(choice, EngineSettings())
-        output.record(name=choice.name, file=None, verdict="ok")
+        load(choose_model(ref), EngineSettings())
+        output.record(name=ref.name, file=None, verdict="ok")
         output.line("ok       model and tokenizer digest")
         return
-    snapshot = None if Path(name).is_dir() else hub.find(hub.parse(choice.name) or hub.HubId(choice.name))
+    snapshot = None if ref.hub_id is None else hub.find(ref.hub_id)
     if snapshot is None:
         raise ModelNotFoundError(
             f"model {name!r} is a folder: nobody knows what it should be; its digests are told by "

@@ -23,7 +23,8 @@ from ...format.packets import (
     stream_entry,
     stream_header,
 )
-from ...models import choice
+from ...models.choice import choose_model
+from ...models.embedded import EMBEDDED
 from ...settings import DEFAULT_MODEL, EngineSettings
 from ...system.filenames import input_name
 from ...system.fileops import open_source
@@ -117,7 +118,7 @@ def _pack(
         with explained(folder):  # whether it can be made, and not only after an hour
             os.mkdir(folder)
             os.rmdir(folder)
-    loaded = load(choice.choose(model or DEFAULT_MODEL), engine)
+    loaded = load(choose_model(model or DEFAULT_MODEL), engine)
     with messages.progress(STDIN if name == "-" else name, len(text)) as advance:
         packets = window_packets.encode(loaded, text, packet_bytes, advance)
     if folder is None:
@@ -230,13 +231,13 @@ def _model_of(packet: Packet, model: str | None, engine: EngineSettings) -> Load
     from ...inference.load import load
 
     if model is None:
-        for embedded in choice.EMBEDDED:
+        for embedded in EMBEDDED:
             if model_id(embedded.model_digest, embedded.tokenizer_digest) == packet.model:
-                return load(choice.choose(embedded.name), engine)
+                return load(choose_model(embedded.name), engine)
         raise ModelNotFoundError(
             f"the packets were made with a model that is not in this package, {packet.model.hex()}: name it with -m"
         )
-    loaded = load(choice.choose(model), engine)
+    loaded = load(choose_model(model), engine)
     found = model_id(loaded.record.model_digest, loaded.record.tokenizer_digest)
     if found != packet.model:
         raise ModelMismatchError(

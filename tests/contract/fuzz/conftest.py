@@ -16,7 +16,8 @@ from llmzip.format import headers, writing
 from llmzip.format.headers import FrameHeader, Header, ModelRecord
 from llmzip.inference import load
 from llmzip.mixing.mixer import encode_bytes
-from llmzip.models import choice
+from llmzip.models.choice import choose_model
+from llmzip.models.embedded import DEFAULT
 from llmzip.settings import EngineSettings
 
 TEXT = b"The cat sat on the mat, and that was it."
@@ -51,7 +52,7 @@ def raw_zstd(data: bytes) -> bytes:
 
 def in_rows(text: bytes, num_rows: int, overlap: int) -> bytes:
     """An archive with a rows record, which llmzip reads but does not write."""
-    model = load.load(choice.choose("default"), EngineSettings())
+    model = load.load(choose_model("default"), EngineSettings())
     tokens = model.tokenizer.encode(text)
     payload, _ = rows.encode(model.engine, tokens, rows.RowPlan(len(tokens), num_rows, overlap))
     header = FrameHeader(
@@ -64,7 +65,7 @@ def in_rows(text: bytes, num_rows: int, overlap: int) -> bytes:
         overlap=overlap,
         last=True,
     )
-    return writing.pack_frame(header, payload, zlib.crc32(text), writing.pack_header(Header(choice.DEFAULT.code)))
+    return writing.pack_frame(header, payload, zlib.crc32(text), writing.pack_header(Header(DEFAULT.code)))
 
 
 def several_frames(data: bytes) -> bytes:

@@ -21,9 +21,9 @@ from llmzip.format import reading
 from llmzip.format.headers import LM, LZMA, MAGIC, STORED, ZSTD, FrameHeader, Header
 from llmzip.format.numbers import pack_varint
 from llmzip.format.writing import pack_frame, pack_header
-from llmzip.models import choice
+from llmzip.models.embedded import DEFAULT
 
-SEED = pack_header(Header(choice.DEFAULT.code))
+SEED = pack_header(Header(DEFAULT.code))
 LARGEST = 1 << 26
 
 
@@ -112,12 +112,12 @@ def test_many_tiny_archives_take_time_in_proportion() -> None:
 LIMITED = textwrap.dedent("""
     import json, resource, sys, time
     import llmzip
-    from llmzip.inference import load
-    from llmzip.models import choice
+    from llmzip.inference.load import load
+    from llmzip.models.choice import choose_model
     from llmzip.settings import EngineSettings
 
     archives = {name: bytes.fromhex(data) for name, data in json.load(sys.stdin).items()}
-    load.load(choice.choose("default"), EngineSettings())
+    load(choose_model("default"), EngineSettings())
     llmzip.decompress(llmzip.compress(b"something to warm up with"))
     used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 30), resource.RLIM_INFINITY))

@@ -24,9 +24,11 @@ from llmzip.codec import rows
 from llmzip.engines.exact import ExactEngine
 from llmzip.format.reading import read_archives
 from llmzip.mixing.vocabulary import Vocabulary
-from llmzip.models import choice, token_tables, weightfile
+from llmzip.models import weightfile
+from llmzip.models.embedded import DEFAULT
 from llmzip.models.model import save_int8
 from llmzip.models.tokenizer import Tokenizer
+from llmzip.models.tokenizer_file import TokenizerFile
 from llmzip.models.weights import load_model
 
 VOCABULARY = 320
@@ -251,7 +253,7 @@ def test_masses_of_odd_shapes(seed: int, tmp_path: Path) -> None:
 def test_prompt_of_the_embedded_model(level: int) -> None:
     archive = llmzip.compress(TEXT[:120], level=level, prompt=PROMPT[:90])
     assert archive[3] >> 4 == 15 and frame(archive)[0] == METHODS[level]
-    assert decoder.decode(archive, choice.DEFAULT.folder, PROMPT[:90]) == TEXT[:120]
+    assert decoder.decode(archive, DEFAULT.folder, PROMPT[:90]) == TEXT[:120]
 
 
 @pytest.mark.parametrize("level", METHODS)
@@ -416,7 +418,7 @@ def test_tables_of_odd_descriptions(tokenizer: Path, tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text(json.dumps(described), encoding="utf-8")
     words = decoder.token_bytes(tmp_path / "tokenizer.json", 330)
     assert words[320:] == [b"", b"", b"", b"<0x41>", b"", b"<text>", "é\u2581".encode(), b"", b"", b""]
-    assert words == token_tables.byte_table(described, 330, tmp_path)
+    assert words == TokenizerFile(tmp_path, described).byte_table(330)
 
 
 LONG = sentences(70_000, 6)
@@ -448,7 +450,7 @@ def test_prompts_are_cut_as_the_writer_does(
         size = VOCABULARY if folder in (tokenizer, odd) else decoder.Model(folder).vocab_size
         words = decoder.token_bytes(folder / "tokenizer.json", size)
         package = Tokenizer(folder, size)
-        assert words == package.tokens.table
+        assert words == package.table.entries
         ids = decoder.cut_prompt(PROMPTS[name], folder / "tokenizer.json", words)
         assert ids == package.encode(PROMPTS[name])[-decoder.MOST_PROMPT_TOKENS :].tolist()
 

@@ -17,10 +17,11 @@ from weights import read_weights
 
 import llmzip
 from llmzip.codec.reader import ArchiveWriter
-from llmzip.models import choice, weightfile
+from llmzip.models import weightfile
+from llmzip.models.embedded import DEFAULT
 from llmzip.settings import CompressSettings
 
-SMALL = choice.DEFAULT.folder.parent / "small"
+SMALL = DEFAULT.folder.parent / "small"
 NO_UTF8 = ENGLISH[:70] + b"\xff\xc3\x28\x80 Gr\xf6\xdfe " + "été 日本 ".encode() + ENGLISH[70:110]
 
 

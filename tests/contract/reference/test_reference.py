@@ -13,9 +13,10 @@ from weights import read_weights
 
 import llmzip
 from llmzip.mixing import mixer
-from llmzip.models import choice, weightfile
+from llmzip.models import weightfile
+from llmzip.models.embedded import DEFAULT
 
-EMBEDDED = choice.DEFAULT.folder
+EMBEDDED = DEFAULT.folder
 ENGLISH = b"""\
 The lighthouse keeper wrote one line each evening, and when the winter was over he had a book. It said little about
 the sea. It said how much oil was left, which lamp had smoked, and who had come up the path: the postman on Tuesdays,
@@ -74,7 +75,7 @@ NO_UTF8 = ENGLISH[:90] + b"\xff\0\1\2\3\4\4\4\2\2\2\2\x80\xc8 Gr\xf6\xdfe " + "Ã
 )
 def test_mixed(data: bytes, level: int) -> None:
     archive = llmzip.compress(data, level=level)
-    assert method_of(archive) == decoder.MIXED and archive[3] >> 4 == choice.DEFAULT.code
+    assert method_of(archive) == decoder.MIXED and archive[3] >> 4 == DEFAULT.code
     assert decoder.decode(archive, EMBEDDED) == data
 
 

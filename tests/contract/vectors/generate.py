@@ -17,7 +17,7 @@ from llmzip.codec.reader import ArchiveWriter
 from llmzip.format import headers, numbers, writing
 from llmzip.format.headers import LM, LZMA, MIXED, SKIP, STORED, ZSTD, FrameHeader, Header, ModelRecord
 from llmzip.mixing.mixer import encode_bytes
-from llmzip.models.choice import DEFAULT
+from llmzip.models.embedded import DEFAULT
 from llmzip.settings import CompressSettings
 
 FOLDER = Path(__file__).parent

@@ -172,8 +172,8 @@ def test_long_and_odd_texts_come_back(
         tokens = tokenizer.encode(text)
         plan = rows.profile_plan(0, len(tokens), engine.context)
         payload, _ = rows.encode(engine, tokens, plan)
-        back = rows.decode(engine, payload, plan, tokenizer.tokens.num_bytes, len(text))
-        assert tokenizer.tokens.decode(back) == text
+        back = rows.decode(engine, payload, plan, tokenizer.table.num_bytes, len(text))
+        assert tokenizer.table.decode(back) == text
 
 
 def rounded(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -230,7 +230,7 @@ def test_sharded_checkpoints_are_the_same_model(name: str, checkpoint: Callable[
     assert len(shards) > 2
     assert load_model(tmp_path).digest() == load_model(checkpoint(name)).digest()
     shards[1].unlink()
-    with pytest.raises(ModelNotFoundError, match=f"{shards[1].name} is missing: the download is not complete"):
+    with pytest.raises(ModelNotFoundError, match=f"{shards[1].name} is missing: the download is incomplete"):
         load_model(tmp_path)
 
 

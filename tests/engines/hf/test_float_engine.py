@@ -22,7 +22,7 @@ from llmzip.engines.floating import FloatEngine
 from llmzip.errors import EngineError, ModelNotFoundError, ModelUnsupportedError, ResourceError
 from llmzip.format.headers import ENGINE_FLOAT
 from llmzip.inference import load
-from llmzip.models import choice as models
+from llmzip.models.choice import ModelChoice, choose_model
 from llmzip.settings import EngineSettings
 
 VOCABULARY = 96
@@ -129,7 +129,7 @@ def test_threads_are_the_archives_or_the_writers(
 ) -> None:
     config = transformers.LlamaConfig(**COMMON | SMALL | {"vocab_size": 320})
     transformers.AutoModelForCausalLM.from_config(config).save_pretrained(make_tokenizer(tmp_path))
-    choice = dataclasses.replace(models.choose(str(tmp_path)), engine=ENGINE_FLOAT)
+    choice = dataclasses.replace(choose_model(str(tmp_path)), engine=ENGINE_FLOAT)
     embed, used = torch.nn.Embedding.forward, set()
 
     def watched(self: torch.nn.Embedding, ids: torch.Tensor) -> torch.Tensor:
@@ -138,7 +138,7 @@ def test_threads_are_the_archives_or_the_writers(
 
     monkeypatch.setattr(torch.nn.Embedding, "forward", watched)
 
-    def threads(choice: models.ModelChoice, asked: int | None) -> tuple[str, set[int]]:
+    def threads(choice: ModelChoice, asked: int | None) -> tuple[str, set[int]]:
         """What the environment says, and what was used while something else set another number."""
         loaded = load.load(choice, EngineSettings(device="cpu", threads=asked))
         torch.set_num_threads(2)
@@ -148,7 +148,7 @@ def test_threads_are_the_archives_or_the_writers(
         archived.append(dataclasses.replace(choice, environment=loaded.record.environment))
         return named, set(used)
 
-    archived: list[models.ModelChoice] = []
+    archived: list[ModelChoice] = []
     assert threads(choice, 1) == ("1", {1})
     assert threads(archived[0], None) == threads(archived[0], 2) == threads(archived[0], 3) == ("1", {1})
     assert threads(choice, 3) == ("3", {3})

@@ -21,7 +21,7 @@ from llmzip.engines.exact import ExactEngine
 from llmzip.format.headers import ENGINE_FLOAT
 from llmzip.format.reading import read_archives
 from llmzip.inference import load
-from llmzip.models import choice
+from llmzip.models.embedded import DEFAULT
 from llmzip.models.tokenizer import Tokenizer
 from llmzip.settings import CompressSettings, DecompressSettings
 
@@ -79,7 +79,7 @@ def test_a_prompt_helps_and_is_needed(level: int) -> None:
     plain, primed = (llmzip.compress(TEXT, level=level, prompt=prompt) for prompt in (b"", PROMPT))
     assert payload_bytes(primed) < 0.95 * payload_bytes(plain)
     assert llmzip.decompress(primed, prompt=PROMPT) == TEXT
-    assert record(primed).name == choice.DEFAULT.name
+    assert record(primed).name == DEFAULT.name
     with pytest.raises(
         llmzip.ModelMismatchError, match=r"made with a prompt, digest [0-9a-f]{32}: give .* --prompt-file"
     ):

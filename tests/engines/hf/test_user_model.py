@@ -64,7 +64,7 @@ def test_the_header_names_the_model(model: Path) -> None:
     (entry,) = llmzip.info(archive).archives
     assert (entry.model_code, entry.model) == (15, "lighthouse")
     assert len(entry.model_digest or "") == len(entry.tokenizer_digest or "") == 32
-    assert entry.tokenizer_digest == Tokenizer(model, VOCABULARY).tokens.digest()[:16].hex()
+    assert entry.tokenizer_digest == Tokenizer(model, VOCABULARY).table.digest()[:16].hex()
 
 
 def test_the_name_of_the_folder_does_not_matter(model: Path, tmp_path: Path) -> None:

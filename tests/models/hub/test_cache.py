@@ -18,7 +18,9 @@ import llmzip
 from llmzip.cli import main
 from llmzip.format import reading, writing
 from llmzip.format.headers import USER_MODEL
-from llmzip.models import choice, hub
+from llmzip.models import embedded, hub
+from llmzip.models.choice import choose_model
+from llmzip.models.embedded import DEFAULT, EMBEDDED, EmbeddedModel
 
 NAME = "keepers/lighthouse"
 FIRST, SECOND = commit_of(1), commit_of(2)
@@ -64,42 +66,42 @@ def test_a_folder_gives_the_same_digests(snapshot: Path, checkpoint: Path, archi
 def test_tags_and_branches(cache: Path, files: dict[str, bytes], other_files: dict[str, bytes]) -> None:
     fill(cache, NAME, FIRST, files)
     fill(cache, NAME, SECOND, other_files, "refs/pr/4")
-    assert choice.choose(NAME).name == f"{NAME}@{FIRST}"
-    assert choice.choose(f"{NAME}@refs/pr/4").name == f"{NAME}@{SECOND}"
+    assert choose_model(NAME).name == f"{NAME}@{FIRST}"
+    assert choose_model(f"{NAME}@refs/pr/4").name == f"{NAME}@{SECOND}"
     with pytest.raises(llmzip.ModelNotFoundError, match=f"models pull {NAME}@v1` downloads it"):
-        choice.choose(f"{NAME}@v1")
+        choose_model(f"{NAME}@v1")
 
 
 def test_the_first_digits_of_a_commit_must_be_unique(cache: Path, files: dict[str, bytes]) -> None:
     for last in "ab":
         fill(cache, NAME, FIRST[:39] + last, files, None)
     with pytest.raises(llmzip.ModelNotFoundError):
-        choice.choose(f"{NAME}@{FIRST[:10]}")
+        choose_model(f"{NAME}@{FIRST[:10]}")
     with pytest.raises(llmzip.ModelNotFoundError):  # without refs/main nobody knows which is the newest
-        choice.choose(NAME)
-    assert choice.choose(f"{NAME}@{FIRST[:39]}a").name.endswith("a")
+        choose_model(NAME)
+    assert choose_model(f"{NAME}@{FIRST[:39]}a").name.endswith("a")
 
 
 @pytest.mark.parametrize("content", ["", "main", "../../..", FIRST + "0", "\xe9"])
 def test_a_damaged_ref_is_no_ref(snapshot: Path, content: str) -> None:
     (snapshot.parents[1] / "refs" / "main").write_text(content, encoding="latin-1")
     with pytest.raises(llmzip.ModelNotFoundError, match="not in the Hugging Face cache"):
-        choice.choose(NAME)
+        choose_model(NAME)
 
 
 def test_folders_and_embedded_models_win(
     cache: Path, files: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in (NAME, choice.DEFAULT.name, "default"):
+    for name in (NAME, DEFAULT.name, "default"):
         fill(cache, name, FIRST, files)
-    assert choice.choose(choice.DEFAULT.name).embedded is choice.choose("default").embedded is choice.DEFAULT
-    assert choice.choose(f"{choice.DEFAULT.name}@main").name == f"{choice.DEFAULT.name}@{FIRST}"
+    assert choose_model(DEFAULT.name).embedded is choose_model("default").embedded is DEFAULT
+    assert choose_model(f"{DEFAULT.name}@main").name == f"{DEFAULT.name}@{FIRST}"
     monkeypatch.chdir(tmp_path)
-    assert choice.choose(NAME).name == f"{NAME}@{FIRST}"
+    assert choose_model(NAME).name == f"{NAME}@{FIRST}"
     (tmp_path / NAME).mkdir(parents=True)
-    assert choice.choose(NAME).name == "lighthouse"
+    assert choose_model(NAME).name == "lighthouse"
     with pytest.raises(llmzip.ModelNotFoundError, match="neither a folder"):
-        choice.choose(Path("keepers") / "other")  # a path never means the Hub
+        choose_model(Path("keepers") / "other")  # a path never means the Hub
 
 
 def test_a_model_that_is_not_here_is_named_with_what_to_do(cache: Path) -> None:
@@ -143,22 +145,22 @@ def test_shards_that_the_index_names_must_be_here(cache: Path, files: dict[str, 
     with pytest.raises(
         llmzip.ModelNotFoundError, match=incomplete(f"{shards[0]}, {shards[2]}, {shards[3]} and 1 more")
     ):
-        choice.choose(NAME)
+        choose_model(NAME)
     (folder / "model.safetensors.index.json").resolve().unlink()
     with pytest.raises(llmzip.ModelNotFoundError, match=incomplete("model.safetensors.index.json")):
-        choice.choose(NAME)
+        choose_model(NAME)
     (folder / "model.safetensors.index.json").unlink()
     (folder / "model.safetensors.index.json").write_text("[1]")
     with pytest.raises(llmzip.ModelUnsupportedError, match=r"model\.safetensors\.index\.json cannot be read"):
-        choice.choose(NAME)
+        choose_model(NAME)
 
 
 def test_other_forms_of_the_tokenizer_and_the_weights(cache: Path, files: dict[str, bytes]) -> None:
     old = {name: data for name, data in files.items() if name != "tokenizer.json"}
     fill(cache, NAME, FIRST, old | {"vocab.json": b"{}", "merges.txt": b""})
-    assert choice.choose(NAME).name == f"{NAME}@{FIRST}"
+    assert choose_model(NAME).name == f"{NAME}@{FIRST}"
     fill(cache, NAME, SECOND, {"config.json": b"{}", "tokenizer.json": b"{}", "model.llmzw": b""})
-    assert choice.choose(NAME).name == f"{NAME}@{SECOND}"
+    assert choose_model(NAME).name == f"{NAME}@{SECOND}"
 
 
 # -- decompressing -----------------------------------------------------------------------------------------------------
@@ -219,7 +221,7 @@ def test_a_name_that_is_no_folder_is_said_to_be_none(cache: Path, archive: bytes
         match=f"needs model 'bigrams' .*: '{NAME}' is not a folder, and not in the Hugging Face cache: `llmzip",
     ):
         llmzip.decompress(archive, model=NAME)
-    for override in ("a/b/c", "./keepers", choice.DEFAULT.name):
+    for override in ("a/b/c", "./keepers", DEFAULT.name):
         with pytest.raises(llmzip.ModelNotFoundError, match=f"'{override}' is not a folder$"):
             llmzip.decompress(archive, model=override)
 
@@ -308,7 +310,7 @@ def test_list(cache: Path, files: dict[str, bytes], capfd: pytest.CaptureFixture
     assert (code, err) == (0, [])
     assert lines[0].split() == ["size", "type", "runs", "name"]
     assert [line.split()[2:] for line in lines[1:]] == [
-        *(["embedded", "yes", model.name] for model in choice.EMBEDDED),
+        *(["embedded", "yes", model.name] for model in EMBEDDED),
         ["bert", "no", f"bert@{FIRST[:12]}"],
         ["llama", "yes", f"{NAME}@{FIRST[:12]}"],
         ["hub", "incomplete", f"{NAME}@{SECOND[:12]}"],
@@ -318,7 +320,7 @@ def test_list(cache: Path, files: dict[str, bytes], capfd: pytest.CaptureFixture
     found = [json.loads(line) for line in lines]
     assert all(entry["schema"] == 1 for entry in found)
     assert {(entry["name"], entry["commit"], entry["runs"], entry["incomplete"]) for entry in found} == {
-        *((model.name, None, True, False) for model in choice.EMBEDDED),
+        *((model.name, None, True, False) for model in EMBEDDED),
         ("bert", FIRST, False, False),
         (NAME, FIRST, True, False),
         (NAME, SECOND, False, True),
@@ -330,7 +332,7 @@ def test_list(cache: Path, files: dict[str, bytes], capfd: pytest.CaptureFixture
 def test_list_without_a_cache(cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
     cache.rmdir()
     code, lines, err = run(capfd, "list")
-    assert (code, err, len(lines)) == (0, [], 1 + len(choice.EMBEDDED))
+    assert (code, err, len(lines)) == (0, [], 1 + len(EMBEDDED))
 
 
 def test_info(snapshot: Path, files: dict[str, bytes], capfd: pytest.CaptureFixture[str], archive: bytes) -> None:
@@ -423,10 +425,10 @@ def test_verify_sees_through_a_blob_that_is_a_link_itself(
 
 
 def test_verify_embedded_models(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    assert run(capfd, "verify", choice.DEFAULT.name)[0] == 0
-    own = choice.DEFAULT
-    wrong = choice.EmbeddedModel(own.code, own.name, bytes(32), own.tokenizer_digest)
-    monkeypatch.setattr(choice, "EMBEDDED", (wrong,))
+    assert run(capfd, "verify", DEFAULT.name)[0] == 0
+    own = DEFAULT
+    wrong = EmbeddedModel(own.code, own.name, bytes(32), own.tokenizer_digest)
+    monkeypatch.setattr(embedded, "EMBEDDED", (wrong,))
     code, lines, err = run(capfd, "verify", own.name)
     assert (code, lines) == (3, [])
     assert f"expected model digest {bytes(32).hex()}, found {own.model_digest.hex()}" in err[0]

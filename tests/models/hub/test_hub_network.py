@@ -12,15 +12,17 @@ from fake_hub import TEXT, commit_of, fill
 
 import llmzip
 from llmzip.cli import main
-from llmzip.models import choice, hub
+from llmzip.models import hub
+from llmzip.models.choice import choose_model, fetch_model
+from llmzip.models.reference import parse_model
 
 NAMES = ["Base", "smol", "gpt2", "gpt2@main", "nope"]
 CALLS: dict[str, Callable[[str], Any]] = {
     "compress": lambda name: llmzip.compress(TEXT, model=name),
     "decompress": lambda name: llmzip.decompress((Path("book.llmz")).read_bytes(), model=name),
     "open": lambda name: llmzip.open("made.llmz", "wb", model=name).close(),
-    "choose": choice.choose,
-    "fetch": lambda name: choice.fetch(name, print, lambda *arguments: pytest.fail("a bar")),
+    "choose": choose_model,
+    "fetch": lambda name: fetch_model(parse_model(name), print, lambda *arguments: pytest.fail("a bar")),
     "download": lambda name: hub.download(
         hub.parse(name) or pytest.fail(name), print, print, lambda *x: pytest.fail("")
     ),
@@ -93,7 +95,7 @@ def test_no_command_goes_to_the_network(
 def test_no_call_goes_to_the_network(call: str, attempts: list[Any]) -> None:
     for name in NAMES:
         if call == "fetch":
-            assert CALLS[call](name) == name
+            assert CALLS[call](name) == parse_model(name)
             continue
         with pytest.raises(llmzip.ModelNotFoundError):
             CALLS[call](name)

@@ -102,8 +102,8 @@ def test_the_variable_for_the_model_downloads_too_but_not_for_other_operations(
 
 def test_nothing_comes_before_the_data(program: Program) -> None:
     code = (
-        "from llmzip.cli import main\nfrom llmzip.models import choice\n"
-        "choice.fetch = lambda name, *rest: print('a library talks') or name\n"
+        "from llmzip.cli import command, main\n"
+        "command.fetch_model = lambda ref, *rest, **options: print('a library talks') or ref\n"
         "main.main(['-c', 'noise.bin'])"
     )
     done = subprocess.run(

@@ -1,0 +1,239 @@
+"""The files of a Hugging Face tokenizer: what each token stands for, and a description without all that loses bytes.
+
+Must not know how texts are encoded, or models. Three kinds: byte-level BPE (GPT-2, Llama 3, Qwen), BPE and Unigram as
+SentencePiece writes them (Llama 2, Mistral, Gemma; T5), where a blank is U+2581 and single bytes are `<0x0A>`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import ModelNotFoundError, TokenizerError
+from .layout import mishap, reason
+
+_BLANK = "\u2581"
+_BYTE = re.compile("<0x([0-9A-F]{2})>")
+
+
+@dataclass(frozen=True)
+class TokenizerFile:
+    """The description of a tokenizer.
+
+    Attributes:
+        folder: where it is, for messages.
+        description: contents of tokenizer.json, or what vocab.json and merges.txt amount to; nothing in it is checked
+            but that there is a model.
+    """
+
+    folder: Path
+    description: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, folder: Path) -> TokenizerFile:
+        """Reads a folder's tokenizer.json, or vocab.json and merges.txt as GPT-2 has them.
+
+        Raises:
+            ModelNotFoundError: neither is there.
+            TokenizerError: it cannot be read.
+        """
+        return cls(folder, _read_description(folder))
+
+    @property
+    def kind(self) -> str | None:
+        """What the tokens are: "byte-level", "sentencepiece" or "unigram"; None for a tokenizer of another sort."""
+        model = self.description["model"]
+        if model.get("type") == "Unigram":
+            return "unigram"
+        if model.get("type") != "BPE":
+            return None
+        if "ByteLevel" in json.dumps([self.description.get(key) for key in ("pre_tokenizer", "decoder")]):
+            return "byte-level"
+        steps = [self.description.get(key) for key in ("normalizer", "pre_tokenizer")]
+        marks_blanks = _BLANK in json.dumps(steps, ensure_ascii=False)
+        return "sentencepiece" if marks_blanks or model.get("byte_fallback") else None
+
+    def byte_table(self, vocab_size: int) -> list[bytes]:
+        """Returns the bytes of each id; ids that are special, unknown or without a token stand for nothing, b"".
+
+        Args:
+            vocab_size: V of the model.
+
+        Raises:
+            TokenizerError: a kind of tokenizer that is not supported, or one that does not fit the model.
+        """
+        model, kind = self.description["model"], self.kind
+        if kind is None:
+            raise TokenizerError(
+                f"model {self.folder}: its tokenizer is of kind {model.get('type')}; supported are byte-level BPE, and "
+                "BPE and Unigram in SentencePiece's form"
+            )
+        if model.get("continuing_subword_prefix"):
+            # The library ends the program where such a prefix does not fit the merges.
+            raise TokenizerError(f"model {self.folder}: a BPE with a continuing_subword_prefix is not supported")
+        try:
+            added = self._added_tokens()
+            if kind == "unigram":
+                id_of = {str(text): i for i, (text, _) in enumerate(model["vocab"])}
+            else:
+                id_of = dict(model["vocab"])
+        except (TypeError, KeyError, ValueError):
+            raise TokenizerError(f"model {self.folder}: tokenizer.json lists tokens in an unknown form") from None
+        alphabet = byte_alphabet()
+        table = [b""] * vocab_size
+        for text, i in id_of.items():
+            if type(i) is not int or not 0 <= i < vocab_size:
+                raise TokenizerError(
+                    f"model {self.folder}: token {i} is outside the model's vocabulary of {vocab_size}"
+                )
+            if text in added:
+                continue  # its text is written in no alphabet
+            if kind == "byte-level":
+                if all(character in alphabet for character in text):
+                    table[i] = bytes(alphabet[character] for character in text)
+            elif byte := _BYTE.fullmatch(text):
+                table[i] = bytes.fromhex(byte.group(1))
+            elif i != model.get("unk_id"):
+                table[i] = text.replace(_BLANK, " ").encode("utf-8", "surrogatepass")
+        for entry in self._text_tokens(vocab_size):
+            table[entry["id"]] = str(entry["content"]).encode("utf-8", "surrogatepass")
+        return table
+
+    def exact_description(self, vocab_size: int) -> dict[str, Any]:
+        """Returns the description of the same tokenizer without what changes a text.
+
+        Normalisers change it, special tokens swallow `<|endoftext|>` and the blanks next to it, post-processors add
+        tokens: none of them may see the input. A prefix space would be one more byte. Only the mark for blanks stays,
+        and added tokens that are text, such as runs of line ends.
+        """
+        description = self.description
+        changed = {**description, **dict.fromkeys(("post_processor", "truncation", "padding"))}
+        plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+        changed["added_tokens"] = [entry | plain for entry in self._text_tokens(vocab_size)]
+        changed["model"] = description["model"] | {"dropout": None}  # dropout would make archives random
+        changed["pre_tokenizer"] = _without_prefix(description.get("pre_tokenizer"))
+        marks = _replacements(description.get("normalizer"))
+        if self.kind == "byte-level":
+            marks = []
+        elif not marks and "Metaspace" not in json.dumps(changed["pre_tokenizer"]):
+            marks = [{"type": "Replace", "pattern": {"String": " "}, "content": _BLANK}]
+        changed["normalizer"] = marks[0] if marks else None
+        return changed
+
+    def renumbered_ids(self, vocab_size: int, library_id: Callable[[str], int | None]) -> dict[int, int]:
+        """Returns the library's id -> the model's id for added tokens that the library numbers anew.
+
+        The library does so with the added tokens that are left once the special ones are taken out.
+
+        Args:
+            vocab_size: V of the model.
+            library_id: gives the library's id of a token's text.
+        """
+        vocab = self.description["model"]["vocab"]
+        others = set(vocab.values() if isinstance(vocab, dict) else range(len(vocab)))
+        ids = {library_id(str(entry["content"])): entry["id"] for entry in self._text_tokens(vocab_size)}
+        return {ours: id for ours, id in ids.items() if ours is not None and ours != id and ours not in others}
+
+    def _added_tokens(self) -> dict[str, dict[str, Any]]:
+        """Text -> entry of the tokens that are found before all others; special ones never stand for text."""
+        return {str(entry["content"]): entry for entry in self.description.get("added_tokens") or ()}
+
+    def _text_tokens(self, vocab_size: int) -> list[dict[str, Any]]:
+        """The entries of the added tokens that stand for text."""
+        return [
+            entry
+            for entry in self._added_tokens().values()
+            if not entry.get("special") and type(entry.get("id")) is int and 0 <= entry["id"] < vocab_size
+        ]
+
+
+# -- reading ---------------------------------------------------------------------------------------------------------
+
+
+def _read_description(folder: Path) -> dict[str, Any]:
+    try:
+        description = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if (folder / "vocab.json").exists() and (folder / "merges.txt").exists():
+            return _from_merges(folder)
+        others = [n for n in ("tokenizer.model", "spiece.model", "tiktoken.model") if (folder / n).exists()]
+        hint = ""
+        if others:
+            hint = (
+                f"; it has {others[0]}: transformers.AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR) makes one"
+            )
+        raise ModelNotFoundError(f"model {folder}: no tokenizer.json in this folder{hint}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise TokenizerError(
+            f"model {folder}: tokenizer.json cannot be read: {reason(folder / 'tokenizer.json', error)}"
+        ) from None
+    if not isinstance(description, dict) or not isinstance(description.get("model"), dict):
+        raise TokenizerError(f"model {folder}: tokenizer.json describes no tokenizer")
+    model = description["model"]
+    if "type" not in model:  # files of the first versions, GPT-2's among them, leave it to be guessed
+        guess = "Unigram" if isinstance(model.get("vocab"), list) else "BPE" if "merges" in model else None
+        description["model"] = model | ({} if guess is None else {"type": guess})
+    return description
+
+
+def _from_merges(folder: Path) -> dict[str, Any]:
+    """Reads vocab.json and merges.txt as the description that tokenizer.json would hold."""
+    try:
+        vocab = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
+        lines = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
+        if mishap(folder / "merges.txt"):  # any text would pass for merges
+            raise ValueError
+    except (OSError, ValueError, RecursionError) as error:
+        name = "vocab.json" if mishap(folder / "vocab.json") else "merges.txt"
+        if why := mishap(folder / name):
+            raise TokenizerError(f"model {folder}: {name} cannot be read: {why}") from None
+        raise TokenizerError(f"model {folder}: vocab.json or merges.txt cannot be read: {error}") from None
+    merges = [line for line in lines if line and not line.startswith("#version")]
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    special = [text for text in ("<|endoftext|>",) if isinstance(vocab, dict) and text in vocab]
+    return {
+        "version": "1.0",
+        "added_tokens": [{"content": text, "id": vocab[text], "special": True} for text in special],
+        "pre_tokenizer": byte_level,
+        "decoder": byte_level,
+        "model": {"type": "BPE", "vocab": vocab, "merges": merges},
+    }
+
+
+# -- parts of a description ------------------------------------------------------------------------------------------
+
+
+def byte_alphabet() -> dict[str, int]:
+    """Returns character -> byte of byte-level BPE: printable bytes are Latin-1, the others begin at U+0100."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(0x100 + n): byte for n, byte in enumerate(others)}
+
+
+def _replacements(normalizer: Any) -> list[dict[str, Any]]:
+    """Returns the normalisers that only write the mark for a blank."""
+    if not isinstance(normalizer, dict):
+        return []
+    if normalizer.get("type") == "Sequence":
+        return [mark for part in normalizer.get("normalizers") or () for mark in _replacements(part)]
+    blank = normalizer.get("type") == "Replace" and normalizer.get("pattern") == {"String": " "}
+    return [normalizer] if blank and normalizer.get("content") == _BLANK else []
+
+
+def _without_prefix(part: Any) -> Any:
+    """Returns a pre-tokenizer that puts no blank before the text, however it is nested."""
+    if isinstance(part, list):
+        return [_without_prefix(value) for value in part]
+    if not isinstance(part, dict):
+        return part
+    changed = {name: _without_prefix(value) for name, value in part.items()}
+    if "add_prefix_space" in changed:
+        changed["add_prefix_space"] = False
+    if changed.get("type") == "Metaspace":
+        changed["prepend_scheme"] = "never"
+        changed.pop("add_prefix_space", None)
+    return changed
