@@ -20,8 +20,9 @@ from pathlib import Path
 import numpy as np
 from window_rules import DelayWriter, PrintedWriter
 
-from llmzip.codec.reader import compress_stream, decompress_stream
+from llmzip.codec.reader import decompress_stream
 from llmzip.codec.rows import encode
+from llmzip.codec.writer import compress_stream
 from llmzip.format.plan import RowPlan
 from llmzip.inference import load
 from llmzip.models import choice

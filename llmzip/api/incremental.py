@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 from typing import Any, Literal
 
-from ..codec.reader import ArchiveWriter, FrameDecoder
+from ..codec.reader import FrameDecoder
+from ..codec.writer import ArchiveWriter
 from ..format.headers import ArchiveParser, Frame
 from ..settings import (  # fmt: skip
     DEFAULT_LEVEL,

@@ -21,6 +21,7 @@ from ..settings import MAX_LEVEL, CompressSettings
 from ..system import forks
 from . import methods
 from .parallel import in_order, one_at_a_time
+from .report import Progress
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from ..inference.load import Kernels, LoadedModel, Models
     from ..inference.prompt import Prompt
     from ..mixing.vocabulary import Vocabulary
-
-Progress = Callable[[int], None]
 
 PIECE_BYTES = headers.MAX_LM_BYTES
 """Input of one frame of the methods lm and mixed."""

@@ -1,4 +1,4 @@
-"""Bytes to archives and back: packs frames, decodes them, checks results; drafts.py chooses how they are coded.
+"""Archives to bytes: decodes frames and checks their checksums.
 
 The model and torch are loaded only when a frame needs them.
 """
@@ -11,103 +11,17 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from ..errors import CorruptError, LLMZipError, ModelMismatchError
 from ..format import headers, plan
-from ..format.headers import MIXED, SKIP, STORED, WINDOWS, FrameHeader, Header
+from ..format.headers import MIXED, SKIP, WINDOWS, Header
 from ..models import choice as models
-from ..settings import CompressSettings, DecompressSettings
+from ..settings import DecompressSettings
 from ..system import forks
-from ..system.streams import read_some, write_all
+from ..system.streams import write_all
 from . import methods
-from .drafts import Draft, Drafter, Progress
 from .parallel import in_order, one_at_a_time
-from .report import CharacterCounter, FrameReport, StreamReport
+from .report import CharacterCounter, FrameReport, Progress, StreamReport, frame_report
 
 if TYPE_CHECKING:
     from ..inference.load import Kernels, LoadedModel, Models
-
-UNIT_BYTES = headers.MAX_FRAME_BYTES
-"""Input that is looked at together: the plain methods see all of it, as xz -9 does."""
-
-_READ_BYTES = 1 << 20
-
-
-class ArchiveWriter:
-    """Turns bytes that arrive in pieces into one archive.
-
-    Args:
-        settings: level, model, engine.
-        progress: called with numbers of bytes of the original that were done.
-    """
-
-    def __init__(self, settings: CompressSettings, progress: Progress | None = None) -> None:
-        self._choice = models.for_compressing(settings)
-        self._drafter = Drafter(self._choice, settings, progress)
-        self._buffer = bytearray()
-        self._entries: list[tuple[int, int]] = []
-        self._characters = CharacterCounter()
-        self._started = time.perf_counter()
-        self.report = StreamReport()
-
-    def write(self, data: bytes) -> bytes:
-        """Takes the next bytes of the original; returns what is ready of the archive, often nothing."""
-        self._characters.add(data)
-        self._buffer += data
-        out = b""
-        # A unit is only written once more input is there: the archive's last frame must be marked as such.
-        while len(self._buffer) > UNIT_BYTES:
-            unit = bytes(self._buffer[:UNIT_BYTES])
-            del self._buffer[:UNIT_BYTES]
-            out += self._unit(unit, last=False)
-        return out
-
-    def flush_frame(self) -> bytes:
-        """Ends the frame; what comes later starts another one, and there must be something."""
-        unit, self._buffer = bytes(self._buffer), bytearray()
-        return self._unit(unit, last=False) if unit else b""
-
-    def finish(self) -> bytes:
-        """The rest of the archive."""
-        out = self._unit(bytes(self._buffer), last=True)
-        self._buffer = bytearray()
-        if len(self._entries) > 1:
-            index = headers.pack_index(self._entries)
-            self.report.compressed_bytes += len(index)
-            out += index
-        self.report.characters = self._characters.finish()
-        self.report.elapsed_seconds = time.perf_counter() - self._started
-        return out
-
-    def _unit(self, data: bytes, last: bool) -> bytes:
-        if data:
-            frames = self._drafter.best_frames(data, alone=last and not self._entries)
-        else:  # an empty archive's only frame, or one that is there to be the last, after flush_frame()
-            frames = [Draft(FrameHeader(SKIP if self._entries else STORED, last, 0, 0), b"", b"")]
-        prefix = b""
-        if not self._entries:
-            uses_model = any(draft.header.uses_model for draft in frames) or not last
-            prefix = headers.pack_header(self._drafter.header() if uses_model else Header())
-            self.report.compressed_bytes += len(prefix)
-        out = b""
-        for number, draft in enumerate(frames):
-            header, original = headers.with_last(draft.header, last and number == len(frames) - 1), draft.original
-            if not headers.is_readable(header, alone=header.last and not self._entries):
-                raise RuntimeError(f"a frame that no reader would take: {header}")
-            frame = headers.pack_frame(header, draft.payload, zlib.crc32(original), prefix)
-            size = len(frame) - len(prefix)
-            prefix = b""
-            if header.uses_model:
-                self.report.model, self.report.kernels = self._choice.name, self._drafter.kernels
-            self._entries.append((size, len(original)))
-            self.report.frames.append(_frame_report(header, size, draft.bits))
-            self.report.original_bytes += len(original)
-            self.report.compressed_bytes += size
-            out += frame
-        return out
-
-
-def _frame_report(header: FrameHeader, size: int, bits: float | None) -> FrameReport:
-    in_rows = header.uses_model and header.method != WINDOWS
-    num_rows = plan.header_plan(header, headers.MAX_CONTEXT).num_rows if in_rows else 0
-    return FrameReport(header.method_name, header.original_bytes, size, num_rows, header.num_tokens, bits)
 
 
 class FrameDecoder:
@@ -150,7 +64,7 @@ class FrameDecoder:
 
     def report(self, frame: headers.Frame) -> FrameReport:
         """The frame in numbers, after it was decoded."""
-        return _frame_report(frame.header, frame.size_bytes, None)
+        return frame_report(frame.header, frame.size_bytes, None)
 
     def _decode_tokens(self, frame: headers.Frame, progress: Progress | None) -> bytes:
         from ..system.memory import allocations_checked
@@ -248,26 +162,6 @@ def _decode_adaptive(frame: headers.Frame, progress: Progress | None) -> bytes:
         return decode_bytes(frame.payload, frame.header.original_bytes, progress)
     except CorruptError as error:
         raise CorruptError(f"frame {frame.number}: {error}") from None
-
-
-def compress_stream(
-    source: BinaryIO, sink: BinaryIO, settings: CompressSettings, progress: Progress | None = None
-) -> StreamReport:
-    """Compresses all of `source` into one archive.
-
-    Args:
-        source, sink: binary files; the sink need not be seekable.
-        settings: level, model, engine.
-        progress: called with numbers of bytes of the original that were done.
-
-    Raises:
-        ModelError, TokenizerError, EngineError, SettingsError; OSError from the files.
-    """
-    writer = ArchiveWriter(settings, progress)
-    while data := read_some(source, _READ_BYTES):
-        write_all(sink, writer.write(data))
-    write_all(sink, writer.finish())
-    return writer.report
 
 
 def decompress_stream(

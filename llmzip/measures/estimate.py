@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
-from ..codec import methods, reader
+from ..codec import methods, reader, writer
 from ..codec.drafts import PIECE_BYTES, level_plan
 from ..format import headers
 from ..format.headers import LM, METHODS, MIXED, STORED, WINDOWS
@@ -165,7 +165,7 @@ class _Estimator:
     def _whole(self) -> Estimate:
         """Small enough to be done."""
         data, archive, back = self._places.read(0, self._places.size), io.BytesIO(), io.BytesIO()
-        report = reader.compress_stream(io.BytesIO(data), archive, self._settings)
+        report = writer.compress_stream(io.BytesIO(data), archive, self._settings)
         size = archive.tell()
         archive.seek(0)
         folder = None if self._choice.embedded is not None else self._choice.folder

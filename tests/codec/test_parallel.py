@@ -14,7 +14,8 @@ import pytest
 import llmzip
 from llmzip.codec import drafts, rows
 from llmzip.codec.parallel import in_order, one_at_a_time
-from llmzip.codec.reader import compress_stream, decompress_stream
+from llmzip.codec.reader import decompress_stream
+from llmzip.codec.writer import compress_stream
 from llmzip.format.plan import RowPlan
 from llmzip.settings import CompressSettings, DecompressSettings
 

@@ -16,7 +16,8 @@ from model_samples import sentences
 
 import llmzip
 from llmzip.codec import drafts
-from llmzip.codec.reader import compress_stream, decompress_stream
+from llmzip.codec.reader import decompress_stream
+from llmzip.codec.writer import compress_stream
 from llmzip.engines.exact import ExactEngine
 from llmzip.format.headers import ENGINE_FLOAT, read_archives
 from llmzip.inference import load
