@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..errors import CorruptError, EngineError, ResourceError
+from ..errors import CorruptError, EngineError
 from ..format import headers
 from ..format.headers import LM, MIXED, STORED, FrameHeader, Header
 from ..format.plan import RowPlan, profile_plan
@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 
     from ..engines.base import Engine
     from ..inference.load import Kernels, LoadedModel, Models
-    from ..inference.prompt import Prompt
-    from ..mixing.vocabulary import Vocabulary
+    from .rows import FrameCoder
 
 PIECE_BYTES = headers.MAX_LM_BYTES
 """Input of one frame of the methods lm and mixed."""
@@ -40,7 +39,7 @@ _ROWS = (
 )  # fmt: skip
 """Tokens that a row has at least, and the most rows, of each level: docs/speed.md has what was measured."""
 
-_MOST_ROW_BYTES, _LEAST_BATCH_TOKENS = 1 << 30, 64
+_MOST_ROW_BYTES = 1 << 30
 _EXPLICIT = 3
 """The profile whose frames say themselves how many rows they have."""
 
@@ -177,7 +176,7 @@ class Drafter:
         """How many pieces may be worked on side by side; until the first has needed the model, nobody knows."""
         if self._models is None or self._settings.prompt:  # what has read a prompt is for one frame at a time
             return 1
-        from .rows import frames_at_once
+        from ..inference.capacity import frames_at_once
 
         model, level = self._models[0], self._settings.level
         most_tokens = max(1, len(piece) // _LEAST_BYTES_PER_TOKEN)
@@ -193,6 +192,9 @@ class Drafter:
             number: of the piece.
             trial: only the length counts, so that whether it decodes is not tried.
         """
+        from ..inference.capacity import with_smaller_batches
+        from .rows import FrameCoder
+
         model = self._model(number)
         tokens = model.tokenizer.encode(data)
         if len(tokens) > len(data):  # nearly all escaped
@@ -208,7 +210,12 @@ class Drafter:
         if progress is not None:
             table = model.tokenizer.tokens
             report = lambda ids: progress(table.num_bytes(ids))  # noqa: E731
-        payload, bits = _encode(model, tokens, plan, report, vocabulary, prompt, trial)
+        coder = FrameCoder(model.engine, vocabulary, prompt)
+        payload, bits = with_smaller_batches(
+            model.engine, lambda progress: coder.encode(tokens, plan, progress), report
+        )
+        if model.engine.stepwise and not trial and not _comes_back(coder, tokens, payload, plan):
+            raise EngineError("the float engine does not decode what it encoded: its results vary on this machine")
         record = (plan.num_rows, plan.overlap) if profile == _EXPLICIT else ()
         header = FrameHeader(MIXED if mixed else LM, False, len(data), len(payload), len(tokens), profile, *record)
         return Draft(header, payload, data, bits)
@@ -305,58 +312,15 @@ def level_plan(
     return plan, profile if plan == usual else _EXPLICIT
 
 
-def _encode(
-    model: LoadedModel,
-    tokens: np.ndarray,
-    plan: RowPlan,
-    report: Callable[[np.ndarray], None] | None,
-    vocabulary: Vocabulary | None,
-    prompt: Prompt | None,
-    trial: bool,
-) -> tuple[bytes, float]:
-    """Payload and ideal bits; with less at once if the memory does not do.
-
-    Raises:
-        EngineError: the float engine does not decode what it encoded.
-        ResourceError: there is not enough memory, however little is done at once.
-    """
-    from ..system.memory import allocations_checked
-    from . import rows
-
-    engine = model.engine
-    while True:
-        try:
-            with allocations_checked():
-                payload, bits = rows.encode(engine, tokens, plan, report, vocabulary, prompt)
-                break
-        except ResourceError:
-            if engine.stepwise or engine.batch_tokens <= _LEAST_BATCH_TOKENS:
-                raise
-            engine.batch_tokens //= 2
-            report = None  # what is done again is not told again
-    if engine.stepwise and not trial and not _comes_back(model, tokens, payload, plan, vocabulary, prompt):
-        raise EngineError("the float engine does not decode what it encoded: its results vary on this machine")
-    return payload, bits
-
-
-def _comes_back(
-    model: LoadedModel,
-    tokens: np.ndarray,
-    payload: bytes,
-    plan: RowPlan,
-    vocabulary: Vocabulary | None,
-    prompt: Prompt | None,
-) -> bool:
+def _comes_back(coder: FrameCoder, tokens: np.ndarray, payload: bytes, plan: RowPlan) -> bool:
     """Whether a payload decodes to its tokens."""
-    from . import rows
+    from ..inference.byte_limit import ByteLimit
 
-    table = model.tokenizer.tokens
-    most = table.num_bytes(tokens)
     try:
-        back = rows.decode(model.engine, payload, plan, table.num_bytes, most, None, vocabulary, prompt)
+        decoded = coder.decode(payload, plan, ByteLimit(len, len(tokens)))
     except CorruptError:
         return False
-    return bool((back == tokens).all())  # as many they are
+    return bool((decoded == tokens).all())  # there are as many
 
 
 def _plain_draft(data: bytes) -> Draft:

@@ -67,8 +67,9 @@ class FrameDecoder:
         return frame_report(frame.header, frame.size_bytes, None)
 
     def _decode_tokens(self, frame: headers.Frame, progress: Progress | None) -> bytes:
+        from ..inference.byte_limit import ByteLimit
         from ..system.memory import allocations_checked
-        from . import rows
+        from .rows import FrameCoder
 
         found, prompt_text = self._models(frame.archive)
         model = found[frame.number]
@@ -89,9 +90,8 @@ class FrameDecoder:
             vocabulary = model.vocabulary if frame.header.method == MIXED else None
             prompt = model.prompt(prompt_text)
             with allocations_checked():
-                tokens = rows.decode(
-                    model.engine, frame.payload, frame_plan, table.num_bytes, original, progress, vocabulary, prompt
-                )
+                limit = ByteLimit(table.num_bytes, original, progress)
+                tokens = FrameCoder(model.engine, vocabulary, prompt).decode(frame.payload, frame_plan, limit)
             data = table.decode(tokens)
         except CorruptError as error:
             raise CorruptError(f"frame {frame.number}: {error}") from None
@@ -143,7 +143,7 @@ class FrameDecoder:
         header = frame.header
         if header.method == WINDOWS or not header.uses_model:
             return 1
-        from .rows import frames_at_once
+        from ..inference.capacity import frames_at_once
 
         try:
             found, prompt = self._models(frame.archive)

@@ -27,6 +27,7 @@ from ..numerics import ops, tables
 from ..system import forks
 from . import floatload, floatsteps
 from .floatsteps import LARGEST
+from .readout import DeviceReadout
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _UNSTABLE_KEYS = ("transformers_version", "_name_or_path", "dtype", "torch_dtype", "use_cache")
@@ -155,6 +156,9 @@ class FloatEngine:
         steps = logits * tables.log2e_steps()
         peak = steps.amax(-1, keepdim=True).add_(0.5)
         return ops.exp2_lookup(self._exp2, ops.exp2_index(torch.sub(peak, steps, out=steps)))
+
+    def readout(self) -> DeviceReadout:
+        return DeviceReadout(self.vocab_size, self.device)
 
     def environment(self) -> str:
         """Everything that the bits may depend on, as `name=value` joined by blanks."""

@@ -17,17 +17,16 @@ import torch
 from ..engines.base import Engine
 from ..engines.floating import FloatEngine
 from ..engines.frequencies import TOTAL_BITS, Frequencies
-from ..errors import ResourceError, SettingsError
+from ..errors import SettingsError
 from ..format.plan import RowPlan
+from ..inference.capacity import with_smaller_batches
 from ..inference.passes import NOTHING, token_masses
-from ..system.memory import allocations_checked
 
 if TYPE_CHECKING:
     from ..inference.load import LoadedModel
 
 Progress = Callable[[np.ndarray], None]
 
-_LEAST_BATCH_TOKENS = 64
 _FLOAT_LOGITS = 1 << 26
 _LEAST_MASS = 0.5
 
@@ -153,18 +152,14 @@ def score_rows(
     if not 0 <= plan.overlap < context:
         raise SettingsError(f"the stride must be 1 to the context of {context:,}, not {context - plan.overlap:,}")
     before = before[-max(1, context // 2) :] if context > 1 else NOTHING
-    while True:
+
+    def work(progress: Progress | None) -> Scores:
         sink = _Sink(tokens, engine, ranks, min(alternatives, engine.vocab_size))
-        try:
-            with allocations_checked():
-                for places, masses in _masses(engine, tokens, plan, progress, before, context):
-                    sink.add(places, masses)
-            return sink.finish(context, context - plan.overlap)
-        except ResourceError:
-            if engine.batch_tokens <= _LEAST_BATCH_TOKENS or isinstance(engine, FloatEngine):
-                raise
-            engine.batch_tokens //= 2
-            progress = None  # what is done again is not told again
+        for places, masses in _masses(engine, tokens, plan, progress, before, context):
+            sink.add(places, masses)
+        return sink.finish(context, context - plan.overlap)
+
+    return with_smaller_batches(engine, work, progress)
 
 
 def checked_context(engine: Engine[Any], context: int | None) -> int:

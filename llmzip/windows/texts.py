@@ -18,6 +18,7 @@ from ..engines.base import Engine
 from ..engines.frequencies import Frequencies
 from ..errors import CorruptError, ResourceError, SettingsError
 from ..format.plan import RowPlan
+from ..inference.byte_limit import ByteLimit
 from ..inference.passes import NOTHING, RESTART_CHUNK, History, masses_in_parts, prefill, restart, token_masses
 from ..system.memory import free_bytes
 from .codes import WindowReader, WindowWriter, pack, precision_bits
@@ -255,7 +256,7 @@ def decode(
     found = [NOTHING] * len(windows)
     # Windows that are not over, by the number of tokens that are known of each.
     waiting: dict[int, list[np.ndarray]] = {0: [np.arange(len(windows))]}
-    seen_bytes = 0
+    limit = ByteLimit(num_bytes, most_bytes, progress)
     while waiting:
         known = min(waiting)
         places = np.concatenate(waiting.pop(known))
@@ -267,12 +268,7 @@ def decode(
             )
             for place, row, count in zip(part, tokens, counts, strict=True):
                 found[place] = row[:count]
-            new_bytes = num_bytes(np.concatenate([found[place][known:] for place in part]))
-            seen_bytes += new_bytes
-            if seen_bytes > most_bytes:
-                raise CorruptError(f"damaged: windows stand for more than the {most_bytes} bytes they should")
-            if progress is not None:
-                progress(new_bytes)
+            limit.add(np.concatenate([found[place][known:] for place in part]))
             if len(rest):
                 waiting.setdefault(len(found[rest[0]]), []).append(rest)
     return Found(found, reader.spare_bits())
@@ -364,7 +360,8 @@ def decode_kept(
     history = History(engine, _kept_plan(engine, num_tokens), NOTHING)
     reader = WindowReader(data, window_bits, np.arange(num_windows))
     tokens = np.empty(num_tokens, dtype=np.int64)
-    begins, window, seen_bytes = [0], 0, 0
+    begins, window = [0], 0
+    limit = ByteLimit(num_bytes, most_bytes, progress)
     for step in range(num_tokens):
         masses = history.step(step)
         targets, over = reader.targets(np.array([window]))
@@ -379,12 +376,7 @@ def decode_kept(
         left, right = bounds.cpu().numpy().T
         reader.take(np.array([window]), left, right)
         history.take(step, tokens[step : step + 1])
-        step_bytes = num_bytes(tokens[step : step + 1])
-        seen_bytes += step_bytes
-        if seen_bytes > most_bytes:
-            raise CorruptError(f"damaged: windows stand for more than the {most_bytes} bytes they should")
-        if progress is not None:
-            progress(step_bytes)
+        limit.add(tokens[step : step + 1])
     if window + 1 != num_windows:
         raise CorruptError(f"damaged: {num_tokens} tokens do not fill {num_windows} windows")
     return Found(np.split(tokens, begins[1:]), reader.spare_bits())

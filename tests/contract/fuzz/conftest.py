@@ -14,6 +14,7 @@ import llmzip
 from llmzip.codec import rows
 from llmzip.format import headers
 from llmzip.format.headers import FrameHeader, Header, ModelRecord
+from llmzip.format.plan import RowPlan
 from llmzip.inference import load
 from llmzip.mixing.mixer import encode_bytes
 from llmzip.models import choice
@@ -51,7 +52,7 @@ def in_rows(text: bytes, num_rows: int, overlap: int) -> bytes:
     """An archive with a rows record, which llmzip reads but does not write."""
     model = load.load(choice.choose("default"), EngineSettings())
     tokens = model.tokenizer.encode(text)
-    payload, _ = rows.encode(model.engine, tokens, rows.RowPlan(len(tokens), num_rows, overlap))
+    payload, _ = rows.FrameCoder(model.engine).encode(tokens, RowPlan(len(tokens), num_rows, overlap))
     header = FrameHeader(headers.LM, True, len(text), len(payload), len(tokens), 3, num_rows, overlap)
     return headers.pack_frame(header, payload, zlib.crc32(text), headers.pack_header(Header(choice.DEFAULT.code)))
 
