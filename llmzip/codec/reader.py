@@ -5,13 +5,16 @@ The model and torch are loaded only when a frame needs them.
 
 from __future__ import annotations
 
+import contextlib
 import time
 import zlib
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, BinaryIO
 
-from ..errors import CorruptError, LLMZipError, ModelMismatchError
-from ..format import headers, plan
-from ..format.headers import MIXED, SKIP, WINDOWS, Header
+from ..errors import CorruptError, ModelMismatchError
+from ..format.headers import MIXED, SKIP, WINDOWS, Frame, Header, Position, read_archives
+from ..format.plan import header_plan
+from ..inference.on_demand import ModelOnDemand
 from ..models import choice as models
 from ..settings import DecompressSettings
 from ..system import forks
@@ -21,21 +24,46 @@ from .parallel import in_order, one_at_a_time
 from .report import CharacterCounter, FrameReport, Progress, StreamReport, frame_report
 
 if TYPE_CHECKING:
-    from ..inference.load import Kernels, LoadedModel, Models
+    from ..inference.load import Kernels, LoadedModel
 
 
 class FrameDecoder:
-    """Decodes frames, and keeps the model that they need."""
+    """Decodes frames, loading their model on first use.
+
+    Several threads may use it at once.
+
+    Args:
+        settings: model, engine, prompt.
+    """
 
     def __init__(self, settings: DecompressSettings) -> None:
         self._settings = settings
-        self._loaded: tuple[Header, Models, bytes] | None = None
+        self._current: tuple[Header, ModelOnDemand] | None = None
         self._lock = forks.Lock()
-        self.model_name: str | None = None
-        self.kernels: Kernels | None = None
 
-    def decode(self, frame: headers.Frame, progress: Progress | None = None) -> bytes:
-        """The original bytes of a frame, checked.
+    @property
+    def model_name(self) -> str | None:
+        """Name of the model of the last archive that needed one."""
+        return None if self._current is None else self._current[1].name
+
+    @property
+    def kernels(self) -> Kernels | None:
+        """What computed that model; None before it is loaded."""
+        return None if self._current is None else self._current[1].kernels
+
+    def prepare(self, frames: Iterable[Frame]) -> Iterator[Frame]:
+        """Yields the frames, each after the model that it needs was loaded.
+
+        Raises:
+            what `model` raises.
+        """
+        for frame in frames:
+            if frame.header.uses_model:
+                self.model(frame.archive)
+            yield frame
+
+    def decode(self, frame: Frame, progress: Progress | None = None) -> bytes:
+        """Returns the original bytes of a frame, checked.
 
         Raises:
             CorruptError, ModelError, EngineError, TokenizerError.
@@ -44,124 +72,125 @@ class FrameDecoder:
         models.check_code(frame.archive)
         if header.method == SKIP:
             return b""
-        if header.uses_model:
-            data = self._decode_tokens(frame, progress)
-        elif header.method == MIXED:
-            data = _decode_adaptive(frame, progress)
-        else:
-            try:
-                data = methods.decompress_plain(header.method, frame.payload, header.original_bytes)
-            except CorruptError as error:
-                raise CorruptError(f"frame {frame.number}: {error}") from None
-            if progress is not None:
-                progress(len(data))
-        computed = zlib.crc32(data)
-        if computed != frame.crc32:
-            raise CorruptError(
-                f"frame {frame.number}: damaged: crc32 stored {frame.crc32:08x}, computed {computed:08x}"
-            )
+        model = self._model_of(frame.archive) if header.uses_model else None
+        loaded = None if model is None else model.load(frame.number)
+        with _errors_name(frame):
+            if model is None or loaded is None:
+                data = _decode_without_model(frame, progress)
+            elif header.method == WINDOWS:
+                data = _decode_windows(frame, loaded, model.prompt, progress)
+            else:
+                data = _decode_rows(frame, loaded, model.prompt, progress)
+            computed = zlib.crc32(data)
+            if computed != frame.crc32:
+                raise CorruptError(f"damaged: crc32 stored {frame.crc32:08x}, computed {computed:08x}")
         return data
 
-    def report(self, frame: headers.Frame) -> FrameReport:
-        """The frame in numbers, after it was decoded."""
+    def report(self, frame: Frame) -> FrameReport:
+        """Returns the frame in numbers, after it was decoded."""
         return frame_report(frame.header, frame.size_bytes, None)
 
-    def _decode_tokens(self, frame: headers.Frame, progress: Progress | None) -> bytes:
-        from ..inference.byte_limit import ByteLimit
-        from ..system.memory import allocations_checked
-        from .rows import FrameCoder
+    def model(self, header: Header) -> LoadedModel:
+        """Returns the model that an archive's frames need, loading it first.
 
-        found, prompt_text = self._models(frame.archive)
-        model = found[frame.number]
-        if frame.header.method == WINDOWS:
-            from ..windows import frames as window_frames
+        Raises:
+            CorruptError, FormatError, ModelError, EngineError, TokenizerError.
+        """
+        return self._model_of(header).load()
 
-            if prompt_text:
-                raise CorruptError(f"frame {frame.number}: damaged: windows in an archive with a prompt")
-            try:
-                with allocations_checked():
-                    return window_frames.decode(model, frame.header, frame.payload, progress)
-            except CorruptError as error:
-                raise CorruptError(f"frame {frame.number}: {error}") from None
-        table = model.tokenizer.tokens
-        original = frame.header.original_bytes
-        try:
-            frame_plan = plan.header_plan(frame.header, model.engine.context)
-            vocabulary = model.vocabulary if frame.header.method == MIXED else None
-            prompt = model.prompt(prompt_text)
-            with allocations_checked():
-                limit = ByteLimit(table.num_bytes, original, progress)
-                tokens = FrameCoder(model.engine, vocabulary, prompt).decode(frame.payload, frame_plan, limit)
-            data = table.decode(tokens)
-        except CorruptError as error:
-            raise CorruptError(f"frame {frame.number}: {error}") from None
-        if len(data) != original:
-            raise CorruptError(f"frame {frame.number}: damaged: {len(data)} bytes came out, {original} were promised")
-        return data
+    def frames_at_once(self, frame: Frame) -> int:
+        """Returns how many frames like this one may be decoded side by side, 1 or more; loads nothing.
+
+        Raises:
+            CorruptError: the frame's rows do not fit the model.
+        """
+        header = frame.header
+        if header.method == WINDOWS or not header.uses_model:
+            return 1
+        model = self._model_of(frame.archive)
+        if model.loaded is None:
+            return 1
+        with _errors_name(frame):
+            plan = header_plan(header, model.loaded.engine.context)
+        return model.frames_at_once(plan, mixed=header.method == MIXED)
+
+    def _model_of(self, header: Header) -> ModelOnDemand:
+        """Returns the model of an archive, which need not be loaded yet."""
+        with self._lock:
+            if self._current is None or self._current[0] != header:
+                choice = models.for_archive(header, self._settings.model)
+                prompt = self._checked_prompt(header)
+                self._current = (header, ModelOnDemand(choice, self._settings.engine, prompt))
+            return self._current[1]
 
     def _checked_prompt(self, header: Header) -> bytes:
-        """The text that the archive was made with.
+        """Returns the text that the archive was made with.
 
         Raises:
             ModelMismatchError: none was given, or another one.
         """
         if header.model is None or not header.model.prompt_digest:
             return b""
-        wanted, text = header.model.prompt_digest, self._settings.prompt
+        expected, text = header.model.prompt_digest, self._settings.prompt
         if not text:
             raise ModelMismatchError(
-                f"made with a prompt, digest {wanted.hex()}: give the same text with --prompt-file"
+                f"made with a prompt, digest {expected.hex()}: give the same text with --prompt-file"
             )
         from ..inference import prompt as prompts
 
-        found = prompts.digest(text)[: len(wanted)]
-        if found != wanted:
+        digest = prompts.digest(text)[: len(expected)]
+        if digest != expected:
             raise ModelMismatchError(
-                f"another prompt than the archive's: expected digest {wanted.hex()}, found {found.hex()}"
+                f"another prompt than the archive's: expected digest {expected.hex()}, found {digest.hex()}"
             )
         return text
 
-    def model(self, header: Header) -> LoadedModel:
-        """The model that an archive's frames need."""
-        return self._models(header)[0][0]
 
-    def _models(self, header: Header) -> tuple[Models, bytes]:
-        """The model, and the prompt."""
-        with self._lock:
-            if self._loaded is None or self._loaded[0] != header:
-                from ..inference.load import Models
-
-                choice = models.for_archive(header, self._settings.model)
-                prompt = self._checked_prompt(header)
-                found = Models(choice, self._settings.engine)
-                self.model_name, self.kernels = found[0].name, found[0].kernels
-                self._loaded = (header, found, prompt)
-            return self._loaded[1:]
-
-    def at_once(self, frame: headers.Frame) -> int:
-        """How many frames like this one may be decoded side by side."""
-        header = frame.header
-        if header.method == WINDOWS or not header.uses_model:
-            return 1
-        from ..inference.capacity import frames_at_once
-
-        try:
-            found, prompt = self._models(frame.archive)
-            frame_plan = plan.header_plan(header, found[0].engine.context)
-        except (LLMZipError, OSError):  # decoding raises it again, in the order of the frames
-            return 1
-        if prompt:  # what has read it is for one frame at a time
-            return 1
-        return frames_at_once(found[0].engine, frame_plan, header.method == MIXED, len(found))
-
-
-def _decode_adaptive(frame: headers.Frame, progress: Progress | None) -> bytes:
-    from ..mixing.mixer import decode_bytes
-
+@contextlib.contextmanager
+def _errors_name(frame: Frame) -> Iterator[None]:
+    """Puts the frame's number before the message of a CorruptError."""
     try:
-        return decode_bytes(frame.payload, frame.header.original_bytes, progress)
+        yield
     except CorruptError as error:
         raise CorruptError(f"frame {frame.number}: {error}") from None
+
+
+def _decode_without_model(frame: Frame, progress: Progress | None) -> bytes:
+    header = frame.header
+    if header.method == MIXED:
+        from ..mixing.mixer import decode_bytes
+
+        return decode_bytes(frame.payload, header.original_bytes, progress)
+    data = methods.decompress_plain(header.method, frame.payload, header.original_bytes)
+    if progress is not None:
+        progress(len(data))
+    return data
+
+
+def _decode_windows(frame: Frame, model: LoadedModel, prompt: bytes, progress: Progress | None) -> bytes:
+    from ..system.memory import allocations_checked
+    from ..windows import frames as window_frames
+
+    if prompt:
+        raise CorruptError("damaged: windows in an archive with a prompt")
+    with allocations_checked():
+        return window_frames.decode(model, frame.header, frame.payload, progress)
+
+
+def _decode_rows(frame: Frame, model: LoadedModel, prompt: bytes, progress: Progress | None) -> bytes:
+    from ..inference.byte_limit import ByteLimit
+    from ..system.memory import allocations_checked
+    from .rows import FrameCoder
+
+    header, table = frame.header, model.tokenizer.tokens
+    plan = header_plan(header, model.engine.context)
+    coder = FrameCoder(model.engine, model.vocabulary if header.method == MIXED else None, model.prompt(prompt))
+    with allocations_checked():
+        tokens = coder.decode(frame.payload, plan, ByteLimit(table.num_bytes, header.original_bytes, progress))
+    data = table.decode(tokens)
+    if len(data) != header.original_bytes:
+        raise CorruptError(f"damaged: {len(data)} bytes came out, {header.original_bytes} were promised")
+    return data
 
 
 def decompress_stream(
@@ -172,7 +201,7 @@ def decompress_stream(
     Args:
         source: a binary file; it need not be seekable.
         sink: where the text goes, or None to test only.
-        settings: model, engine.
+        settings: model, engine, prompt.
         progress: called with numbers of bytes of the original that were done.
 
     Raises:
@@ -182,12 +211,12 @@ def decompress_stream(
     decoder = FrameDecoder(settings)
     report = StreamReport()
     characters = CharacterCounter()
-    position = headers.Position()
-    frames = headers.read_archives(source, position=position)
-    tell = one_at_a_time(progress)
+    position = Position()
+    frames = decoder.prepare(read_archives(source, position=position))
+    progress = one_at_a_time(progress)
     # Whoever writes into a pipe may wait for the text of a frame before the next one comes.
-    at_once = decoder.at_once if _is_whole(source) else lambda frame: 1
-    for frame, data in in_order(frames, lambda frame: decoder.decode(frame, tell), at_once):
+    at_once = decoder.frames_at_once if _is_whole(source) else lambda frame: 1
+    for frame, data in in_order(frames, lambda frame: decoder.decode(frame, progress), at_once):
         characters.add(data)
         if sink is not None:
             write_all(sink, data)
@@ -201,8 +230,8 @@ def decompress_stream(
 
 
 def _is_whole(source: BinaryIO) -> bool:
-    """Whether all of a source is there to be read."""
+    """Whether all of a source can be read without waiting for whoever writes it."""
     try:
         return source.seekable()
-    except (AttributeError, ValueError):  # no file, or one that is closed
+    except (AttributeError, ValueError):  # not a file, or a closed one
         return False

@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 from ..format import headers
 from ..format.headers import SKIP, STORED, FrameHeader, Header
+from ..inference.on_demand import ModelOnDemand
 from ..models import choice as models
 from ..settings import CompressSettings
 from ..system.streams import read_some, write_all
@@ -32,8 +33,8 @@ class ArchiveWriter:
     """
 
     def __init__(self, settings: CompressSettings, progress: Progress | None = None) -> None:
-        self._choice = models.for_compressing(settings)
-        self._drafter = Drafter(self._choice, settings, progress)
+        self._model = ModelOnDemand(models.for_compressing(settings), settings.engine, settings.prompt)
+        self._drafter = Drafter(self._model, settings, progress)
         self._buffer = bytearray()
         self._entries: list[tuple[int, int]] = []
         self._characters = CharacterCounter()
@@ -77,7 +78,7 @@ class ArchiveWriter:
         prefix = b""
         if not self._entries:
             uses_model = any(draft.header.uses_model for draft in frames) or not last
-            prefix = headers.pack_header(self._drafter.header() if uses_model else Header())
+            prefix = headers.pack_header(self._model.archive_header() if uses_model else Header())
             self.report.compressed_bytes += len(prefix)
         out = b""
         for number, draft in enumerate(frames):
@@ -88,7 +89,7 @@ class ArchiveWriter:
             size = len(frame) - len(prefix)
             prefix = b""
             if header.uses_model:
-                self.report.model, self.report.kernels = self._choice.name, self._drafter.kernels
+                self.report.model, self.report.kernels = self._model.name, self._model.kernels
             self._entries.append((size, len(original)))
             self.report.frames.append(frame_report(header, size, draft.bits))
             self.report.original_bytes += len(original)

@@ -134,40 +134,11 @@ def load(choice: ModelChoice, settings: EngineSettings) -> LoadedModel:
 
 
 def all_devices(settings: EngineSettings) -> list[EngineSettings]:
-    """The same settings for each device that frames can be shared out to: all CUDA devices if none was named."""
+    """Returns the settings for each device that frames can be shared out to: all CUDA devices if none was named."""
     found = devices.devices(find_device(settings.device))
     if len(found) == 1:
         return [settings]
     return [dataclasses.replace(settings, device=str(device)) for device in found]
-
-
-class Models:
-    """A model on every device that frames can be shared out to; on each it is loaded when it is first needed.
-
-    Args:
-        choice: the model; settings: where it runs.
-
-    Raises:
-        what `load` raises, from `__init__` or when a model is asked for.
-    """
-
-    def __init__(self, choice: ModelChoice, settings: EngineSettings) -> None:
-        self._choice, self._devices = choice, all_devices(settings)
-        self._loaded: dict[int, LoadedModel] = {}
-        self._lock = forks.Lock()
-
-    def __len__(self) -> int:
-        """The number of devices."""
-        return len(self._devices)
-
-    def __getitem__(self, number: int) -> LoadedModel:
-        """That of a frame: devices take turns."""
-        forks.settle_torch()
-        place = number % len(self._devices)
-        with self._lock:
-            if place not in self._loaded:
-                self._loaded[place] = load(self._choice, self._devices[place])
-            return self._loaded[place]
 
 
 @functools.lru_cache(maxsize=2 * max(1, torch.cuda.device_count()))

@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
-from ..codec import methods, reader, writer
-from ..codec.drafts import PIECE_BYTES, level_plan
+from ..codec import levels, methods, reader, writer
+from ..codec.levels import LEVELS, PIECE_BYTES, level_plan
 from ..format import headers
 from ..format.headers import LM, METHODS, MIXED, STORED, WINDOWS
 from ..models import choice
-from ..settings import MIN_LEVEL, CompressSettings, DecompressSettings
+from ..settings import CompressSettings, DecompressSettings
 from .extrapolation import Range, growth, standard_error
 from .places import Places
 
@@ -46,9 +46,6 @@ _SECONDS_PER_STORED_BYTE = 1e-6
 """What is stored is tried with the plain methods first."""
 
 _FRAME_BYTES = 18
-
-_MODEL_GAIN = 0.97
-"""As in drafts.py: what the model must bring a sample to."""
 
 
 @dataclass(frozen=True)
@@ -254,7 +251,7 @@ class _Estimator:
         per_byte = max(1, sum(len(model.tokenizer.encode(piece)) for piece in look)) / sum(map(len, look))
         frame_bytes = min(self._places.text_bytes, PIECE_BYTES)
         plan, _ = level_plan(settings.level, max(1, int(frame_bytes * per_byte)), engine, settings)
-        mixed = settings.level > 1 and model.tokenizer.tokens.escape is None
+        mixed = LEVELS[settings.level].mixes and model.tokenizer.tokens.escape is None
         prompt = model.prompt(settings.prompt)
         trial = Trial(model, mixed, plan.overlap, prompt)
         sample = self._sample(model, plan, trial, seconds, per_byte)
@@ -286,7 +283,7 @@ class _Estimator:
             coded.num_bytes,
             rows,
         )
-        if settings.level == MIN_LEVEL:
+        if not LEVELS[settings.level].mixes:
             return candidate, None
         return candidate, _alone(model.tokenizer.tokens.decode(tokens.reshape(-1)), coded.bits)
 
@@ -419,7 +416,7 @@ def _alone(data: bytes, bits_with_model: float) -> _Alone:
     encode_bytes(data[:64])  # loads its machine code
     begun = time.perf_counter()
     _, bits = encode_bytes(data)
-    return _Alone((time.perf_counter() - begun) / len(data), bits_with_model <= _MODEL_GAIN * bits)
+    return _Alone((time.perf_counter() - begun) / len(data), levels.model_helps(bits_with_model, bits))
 
 
 def _later(

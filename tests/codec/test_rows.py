@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from llmzip.codec import drafts, rows
+from llmzip.codec import levels, rows
 from llmzip.engines.frequencies import Frequencies
 from llmzip.errors import CorruptError, LLMZipError, ResourceError
 from llmzip.format import headers
@@ -232,7 +232,7 @@ def test_no_plan_has_rows_that_a_reader_refuses(step_bytes: int, rows_asked: int
 
     for level in range(1, 10):
         for num_tokens in (1, 65_536, 65_537, 500_000, 1 << 21):
-            plan, profile = drafts.level_plan(level, num_tokens, Engine(), CompressSettings(rows=rows_asked))
+            plan, profile = levels.level_plan(level, num_tokens, Engine(), CompressSettings(rows=rows_asked))
             record = (plan.num_rows, plan.overlap) if profile == 3 else ()
             header = FrameHeader(LM, False, 1 << 21, 9, num_tokens, profile, *record)
             assert plan.steps <= headers.MAX_STEPS and headers.is_readable(header, alone=False)
