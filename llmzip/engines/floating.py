@@ -32,6 +32,7 @@ from .readout import DeviceReadout
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _UNSTABLE_KEYS = ("transformers_version", "_name_or_path", "dtype", "torch_dtype", "use_cache")
 _DEFAULT_CONTEXT = 1024
+MAX_THREADS = 4096
 
 _computing_lock = forks.Lock()
 
@@ -179,6 +180,13 @@ def environment(device: torch.device, threads: int, transformers_version: str, a
         f"torch={torch.__version__} transformers={transformers_version}"
     )
     return line.encode("ascii", "replace").decode("ascii")[:200]
+
+
+def threads_of(environment: str) -> int | None:
+    """Returns the number of threads that an archive's environment names; None if it names none that can be."""
+    fields = dict(part.split("=", 1) for part in environment.split(" ") if "=" in part)
+    number = fields.get("threads", "")
+    return int(number) if number.isdecimal() and 1 <= int(number) <= MAX_THREADS else None
 
 
 def _processor() -> str:

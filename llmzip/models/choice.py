@@ -105,6 +105,11 @@ class ModelChoice:
     engine: int = ENGINE_EXACT
     environment: str = ""
 
+    @property
+    def float_dtype(self) -> str:
+        """The float engine's dtype; records have its number in the place of the planes."""
+        return FLOAT_DTYPES[(self.planes or 1) - 1]
+
     def check(self, model_digest: bytes, tokenizer_digest: bytes) -> None:
         """Compares the digests of what was loaded with the expected ones.
 
