@@ -53,7 +53,7 @@ class Trial:
         prompt: what every row has read before.
     """
 
-    def __init__(self, model: LoadedModel, mixed: bool, overlap: int, prompt: Prompt | None) -> None:
+    def __init__(self, model: LoadedModel, *, mixed: bool, overlap: int, prompt: Prompt | None) -> None:
         self._model, self._engine = model, model.engine
         self._coder = FrameCoder(model.engine, model.vocabulary if mixed else None, prompt)
         self._overlap = overlap
