@@ -33,7 +33,8 @@ import torch
 import llmzip
 from llmzip.bench import machine
 from llmzip.codec import methods
-from llmzip.codec.reader import compress_stream, decompress_stream
+from llmzip.codec.reader import decompress_stream
+from llmzip.codec.writer import compress_stream
 from llmzip.engines import frequencies
 from llmzip.inference import load
 from llmzip.mixing import coder, mixer

@@ -20,8 +20,9 @@ from pathlib import Path
 import numpy as np
 from window_rules import DelayWriter, PrintedWriter
 
-from llmzip.codec.reader import compress_stream, decompress_stream
-from llmzip.codec.rows import encode
+from llmzip.codec.reader import decompress_stream
+from llmzip.codec.rows import FrameCoder
+from llmzip.codec.writer import compress_stream
 from llmzip.format.plan import RowPlan
 from llmzip.inference import load
 from llmzip.inference.progress import ByteMeter
@@ -120,7 +121,7 @@ def main() -> None:
             flush=True,
         )
     overlap = max(1, model.engine.context // 2)
-    plain_bits = sum(encode(model.engine, ids, RowPlan(len(ids), 1, overlap))[1] for ids in tokens)
+    plain_bits = sum(FrameCoder(model.engine).encode(ids, RowPlan(len(ids), 1, overlap)).bits for ids in tokens)
     counts = np.bincount(np.frombuffer(b"".join(pieces), np.uint8), minlength=256)
     zipped = sum(len(gzip.compress(piece, 9, mtime=0)) for piece in pieces)
     for name, value, paper in (

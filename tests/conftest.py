@@ -24,6 +24,7 @@ import numpy as np
 import pytest
 import torch
 
+from llmzip.engines.readout import DeviceReadout
 from llmzip.mixing import coder
 
 # A shell starts its background jobs with interrupts ignored, and the programs under test would inherit that.
@@ -302,6 +303,9 @@ class HashEngine:
         masses = (value ^ (value >> 13)) % (1 << 21) - (1 << 20)  # about half of them 0
         masses.clamp_(min=0)[torch.arange(len(masses)), state[:, 0] % self.vocab_size] = 1 << 20
         return masses.to(torch.int32)
+
+    def readout(self) -> DeviceReadout:
+        return DeviceReadout(self.vocab_size, self.device)
 
 
 @pytest.fixture(scope="session")

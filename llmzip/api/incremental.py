@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 from typing import Any, Literal
 
-from ..codec.reader import ArchiveWriter, FrameDecoder
+from ..codec.reader import FrameDecoder
+from ..codec.writer import ArchiveWriter
 from ..format.headers import Frame
 from ..format.reading import ArchiveParser
 from ..settings import (  # fmt: skip

@@ -51,7 +51,8 @@ def _library(job: dict[str, Any]) -> tuple[Work, Work]:
 
 
 def _llmzip(job: dict[str, Any]) -> tuple[Work, Work]:
-    from ..codec.reader import compress_stream, decompress_stream
+    from ..codec.reader import decompress_stream
+    from ..codec.writer import compress_stream
 
     engine = EngineSettings(device=job["device"], threads=job["threads"])
     packing = CompressSettings(level=job["level"], model=job["model"], engine=engine)

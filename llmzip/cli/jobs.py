@@ -179,7 +179,7 @@ class Jobs:
     # -- the operations
 
     def _compress(self, name: str | None) -> None:
-        from ..codec.reader import compress_stream
+        from ..codec.writer import compress_stream
 
         options = self._options
         with self._source(name) as source:

@@ -1,76 +1,46 @@
-"""Chooses how bytes become frames: which method, over which pieces; knows no archives, streams or files.
+"""Drafts of frames: bytes coded by each method that is worth its time, of which the smallest is chosen.
 
-Cheap methods are simply tried. The language model is asked about samples first, because it takes long. The model and
-torch are loaded only when they are needed.
+What is worth its time is the policy of levels.py. Knows no archives, streams or files. The model and torch are loaded
+only when they are needed.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from ..errors import CorruptError, EngineError, ResourceError
-from ..format import headers, writing
+from ..errors import CorruptError, EngineError
+from ..format import writing
 from ..format.headers import LM, MIXED, FrameHeader, Header
-from ..format.plan import RowPlan, profile_plan
-from ..models.choice import ModelChoice
-from ..settings import MAX_LEVEL, CompressSettings
-from ..system import forks
-from . import methods
+from ..format.plan import RowPlan
+from ..inference.on_demand import ModelOnDemand
+from ..inference.progress import Progress
+from ..settings import MAX_LEVEL, MIN_LEVEL, CompressSettings
+from . import levels, methods
+from .levels import LEVELS, PIECE_BYTES
 from .parallel import in_order, one_at_a_time
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..engines.base import Engine
-    from ..inference.load import Kernels, LoadedModel, Models
-    from ..inference.prompt import Prompt
-    from ..mixing.vocabulary import Vocabulary
+    from ..models.token_table import TokenTable
+    from .rows import CodedRows, FrameCoder
 
-Progress = Callable[[int], None]
-
-PIECE_BYTES = headers.MAX_LM_BYTES
-"""Input of one frame of the methods lm and mixed."""
-
-_LM_ONLY_LEVEL = 1
-_ROWS = (
-    (128, 2048), (128, 2048), (192, 1536), (256, 1024), (384, 512), (512, 256), (1024, 128), (4096, 64), (1 << 14, 64),
-)  # fmt: skip
-"""Tokens that a row has at least, and the most rows, of each level: docs/speed.md has what was measured."""
-
-_MOST_ROW_BYTES, _LEAST_BATCH_TOKENS = 1 << 30, 64
-_EXPLICIT = 3
-"""The profile whose frames say themselves how many rows they have."""
-
-_SAMPLED_FROM_BYTES = 1 << 15
-_SAMPLES = 4
-_LOOKS = ((1 / 32, 1536, 1.25), (1 / 16, 8192, 1.1))
-"""Without the mixer. Part of the piece in each sample, and the most bytes of it; the factor by which the model's bits
-per byte may exceed those of the plain methods on the whole piece, as each sample begins with an empty context."""
-
-_MIXED_PART, _LEAST_SAMPLE_BYTES, _MOST_SAMPLE_BYTES = 1 / 64, 512, 4096
-_MODEL_GAIN = 0.97
-"""With the mixer: the model must bring samples, each with nothing learnt, to this part of their size without it. It
-helps a sample more than the whole piece, so that little is missed, and what is wrongly tried costs only time."""
-
-_LEAST_BYTES_PER_TOKEN = 2
-"""Of texts, about: how many tokens a piece may have when it is asked how many pieces fit into the memory."""
-
-_HOPELESS = 0.5
-"""Nor is the model asked if the plain methods need less than this part of the mixer without it: far repetitions. That
-is found out where they need less than this part of what samples need, which is more than the whole piece does."""
+_INDEX_ENTRY_BYTES = 10
+"""About what each further frame takes in the archive's index."""
 
 
 class Draft(NamedTuple):
-    """A frame that is not marked as last or not.
+    """A frame as one method would write it, not yet marked as the archive's last one or not.
 
     Attributes:
-        header, payload: of the frame.
-        original: the bytes it stands for.
-        bits: ideal length, where there is one.
+        header: of the frame.
+        payload: of the frame.
+        original: the bytes that it stands for.
+        bits: ideal length of the payload, where there is one.
     """
 
     header: FrameHeader
@@ -80,306 +50,257 @@ class Draft(NamedTuple):
 
     @property
     def bytes(self) -> int:
-        """Size of the packed frame."""
+        """Size of the packed frame in bytes."""
         return writing.frame_bytes(self.header)
 
 
+class _Piece(NamedTuple):
+    """Up to 2 MiB of text, for one frame of the methods lm and mixed.
+
+    Attributes:
+        number: of the piece in its unit; devices take turns.
+        data: its bytes.
+    """
+
+    number: int
+    data: bytes
+
+
 class Drafter:
-    """Drafts frames.
+    """Drafts frames and chooses among them.
 
     Args:
-        choice: the model.
-        settings: level and engine.
+        model: loaded when a draft needs it.
+        settings: level, rows and windows.
         progress: called with numbers of bytes of the original that were done.
     """
 
-    def __init__(self, choice: ModelChoice, settings: CompressSettings, progress: Progress | None) -> None:
-        self._choice = choice
+    def __init__(self, model: ModelOnDemand, settings: CompressSettings, progress: Progress | None) -> None:
+        self._model = model
         self._settings = settings
         self._progress = one_at_a_time(progress)
-        self._lock = forks.Lock()
-        self._models: Models | None = None
 
-    def header(self) -> Header:
-        """What an archive begins with if it needs the model; loads one whose digests must be told."""
-        embedded = self._choice.embedded
-        if embedded is not None and not self._settings.prompt:
-            return Header(embedded.code)
-        return self._model().header(self._settings.prompt)
-
-    def best_frames(self, data: bytes, alone: bool) -> list[Draft]:
-        """Frames for up to 64 MiB: the plain methods over all of it, or piece by piece whatever is smallest.
+    def best_frames(self, data: bytes, *, alone: bool) -> list[Draft]:
+        """Returns frames for up to 64 MiB: the plain methods over all of it, or piece by piece whatever is smallest.
 
         Args:
             data: at least 1 byte.
-            alone: whether the archive holds nothing else; then its header tells the model only if a frame needs it.
+            alone: whether the archive holds nothing else; then its header names the model only if a frame needs it.
         """
         if self._settings.window_bits is not None:
             return self._windows(data, self._settings.window_bits)
         whole = _plain_draft(data)
-        pieces = [data[n : n + PIECE_BYTES] for n in range(0, len(data), PIECE_BYTES)]
         drafts: list[Draft] = []
         run: list[bytes] = []  # pieces for the plain methods, which do better with all of them together
-
-        def work(numbered: tuple[int, bytes]) -> Draft | None:
-            number, piece = numbered
-            plain = whole if len(pieces) == 1 else _plain_draft(piece)
-            with self._told(len(piece)) as tell:
-                draft = self._best_draft(piece, plain, number, tell)
-            return None if draft is plain else draft
-
-        for (_, piece), draft in in_order(enumerate(pieces), work, lambda numbered: self._at_once(numbered[1])):
+        for piece, draft in self._best_of_pieces(data, whole):
             if draft is None:
-                run.append(piece)
-            else:
-                drafts += _run_drafts(run, whole)
-                run = []
-                drafts.append(draft)
+                run.append(piece.data)
+                continue
+            drafts += _run_drafts(run, whole)
+            run = []
+            drafts.append(draft)
         drafts += _run_drafts(run, whole)
-        size = sum(draft.bytes for draft in drafts) + 10 * (len(drafts) - 1)  # about 10 bytes each in the index
+        size = sum(draft.bytes for draft in drafts) + _INDEX_ENTRY_BYTES * (len(drafts) - 1)
         if alone and any(draft.header.uses_model for draft in drafts):
-            size += len(writing.pack_header(self.header())) - len(writing.pack_header(Header()))
+            size += len(writing.pack_header(self._model.archive_header())) - len(writing.pack_header(Header()))
         return drafts if size < whole.bytes else [whole]
 
-    def _windows(self, data: bytes, window_bits: int) -> list[Draft]:
-        """Frames of windows; what would be larger than it is, is stored."""
-        from ..windows import frames
+    def _best_of_pieces(self, data: bytes, whole: Draft) -> Iterator[tuple[_Piece, Draft | None]]:
+        """Yields each piece with its smallest draft; None for one that the plain methods do best."""
+        parts = [data[begin : begin + PIECE_BYTES] for begin in range(0, len(data), PIECE_BYTES)]
+        pieces = [_Piece(number, part) for number, part in enumerate(parts)]
 
-        size = frames.piece_bytes(window_bits)
-        texts = [data[n : n + size] for n in range(0, len(data), size)]
-        drafts: list[Draft] = []
-        # As many side by side as hold what a frame of the other methods does.
-        together = max(1, PIECE_BYTES // size)
-        for begin in range(0, len(texts), together):
-            part = texts[begin : begin + together]
-            with self._told(sum(map(len, part))) as tell:
-                found = frames.encode(self._model(), part, window_bits, fresh=self._settings.model_reset, progress=tell)
-            for text, coded in zip(part, found, strict=True):
-                stored = Draft(FrameHeader.stored(len(text)), text, text)
-                draft = stored if coded is None else Draft(*coded, text)
-                drafts.append(_smaller(draft, stored))
-        return drafts
+        def work(piece: _Piece) -> Draft | None:
+            plain = whole if len(pieces) == 1 else _plain_draft(piece.data)
+            with self._all_reported(len(piece.data)) as progress:
+                draft = min(self._candidates(piece, plain, progress), key=lambda draft: draft.bytes)
+            return None if draft is plain else draft
 
-    @property
-    def kernels(self) -> Kernels | None:
-        """What computes the model, once it is loaded."""
-        return None if self._models is None else self._models[0].kernels
+        return in_order(pieces, work, self._frames_at_once)
 
-    def _model(self, number: int = 0) -> LoadedModel:
-        """That of a piece; loaded at the first call."""
-        with self._lock:
-            if self._models is None:
-                from ..inference.load import Models
-
-                self._models = Models(self._choice, self._settings.engine)
-        return self._models[number]
-
-    def _at_once(self, piece: bytes) -> int:
-        """How many pieces may be worked on side by side; until the first has needed the model, nobody knows."""
-        if self._models is None or self._settings.prompt:  # what has read a prompt is for one frame at a time
+    def _frames_at_once(self, piece: _Piece) -> int:
+        """Returns how many pieces may be worked on side by side: 1 until one of them has needed the model."""
+        loaded, level = self._model.loaded, self._settings.level
+        if loaded is None:
             return 1
-        from .rows import frames_at_once
+        plan, _ = levels.level_plan(level, levels.max_tokens(len(piece.data)), loaded.engine, self._settings)
+        return self._model.frames_at_once(plan, mixed=LEVELS[level].mixes)
 
-        model, level = self._models[0], self._settings.level
-        most_tokens = max(1, len(piece) // _LEAST_BYTES_PER_TOKEN)
-        plan, _ = level_plan(level, most_tokens, model.engine, self._settings)
-        return frames_at_once(model.engine, plan, level > _LM_ONLY_LEVEL, len(self._models))
+    @contextlib.contextmanager
+    def _all_reported(self, num_bytes: int) -> Iterator[Progress]:
+        """Gives a progress for some bytes; what was not reported in between is reported at the end."""
+        reported = 0
 
-    def _token_draft(
-        self, data: bytes, level: int, progress: Progress | None, number: int, trial: bool = False
-    ) -> Draft | None:
-        """The data through the model, with the mixer from level 2 on; None if it has more tokens than bytes.
+        def report(done: int) -> None:
+            nonlocal reported
+            reported += done
+            if self._progress is not None and done:
+                self._progress(done)
+
+        yield report
+        report(num_bytes - reported)
+
+    # -- which drafts are made ---------------------------------------------------------------------------------------
+
+    def _candidates(self, piece: _Piece, plain: Draft, progress: Progress) -> Iterator[Draft]:
+        """Yields the drafts of a piece that are worth their time, the plain one first."""
+        yield plain
+        if methods.looks_random(piece.data):
+            return
+        if LEVELS[self._settings.level].mixes:
+            yield from self._mixed_candidates(piece, plain, progress)
+        elif not levels.needs_samples(len(piece.data)) or self._looks_good(piece, plain):
+            yield from self._by_model(piece, progress)
+
+    def _mixed_candidates(self, piece: _Piece, plain: Draft, progress: Progress) -> Iterator[Draft]:
+        """Yields drafts by the mixer, without the model and with it.
+
+        Where the model helps, the mixer without it is not tried on the whole piece, unless far repetitions are likely.
+        """
+        data = piece.data
+        if not levels.needs_samples(len(data)):
+            yield _adaptive_draft(data)
+            yield from self._by_model(piece, progress)
+            return
+        sample_bytes = levels.mixer_sample_bytes(len(data))
+        samples = levels.samples(data, sample_bytes)
+        bits_without = sum(_adaptive_draft(sample).bits or 0.0 for sample in samples)
+        has_adaptive = False
+        if levels.model_may_be_hopeless(8 * plain.bytes / len(data), bits_without / (len(samples) * sample_bytes)):
+            adaptive = _adaptive_draft(data)
+            has_adaptive = True
+            yield adaptive
+            if levels.model_is_hopeless(plain.bytes, adaptive.bytes):
+                return
+        if levels.model_helps(self._sample_bits(samples, MAX_LEVEL, piece.number), bits_without):
+            yield from self._by_model(piece, progress)
+        elif not has_adaptive:
+            yield _adaptive_draft(data)
+
+    def _looks_good(self, piece: _Piece, plain: Draft) -> bool:
+        """Whether samples of the piece come out small enough by the model alone."""
+        plain_bits = 8 * len(plain.payload) / len(piece.data)
+        for look in levels.LOOKS:
+            samples = levels.samples(piece.data, look.sample_bytes(len(piece.data)))
+            bits = self._sample_bits(samples, MIN_LEVEL, piece.number)
+            if not look.is_good(bits, sum(map(len, samples)), plain_bits):
+                return False
+        return True
+
+    def _sample_bits(self, samples: list[bytes], level: int, number: int) -> float:
+        """Returns the ideal length of samples by the model, each by itself; infinite if one has no draft.
 
         Args:
-            number: of the piece.
-            trial: only the length counts, so that whether it decodes is not tried.
+            number: of their piece.
         """
-        model = self._model(number)
+        drafts = [self._token_draft(_Piece(number, sample), level, None, is_sample=True) for sample in samples]
+        return math.fsum(math.inf if draft is None or draft.bits is None else draft.bits for draft in drafts)
+
+    # -- drafts by the model -----------------------------------------------------------------------------------------
+
+    def _by_model(self, piece: _Piece, progress: Progress) -> Iterator[Draft]:
+        """Yields the draft by the model at the level of the settings, if there is one."""
+        draft = self._token_draft(piece, self._settings.level, progress)
+        if draft is not None:
+            yield draft
+
+    def _token_draft(
+        self, piece: _Piece, level: int, progress: Progress | None, *, is_sample: bool = False
+    ) -> Draft | None:
+        """Returns the piece by the model, with the mixer if the level says so; None if it has more tokens than bytes.
+
+        Args:
+            is_sample: only the length counts, so whether it decodes is not tried.
+        """
+        from .rows import FrameCoder
+
+        model, data = self._model.load(piece.number), piece.data
+        table = model.table
         tokens = model.tokenizer.encode(data)
         if len(tokens) > len(data):  # nearly all escaped
             return None
         # Rows and overlap that were asked for are meant for frames: a sample would be nothing but beginnings of rows.
-        settings = replace(self._settings, rows=None, overlap=None) if trial else self._settings
-        prompt = model.prompt(self._settings.prompt)
-        before = 0 if prompt is None else len(prompt.context)
-        plan, profile = level_plan(level, len(tokens), model.engine, settings, before)
-        mixed = level > _LM_ONLY_LEVEL and model.table.escape is None
-        vocabulary = model.vocabulary if mixed else None
-        report = None
-        if progress is not None:
-            table = model.table
-            report = lambda ids: progress(table.num_bytes(ids))  # noqa: E731
-        payload, bits = _encode(model, tokens, plan, report, vocabulary, prompt, trial)
+        settings = replace(self._settings, rows=None, overlap=None) if is_sample else self._settings
+        prompt = model.prompt(self._model.prompt)
+        prompt_tokens = 0 if prompt is None else len(prompt.context)
+        plan, profile = levels.level_plan(level, len(tokens), model.engine, settings, prompt_tokens)
+        mixed = LEVELS[level].mixes and table.escape is None
+        coder = FrameCoder(model.engine, model.vocabulary if mixed else None, prompt)
+        payload, bits = _coded(coder, tokens, plan, table, progress)
+        if model.engine.stepwise and not is_sample and not _comes_back(coder, tokens, payload, plan):
+            raise EngineError("the float engine does not decode what it encoded: its results vary on this machine")
         header = FrameHeader(MIXED if mixed else LM, len(data), len(payload), num_tokens=len(tokens), profile=profile)
         if header.has_explicit_rows:
             header = replace(header, rows=plan.num_rows, overlap=plan.overlap)
         return Draft(header, payload, data, bits)
 
-    @contextlib.contextmanager
-    def _told(self, num_bytes: int) -> Iterator[Progress]:
-        """A progress for some bytes: what was not told in between is told at the end."""
-        told = 0
+    def _windows(self, data: bytes, window_bits: int) -> list[Draft]:
+        """Returns frames of windows; what would be larger than its text is stored."""
+        from ..windows import frames
 
-        def tell(done: int) -> None:
-            nonlocal told
-            told += done
-            if self._progress is not None and done:
-                self._progress(done)
-
-        yield tell
-        tell(num_bytes - told)
-
-    def _best_draft(self, piece: bytes, plain: Draft, number: int, tell: Progress) -> Draft:
-        """The smallest of the piece's drafts that are worth their time; of a short piece no samples are taken."""
-        if methods.looks_random(piece):
-            return plain
-        short = len(piece) < _SAMPLED_FROM_BYTES
-        if self._settings.level == _LM_ONLY_LEVEL:
-            best, is_worth_it = plain, short or self._lm_looks_good(piece, plain, number)
-        else:
-            best, is_worth_it = (
-                (_smaller(plain, _adaptive_draft(piece)), True) if short else self._mixing(piece, plain, number)
-            )
-        if not is_worth_it:
-            return best
-        tokens = self._token_draft(piece, self._settings.level, tell, number)
-        return best if tokens is None else _smaller(best, tokens)
-
-    def _lm_looks_good(self, piece: bytes, plain: Draft, number: int) -> bool:
-        """Whether samples of the piece come out small enough without the mixer."""
-        plain_bits = 8 * len(plain.payload) / len(piece)
-        for part, most, factor in _LOOKS:
-            samples = _samples(piece, min(int(part * len(piece)), most))
-            bits = self._sample_bits(samples, _LM_ONLY_LEVEL, number)
-            if bits > factor * plain_bits * sum(len(sample) for sample in samples):
-                return False
-        return True
-
-    def _mixing(self, piece: bytes, plain: Draft, number: int) -> tuple[Draft, bool]:
-        """The best draft without the model, and whether the model helps the mixer enough in samples of the piece.
-
-        Where it does, the mixer without it is not tried on the whole piece, unless far repetitions are likely.
-        """
-        sample_bytes = min(max(int(_MIXED_PART * len(piece)), _LEAST_SAMPLE_BYTES), _MOST_SAMPLE_BYTES)
-        samples = _samples(piece, sample_bytes)
-        alone = sum(_adaptive_draft(sample).bits or 0.0 for sample in samples)
-        best = plain
-        if 8 * plain.bytes / len(piece) < _HOPELESS * alone / (_SAMPLES * sample_bytes):
-            best = _smaller(plain, adaptive := _adaptive_draft(piece))
-            if plain.bytes < _HOPELESS * adaptive.bytes:
-                return best, False
-        if self._sample_bits(samples, MAX_LEVEL, number) <= _MODEL_GAIN * alone:
-            return best, True
-        return (_smaller(plain, _adaptive_draft(piece)) if best is plain else best), False
-
-    def _sample_bits(self, samples: list[bytes], level: int, number: int) -> float:
-        """Ideal length of samples through the model, each by itself."""
-        drafts = [self._token_draft(sample, level, None, number, trial=True) for sample in samples]
-        return math.fsum(math.inf if draft is None or draft.bits is None else draft.bits for draft in drafts)
+        size = frames.piece_bytes(window_bits)
+        texts = [data[begin : begin + size] for begin in range(0, len(data), size)]
+        drafts: list[Draft] = []
+        # As many side by side as hold what a frame of the other methods does.
+        together = max(1, PIECE_BYTES // size)
+        for begin in range(0, len(texts), together):
+            part = texts[begin : begin + together]
+            with self._all_reported(sum(map(len, part))) as progress:
+                coded = frames.encode(
+                    self._model.load(), part, window_bits, fresh=self._settings.model_reset, progress=progress
+                )
+            for text, frame in zip(part, coded, strict=True):
+                stored = Draft(FrameHeader.stored(len(text)), text, text)
+                draft = stored if frame is None else Draft(*frame, text)
+                drafts.append(min(draft, stored, key=lambda draft: draft.bytes))
+        return drafts
 
 
-def _samples(data: bytes, sample_bytes: int) -> list[bytes]:
-    """A few places of the data, evenly spread."""
-    step = (len(data) - sample_bytes) // (_SAMPLES - 1)
-    return [data[n * step : n * step + sample_bytes] for n in range(_SAMPLES)]
+def _coded(
+    coder: FrameCoder, tokens: np.ndarray, plan: RowPlan, table: TokenTable, progress: Progress | None
+) -> CodedRows:
+    """Codes the tokens of a frame; with less at once if the memory is too small."""
+    from ..inference.capacity import with_smaller_batches
+
+    def report(ids: np.ndarray) -> None:
+        if progress is not None:
+            progress(table.num_bytes(ids))
+
+    return with_smaller_batches(
+        coder.engine,
+        lambda report: coder.encode(tokens, plan, report),
+        None if progress is None else report,
+    )
 
 
-def level_plan(
-    level: int, num_tokens: int, engine: Engine[Any], settings: CompressSettings, before: int = 0
-) -> tuple[RowPlan, int]:
-    """The rows of a frame, and the profile that says so in its header (format section 4).
-
-    More rows decode faster, as they share the reading of the weights and each sees fewer tokens before it; fewer rows
-    are smaller. The profile is the one whose rows these are, if there is one among fast (0) for levels 1-3, normal (1)
-    for 4-6, best (2) for 7-9. No frame has more rows than decode in a gigabyte, whatever this machine has, unless the
-    user says so or rows would be longer than the format allows. `before`: tokens of a prompt in each row's context.
-    """
-    profile = (level - 1) // 3
-    usual = profile_plan(profile, num_tokens, engine.context)
-    tokens_per_row, most_rows = _ROWS[level - 1]
-    rows = max(1, min(num_tokens // tokens_per_row, most_rows))
-    steps = min(engine.context, before - (-num_tokens // rows))
-    if engine.step_bytes(rows, 1, steps) > _MOST_ROW_BYTES:
-        rows = min(rows, max(1, _MOST_ROW_BYTES // engine.step_bytes(1, 1, engine.context)))
-    # A row has a longest length by the format, whatever was asked for.
-    rows = max(min(settings.rows or rows, num_tokens), -(-num_tokens // headers.MAX_STEPS))
-    plan = RowPlan(num_tokens, rows, min(settings.overlap or usual.overlap, engine.context - 1))
-    return plan, profile if plan == usual else _EXPLICIT
-
-
-def _encode(
-    model: LoadedModel,
-    tokens: np.ndarray,
-    plan: RowPlan,
-    report: Callable[[np.ndarray], None] | None,
-    vocabulary: Vocabulary | None,
-    prompt: Prompt | None,
-    trial: bool,
-) -> tuple[bytes, float]:
-    """Payload and ideal bits; with less at once if the memory does not do.
-
-    Raises:
-        EngineError: the float engine does not decode what it encoded.
-        ResourceError: there is not enough memory, however little is done at once.
-    """
-    from ..system.memory import allocations_checked
-    from . import rows
-
-    engine = model.engine
-    while True:
-        try:
-            with allocations_checked():
-                payload, bits = rows.encode(engine, tokens, plan, report, vocabulary, prompt)
-                break
-        except ResourceError:
-            if engine.stepwise or engine.batch_tokens <= _LEAST_BATCH_TOKENS:
-                raise
-            engine.batch_tokens //= 2
-            report = None  # what is done again is not told again
-    if engine.stepwise and not trial and not _comes_back(model, tokens, payload, plan, vocabulary, prompt):
-        raise EngineError("the float engine does not decode what it encoded: its results vary on this machine")
-    return payload, bits
-
-
-def _comes_back(
-    model: LoadedModel,
-    tokens: np.ndarray,
-    payload: bytes,
-    plan: RowPlan,
-    vocabulary: Vocabulary | None,
-    prompt: Prompt | None,
-) -> bool:
+def _comes_back(coder: FrameCoder, tokens: np.ndarray, payload: bytes, plan: RowPlan) -> bool:
     """Whether a payload decodes to its tokens."""
-    from . import rows
+    from ..inference.progress import ByteMeter
 
-    table = model.table
-    most = table.num_bytes(tokens)
     try:
-        back = rows.decode(model.engine, payload, plan, table.num_bytes, most, None, vocabulary, prompt)
+        decoded = coder.decode(payload, plan, ByteMeter(len, len(tokens)))
     except CorruptError:
         return False
-    return bool((back == tokens).all())  # as many they are
+    return bool((decoded == tokens).all())  # there are as many
 
 
 def _plain_draft(data: bytes) -> Draft:
+    """Returns the smallest draft by the methods that learn nothing: stored, LZMA, Zstandard."""
     method, payload = methods.compress_plain(data)
     return Draft(FrameHeader(method, len(data), len(payload)), payload, data)
 
 
-def _run_drafts(run: list[bytes], whole: Draft) -> list[Draft]:
-    """The frame of neighbouring pieces; the whole unit's is known already."""
-    data = b"".join(run)
-    if not data:
-        return []
-    return [whole if len(data) == len(whole.original) else _plain_draft(data)]
-
-
-def _smaller(first: Draft, second: Draft) -> Draft:
-    return min(first, second, key=lambda draft: draft.bytes)
-
-
 def _adaptive_draft(data: bytes) -> Draft:
+    """Returns the draft by the mixer without a model."""
     from ..mixing.mixer import encode_bytes
 
     payload, bits = encode_bytes(data)
     return Draft(FrameHeader.adaptive(len(data), len(payload)), payload, data, bits)
+
+
+def _run_drafts(run: list[bytes], whole: Draft) -> list[Draft]:
+    """Returns the frame of neighbouring pieces for the plain methods; the whole unit's is known already."""
+    data = b"".join(run)
+    if not data:
+        return []
+    return [whole if len(data) == len(whole.original) else _plain_draft(data)]

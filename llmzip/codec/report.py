@@ -6,6 +6,9 @@ import codecs
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ..format import headers, plan
+from ..format.headers import WINDOWS, FrameHeader
+
 if TYPE_CHECKING:
     from ..inference.load import Kernels
 
@@ -27,6 +30,18 @@ class FrameReport:
     rows: int = 0
     tokens: int = 0
     bound_bits: float | None = None
+
+
+def frame_report(header: FrameHeader, size: int, bits: float | None) -> FrameReport:
+    """Reports a frame by its header.
+
+    Args:
+        size: of the packed frame in bytes.
+        bits: ideal length, where there is one.
+    """
+    in_rows = header.uses_model and header.method != WINDOWS
+    num_rows = plan.header_plan(header, headers.MAX_CONTEXT).num_rows if in_rows else 0
+    return FrameReport(header.method_name, header.original_bytes, size, num_rows, header.num_tokens, bits)
 
 
 @dataclass

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Protocol, TypeVar
 
+import numpy as np
 import torch
+
+from .frequencies import Frequencies
 
 CacheT = TypeVar("CacheT", bound="Cache")
 
@@ -30,6 +33,17 @@ class PartedCache(Cache, Protocol):
 
     def adopt(self: CacheT, part: CacheT) -> None:
         """Takes over the positions of a cache of some rows, when the other rows were fed alike."""
+
+
+class Readout(Protocol):
+    """What a coder takes from an engine's masses; for one thread at a time."""
+
+    @property
+    def frequencies(self) -> Frequencies:
+        """Frequencies from masses on the engine's device."""
+
+    def fetch(self, tensor: torch.Tensor) -> np.ndarray:
+        """Returns the values of a tensor on the engine's device, valid until the next call."""
 
 
 class Engine(Protocol[CacheT]):
@@ -82,3 +96,6 @@ class Engine(Protocol[CacheT]):
         Returns:
             (n, V) int32, 0 <= mass <= 2^20, each row's largest is 2^20.
         """
+
+    def readout(self) -> Readout:
+        """Returns a new readout for the engine's masses."""

@@ -25,6 +25,7 @@ from .cpu import forward as fused
 from .cpu import kernels
 from .gpu import forward as gpu
 from .kv_cache import CachedLayer, LayerCaches
+from .readout import DeviceReadout
 
 _SCORES_PER_PIECE = 1 << 18
 """Attention works on pieces of about this many scores, so that a dozen elementwise passes stay in the cache."""
@@ -240,6 +241,9 @@ class ExactEngine:
         if cache is not None:
             cache.length = begin + new
         return x.view(batch, new, -1)
+
+    def readout(self) -> DeviceReadout:
+        return DeviceReadout(self.vocab_size, self.device)
 
     @torch.inference_mode()
     def masses(self, hidden: torch.Tensor) -> torch.Tensor:

@@ -27,10 +27,12 @@ from ..numerics import ops, tables
 from ..system import forks
 from . import floatload, floatsteps
 from .floatsteps import LARGEST
+from .readout import DeviceReadout
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _UNSTABLE_KEYS = ("transformers_version", "_name_or_path", "dtype", "torch_dtype", "use_cache")
 _DEFAULT_CONTEXT = 1024
+MAX_THREADS = 4096
 
 _computing_lock = forks.Lock()
 
@@ -156,6 +158,9 @@ class FloatEngine:
         peak = steps.amax(-1, keepdim=True).add_(0.5)
         return ops.exp2_lookup(self._exp2, ops.exp2_index(torch.sub(peak, steps, out=steps)))
 
+    def readout(self) -> DeviceReadout:
+        return DeviceReadout(self.vocab_size, self.device)
+
     def environment(self) -> str:
         """Everything that the bits may depend on, as `name=value` joined by blanks."""
         import transformers
@@ -175,6 +180,13 @@ def environment(device: torch.device, threads: int, transformers_version: str, a
         f"torch={torch.__version__} transformers={transformers_version}"
     )
     return line.encode("ascii", "replace").decode("ascii")[:200]
+
+
+def threads_of(environment: str) -> int | None:
+    """Returns the number of threads that an archive's environment names; None if it names none that can be."""
+    fields = dict(part.split("=", 1) for part in environment.split(" ") if "=" in part)
+    number = fields.get("threads", "")
+    return int(number) if number.isdecimal() and 1 <= int(number) <= MAX_THREADS else None
 
 
 def _processor() -> str:

@@ -1,16 +1,17 @@
-"""Opens models: engine, tokenizer and checked digests, one of each in memory; must not know frames or files."""
+"""Loads models: engine, tokenizer and checked digests, one of each in memory; must not know frames or archives."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 
+from .._version import NUMERICS_VERSION
 from ..engines import planes, selftest_cache
 from ..engines.exact import ExactEngine
 from ..engines.gpu import devices
@@ -46,7 +47,7 @@ class Kernels(NamedTuple):
     """What computed a model.
 
     Attributes:
-        text: what it was, and if that is not the fastest, why.
+        text: its name, and if it is not the fastest, why.
         is_slower: whether it is not the fastest that there is for the device.
     """
 
@@ -57,16 +58,16 @@ class Kernels(NamedTuple):
         return self.text
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class LoadedModel:
     """A model that is ready to run.
 
     Attributes:
         name: for messages.
-        engine: that runs it.
+        engine: computes the model.
         tokenizer: with the table of its tokens.
-        embedded_code: of an embedded model, else None.
-        record: what an archive may say of it.
+        embedded_code: code of an embedded model, else None.
+        record: what an archive may say of the model, with half of each digest.
         note: what else made it slower to load than it might be; empty for nothing.
     """
 
@@ -76,6 +77,7 @@ class LoadedModel:
     embedded_code: int | None
     record: ModelRecord
     note: str = ""
+    _last_prompt: tuple[bytes, Prompt | None] = field(default=(b"", None), init=False, repr=False)
 
     @property
     def table(self) -> TokenTable:
@@ -84,28 +86,25 @@ class LoadedModel:
 
     @property
     def kernels(self) -> Kernels:
-        """What computes it."""
+        """What computes the model."""
         text: str = getattr(self.engine, "kernels_text", "transformers")
         is_slower: bool = getattr(self.engine, "is_slower", False)
         return Kernels(f"{text}; {self.note}", True) if self.note else Kernels(text, is_slower)
 
     def header(self, prompt: bytes) -> Header:
-        """What an archive made with it begins with."""
+        """Returns what an archive begins with that is made by this model after a prompt, which may be empty."""
         if not prompt and self.embedded_code is not None:
             return Header(self.embedded_code)
         digest = prompts.digest(prompt)[:DIGEST_BYTES] if prompt else b""
         return Header(USER_MODEL, dataclasses.replace(self.record, prompt_digest=digest))
 
     def prompt(self, text: bytes) -> Prompt | None:
-        """A text that both sides know, as this model reads it."""
-        if self._last_prompt[0] != text:
-            self._last_prompt[:] = [text, prompts.make(text, self.tokenizer, self.engine.context) if text else None]
-        found: Prompt | None = self._last_prompt[1]
-        return found
-
-    @forks.cached_property
-    def _last_prompt(self) -> list[Any]:
-        return [b"", None]
+        """Returns a text that both sides know as this model reads it, None for an empty one; the last one is kept."""
+        last_text, prompt = self._last_prompt
+        if last_text != text:
+            prompt = prompts.make(text, self.tokenizer, self.engine.context) if text else None
+            self._last_prompt = (text, prompt)
+        return prompt
 
     @forks.cached_property
     def vocabulary(self) -> Vocabulary:
@@ -119,7 +118,7 @@ def load(choice: ModelChoice, settings: EngineSettings) -> LoadedModel:
     """Loads a model, or returns the one that is in memory.
 
     Raises:
-        ModelError, TokenizerError, EngineError: what is wrong with the model or the device, in one line.
+        ModelError, TokenizerError, EngineError: what is wrong with the model or the device.
         ResourceError: the model does not fit into the memory.
     """
     if settings.threads is not None and not forks.is_single():
@@ -130,50 +129,39 @@ def load(choice: ModelChoice, settings: EngineSettings) -> LoadedModel:
     threads = None
     if choice.engine == ENGINE_FLOAT:
         # Its bits depend on them: the archive's number, or the one of the run that writes. The exact engine's do not,
-        # so that it stays in memory whatever the number is.
-        fields = dict(part.split("=", 1) for part in choice.environment.split(" ") if "=" in part)
-        named = fields.get("threads", "")
-        threads = int(named) if named.isdigit() and 1 <= int(named) <= 4096 else torch.get_num_threads()
+        # so it stays in memory whatever the number is.
+        from ..engines import floating
+
+        threads = floating.threads_of(choice.environment) or torch.get_num_threads()
     stamp = tuple((file.name, file.stat().st_mtime_ns) for file in sorted(choice.folder.iterdir()) if file.is_file())
     with allocations_checked():
         return _load(choice, device, settings.batch_tokens, threads, stamp)
 
 
 def all_devices(settings: EngineSettings) -> list[EngineSettings]:
-    """The same settings for each device that frames can be shared out to: all CUDA devices if none was named."""
+    """Returns the settings for each device that frames can be shared out to: all CUDA devices if none was named."""
     found = devices.devices(find_device(settings.device))
     if len(found) == 1:
         return [settings]
     return [dataclasses.replace(settings, device=str(device)) for device in found]
 
 
-class Models:
-    """A model on every device that frames can be shared out to; on each it is loaded when it is first needed.
+class _Opened(NamedTuple):
+    """An engine with its model, before the tokenizer is known.
 
-    Args:
-        choice: the model; settings: where it runs.
-
-    Raises:
-        what `load` raises, from `__init__` or when a model is asked for.
+    Attributes:
+        engine: computes the model.
+        model_digest: all of it.
+        planes: of the exact engine; None for the float engine.
+        dtype: of the float engine; None for the exact engine.
+        note: as in `LoadedModel`.
     """
 
-    def __init__(self, choice: ModelChoice, settings: EngineSettings) -> None:
-        self._choice, self._devices = choice, all_devices(settings)
-        self._loaded: dict[int, LoadedModel] = {}
-        self._lock = forks.Lock()
-
-    def __len__(self) -> int:
-        """The number of devices."""
-        return len(self._devices)
-
-    def __getitem__(self, number: int) -> LoadedModel:
-        """That of a frame: devices take turns."""
-        forks.settle_torch()
-        place = number % len(self._devices)
-        with self._lock:
-            if place not in self._loaded:
-                self._loaded[place] = load(self._choice, self._devices[place])
-            return self._loaded[place]
+    engine: ExactEngine | FloatEngine
+    model_digest: bytes
+    planes: int | None = None
+    dtype: str | None = None
+    note: str = ""
 
 
 @functools.lru_cache(maxsize=2 * max(1, torch.cuda.device_count()))
@@ -181,44 +169,54 @@ def _load(
     choice: ModelChoice, device: str, batch_tokens: int | None, threads: int | None, stamp: tuple[object, ...]
 ) -> LoadedModel:
     del stamp  # only there so that changed files are loaded again
-    engine: ExactEngine | FloatEngine
     if choice.engine == ENGINE_FLOAT:
-        engine, record = _open_float(choice, torch.device(device), threads)
-        note = ""
+        opened = _open_float(choice, torch.device(device), threads)
     else:
-        note = selftest_cache.check(torch.device(device))
-        engine, record = _open_exact(choice, torch.device(device), batch_tokens)
-    tokenizer = Tokenizer(choice.folder, engine.vocab_size)
-    record = dataclasses.replace(record, tokenizer_digest=tokenizer.table.digest())
-    choice.check(record.model_digest, record.tokenizer_digest)
+        opened = _open_exact(choice, torch.device(device), batch_tokens)
+    tokenizer = Tokenizer(choice.folder, opened.engine.vocab_size)
+    record = _checked_record(choice, opened, tokenizer.table.digest())
+    code = None if choice.embedded is None else choice.embedded.code
+    return LoadedModel(choice.name, opened.engine, tokenizer, code, record, opened.note)
+
+
+def _checked_record(choice: ModelChoice, opened: _Opened, tokenizer_digest: bytes) -> ModelRecord:
+    """Returns what an archive may say of a model, compared with what its archive does say.
+
+    Raises:
+        ModelMismatchError: another model than the archive's.
+        EngineError: another environment of the float engine.
+    """
+    engine, is_float = opened.engine, choice.engine == ENGINE_FLOAT
+    choice.check(opened.model_digest, tokenizer_digest)
+    record = ModelRecord(
+        name=choice.name,
+        model_digest=opened.model_digest[:DIGEST_BYTES],
+        tokenizer_digest=tokenizer_digest[:DIGEST_BYTES],
+        context=engine.context,
+        start_token=engine.start_token,
+        planes=opened.planes,
+        dtype=opened.dtype,
+        numerics=FLOAT_VERSION if is_float else NUMERICS_VERSION,
+        environment="" if isinstance(engine, ExactEngine) else engine.environment(),
+    )
     stored = (choice.planes, choice.context, choice.start_token)
-    own = (record.planes, record.context, record.start_token)
-    if choice.expected is not None and choice.context is not None and stored != own:
+    loaded = (record.planes, record.context, record.start_token)
+    if choice.expected is not None and choice.context is not None and stored != loaded:
         raise ModelMismatchError(
-            f"the archive's record contradicts the model: planes, context, start token {stored}, the model has {own}"
+            f"the archive's record contradicts the model: planes, context, start token {stored}, the model has {loaded}"
         )
     if choice.environment and choice.environment != record.environment:
         raise EngineError(
             f"made with the float engine in another environment: {choice.environment}; here: {record.environment}"
         )
-    halves = {name: getattr(record, name)[:DIGEST_BYTES] for name in ("model_digest", "tokenizer_digest")}
-    code = None if choice.embedded is None else choice.embedded.code
-    return LoadedModel(choice.name, engine, tokenizer, code, dataclasses.replace(record, **halves), note)
+    return record
 
 
-def _open_exact(choice: ModelChoice, device: torch.device, batch_tokens: int | None) -> tuple[ExactEngine, ModelRecord]:
-    """Opens the exact engine of a model, and says what an archive may record of it."""
+def _open_exact(choice: ModelChoice, device: torch.device, batch_tokens: int | None) -> _Opened:
+    """Opens the exact engine."""
+    note = selftest_cache.check(device)
     model = load_model(choice.folder) if is_int8(choice.folder) else _converted(choice, device)
-    config = model.config
-    record = ModelRecord(
-        choice.name,
-        model.digest(),
-        b"",
-        context=config.context,
-        start_token=config.start_token,
-        planes=config.planes,
-    )
-    return ExactEngine(model, device, batch_tokens), record
+    return _Opened(ExactEngine(model, device, batch_tokens), model.digest(), planes=model.config.planes, note=note)
 
 
 def _converted(choice: ModelChoice, device: torch.device) -> ExactModel:
@@ -237,30 +235,20 @@ def _converted(choice: ModelChoice, device: torch.device) -> ExactModel:
     return model.with_settings(number, config.context, config.start_token)
 
 
-def _open_float(choice: ModelChoice, device: torch.device, threads: int | None) -> tuple[FloatEngine, ModelRecord]:
-    """The float engine, in so many threads."""
+def _open_float(choice: ModelChoice, device: torch.device, threads: int | None) -> _Opened:
+    """Opens the float engine, to compute in a number of threads."""
     from ..engines import floating
 
     dtype = choice.dtype or FLOAT_DTYPES[0]
     engine = floating.FloatEngine(choice.folder, device, dtype, choice.context, choice.start_token, threads)
-    record = ModelRecord(
-        choice.name,
-        floating.digest(choice.folder),
-        b"",
-        context=engine.context,
-        start_token=engine.start_token,
-        dtype=dtype,
-        numerics=FLOAT_VERSION,
-        environment=engine.environment(),
-    )
-    return engine, record
+    return _Opened(engine, floating.digest(choice.folder), dtype=dtype)
 
 
 def find_device(name: str) -> str:
-    """The device that a setting stands for: auto is CUDA if there is a usable one.
+    """Returns the device that a setting stands for: auto is CUDA if there is a usable one.
 
     Raises:
-        EngineError: it is not here.
+        EngineError: this machine has no such device.
     """
     inherited: bool = getattr(torch.cuda, "_is_in_bad_fork", lambda: False)()  # torch's own name for such children
     if name == "auto":

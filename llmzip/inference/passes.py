@@ -1,7 +1,8 @@
-"""Tokens of a frame through a model: by prefill or step by step, with contexts that begin anew; must not know coders.
+"""Passes of a frame's tokens through a model, by prefill or step by step; must not know coders.
 
-Each row starts from an empty context. Prefill takes whole segments of rows at once, in any order; steps take one token
-of every row. Both see the same masses, bit for bit. An engine that cannot promise that is run step by step.
+Each row starts from an empty context; one that is full begins again with its last inputs. Prefill takes whole segments
+of rows at once, in any order; steps take one token of every row. Both see the same masses, bit for bit. An engine that
+cannot promise that is run step by step.
 """
 
 from __future__ import annotations
@@ -15,14 +16,15 @@ import torch
 
 from ..engines.base import Engine, PartedCache
 from ..format.plan import RowLayout
+from ..system import forks
 
 RESTART_CHUNK = 64
-"""Inputs of a row that a full cache is filled with at once when its context begins anew."""
+"""Inputs of a row that a full cache is refilled with at once."""
 
-_MASSES_AT_ONCE = {"cpu": 1 << 20, "cuda": 1 << 27}
-"""Masses of a vocabulary's ids for some tokens: on a CPU few enough to be used while they are in its cache."""
+_MASSES_PER_CALL = {"cpu": 1 << 20, "cuda": 1 << 27}
+"""Masses to compute per call, by device type: on a CPU they must still be in its cache when they are used."""
 
-_LEAST_CHUNK = 256
+_MIN_CHUNK = 256
 """Inputs of a row that go through the model at once, if there are as many: fewer waste time, more waste memory."""
 
 NOTHING = np.zeros(0, dtype=np.int64)
@@ -45,6 +47,15 @@ class Segment:
 
 
 def segments(row: int, length: int, context: int, overlap: int, known: int) -> Iterator[Segment]:
+    """Yields the segments of a row.
+
+    Args:
+        row: its number.
+        length: its inputs.
+        context: inputs of a segment at most.
+        overlap: inputs that a further segment begins with.
+        known: inputs at the front of the first segment that are not predicted from.
+    """
     begin = 0
     while True:
         end = min(length, begin + context)
@@ -61,9 +72,9 @@ def token_masses(
     progress: Callable[[np.ndarray], None] | None = None,
     before: np.ndarray = NOTHING,
     context: int | None = None,
-    least_chunk: int = _LEAST_CHUNK,
+    min_chunk: int = _MIN_CHUNK,
 ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
-    """What the model expects of each token of a frame, by prefill unless the engine is stepwise.
+    """Yields what the model expects of each token of a frame, by prefill unless the engine is stepwise.
 
     Args:
         engine: the model.
@@ -72,75 +83,83 @@ def token_masses(
         progress: called with the tokens that were just done.
         before: (p,) int64, what every row has read before; fewer than the context.
         context: most inputs that a token is predicted from; None for as many as the engine takes.
-        least_chunk: inputs of a row that a prefill call takes at least; the context for an engine without a cache.
+        min_chunk: inputs of a row that a prefill call takes at least; the context for an engine without a cache.
 
     Yields:
         places of tokens, (n,) int64, and their masses, (n, V) int32, until every token was there; in any order.
     """
-    context = context or engine.context
-    if engine.stepwise:
-        return _stepped_masses(engine, tokens, plan, progress, before, context)
-    return _prefilled_masses(engine, tokens, plan, progress, before, context, least_chunk)
+    frame = _Frame(engine, tokens, plan, before, context or engine.context, progress)
+    return frame.stepped() if engine.stepwise else frame.prefilled(min_chunk)
 
 
-def _prefilled_masses(
-    engine: Engine[Any],
-    tokens: np.ndarray,
-    plan: RowLayout,
-    progress: Callable[[np.ndarray], None] | None,
-    before: np.ndarray,
-    context: int,
-    least_chunk: int,
-) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
-    """Yields what `token_masses` yields, from whole rows at once."""
-    slices, skipped = plan.row_slices(), len(before)
-    runs = [
-        segment
-        for row, part in enumerate(slices)
-        for segment in segments(row, skipped + part.stop - part.start, context, plan.overlap, skipped)
-    ]
-    front = np.concatenate([[engine.start_token], before])
-    runs.sort(key=lambda segment: (segment.end - segment.begin, segment.known))
-    for batch in _batches(runs, engine.batch_tokens, least_chunk):
-        inputs = np.empty((len(batch), batch[0].end - batch[0].begin), dtype=np.int64)
-        places = []
-        for number, segment in enumerate(batch):
-            # Input number i of a row is the start token, then the prompt, then token i - p - 1 of the row.
-            start = slices[segment.row].start - skipped
-            shifted = tokens[start + max(skipped, segment.begin - 1) : start + segment.end - 1]
-            inputs[number] = np.concatenate([front[segment.begin :], shifted])
-            places.append(np.arange(start + segment.begin + segment.known, start + segment.end))
-        place = np.stack(places)
-        for columns, hidden in prefill(engine, inputs, batch[0].known):
-            here = place[:, columns].reshape(-1)
-            for part, masses in masses_in_parts(engine, hidden):
-                yield here[part], masses
-        if progress is not None:
-            progress(tokens[place.reshape(-1)])
+@dataclass(frozen=True, eq=False)
+class _Frame:
+    """The tokens of a frame on their way through a model; the attributes are those of `token_masses`."""
 
+    engine: Engine[Any]
+    tokens: np.ndarray
+    plan: RowLayout
+    before: np.ndarray
+    context: int
+    progress: Callable[[np.ndarray], None] | None
 
-def _stepped_masses(
-    engine: Engine[Any],
-    tokens: np.ndarray,
-    plan: RowLayout,
-    progress: Callable[[np.ndarray], None] | None,
-    before: np.ndarray,
-    context: int,
-) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
-    """As `token_masses`, by the very calls that the decoder makes."""
-    starts = np.array(plan.row_starts()[:-1], dtype=np.int64)
-    history = History(engine, plan, before, context)
-    for step in range(plan.steps):
-        active = plan.active_rows(step)
-        places = starts[:active] + step
-        yield places, history.step(step)
-        history.take(step, tokens[places])
-        if progress is not None:
-            progress(tokens[places])
+    def prefilled(self, min_chunk: int) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+        """Yields what `token_masses` yields, from whole segments of rows at once."""
+        for batch in _batches(self._segments(), self.engine.batch_tokens, min_chunk):
+            inputs = np.stack([self._inputs(segment) for segment in batch])
+            places = np.stack([self._places(segment) for segment in batch])
+            for columns, hidden in prefill(self.engine, inputs, batch[0].known):
+                flat = places[:, columns].reshape(-1)
+                for part, masses in masses_in_parts(self.engine, hidden):
+                    yield flat[part], masses
+            if self.progress is not None:
+                self.progress(self.tokens[places.reshape(-1)])
+
+    def stepped(self) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+        """Yields what `token_masses` yields, by the very calls that the decoder makes."""
+        starts = np.array(self.plan.row_starts()[:-1], dtype=np.int64)
+        history = History(self.engine, self.plan, self.before, self.context)
+        for step in range(self.plan.steps):
+            places = starts[: self.plan.active_rows(step)] + step
+            yield places, history.step(step)
+            history.take(step, self.tokens[places])
+            if self.progress is not None:
+                self.progress(self.tokens[places])
+
+    def _segments(self) -> list[Segment]:
+        """Returns the segments of all rows, those of equal shape next to each other."""
+        skipped = len(self.before)
+        found = [
+            segment
+            for row, part in enumerate(self.plan.row_slices())
+            for segment in segments(row, skipped + part.stop - part.start, self.context, self.plan.overlap, skipped)
+        ]
+        return sorted(found, key=lambda segment: (segment.end - segment.begin, segment.known))
+
+    def _inputs(self, segment: Segment) -> np.ndarray:
+        """Returns a segment's inputs: input i of a row is the start token, then the prompt, then token i - p - 1."""
+        skipped = len(self.before)
+        front = np.concatenate([[self.engine.start_token], self.before])
+        first = self._first_place(segment.row)
+        shifted = self.tokens[first + max(skipped, segment.begin - 1) : first + segment.end - 1]
+        return np.concatenate([front[segment.begin :], shifted])
+
+    def _places(self, segment: Segment) -> np.ndarray:
+        """Returns the places of the tokens that a segment predicts."""
+        first = self._first_place(segment.row)
+        return np.arange(first + segment.begin + segment.known, first + segment.end)
+
+    def _first_place(self, row: int) -> int:
+        """Returns where input 0 of a row would be among the tokens, were the prompt a part of them."""
+        return self._row_starts[row] - len(self.before)
+
+    @forks.cached_property
+    def _row_starts(self) -> list[int]:
+        return self.plan.row_starts()
 
 
 class History:
-    """All rows of a frame as far as they are known, and the model's state behind them.
+    """All rows of a frame as far as they are known, and the model's state after them.
 
     Attributes:
         inputs: (rows, p + steps + 1) int64: the start token, the prompt, a row's tokens, fillers.
@@ -163,20 +182,23 @@ class History:
             restart(engine, self._cache, self.inputs[:, : len(before)])
 
     def step(self, step: int) -> torch.Tensor:
-        """Masses of the token of a step in every row that has one, (n, V) int32; those before it must be there."""
+        """Returns the masses of the token of a step in every row that has one, (n, V) int32.
+
+        The tokens of all steps before must have been taken.
+        """
         at = self._skipped + step
         self._restart_if_full(at)
         ids = torch.from_numpy(self.inputs[:, at : at + 1]).to(self._engine.device)
         return self._engine.masses(self._engine.forward(ids, self._cache)[: self._plan.active_rows(step), 0])
 
     def place(self, tokens: np.ndarray) -> None:
-        """Notes all tokens, (N,) int64, if they are known."""
+        """Notes all tokens, (N,) int64, where they are known beforehand."""
         first = self._skipped + 1
         for row, part in enumerate(self._plan.row_slices()):
             self.inputs[row, first : first + part.stop - part.start] = tokens[part]
 
     def read(self, first_step: int, last_step: int) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
-        """Goes over some steps, whose tokens were noted; those before them must be done.
+        """Reads the tokens of some steps, which were placed; the steps before them must be done.
 
         Yields:
             places of tokens, (n,) int64, and the hidden states before them, (n, hidden) float32.
@@ -193,11 +215,11 @@ class History:
                 ids = torch.from_numpy(np.ascontiguousarray(self.inputs[row : row + batch, at : at + new]))
                 hidden = engine.forward(ids.to(engine.device), part)
                 places = starts[row : row + len(ids), None] + np.arange(step, step + new)
-                there = places < starts[row + 1 : row + 1 + len(ids), None]  # only long rows have a last token
-                if there.all():
+                exists = places < starts[row + 1 : row + 1 + len(ids), None]  # only long rows have a last token
+                if exists.all():
                     yield places.reshape(-1), hidden.reshape(-1, hidden.shape[-1])
                 else:
-                    yield places[there], hidden[torch.from_numpy(there).to(hidden.device)]
+                    yield places[exists], hidden[torch.from_numpy(exists).to(hidden.device)]
             self._cache.adopt(part)
             step += new
 
@@ -206,11 +228,11 @@ class History:
             restart(self._engine, self._cache, self.inputs[:, at - self._plan.overlap : at])
 
     def take(self, step: int, ids: np.ndarray) -> None:
-        """The tokens of a step, (n,) int64."""
+        """Takes the tokens of a step, (n,) int64."""
         self.inputs[: len(ids), self._skipped + step + 1] = ids
 
     def tokens(self) -> np.ndarray:
-        """(N,) int64, row after row."""
+        """Returns all tokens, (N,) int64, row after row."""
         first = self._skipped + 1
         slices = self._plan.row_slices()
         return np.concatenate(
@@ -219,7 +241,15 @@ class History:
 
 
 def prefill(engine: Engine[Any], inputs: np.ndarray, known: int) -> Iterator[tuple[slice, torch.Tensor]]:
-    """What the model makes of the inputs from `known` on: slices of those columns, and ((rows * columns), hidden)."""
+    """Runs whole rows through the model.
+
+    Args:
+        inputs: (rows, length) int64.
+        known: columns at the front whose results are not wanted.
+
+    Yields:
+        slices of the columns from `known` on, and their final hidden states, (rows * columns, hidden).
+    """
     rows, length = inputs.shape
     chunk = max(1, engine.batch_tokens // rows)
     cache = engine.new_cache(rows, chunk, length) if length > chunk else None
@@ -233,21 +263,21 @@ def prefill(engine: Engine[Any], inputs: np.ndarray, known: int) -> Iterator[tup
 
 
 def masses_in_parts(engine: Engine[Any], hidden: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
-    """Masses behind final hidden states, (n, hidden): slices of those, and masses, (k, V), as many as are well used."""
-    step = max(1, _MASSES_AT_ONCE[engine.device.type] // engine.vocab_size)
+    """Yields slices of final hidden states, (n, hidden), and their masses, (k, V): as many as are best done at once."""
+    step = max(1, _MASSES_PER_CALL[engine.device.type] // engine.vocab_size)
     for n in range(0, len(hidden), step):
         part = slice(n, min(n + step, len(hidden)))
         yield part, engine.masses(hidden[part])
 
 
-def _batches(runs: list[Segment], batch_tokens: int, least_chunk: int) -> Iterator[list[Segment]]:
-    """Runs of segments of equal shape, at most `batch_tokens` inputs together or few enough rows to fill a chunk."""
+def _batches(runs: list[Segment], batch_tokens: int, min_chunk: int) -> Iterator[list[Segment]]:
+    """Yields runs of segments of equal shape, at most `batch_tokens` inputs or few enough rows to fill a chunk."""
     batch: list[Segment] = []
     for segment in runs:
         shape = (segment.end - segment.begin, segment.known)
         if batch and (
             shape != (batch[0].end - batch[0].begin, batch[0].known)
-            or (len(batch) + 1) * min(shape[0], least_chunk) > batch_tokens
+            or (len(batch) + 1) * min(shape[0], min_chunk) > batch_tokens
         ):
             yield batch
             batch = []
@@ -257,7 +287,7 @@ def _batches(runs: list[Segment], batch_tokens: int, least_chunk: int) -> Iterat
 
 
 def restart(engine: Engine[Any], cache: PartedCache, inputs: np.ndarray) -> None:
-    """Fills the cache anew with the last inputs of every row, a few rows at a time; a stepwise engine's by steps."""
+    """Refills the cache with the last inputs of every row, a few rows at a time; a stepwise engine's by steps."""
     cache.reset()
     rows, length = inputs.shape
     if engine.stepwise:
@@ -265,7 +295,7 @@ def restart(engine: Engine[Any], cache: PartedCache, inputs: np.ndarray) -> None
             engine.forward(torch.from_numpy(inputs[:, column : column + 1].copy()).to(engine.device), cache)
         return
     ids = torch.from_numpy(np.ascontiguousarray(inputs)).to(engine.device)
-    batch = max(1, engine.batch_tokens // _LEAST_CHUNK)
+    batch = max(1, engine.batch_tokens // _MIN_CHUNK)
     chunk = min(RESTART_CHUNK, engine.batch_tokens)
     for row in range(0, rows, batch):
         part = cache.rows(slice(row, row + batch))

@@ -18,17 +18,14 @@ import torch
 from ..engines.base import Engine
 from ..engines.floating import FloatEngine
 from ..engines.frequencies import TOTAL_BITS, Frequencies
-from ..errors import ResourceError, SettingsError
+from ..errors import SettingsError
 from ..format.plan import RowLayout
+from ..inference.capacity import with_smaller_batches
 from ..inference.passes import NOTHING, Segment, masses_in_parts, segments, token_masses
 from ..inference.progress import TokenProgress
-from ..system.memory import allocations_checked
 
 if TYPE_CHECKING:
     from ..inference.load import LoadedModel
-
-_MIN_BATCH_TOKENS = 64
-"""Tokens of a batch that must fit into the memory."""
 
 _MAX_FLOAT_LOGITS = 1 << 26
 """Logits of a batch of the float engine, 256 MiB."""
@@ -167,19 +164,14 @@ class Scorer:
         context = checked_context(engine, self.context)
         if not 0 <= plan.overlap < context:
             raise SettingsError(f"the stride must be 1 to the context of {context:,}, not {context - plan.overlap:,}")
-        progress = self.progress
-        while True:
+
+        def work(progress: TokenProgress | None) -> Scores:
             sink = _Sink(tokens, engine, self.ranks, min(self.alternatives, engine.vocab_size))
-            try:
-                with allocations_checked():
-                    for places, masses in self._masses(tokens, plan, context, progress):
-                        sink.add(places, masses)
-                return sink.finish(context, context - plan.overlap)
-            except ResourceError:
-                if engine.batch_tokens <= _MIN_BATCH_TOKENS or isinstance(engine, FloatEngine):
-                    raise
-                engine.batch_tokens //= 2
-                progress = None  # what is done again is not reported again
+            for places, masses in self._masses(tokens, plan, context, progress):
+                sink.add(places, masses)
+            return sink.finish(context, context - plan.overlap)
+
+        return with_smaller_batches(engine, work, self.progress)
 
     def _masses(
         self, tokens: np.ndarray, plan: RowLayout, context: int, progress: TokenProgress | None

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ..codec import rows
+from ..codec.rows import FrameCoder
 from ..engines.base import Engine
 from ..errors import EngineError
 from ..format.plan import RowPlan
 from ..inference.passes import RESTART_CHUNK, prefill
+from ..inference.progress import ByteMeter
 from .scoring import Scorer
 
 if TYPE_CHECKING:
     from ..inference.load import LoadedModel
     from ..inference.prompt import Prompt
-    from ..mixing.vocabulary import Vocabulary
 
 _STEPS = 10
 _FILLED = 64
@@ -53,10 +53,10 @@ class Trial:
         prompt: what every row has read before.
     """
 
-    def __init__(self, model: LoadedModel, mixed: bool, overlap: int, prompt: Prompt | None) -> None:
+    def __init__(self, model: LoadedModel, *, mixed: bool, overlap: int, prompt: Prompt | None) -> None:
         self._model, self._engine = model, model.engine
-        self._vocabulary: Vocabulary | None = model.vocabulary if mixed else None
-        self._overlap, self._prompt = overlap, prompt
+        self._coder = FrameCoder(model.engine, model.vocabulary if mixed else None, prompt)
+        self._overlap = overlap
 
     def run(self, tokens: np.ndarray, *, decode: bool = True) -> Coded:
         """Codes rows of equal length, (rows, steps) int64.
@@ -69,24 +69,16 @@ class Trial:
         table = self._model.table
         num_bytes = table.num_bytes(flat)
         begun = time.perf_counter()
-        payload, bits = rows.encode(self._engine, flat, plan, None, self._vocabulary, self._prompt)
+        payload, bits = self._coder.encode(flat, plan)
         encode_seconds = time.perf_counter() - begun
         if not decode:
             return Coded(num_bytes, bits, encode_seconds)
         ticks: list[float] = []
         begun = time.perf_counter()
-        back = rows.decode(
-            self._engine,
-            payload,
-            plan,
-            table.num_bytes,
-            num_bytes,
-            lambda _: ticks.append(time.perf_counter()),
-            self._vocabulary,
-            self._prompt,
-        )
+        limit = ByteMeter(table.num_bytes, num_bytes, lambda _: ticks.append(time.perf_counter()))
+        decoded = self._coder.decode(payload, plan, limit)
         decode_seconds = time.perf_counter() - begun
-        if not np.array_equal(back, flat):
+        if not np.array_equal(decoded, flat):
             raise EngineError("a sample does not decode to what was encoded: results vary on this machine")
         return Coded(num_bytes, bits, encode_seconds, decode_seconds, _spread(np.array([begun, *ticks])))
 

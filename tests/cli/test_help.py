@@ -16,7 +16,7 @@ import pytest
 from llmzip import __version__
 from llmzip._version import FORMAT_VERSION
 from llmzip.cli import main
-from llmzip.codec import drafts
+from llmzip.codec.levels import LEVELS
 from llmzip.engines import floating
 from llmzip.format import headers, packets
 from llmzip.measures import entropy, estimate, surprisal
@@ -106,9 +106,10 @@ def test_numbers_in_the_help_are_those_of_the_program() -> None:
 
 def test_the_help_of_levels_is_true() -> None:
     """Each level has rows of its own but the first two, which the mixer tells apart."""
-    assert drafts._LM_ONLY_LEVEL == MIN_LEVEL
-    rows = drafts._ROWS[MIN_LEVEL - 1 :]
-    assert len(rows) == MAX_LEVEL and rows[0] == rows[1] and len(set(rows)) == MAX_LEVEL - 1
+    assert list(LEVELS) == list(range(MIN_LEVEL, MAX_LEVEL + 1))
+    assert [level for level, meaning in LEVELS.items() if not meaning.mixes] == [MIN_LEVEL]
+    rows = [(meaning.min_row_tokens, meaning.max_rows) for meaning in LEVELS.values()]
+    assert rows[0] == rows[1] and len(set(rows)) == MAX_LEVEL - 1
     tokens, most = zip(*rows, strict=True)
     assert list(tokens) == sorted(tokens) and list(most) == sorted(most, reverse=True)
     (text,) = {option.help for _, option in options_of(main.program) if option.opts[-1] == "--fast"}

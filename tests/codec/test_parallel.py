@@ -12,10 +12,13 @@ from typing import Any
 import pytest
 
 import llmzip
-from llmzip.codec import drafts, rows
+from llmzip.codec import drafts
 from llmzip.codec.parallel import in_order, one_at_a_time
-from llmzip.codec.reader import compress_stream, decompress_stream
+from llmzip.codec.reader import decompress_stream
+from llmzip.codec.rows import FrameCoder
+from llmzip.codec.writer import compress_stream
 from llmzip.format.plan import RowPlan
+from llmzip.inference import capacity
 from llmzip.settings import CompressSettings, DecompressSettings
 
 TEXT = (Path(__file__).parents[2] / "corpora" / "prose-en.txt").read_bytes()[:5000]
@@ -112,7 +115,7 @@ def test_errors_of_the_question_come_after_the_results_too() -> None:
 
 def test_frames_of_a_pipe_come_as_soon_as_they_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever writes waits for the text of each frame."""
-    monkeypatch.setattr(rows, "frames_at_once", lambda *arguments: 3)
+    monkeypatch.setattr(capacity, "frames_at_once", lambda *arguments: 3)
     compressor = llmzip.Compressor()
     parts = [TEXT[n : n + 700] for n in range(0, 2100, 700)]
     archive = [compressor.compress(part) + compressor.flush(compressor.FLUSH_FRAME) for part in parts]
@@ -169,7 +172,7 @@ def test_archives_are_the_same_however_many_frames_are_made_at_once(
 
     expected, _ = packed()
     assert len(llmzip.info(expected).archives[0].frames) > 3
-    monkeypatch.setattr(rows, "frames_at_once", lambda *arguments: 3)
+    monkeypatch.setattr(capacity, "frames_at_once", lambda *arguments: 3)
     found, told = packed()
     assert found == expected and sum(told) == len(TEXT)
     told, sink = [], io.BytesIO()
@@ -197,19 +200,18 @@ def test_frames_take_turns_where_there_are_several_devices(monkeypatch: pytest.M
     expected = llmzip.compress(TEXT)
     pair = [EngineSettings(batch_tokens=100), EngineSettings(batch_tokens=101)]
     monkeypatch.setattr(load, "all_devices", lambda settings: pair)
-    monkeypatch.setattr(rows, "frames_at_once", lambda *arguments: 4)
+    monkeypatch.setattr(capacity, "frames_at_once", lambda *arguments: 4)
     used: set[int] = set()
-    encode, decode = rows.encode, rows.decode
 
-    def noted(function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(engine: Any, *arguments: Any) -> Any:
-            used.add(engine.batch_tokens)
-            return function(engine, *arguments)
+    def noted(method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(frame_coder: FrameCoder, *arguments: Any) -> Any:
+            used.add(frame_coder.engine.batch_tokens)
+            return method(frame_coder, *arguments)
 
         return call
 
-    monkeypatch.setattr(rows, "encode", noted(encode))
-    monkeypatch.setattr(rows, "decode", noted(decode))
+    monkeypatch.setattr(FrameCoder, "encode", noted(FrameCoder.encode))
+    monkeypatch.setattr(FrameCoder, "decode", noted(FrameCoder.decode))
     assert llmzip.compress(TEXT) == expected and used == {100, 101}
     used.clear()
     assert llmzip.decompress(expected) == TEXT and used == {100, 101}
@@ -220,14 +222,14 @@ def test_frames_at_once_have_threads_and_memory(
 ) -> None:
     plan = RowPlan(10_000, 100, 3)
     engine = hash_engine()
-    monkeypatch.setattr(rows.os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(capacity.os, "cpu_count", lambda: 64)
     for threads, expected in ((2, 1), (15, 1), (16, 2), (64, 8)):
-        monkeypatch.setattr(rows.torch, "get_num_threads", lambda threads=threads: threads)
-        assert rows.frames_at_once(engine, plan, mixed=True) == expected
+        monkeypatch.setattr(capacity.torch, "get_num_threads", lambda threads=threads: threads)
+        assert capacity.frames_at_once(engine, plan, mixed=True) == expected
     needed = engine.step_bytes(100, 64, plan.steps)
-    monkeypatch.setattr(rows, "free_bytes", lambda device: 6 * needed)
-    assert rows.frames_at_once(engine, plan, mixed=False) == 3
-    monkeypatch.setattr(rows, "free_bytes", lambda device: 0)
-    assert rows.frames_at_once(engine, plan, mixed=False) == 1
+    monkeypatch.setattr(capacity, "free_bytes", lambda device: 6 * needed)
+    assert capacity.frames_at_once(engine, plan, mixed=False) == 3
+    monkeypatch.setattr(capacity, "free_bytes", lambda device: 0)
+    assert capacity.frames_at_once(engine, plan, mixed=False) == 1
     engine.stepwise = True
-    assert rows.frames_at_once(engine, plan, mixed=False) == 1
+    assert capacity.frames_at_once(engine, plan, mixed=False) == 1

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from llmzip.codec import drafts, rows
-from llmzip.codec.rows import RowPlan, header_plan, profile_plan
+from llmzip.codec import levels, rows
 from llmzip.engines.frequencies import Frequencies
 from llmzip.errors import CorruptError, LLMZipError, ResourceError
 from llmzip.format import headers
 from llmzip.format.headers import LM, FrameHeader
+from llmzip.format.plan import RowPlan, header_plan, profile_plan
 from llmzip.inference import passes
+from llmzip.inference.progress import ByteMeter
 from llmzip.mixing.coder import Encoder
 from llmzip.settings import CompressSettings
 
@@ -127,10 +128,10 @@ def test_payload_is_that_of_the_format(
     plan = RowPlan(num_tokens, num_rows, overlap)
     fields = {"vocab_size": 16 if overlap % 2 else 100, "context": context}
     tokens = random_tokens(num_tokens, fields["vocab_size"], rng)
-    payload, bits = rows.encode(hash_engine(**fields), tokens, plan)
+    payload, bits = rows.FrameCoder(hash_engine(**fields)).encode(tokens, plan)
     assert payload == by_the_format(hash_engine, tokens.tolist(), plan, **fields)
     assert bits / 8 - 1 < len(payload) < bits / 8 + 2
-    decoded = rows.decode(hash_engine(**fields), payload, plan, one_byte_each, num_tokens)
+    decoded = rows.FrameCoder(hash_engine(**fields)).decode(payload, plan, ByteMeter(one_byte_each, num_tokens))
     assert decoded.tolist() == tokens.tolist()
 
 
@@ -141,11 +142,11 @@ def test_batch_size_changes_nothing(hash_engine: MakeEngine, batch_tokens: int, 
     for num_rows, context, overlap in ((1, 300, 80), (2, 500, 10), (30, 16, 9), (400, 2, 1)):
         plan = RowPlan(num_tokens, num_rows, overlap)
         fields = {"vocab_size": 50, "context": context}
-        expected = rows.encode(hash_engine(**fields), tokens, plan)
+        expected = rows.FrameCoder(hash_engine(**fields)).encode(tokens, plan)
         engine = hash_engine(**fields, batch_tokens=batch_tokens)
-        assert rows.encode(engine, tokens, plan) == expected
+        assert rows.FrameCoder(engine).encode(tokens, plan) == expected
         assert engine.most_tokens <= batch_tokens
-        decoded = rows.decode(engine, expected[0], plan, one_byte_each, num_tokens)
+        decoded = rows.FrameCoder(engine).decode(expected[0], plan, ByteMeter(one_byte_each, num_tokens))
         assert np.array_equal(decoded, tokens)
 
 
@@ -154,24 +155,28 @@ def test_every_field_of_the_engine_matters(
     hash_engine: MakeEngine, other: dict[str, int], rng: np.random.Generator
 ) -> None:
     plan, tokens = RowPlan(60, 3, 2), random_tokens(60, 16, rng)
-    payload, _ = rows.encode(hash_engine(), tokens, plan)
-    assert rows.encode(hash_engine(**other), tokens, plan)[0] != payload
+    payload, _ = rows.FrameCoder(hash_engine()).encode(tokens, plan)
+    assert rows.FrameCoder(hash_engine(**other)).encode(tokens, plan)[0] != payload
 
 
 def test_overlap_matters(hash_engine: MakeEngine, rng: np.random.Generator) -> None:
     tokens = random_tokens(60, 16, rng)
-    payloads = {rows.encode(hash_engine(), tokens, RowPlan(60, 3, overlap))[0] for overlap in range(1, 7)}
+    payloads = {rows.FrameCoder(hash_engine()).encode(tokens, RowPlan(60, 3, overlap))[0] for overlap in range(1, 7)}
     assert len(payloads) == 6
 
 
 def test_progress_adds_up(hash_engine: MakeEngine, rng: np.random.Generator) -> None:
     tokens, plan = random_tokens(500, 16, rng), RowPlan(500, 11, 3)
     seen: list[int] = []
-    payload, _ = rows.encode(hash_engine(batch_tokens=40), tokens, plan, lambda ids: seen.extend(ids.tolist()))
+    payload, _ = rows.FrameCoder(hash_engine(batch_tokens=40)).encode(
+        tokens, plan, lambda ids: seen.extend(ids.tolist())
+    )
     assert sorted(seen) == sorted(tokens.tolist())
     sizes = np.arange(16) + 1
     done: list[int] = []
-    rows.decode(hash_engine(), payload, plan, lambda ids: int(sizes[ids].sum()), 10**6, done.append)
+    rows.FrameCoder(hash_engine()).decode(
+        payload, plan, ByteMeter(lambda ids: int(sizes[ids].sum()), 10**6, done.append)
+    )
     assert sum(done) == sizes[tokens].sum()
     assert len(done) == 46
 
@@ -182,12 +187,12 @@ def test_progress_adds_up(hash_engine: MakeEngine, rng: np.random.Generator) -> 
 def test_more_bytes_than_promised_stop_the_decoder_early(hash_engine: MakeEngine, rng: np.random.Generator) -> None:
     plan = RowPlan(1 << 20, 1, 3)
     with pytest.raises(CorruptError, match="more than the 100 bytes it should"):
-        rows.decode(hash_engine(), rng.bytes(50), plan, lambda ids: 7 * len(ids), 100)
+        rows.FrameCoder(hash_engine()).decode(rng.bytes(50), plan, ByteMeter(lambda ids: 7 * len(ids), 100))
 
 
 def test_damaged_payloads_give_tokens_or_a_corrupt_error(hash_engine: MakeEngine, rng: np.random.Generator) -> None:
     plan, tokens = RowPlan(80, 8, 3), random_tokens(80, 17, rng)
-    payload, _ = rows.encode(hash_engine(vocab_size=17), tokens, plan)
+    payload, _ = rows.FrameCoder(hash_engine(vocab_size=17)).encode(tokens, plan)
     messages = set()
     for place in range(len(payload)):
         for damaged in (
@@ -196,7 +201,7 @@ def test_damaged_payloads_give_tokens_or_a_corrupt_error(hash_engine: MakeEngine
             payload[:place] + rng.bytes(len(payload)),
         ):
             try:
-                ids = rows.decode(hash_engine(vocab_size=17), damaged, plan, one_byte_each, 80)
+                ids = rows.FrameCoder(hash_engine(vocab_size=17)).decode(damaged, plan, ByteMeter(one_byte_each, 80))
                 assert ids.shape == (80,) and ids.min() >= 0 and ids.max() < 17
             except CorruptError as error:
                 messages.add(str(error).split("(")[0].strip())
@@ -214,7 +219,7 @@ def test_rows_that_do_not_fit_the_memory_are_refused_before_they_take_it(hash_en
             raise AssertionError("the cache was allocated")
 
     with pytest.raises(ResourceError, match=r"decoding 50 rows at once needs 54975\.6 GB of memory on cpu") as caught:
-        rows.decode(Huge(), b"", RowPlan(100, 50, 1), one_byte_each, 100)
+        rows.FrameCoder(Huge()).decode(b"", RowPlan(100, 50, 1), ByteMeter(one_byte_each, 100))
     assert isinstance(caught.value, LLMZipError)
 
 
@@ -229,7 +234,7 @@ def test_no_plan_has_rows_that_a_reader_refuses(step_bytes: int, rows_asked: int
 
     for level in range(1, 10):
         for num_tokens in (1, 65_536, 65_537, 500_000, 1 << 21):
-            plan, profile = drafts.level_plan(level, num_tokens, Engine(), CompressSettings(rows=rows_asked))
+            plan, profile = levels.level_plan(level, num_tokens, Engine(), CompressSettings(rows=rows_asked))
             record = {"rows": plan.num_rows, "overlap": plan.overlap} if profile == 3 else {}
             header = FrameHeader(LM, 1 << 21, 9, num_tokens=num_tokens, profile=profile, **record)
             assert plan.steps <= headers.MAX_STEPS and headers.is_readable(header, alone=False)

@@ -14,7 +14,8 @@ import pytest
 
 import llmzip
 from llmzip.codec.parts import PartReader
-from llmzip.codec.reader import compress_stream, decompress_stream
+from llmzip.codec.reader import decompress_stream
+from llmzip.codec.writer import compress_stream
 from llmzip.format import packets, reading
 from llmzip.measures import places
 from llmzip.settings import CompressSettings, DecompressSettings

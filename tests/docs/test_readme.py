@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import llmzip
-from llmzip.codec.drafts import level_plan
+from llmzip.codec.levels import level_plan
 from llmzip.settings import CompressSettings
 
 _ROOT = Path(__file__).parents[2]

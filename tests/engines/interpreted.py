@@ -21,6 +21,7 @@ from llmzip.engines.frequencies import Frequencies
 from llmzip.engines.gpu import attention, forward, frequencies, primitives, products, rowwise
 from llmzip.engines.kv_cache import LayerCaches
 from llmzip.format.plan import RowPlan
+from llmzip.inference.progress import ByteMeter
 from llmzip.numerics import ops, tables
 
 assert os.environ["TRITON_INTERPRET"] == "1" and forward.interpreted()
@@ -327,9 +328,9 @@ def test_the_engine_takes_them_and_codes_the_same(monkeypatch: pytest.MonkeyPatc
     assert (own.kernels_text, plain.kernels_text) == ("triton", "torch")
     tokens = integers(0, 49, 10).numpy()
     plan = RowPlan(10, 3, 4)
-    payload, bits = rows.encode(plain, tokens, plan)
-    assert rows.encode(own, tokens, plan) == (payload, bits)
-    assert np.array_equal(rows.decode(own, payload, plan, len, 1000), tokens)
+    payload, bits = rows.FrameCoder(plain).encode(tokens, plan)
+    assert rows.FrameCoder(own).encode(tokens, plan) == (payload, bits)
+    assert np.array_equal(rows.FrameCoder(own).decode(payload, plan, ByteMeter(len, 1000)), tokens)
     assert exact.gpu.unsupported(model) == ""
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import llmzip
-from llmzip.codec import reader
+from llmzip.codec import reader, writer
 from llmzip.settings import CompressSettings, DecompressSettings, EngineSettings
 
 TEXT = Path(reader.__file__).read_bytes()[:2500]
@@ -17,7 +17,7 @@ TEXT = Path(reader.__file__).read_bytes()[:2500]
 
 def compressed(level: int, engine: EngineSettings) -> bytes:
     sink = io.BytesIO()
-    report = reader.compress_stream(io.BytesIO(TEXT), sink, CompressSettings(level=level, engine=engine))
+    report = writer.compress_stream(io.BytesIO(TEXT), sink, CompressSettings(level=level, engine=engine))
     assert [frame.method for frame in report.frames] == ["lm" if level == 1 else "mixed"]
     assert report.compressed_bytes == len(sink.getvalue()) and report.original_bytes == len(TEXT)
     return sink.getvalue()

@@ -13,6 +13,8 @@ from llmzip.codec import rows
 from llmzip.engines import exact
 from llmzip.engines.exact import ExactEngine
 from llmzip.errors import EngineError
+from llmzip.format.plan import RowPlan
+from llmzip.inference.progress import ByteMeter
 from llmzip.numerics import ops
 
 MakeEngine = Callable[..., ExactEngine]
@@ -220,10 +222,10 @@ def test_frames_are_the_same_for_every_batch_size_and_decode(
     shape: str, make_engine: MakeEngine, num_tokens: int, num_rows: int, overlap: int
 ) -> None:
     fields = {"max_position_embeddings": 40, "num_hidden_layers": 2 if shape == "norms, mixed windows" else 1}
-    plan = rows.RowPlan(num_tokens, num_rows, overlap)
+    plan = RowPlan(num_tokens, num_rows, overlap)
     engines = [make_engine(shape, batch_tokens=size, **fields) for size in (7, 64, 1000)]
     tokens = np.random.default_rng(num_rows).integers(0, engines[0].vocab_size, num_tokens)
-    frames = [rows.encode(engine, tokens, plan) for engine in engines]
+    frames = [rows.FrameCoder(engine).encode(tokens, plan) for engine in engines]
     assert frames[0] == frames[1] == frames[2]
     for engine in engines[:2]:
-        assert np.array_equal(rows.decode(engine, frames[0][0], plan, len, num_tokens), tokens)
+        assert np.array_equal(rows.FrameCoder(engine).decode(frames[0][0], plan, ByteMeter(len, num_tokens)), tokens)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from llmzip.codec import reader
+from llmzip.codec.writer import ArchiveWriter
 from llmzip.engines.exact import ExactEngine
 from llmzip.inference import load
 from llmzip.models.choice import choose_model
@@ -165,7 +165,7 @@ def test_engines_that_are_made_under_a_setting_are_the_same(
 @pytest.mark.parametrize("name", SETTINGS)
 def test_archives_do_not_change(name: str) -> None:
     def archive() -> bytes:
-        writer = reader.ArchiveWriter(CompressSettings())
+        writer = ArchiveWriter(CompressSettings())
         return writer.write(TEXT) + writer.finish()
 
     right = archive()

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from llmzip.codec import reader
+from llmzip.codec.writer import ArchiveWriter
 from llmzip.engines.exact import ExactEngine
 from llmzip.inference import load
 from llmzip.models.choice import choose_model
@@ -71,7 +71,7 @@ def masses_digest(engine: ExactEngine, rows: int, prefill: int, steps: int) -> s
 
 def archive_digest(level: int) -> str:
     """SHA-256 of an archive made with the embedded model."""
-    writer = reader.ArchiveWriter(CompressSettings(level=level))
+    writer = ArchiveWriter(CompressSettings(level=level))
     archive = writer.write(TEXT) + writer.finish()
     assert [frame.method for frame in writer.report.frames] == ["lm" if level == 1 else "mixed"]
     return hashlib.sha256(archive).hexdigest()

@@ -14,6 +14,7 @@ from llmzip.codec import rows
 from llmzip.format.plan import RowPlan
 from llmzip.inference.lanes import Lanes
 from llmzip.inference.passes import NOTHING
+from llmzip.inference.progress import ByteMeter
 from llmzip.mixing.vocabulary import Vocabulary
 
 VOCAB = 40
@@ -59,12 +60,14 @@ def test_payloads_do_not_tell_how_many_lanes_there_were(
 ) -> None:
     tokens = tokens_of(plan)
     vocabulary = Vocabulary([bytes([65 + n]) for n in range(VOCAB)]) if mixed else None
-    expected = rows.encode(make_engine(1), tokens, plan, vocabulary=vocabulary)
+    expected = rows.FrameCoder(make_engine(1), vocabulary).encode(tokens, plan)
     for callers in (2, 5):
-        assert rows.encode(make_engine(callers), tokens, plan, vocabulary=vocabulary) == expected
+        assert rows.FrameCoder(make_engine(callers), vocabulary).encode(tokens, plan) == expected
     for callers in (1, 2, 5):
         engine = make_engine(callers)
-        assert np.array_equal(rows.decode(engine, expected[0], plan, len, 1 << 20, None, vocabulary), tokens)
+        assert np.array_equal(
+            rows.FrameCoder(engine, vocabulary).decode(expected[0], plan, ByteMeter(len, 1 << 20)), tokens
+        )
 
 
 @pytest.mark.parametrize(("num_rows", "unit", "callers", "expected"), [

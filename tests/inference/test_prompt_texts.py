@@ -11,6 +11,7 @@ import torch
 
 from llmzip.codec import rows
 from llmzip.format.plan import RowPlan
+from llmzip.inference.progress import ByteMeter
 from llmzip.inference.prompt import Prompt
 from llmzip.mixing.mixer import MixEncoder
 from llmzip.mixing.vocabulary import Vocabulary
@@ -42,13 +43,15 @@ def test_rows_with_a_prompt_come_back(
     tokens, prompt = rng.integers(0, VOCAB, num_tokens), prompt_of(rng.integers(0, VOCAB, before), context)
     plan, tree = RowPlan(num_tokens, num_rows, overlap), vocabulary if mixed else None
     found = {
-        rows.encode(hash_engine(vocab_size=VOCAB, context=context, batch_tokens=size), tokens, plan, None, tree, prompt)
+        rows.FrameCoder(hash_engine(vocab_size=VOCAB, context=context, batch_tokens=size), tree, prompt).encode(
+            tokens, plan
+        )
         for size in (1, 13, 1 << 20)
     }
     assert len(found) == 1
     ((payload, _),) = found
     engine = hash_engine(vocab_size=VOCAB, context=context, batch_tokens=5)
-    back = rows.decode(engine, payload, plan, one_byte_each, num_tokens, None, tree, prompt)
+    back = rows.FrameCoder(engine, tree, prompt).decode(payload, plan, ByteMeter(one_byte_each, num_tokens))
     assert back.tolist() == tokens.tolist()
 
 
@@ -59,7 +62,7 @@ def test_another_prompt_gives_another_payload(
     tokens, plan, tree = rng.integers(0, VOCAB, 40), RowPlan(40, 3, 2), vocabulary if mixed else None
     prompts = [None, *(prompt_of(rng.integers(0, VOCAB, 20), 64) for _ in range(3))]
     payloads = {
-        rows.encode(hash_engine(vocab_size=VOCAB, context=64), tokens, plan, None, tree, prompt)[0]
+        rows.FrameCoder(hash_engine(vocab_size=VOCAB, context=64), tree, prompt).encode(tokens, plan)[0]
         for prompt in prompts
     }
     assert len(payloads) == 4
@@ -76,14 +79,14 @@ def test_the_model_sees_the_prompt_behind_the_start_token(hash_engine: MakeEngin
         inputs = [engine.start_token, *before, *tokens[4 * row : 4 * row + 3]]
         masses = engine.masses(engine.forward(torch.tensor([inputs]))[0])[len(before) :]
         encoder.add(np.arange(4 * row, 4 * row + 4), masses.numpy())
-    assert encoder.finish() == rows.encode(engine, tokens, plan, None, vocabulary, prompt_of(before, 32))
+    assert encoder.finish() == rows.FrameCoder(engine, vocabulary, prompt_of(before, 32)).encode(tokens, plan)
 
 
 def test_the_mixer_learns_from_the_prompt(hash_engine: MakeEngine, vocabulary: Vocabulary) -> None:
     text = np.tile(np.array([3, 14, 15, 9, 26, 5, 35, 8, 9, 7]), 40)
     engine, plan = hash_engine(vocab_size=VOCAB, context=64), RowPlan(100, 1, 8)
-    plain, _ = rows.encode(engine, text[:100], plan, None, vocabulary)
-    primed, _ = rows.encode(engine, text[:100], plan, None, vocabulary, prompt_of(text[:300], 64))
+    plain, _ = rows.FrameCoder(engine, vocabulary).encode(text[:100], plan)
+    primed, _ = rows.FrameCoder(engine, vocabulary, prompt_of(text[:300], 64)).encode(text[:100], plan)
     assert len(primed) < 0.5 * len(plain)
 
 
@@ -91,6 +94,6 @@ def test_an_empty_prompt_is_none(hash_engine: MakeEngine, vocabulary: Vocabulary
     tokens, plan = rng.integers(0, VOCAB, 40), RowPlan(40, 3, 2)
     empty = Prompt(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
     for tree in (None, vocabulary):
-        assert rows.encode(hash_engine(vocab_size=VOCAB), tokens, plan, None, tree, empty) == rows.encode(
-            hash_engine(vocab_size=VOCAB), tokens, plan, None, tree
-        )
+        assert rows.FrameCoder(hash_engine(vocab_size=VOCAB), tree, empty).encode(tokens, plan) == rows.FrameCoder(
+            hash_engine(vocab_size=VOCAB), tree
+        ).encode(tokens, plan)

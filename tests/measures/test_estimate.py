@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from llmzip.codec import reader
+from llmzip.codec import writer
 from llmzip.measures.estimate import Estimate, estimate
 from llmzip.measures.extrapolation import Range, growth, standard_error
 from llmzip.measures.places import Places
@@ -41,7 +41,7 @@ def test_a_sample_tells_the_size(level: int) -> None:
     assert (found.original_bytes, found.model) == (len(data), "small")
     assert found.method == ("lm" if level == 1 else "mixed")
     check_order(found)
-    real = reader.compress_stream(io.BytesIO(data), io.BytesIO(), settings).compressed_bytes
+    real = writer.compress_stream(io.BytesIO(data), io.BytesIO(), settings).compressed_bytes
     assert found.compressed_bytes.low <= real <= found.compressed_bytes.high
     assert found.compressed_bytes.value == pytest.approx(real, rel=0.3)
     assert found.start_seconds > 0 and found.compress_seconds.value > 0
@@ -51,7 +51,7 @@ def test_a_small_file_is_compressed_whole() -> None:
     data = text(3000)
     settings = CompressSettings(6, "small", ENGINE)
     found = estimate(io.BytesIO(data), settings)
-    real = reader.compress_stream(io.BytesIO(data), io.BytesIO(), settings).compressed_bytes
+    real = writer.compress_stream(io.BytesIO(data), io.BytesIO(), settings).compressed_bytes
     assert found.is_whole and found.compressed_bytes == Range.exactly(real)
     # So is a larger one if there is time for it.
     found = estimate(io.BytesIO(text(9000)), settings, seconds=100)
@@ -62,7 +62,7 @@ def test_an_empty_file_needs_no_model() -> None:
     found = estimate(io.BytesIO(b""), CompressSettings(6, "small", ENGINE))
     assert found.is_whole and found.start_seconds == 0 and found.model is None
     archive = io.BytesIO()
-    reader.compress_stream(io.BytesIO(b""), archive, CompressSettings())
+    writer.compress_stream(io.BytesIO(b""), archive, CompressSettings())
     assert found.compressed_bytes.value == archive.tell()
 
 
@@ -70,7 +70,7 @@ def test_noise_is_stored() -> None:
     data = random.Random(2).randbytes(200_000)
     found = estimate(io.BytesIO(data), CompressSettings(6, "small", ENGINE))
     assert (found.method, found.model, found.pieces, found.start_seconds) == ("stored", None, 0, 0)
-    real = reader.compress_stream(io.BytesIO(data), io.BytesIO(), CompressSettings()).compressed_bytes
+    real = writer.compress_stream(io.BytesIO(data), io.BytesIO(), CompressSettings()).compressed_bytes
     assert abs(found.compressed_bytes.value - real) <= 32
 
 
@@ -78,7 +78,7 @@ def test_what_repeats_itself_is_noticed() -> None:
     data = text(2_000) * 20
     settings = CompressSettings(6, "small", ENGINE)
     found = estimate(io.BytesIO(data), settings, seconds=0.5)
-    real = reader.compress_stream(io.BytesIO(data), io.BytesIO(), settings).compressed_bytes
+    real = writer.compress_stream(io.BytesIO(data), io.BytesIO(), settings).compressed_bytes
     assert real / 2 < found.compressed_bytes.value < 2 * real < 0.1 * len(data)
 
 
@@ -86,7 +86,7 @@ def test_windows() -> None:
     data = text(15_000)
     settings = CompressSettings(6, "small", ENGINE, window_bits=512)
     found = estimate(io.BytesIO(data), settings, seconds=0.5)
-    real = reader.compress_stream(io.BytesIO(data), io.BytesIO(), settings).compressed_bytes
+    real = writer.compress_stream(io.BytesIO(data), io.BytesIO(), settings).compressed_bytes
     assert found.method == "windows"
     assert found.compressed_bytes.value == pytest.approx(real, rel=0.25)
     check_order(found)

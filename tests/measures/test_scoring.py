@@ -193,7 +193,7 @@ def test_the_bits_are_those_of_an_archive(small: LoadedModel) -> None:
     bits = float(scores.coded_bits.sum())
     assert abs(len(frame.payload) - bits / 8) <= 0.001 * bits / 8 + 8
     assert len(archive) - bits / 8 <= 0.001 * bits / 8 + 16
-    assert rows.encode(small.engine, tokens, plan)[1] == pytest.approx(bits, rel=1e-12)
+    assert rows.FrameCoder(small.engine).encode(tokens, plan)[1] == pytest.approx(bits, rel=1e-12)
     # A token's least frequency costs next to nothing, and masses are the model's own.
     assert float(scores.model_bits.sum()) == pytest.approx(bits, rel=1e-3)
 
@@ -243,7 +243,7 @@ def test_prefill_of_the_float_engine_costs_what_its_steps_do(
 ) -> None:
     model, tokens = float_and_exact[0], rng.integers(2, 100, 60)
     plan = RowPlan(len(tokens), 2, 10)
-    bits = rows.encode(model.engine, tokens, plan)[1]
+    bits = rows.FrameCoder(model.engine).encode(tokens, plan)[1]
     assert Scorer(model).score_rows(tokens, plan).coded_bits.sum() == pytest.approx(bits, rel=1e-4)
 
 

@@ -12,9 +12,11 @@ import pytest
 
 import llmzip
 from llmzip.codec import drafts
-from llmzip.codec.drafts import Drafter, level_plan
+from llmzip.codec.drafts import Drafter
+from llmzip.codec.levels import level_plan
 from llmzip.format.headers import MIXED, FrameHeader
 from llmzip.format.plan import header_plan
+from llmzip.inference.on_demand import ModelOnDemand
 from llmzip.models.choice import choose_model
 from llmzip.settings import CompressSettings, EngineSettings
 
@@ -129,7 +131,7 @@ def method_name(draft: drafts.Draft) -> str:
 
 
 def drafter(level: int) -> Drafter:
-    return Drafter(choose_model("default"), CompressSettings(level=level, engine=EngineSettings()), None)
+    return Drafter(ModelOnDemand(choose_model("default"), EngineSettings()), CompressSettings(level=level), None)
 
 
 def test_every_piece_has_its_own_method(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,9 +155,9 @@ def test_long_pieces_are_sampled_before_they_go_through_the_model(monkeypatch: p
     seen: list[int] = []
     draft = Drafter._token_draft
 
-    def noted(self: Drafter, data: bytes, level: int, progress: Any, number: int, trial: bool = False) -> Any:
-        seen.append(len(data))
-        return draft(self, data, level, progress, number, trial)
+    def noted(self: Drafter, piece: Any, *arguments: Any, **options: Any) -> Any:
+        seen.append(len(piece.data))
+        return draft(self, piece, *arguments, **options)
 
     monkeypatch.setattr(Drafter, "_token_draft", noted)
     data = binary(3000)
@@ -170,5 +172,6 @@ def test_long_pieces_are_sampled_before_they_go_through_the_model(monkeypatch: p
 def test_progress_adds_up(level: int) -> None:
     for data in (ENGLISH[:500], samples.noise(600), bytes(700)):
         done: list[int] = []
-        Drafter(choose_model("default"), CompressSettings(level=level), done.append).best_frames(data, alone=False)
+        model = ModelOnDemand(choose_model("default"), EngineSettings())
+        Drafter(model, CompressSettings(level=level), done.append).best_frames(data, alone=False)
         assert sum(done) == len(data)

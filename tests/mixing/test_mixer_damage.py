@@ -16,6 +16,7 @@ from llmzip.codec import rows
 from llmzip.errors import CorruptError
 from llmzip.format import headers, numbers, writing
 from llmzip.format.headers import MAX_LM_BYTES, MIXED, FrameHeader, Header
+from llmzip.format.plan import RowPlan
 from llmzip.inference import load
 from llmzip.mixing.mixer import encode_bytes
 from llmzip.models.choice import choose_model
@@ -40,8 +41,8 @@ def mixed_payload(data: bytes, num_rows: int) -> tuple[bytes, int]:
     """A payload, and how many tokens it stands for."""
     model = load.load(choose_model("default"), EngineSettings())
     tokens = model.tokenizer.encode(data)
-    plan = rows.RowPlan(len(tokens), num_rows, 64)
-    return rows.encode(model.engine, tokens, plan, None, model.vocabulary)[0], len(tokens)
+    plan = RowPlan(len(tokens), num_rows, 64)
+    return rows.FrameCoder(model.engine, model.vocabulary).encode(tokens, plan)[0], len(tokens)
 
 
 def mixed(data: bytes, num_rows: int = 1, payload: bytes | None = None, num_tokens: int | None = None) -> bytes:

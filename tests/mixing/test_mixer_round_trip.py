@@ -13,8 +13,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llmzip.codec import rows
-from llmzip.codec.rows import RowPlan
 from llmzip.errors import CorruptError
+from llmzip.format.plan import RowPlan
+from llmzip.inference.progress import ByteMeter
 from llmzip.mixing.mixer import MixDecoder, MixEncoder, decode_bytes, encode_bytes, table_bits
 from llmzip.mixing.vocabulary import Vocabulary
 
@@ -156,15 +157,15 @@ def vocabulary() -> Vocabulary:
 def test_rows_with_an_engine(hash_engine: MakeEngine, vocabulary: Vocabulary, num_rows: int) -> None:
     num_tokens = 700
     tokens, plan = samples.drawn_tokens(num_tokens, VOCAB), RowPlan(num_tokens, num_rows, 3)
-    expected = rows.encode(hash_engine(vocab_size=VOCAB), tokens, plan, None, vocabulary)
+    expected = rows.FrameCoder(hash_engine(vocab_size=VOCAB), vocabulary).encode(tokens, plan)
     for batch_tokens in (1, 10, 64, 600, 1 << 20):
         engine = hash_engine(vocab_size=VOCAB, batch_tokens=batch_tokens)
-        assert rows.encode(engine, tokens, plan, None, vocabulary) == expected
+        assert rows.FrameCoder(engine, vocabulary).encode(tokens, plan) == expected
     payload, bits = expected
     assert len(payload) < bits / 8 + 2
     done: list[int] = []
     engine = hash_engine(vocab_size=VOCAB, batch_tokens=13)
-    found = rows.decode(engine, payload, plan, one_byte_each, num_tokens, done.append, vocabulary)
+    found = rows.FrameCoder(engine, vocabulary).decode(payload, plan, ByteMeter(one_byte_each, num_tokens, done.append))
     assert np.array_equal(found, tokens)
     assert sum(done) == num_tokens
 
@@ -176,8 +177,8 @@ def test_few_tokens_with_an_engine(
 ) -> None:
     tokens, plan = samples.drawn_tokens(num_tokens, VOCAB), RowPlan(num_tokens, num_rows, overlap)
     engine = hash_engine(vocab_size=VOCAB, context=context)
-    payload, _ = rows.encode(engine, tokens, plan, None, vocabulary)
-    found = rows.decode(engine, payload, plan, one_byte_each, num_tokens, None, vocabulary)
+    payload, _ = rows.FrameCoder(engine, vocabulary).encode(tokens, plan)
+    found = rows.FrameCoder(engine, vocabulary).decode(payload, plan, ByteMeter(one_byte_each, num_tokens))
     assert np.array_equal(found, tokens)
 
 
@@ -190,7 +191,7 @@ def test_rows_are_coded_with_the_engines_masses(hash_engine: MakeEngine, vocabul
         inputs = [engine.start_token, *tokens[4 * row : 4 * row + 3].tolist()]
         masses = engine.masses(engine.forward(torch.tensor([inputs]))[0])
         encoder.add(np.arange(4 * row, 4 * row + 4), masses.numpy())
-    assert encoder.finish() == rows.encode(engine, tokens, plan, None, vocabulary)
+    assert encoder.finish() == rows.FrameCoder(engine, vocabulary).encode(tokens, plan)
 
 
 def test_threads_change_nothing(hash_engine: MakeEngine, vocabulary: Vocabulary) -> None:
@@ -198,7 +199,7 @@ def test_threads_change_nothing(hash_engine: MakeEngine, vocabulary: Vocabulary)
     found = set()
     for threads in (1, 3):
         torch.set_num_threads(threads)
-        found.add(rows.encode(hash_engine(vocab_size=VOCAB), tokens, plan, None, vocabulary))
+        found.add(rows.FrameCoder(hash_engine(vocab_size=VOCAB), vocabulary).encode(tokens, plan))
     assert len(found) == 1
 
 
@@ -207,9 +208,9 @@ def test_every_field_of_the_engine_matters(
     hash_engine: MakeEngine, vocabulary: Vocabulary, other: dict[str, int]
 ) -> None:
     tokens, plan = samples.drawn_tokens(60, VOCAB), RowPlan(60, 3, 2)
-    payload, _ = rows.encode(hash_engine(vocab_size=VOCAB), tokens, plan, None, vocabulary)
+    payload, _ = rows.FrameCoder(hash_engine(vocab_size=VOCAB), vocabulary).encode(tokens, plan)
     engine = hash_engine(vocab_size=VOCAB, **other)
-    assert rows.encode(engine, tokens, plan, None, vocabulary)[0] != payload
+    assert rows.FrameCoder(engine, vocabulary).encode(tokens, plan)[0] != payload
 
 
 # -- damage ------------------------------------------------------------------------------------------------------------
@@ -219,7 +220,7 @@ def test_damaged_payloads_give_tokens_or_a_corrupt_error(
     hash_engine: MakeEngine, vocabulary: Vocabulary, rng: np.random.Generator
 ) -> None:
     tokens, plan = samples.drawn_tokens(80, VOCAB), RowPlan(80, 8, 3)
-    payload, _ = rows.encode(hash_engine(vocab_size=VOCAB), tokens, plan, None, vocabulary)
+    payload, _ = rows.FrameCoder(hash_engine(vocab_size=VOCAB), vocabulary).encode(tokens, plan)
     for place in range(len(payload)):
         for damaged in (
             payload[:place],
@@ -227,8 +228,8 @@ def test_damaged_payloads_give_tokens_or_a_corrupt_error(
             payload[:place] + rng.bytes(len(payload)),
         ):
             try:
-                ids = rows.decode(
-                    hash_engine(vocab_size=VOCAB), damaged, plan, one_byte_each, 80, vocabulary=vocabulary
+                ids = rows.FrameCoder(hash_engine(vocab_size=VOCAB), vocabulary).decode(
+                    damaged, plan, ByteMeter(one_byte_each, 80)
                 )
                 assert ids.shape == (80,) and ids.min() >= 0 and ids.max() < VOCAB
             except CorruptError as error:
@@ -240,8 +241,8 @@ def test_more_bytes_than_promised_stop_the_decoder_early(
 ) -> None:
     plan, steps = RowPlan(1 << 20, 1 << 6, 3), []
     with pytest.raises(CorruptError, match="more than the 1000 bytes it should"):
-        rows.decode(
-            hash_engine(vocab_size=VOCAB), rng.bytes(50), plan, lambda ids: 7 * len(ids), 1000, steps.append, vocabulary
+        rows.FrameCoder(hash_engine(vocab_size=VOCAB), vocabulary).decode(
+            rng.bytes(50), plan, ByteMeter(lambda ids: 7 * len(ids), 1000, steps.append)
         )
     assert len(steps) <= 5  # halves of steps
 

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import llmzip
-from llmzip.codec import reader
+from llmzip.codec import reader, writer
 from llmzip.errors import CorruptError, EngineError
 from llmzip.inference import load
 from llmzip.mixing import coder
@@ -294,7 +294,7 @@ def test_missing_coders_are_told_by_name(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_archives_are_equal_and_decode_with_either(settings: dict[str, Any]) -> None:
     def archive() -> bytes:
         sink = io.BytesIO()
-        reader.compress_stream(io.BytesIO(TEXT), sink, CompressSettings(model="small", **settings))
+        writer.compress_stream(io.BytesIO(TEXT), sink, CompressSettings(model="small", **settings))
         return sink.getvalue()
 
     first, second = both(archive)

@@ -6,7 +6,8 @@ import io
 
 import pytest
 
-from llmzip.codec.reader import ArchiveWriter, decompress_stream
+from llmzip.codec.reader import decompress_stream
+from llmzip.codec.writer import ArchiveWriter
 from llmzip.errors import CorruptError, SettingsError
 from llmzip.format.headers import FRESH, KEPT, WINDOWS, Frame
 from llmzip.format.reading import read_archives

@@ -191,7 +191,7 @@ def windows_command(
     """
     from ...codec import window_arrays
     from ...codec.parts import PartReader
-    from ...codec.reader import compress_stream
+    from ...codec.writer import compress_stream
 
     if color != "auto" and not show:
         raise click.UsageError("--color goes with --show")

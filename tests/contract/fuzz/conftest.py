@@ -14,6 +14,7 @@ import llmzip
 from llmzip.codec import rows
 from llmzip.format import headers, writing
 from llmzip.format.headers import FrameHeader, Header, ModelRecord
+from llmzip.format.plan import RowPlan
 from llmzip.inference import load
 from llmzip.mixing.mixer import encode_bytes
 from llmzip.models.choice import choose_model
@@ -54,7 +55,7 @@ def in_rows(text: bytes, num_rows: int, overlap: int) -> bytes:
     """An archive with a rows record, which llmzip reads but does not write."""
     model = load.load(choose_model("default"), EngineSettings())
     tokens = model.tokenizer.encode(text)
-    payload, _ = rows.encode(model.engine, tokens, rows.RowPlan(len(tokens), num_rows, overlap))
+    payload, _ = rows.FrameCoder(model.engine).encode(tokens, RowPlan(len(tokens), num_rows, overlap))
     header = FrameHeader(
         headers.LM,
         len(text),

@@ -22,6 +22,7 @@ from weights import read_weights
 import llmzip
 from llmzip.codec import rows
 from llmzip.engines.exact import ExactEngine
+from llmzip.format.plan import RowPlan
 from llmzip.format.reading import read_archives
 from llmzip.mixing.vocabulary import Vocabulary
 from llmzip.models import weightfile
@@ -387,8 +388,8 @@ def test_mixed_with_escaped_bytes(piece_model: Callable[[str, bool], Path]) -> N
     words = decoder.token_bytes(folder / "tokenizer.json", model.vocab_size)
     ids = Tokenizer(folder, model.vocab_size).encode(text)
     engine = ExactEngine(load_model(folder))
-    plan = rows.RowPlan(len(ids), 3, 20)
-    payload, _ = rows.encode(engine, ids, plan, None, Vocabulary(words))
+    plan = RowPlan(len(ids), 3, 20)
+    payload, _ = rows.FrameCoder(engine, Vocabulary(words)).encode(ids, plan)
     found = decoder.decode_mixed(model, words, bytes(payload), len(ids), 3, 20, [])
     assert [token for row in found for token in row] == ids.tolist()
     assert decoder.join_tokens(words, ids.tolist()) == text

@@ -16,7 +16,7 @@ from test_reference import ENGLISH
 from weights import read_weights
 
 import llmzip
-from llmzip.codec.reader import ArchiveWriter
+from llmzip.codec.writer import ArchiveWriter
 from llmzip.models import weightfile
 from llmzip.models.embedded import DEFAULT
 from llmzip.settings import CompressSettings

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import llmzip
 from llmzip.codec.methods import compress_plain
-from llmzip.codec.reader import ArchiveWriter
+from llmzip.codec.writer import ArchiveWriter
 from llmzip.format import headers, numbers, writing
 from llmzip.format.headers import LM, LZMA, MIXED, SKIP, STORED, ZSTD, FrameHeader, Header, ModelRecord
 from llmzip.mixing.mixer import encode_bytes

@@ -15,6 +15,8 @@ from llmzip.codec import rows
 from llmzip.engines.exact import ExactEngine
 from llmzip.engines.frequencies import Frequencies
 from llmzip.errors import ModelNotFoundError, ModelUnsupportedError
+from llmzip.format.plan import profile_plan
+from llmzip.inference.progress import ByteMeter
 from llmzip.models.tokenizer import Tokenizer
 from llmzip.models.weights import load_model
 
@@ -170,9 +172,9 @@ def test_long_and_odd_texts_come_back(
     ):
         text = data[:100_000]
         tokens = tokenizer.encode(text)
-        plan = rows.profile_plan(0, len(tokens), engine.context)
-        payload, _ = rows.encode(engine, tokens, plan)
-        back = rows.decode(engine, payload, plan, tokenizer.table.num_bytes, len(text))
+        plan = profile_plan(0, len(tokens), engine.context)
+        payload, _ = rows.FrameCoder(engine).encode(tokens, plan)
+        back = rows.FrameCoder(engine).decode(payload, plan, ByteMeter(tokenizer.table.num_bytes, len(text)))
         assert tokenizer.table.decode(back) == text
 
 

@@ -21,7 +21,9 @@ from llmzip.engines import floating
 from llmzip.engines.floating import FloatEngine
 from llmzip.errors import EngineError, ModelNotFoundError, ModelUnsupportedError, ResourceError
 from llmzip.format.headers import ENGINE_FLOAT
+from llmzip.format.plan import RowPlan
 from llmzip.inference import load
+from llmzip.inference.progress import ByteMeter
 from llmzip.models.choice import ModelChoice, choose_model
 from llmzip.settings import EngineSettings
 
@@ -84,22 +86,24 @@ def tokens(count: int) -> np.ndarray:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_rows_come_back(name: str, folders: dict[str, Path]) -> None:
     engine, text = FloatEngine(folders[name]), tokens(83)
-    plan = rows.RowPlan(len(text), 3, 1)
-    payload, bits = rows.encode(engine, text, plan)
+    plan = RowPlan(len(text), 3, 1)
+    payload, bits = rows.FrameCoder(engine).encode(text, plan)
     assert 8 * len(payload) == pytest.approx(bits, abs=80)
     lengths = np.ones(engine.vocab_size, dtype=np.int64)
-    found = rows.decode(FloatEngine(folders[name]), payload, plan, lambda ids: int(lengths[ids].sum()), len(text))
+    found = rows.FrameCoder(FloatEngine(folders[name])).decode(
+        payload, plan, ByteMeter(lambda ids: int(lengths[ids].sum()), len(text))
+    )
     assert found.tolist() == text.tolist()
 
 
 @pytest.mark.parametrize("name", ["mamba", "opt"])
 def test_contexts_begin_anew(name: str, folders: dict[str, Path]) -> None:
     engine, text = FloatEngine(folders[name], context=12), tokens(70)
-    plan = rows.RowPlan(len(text), 2, 4)
-    payload, _ = rows.encode(engine, text, plan)
-    found = rows.decode(engine, payload, plan, len, len(text))
+    plan = RowPlan(len(text), 2, 4)
+    payload, _ = rows.FrameCoder(engine).encode(text, plan)
+    found = rows.FrameCoder(engine).decode(payload, plan, ByteMeter(len, len(text)))
     assert found.tolist() == text.tolist()
-    whole, _ = rows.encode(FloatEngine(folders[name]), text, plan)
+    whole, _ = rows.FrameCoder(FloatEngine(folders[name])).encode(text, plan)
     assert whole != payload
 
 
@@ -110,7 +114,7 @@ def test_code_length_is_that_of_transformers(name: str, folders: dict[str, Path]
     with torch.no_grad():
         logits = model(torch.tensor([[engine.start_token, *text[:-1]]])).logits[0].double()
     expected = -float(logits.log_softmax(-1)[torch.arange(len(text)), torch.from_numpy(text)].sum()) / math.log(2)
-    _, bits = rows.encode(engine, text, rows.RowPlan(len(text), 1, 1))
+    _, bits = rows.FrameCoder(engine).encode(text, RowPlan(len(text), 1, 1))
     assert bits == pytest.approx(expected, rel=1e-3)
     assert engine.start_token == 1 and engine.vocab_size == VOCABULARY
 
@@ -170,7 +174,7 @@ def test_ignored_constants_of_older_checkpoints(folders: dict[str, Path], tmp_pa
     text = tokens(20)
 
     def bits(folder: Path) -> float:
-        return rows.encode(FloatEngine(folder), text, rows.RowPlan(len(text), 1, 1))[1]
+        return rows.FrameCoder(FloatEngine(folder)).encode(text, RowPlan(len(text), 1, 1))[1]
 
     fields = {"hidden_size": 32, "num_layers": 1, "num_heads": 2, "attention_types": [[["global"], 1]]}
     torch.manual_seed(3)
@@ -196,9 +200,9 @@ def test_tied_heads_may_be_stored_or_not(tmp_path: Path) -> None:
     def head(tensors: dict[str, torch.Tensor]) -> None:
         tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
 
-    text, plan = tokens(20), rows.RowPlan(20, 1, 1)
+    text, plan = tokens(20), RowPlan(20, 1, 1)
     payloads = {
-        rows.encode(FloatEngine(folder), text, plan)[0]
+        rows.FrameCoder(FloatEngine(folder)).encode(text, plan)[0]
         for folder in (tmp_path / "tied", copy(tmp_path / "tied", tmp_path / "stored", head))
     }
     assert len(payloads) == 1

@@ -15,8 +15,9 @@ import transformers
 from model_samples import sentences
 
 import llmzip
-from llmzip.codec import drafts
-from llmzip.codec.reader import compress_stream, decompress_stream
+from llmzip.codec import levels
+from llmzip.codec.reader import decompress_stream
+from llmzip.codec.writer import compress_stream
 from llmzip.engines.exact import ExactEngine
 from llmzip.format.headers import ENGINE_FLOAT
 from llmzip.format.reading import read_archives
@@ -177,7 +178,7 @@ def test_no_more_rows_than_a_gigabyte_holds() -> None:
             return rows * self.row_bytes
 
     def rows(row_bytes: int, **fields: int) -> tuple[int, int]:
-        plan, profile = drafts.level_plan(6, 200_000, Engine(row_bytes), CompressSettings(**fields))
+        plan, profile = levels.level_plan(6, 200_000, Engine(row_bytes), CompressSettings(**fields))
         return plan.num_rows, profile
 
     assert rows(1000) == (256, 3)

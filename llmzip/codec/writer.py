@@ -1,0 +1,119 @@
+"""Bytes to archives: packs frames with their headers and checksums; drafts.py chooses how they are coded.
+
+The model and torch are loaded only when a frame needs them.
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from typing import BinaryIO
+
+from ..format import headers, writing
+from ..format.headers import SKIP, STORED, FrameHeader, Header
+from ..inference.on_demand import ModelOnDemand
+from ..inference.progress import Progress
+from ..models.choice import model_for_compressing
+from ..settings import CompressSettings
+from ..system.streams import read_some, write_all
+from .drafts import Draft, Drafter
+from .report import CharacterCounter, StreamReport, frame_report
+
+UNIT_BYTES = headers.MAX_FRAME_BYTES
+"""Input that is looked at together: the plain methods see all of it, as xz -9 does."""
+
+_READ_BYTES = 1 << 20
+
+
+class ArchiveWriter:
+    """Turns bytes that arrive in pieces into one archive.
+
+    Args:
+        settings: level, model, engine.
+        progress: called with numbers of bytes of the original that were done.
+    """
+
+    def __init__(self, settings: CompressSettings, progress: Progress | None = None) -> None:
+        self._model = ModelOnDemand(model_for_compressing(settings), settings.engine, settings.prompt)
+        self._drafter = Drafter(self._model, settings, progress)
+        self._buffer = bytearray()
+        self._entries: list[tuple[int, int]] = []
+        self._characters = CharacterCounter()
+        self._started = time.perf_counter()
+        self.report = StreamReport()
+
+    def write(self, data: bytes) -> bytes:
+        """Takes the next bytes of the original; returns what is ready of the archive, often nothing."""
+        self._characters.add(data)
+        self._buffer += data
+        out = b""
+        # A unit is only written once more input is there: the archive's last frame must be marked as such.
+        while len(self._buffer) > UNIT_BYTES:
+            unit = bytes(self._buffer[:UNIT_BYTES])
+            del self._buffer[:UNIT_BYTES]
+            out += self._unit(unit, last=False)
+        return out
+
+    def flush_frame(self) -> bytes:
+        """Ends the frame; what comes later starts another one, and there must be something."""
+        unit, self._buffer = bytes(self._buffer), bytearray()
+        return self._unit(unit, last=False) if unit else b""
+
+    def finish(self) -> bytes:
+        """The rest of the archive."""
+        out = self._unit(bytes(self._buffer), last=True)
+        self._buffer = bytearray()
+        if len(self._entries) > 1:
+            index = writing.pack_index(self._entries)
+            self.report.compressed_bytes += len(index)
+            out += index
+        self.report.characters = self._characters.finish()
+        self.report.elapsed_seconds = time.perf_counter() - self._started
+        return out
+
+    def _unit(self, data: bytes, last: bool) -> bytes:
+        if data:
+            frames = self._drafter.best_frames(data, alone=last and not self._entries)
+        else:  # an empty archive's only frame, or one that is there to be the last, after flush_frame()
+            frames = [Draft(FrameHeader(SKIP if self._entries else STORED, 0, 0, last=last), b"", b"")]
+        prefix = b""
+        if not self._entries:
+            uses_model = any(draft.header.uses_model for draft in frames) or not last
+            prefix = writing.pack_header(self._model.archive_header() if uses_model else Header())
+            self.report.compressed_bytes += len(prefix)
+        out = b""
+        for number, draft in enumerate(frames):
+            header, original = headers.with_last(draft.header, last and number == len(frames) - 1), draft.original
+            if not headers.is_readable(header, alone=header.last and not self._entries):
+                raise RuntimeError(f"a frame that no reader would take: {header}")
+            frame = writing.pack_frame(header, draft.payload, zlib.crc32(original), prefix)
+            size = len(frame) - len(prefix)
+            prefix = b""
+            if header.uses_model:
+                self.report.model, self.report.kernels = self._model.name, self._model.kernels
+            self._entries.append((size, len(original)))
+            self.report.frames.append(frame_report(header, size, draft.bits))
+            self.report.original_bytes += len(original)
+            self.report.compressed_bytes += size
+            out += frame
+        return out
+
+
+def compress_stream(
+    source: BinaryIO, sink: BinaryIO, settings: CompressSettings, progress: Progress | None = None
+) -> StreamReport:
+    """Compresses all of `source` into one archive.
+
+    Args:
+        source, sink: binary files; the sink need not be seekable.
+        settings: level, model, engine.
+        progress: called with numbers of bytes of the original that were done.
+
+    Raises:
+        ModelError, TokenizerError, EngineError, SettingsError; OSError from the files.
+    """
+    writer = ArchiveWriter(settings, progress)
+    while data := read_some(source, _READ_BYTES):
+        write_all(sink, writer.write(data))
+    write_all(sink, writer.finish())
+    return writer.report

@@ -1,0 +1,115 @@
+"""What a file would become by windows, from a sample of it; must not know what else there is to choose."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..format.headers import METHODS, WINDOWS, FrameHeader
+from ..windows import frames as window_frames
+from .candidates import MIN_TIME_SPREAD, Candidate
+from .extrapolation import Range, standard_error
+from .places import Places
+from .trial import Trial
+
+if TYPE_CHECKING:
+    from ..inference.load import LoadedModel
+
+_TEXTS = 16
+"""Places that the sample comes from."""
+
+_MIN_TEXT_BYTES = 256
+"""Text of each place at least, in bytes."""
+
+_PROBE_STEPS = 8
+"""Depth at which steps are timed."""
+
+_MIN_SIZE_SPREAD = 0.02
+"""Half of the range of a size at least, as a part of it."""
+
+Frame = tuple[FrameHeader, bytes]
+
+
+class _Sample(NamedTuple):
+    """Texts from places of a file, as frames of windows.
+
+    Attributes:
+        size: asked for of each text in bytes.
+        texts: what was found there.
+        frames: of each text; None for one that has more tokens than bytes.
+        encode_seconds, decode_seconds: of all.
+    """
+
+    size: int
+    texts: list[bytes]
+    frames: list[Frame | None]
+    encode_seconds: float
+    decode_seconds: float
+
+
+def by_windows(places: Places, model: LoadedModel, window_bits: int, *, fresh: bool, seconds: float) -> Candidate:
+    """Estimates windows: nothing is learnt from one to the next, so all but the shape of steps is linear.
+
+    Args:
+        fresh: each window begins with an empty context.
+        seconds: about how long this may take.
+    """
+    sample = _grown_sample(places, model, window_bits, fresh=fresh, seconds=seconds)
+    sampled_bytes = sum(map(len, sample.texts))
+    factor = places.text_bytes / sampled_bytes
+    rates = [_bits_per_byte(text, frame, window_bits) for text, frame in zip(sample.texts, sample.frames, strict=True)]
+    rate = sum(rates) / len(rates)
+    error = 2 * standard_error(rates, [1] * len(rates))
+    decode = sample.decode_seconds * factor
+    if fresh:
+        decode *= _lockstep_factor(places, model, window_bits, sample)
+    return Candidate(
+        METHODS[WINDOWS],
+        Range.exactly(rate * places.text_bytes / 8).spread(max(error, _MIN_SIZE_SPREAD)),
+        Range.exactly(sample.encode_seconds * factor).spread(2 * MIN_TIME_SPREAD),
+        Range.exactly(decode).spread(2 * MIN_TIME_SPREAD),
+        sampled_bytes,
+        len(sample.texts),
+    )
+
+
+def _grown_sample(places: Places, model: LoadedModel, window_bits: int, *, fresh: bool, seconds: float) -> _Sample:
+    """Codes and decodes texts that double in size as long as the time allows."""
+    size, begun = max(_MIN_TEXT_BYTES, window_bits // 2), time.perf_counter()
+    while True:
+        texts = [text for text in places.spread(_TEXTS, size) if text]
+        start = time.perf_counter()
+        frames = window_frames.encode(model, texts, window_bits, fresh=fresh, progress=None)
+        middle = time.perf_counter()
+        for frame in frames:
+            if frame is not None:
+                window_frames.decode(model, *frame, None)
+        end = time.perf_counter()
+        is_slow = 3 * (end - start) > seconds - (end - begun)
+        if is_slow or 2 * size > places.text_bytes // _TEXTS:
+            return _Sample(size, texts, frames, middle - start, end - middle)
+        size *= 2
+
+
+def _bits_per_byte(text: bytes, frame: Frame | None, window_bits: int) -> float:
+    """Returns what a text takes, without its frame's header; no more than stored."""
+    record = None if frame is None else frame[0].windows
+    if frame is None or record is None:
+        return 8.0
+    # The last window is full by half, as a rule.
+    bits = max(0.5, record.count - 0.5) * window_bits
+    directory_bytes = len(frame[1]) - record.data_bytes
+    return min(8.0, bits / len(text) + 8 * directory_bytes / len(text))
+
+
+def _lockstep_factor(places: Places, model: LoadedModel, window_bits: int, sample: _Sample) -> float:
+    """Returns by what factor a full frame decodes slower for each byte than the sample.
+
+    All windows of a frame are decoded in lockstep, and there are more in a full one.
+    """
+    records = [frame[0].windows for frame in sample.frames if frame is not None]
+    windows = max((record.count for record in records if record is not None), default=1)
+    trial = Trial(model, mixed=False, overlap=1, prompt=None)
+    more = max(1.0, min(window_frames.piece_bytes(window_bits), places.text_bytes) / sample.size)
+    full = trial.step_seconds(int(windows * more), _PROBE_STEPS)
+    return full / trial.step_seconds(windows, _PROBE_STEPS) / more
