@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from ..numerics import ops
-from ..system import cache
+from ..system import cache, processor
 from . import selftest
 from .cpu import kernels
 
@@ -28,7 +28,7 @@ _VARIABLES = (
 """How the names of variables begin that may change how torch, its libraries or the kernels compute."""
 
 _PROCESSOR = ("vendor_id", "cpu family", "model", "stepping", "microcode", "flags", "CPU ", "Features")
-"""Lines of /proc/cpuinfo that tell processors apart; others change all the time."""
+"""How the names of facts begin that tell processors apart; other facts change all the time."""
 
 
 @functools.cache
@@ -87,10 +87,6 @@ def _facts() -> list[str]:
 
 
 def _processor() -> list[str]:
-    """What the system tells of the first processor."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-            first = file.read(1 << 14).partition("\n\n")[0]
-    except OSError:
-        return [platform.processor()]
-    return [line for line in first.splitlines() if line.startswith(_PROCESSOR)]
+    """Returns what tells this processor from others."""
+    known = [f"{name}: {value}" for name, value in processor.facts().items() if name.startswith(_PROCESSOR)]
+    return known or [processor.name()]
