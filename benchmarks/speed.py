@@ -108,9 +108,8 @@ def _places(engine: Any) -> list[tuple[Any, str, str]]:
         (tokenizer.Tokenizer, "encode", "tokenizer"),
         (methods, "compress_plain", "xz and zstd, to compare"),
     ]
-    fused = getattr(engine, "_fused", None)
-    if fused is not None:
-        library = fused._library
+    library = getattr(getattr(engine, "forward_pass", None), "library", None)
+    if library is not None:
         places += [(library, "forward", "model"), (library, "masses", "head and masses")]
     else:
         places += [(ops.Kernels, "linear", "linear"), (ops.Kernels, "product", "attention products")]

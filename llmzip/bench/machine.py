@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .._version import FORMAT_VERSION, __version__
+from ..system import processor
 
 _PACKAGE = Path(__file__).parents[1]
 _PACKAGES = ("torch", "constriction", "numba", "numpy", "tokenizers", "zstandard", "brotli")
@@ -71,16 +72,8 @@ def _lasting() -> dict[str, Any]:
 
 
 def _processor() -> tuple[str, list[str]]:
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        text = ""
-    lines: dict[str, str] = {}
-    for line in text.splitlines():
-        key, _, value = line.partition(":")
-        lines.setdefault(key.strip(), value.strip())
-    known = set(lines.get("flags", lines.get("Features", "")).split())
-    return lines.get("model name") or platform.processor() or platform.machine(), [f for f in _FLAGS if f in known]
+    known = processor.instructions()
+    return processor.name() or platform.machine(), [flag for flag in _FLAGS if flag in known]
 
 
 def _version(name: str) -> str | None:

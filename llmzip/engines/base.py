@@ -1,4 +1,4 @@
-"""What the codec expects of an engine; must not know text, files, frames or the coder."""
+"""The interface of engines that the codec uses; must not know text, files, frames or the coder."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ CacheT = TypeVar("CacheT", bound="Cache")
 
 
 class Cache(Protocol):
-    """What an engine keeps of the tokens that rows were fed.
+    """What an engine keeps of the tokens that its rows have read.
 
     Attributes:
-        length: positions fed so far.
+        length: number of positions read so far.
     """
 
     length: int
@@ -26,13 +26,13 @@ class Cache(Protocol):
 
 
 class PartedCache(Cache, Protocol):
-    """A cache that can be fed some rows after the others; only stepwise engines have none."""
+    """A cache whose rows can be fed group by group; only stepwise engines lack it."""
 
     def rows(self: CacheT, rows: slice) -> CacheT:
-        """A cache of some of the rows, sharing their storage."""
+        """Returns a cache of some of the rows, which shares their storage."""
 
     def adopt(self: CacheT, part: CacheT) -> None:
-        """Takes over the positions of a cache of some rows, when the other rows were fed alike."""
+        """Takes over the length of a cache of some of the rows, once the other rows have read as many positions."""
 
 
 class Readout(Protocol):
@@ -51,13 +51,13 @@ class Engine(Protocol[CacheT]):
 
     Attributes:
         vocab_size: V, number of token ids.
-        context: most input tokens that one position may see, itself included.
+        context: number of input tokens that one position may see at most, itself included.
         start_token: the id fed before a row's first token.
         device: where tensors live.
-        batch_tokens: tokens that one prefill call should hold.
-        stepwise: only calls of one token of every row, with the same rows each time, give the same bits again.
-        callers: threads that may use it at once. With more than 1, calls on threads of `workers.submit` stay on those,
-            others are shared out to all.
+        batch_tokens: number of tokens that one prefill call should hold.
+        stepwise: whether only calls of one token of every row, with the same rows each time, give the same bits again.
+        callers: number of threads that may use it at once. If there are more than 1, calls on threads of
+            `workers.submit` stay on those threads, and others are distributed over all of them.
     """
 
     vocab_size: int
@@ -71,13 +71,13 @@ class Engine(Protocol[CacheT]):
     def callers(self) -> int: ...
 
     def new_cache(self, rows: int, chunk: int, positions: int) -> CacheT:
-        """An empty KV cache for `rows` rows, fed at most `chunk` tokens at once and `positions` in all."""
+        """Returns an empty KV cache for `rows` rows that read at most `chunk` tokens at once and `positions` in all."""
 
     def step_bytes(self, rows: int, chunk: int, positions: int) -> int:
-        """About the memory of a cache and of one step of all rows with its masses and tables, in bytes."""
+        """Estimates the memory of a cache and of one step of all rows with its masses and tables, in bytes."""
 
     def forward(self, ids: torch.Tensor, cache: CacheT | None = None) -> torch.Tensor:
-        """Final hidden states of new input tokens; appends to the cache when there is one.
+        """Computes the final hidden states of new input tokens, and appends to the cache if there is one.
 
         Args:
             ids: (B, T) int64 on `device`, 0 <= id < V. Without a cache, positions start at 0.
@@ -88,13 +88,13 @@ class Engine(Protocol[CacheT]):
         """
 
     def masses(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Unnormalised integer probabilities of the token that follows.
+        """Computes the masses of the next token: integer probabilities before normalisation.
 
         Args:
             hidden: (n, hidden) float32 from `forward`.
 
         Returns:
-            (n, V) int32, 0 <= mass <= 2^20, each row's largest is 2^20.
+            (n, V) int32, 0 <= mass <= 2^20; the largest of each row is 2^20.
         """
 
     def readout(self) -> Readout:

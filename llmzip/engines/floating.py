@@ -24,9 +24,9 @@ from ..models import families, layout
 from ..models.checkpoints import Tensors
 from ..models.config import MAX_CONTEXT, MAX_VOCAB, ExactConfig
 from ..numerics import ops, tables
-from ..system import forks
-from . import floatload, floatsteps
-from .floatsteps import LARGEST
+from ..system import forks, processor
+from . import float_load, float_steps
+from .float_steps import LARGEST
 from .readout import DeviceReadout
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -83,7 +83,7 @@ class FloatEngine:
         self._threads = threads or torch.get_num_threads()
         with _computing(self._threads):
             self._threads = torch.get_num_threads()  # should torch have taken another number
-            self._model, self.vocab_size = floatload.load(
+            self._model, self.vocab_size = float_load.load(
                 folder, layout.read_config(folder), self.device, DTYPES[dtype]
             )
         inner = self._model.config
@@ -135,7 +135,7 @@ class FloatEngine:
         if cache.length >= self.context:
             raise EngineError(f"{cache.length + 1} positions exceed the context of {self.context}")
         with _computing(self._threads):
-            logits, cache.state = floatsteps.step(self._model.module, self._model.way, ids, cache.state, cache.length)
+            logits, cache.state = float_steps.step(self._model.module, self._model.way, ids, cache.state, cache.length)
         cache.length += 1
         return logits
 
@@ -148,7 +148,7 @@ class FloatEngine:
         if ids.shape[1] > self.context:
             raise EngineError(f"{ids.shape[1]} positions exceed the context of {self.context}")
         with _computing(self._threads):
-            return floatsteps.whole(self._model.module, ids)
+            return float_steps.whole(self._model.module, ids)
 
     @torch.inference_mode()
     def masses(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -174,7 +174,8 @@ def environment(device: torch.device, threads: int, transformers_version: str, a
     if device.type == "cuda":
         hardware = f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}".replace(" ", "_")
     else:
-        hardware = f"{platform.machine()}-{torch.backends.cpu.get_cpu_capability()}-{_processor()}-{os.cpu_count()}"
+        processor_name = "_".join(processor.name().split())
+        hardware = f"{platform.machine()}-{torch.backends.cpu.get_cpu_capability()}-{processor_name}-{os.cpu_count()}"
     line = (
         f"device={device.type} hardware={hardware} threads={threads} attention={attention} "
         f"torch={torch.__version__} transformers={transformers_version}"
@@ -187,14 +188,6 @@ def threads_of(environment: str) -> int | None:
     fields = dict(part.split("=", 1) for part in environment.split(" ") if "=" in part)
     number = fields.get("threads", "")
     return int(number) if number.isdecimal() and 1 <= int(number) <= MAX_THREADS else None
-
-
-def _processor() -> str:
-    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-        for line in file:
-            if line.startswith("model name"):
-                return "_".join(line.split(":", 1)[1].split())
-    return platform.processor().replace(" ", "_")
 
 
 @contextlib.contextmanager

@@ -1,9 +1,9 @@
-"""Integer masses to integer frequencies, exactly; knows neither models nor the coder.
+"""The exact conversion of integer masses to integer frequencies; must not know models or the coder.
 
-Of masses m_0 .. m_{V-1} with sum M the cumulative frequency is C_i = floor((m_0 + ... + m_{i-1}) (2^24 - V) / M) + i,
-so every symbol has at least 1 and all have 2^24 together (docs/numerics.md section 8). A token is coded in two
-steps: its group of S neighbouring ids, then its place in the group. Only the cumulative frequencies that a step
-needs are ever divided out.
+For masses m_0 .. m_{V-1} with sum M the cumulative frequency is C_i = floor((m_0 + ... + m_{i-1}) (2^24 - V) / M) + i,
+so every token has a frequency of at least 1 and their sum is 2^24 (docs/numerics.md section 8). A token is coded in two
+steps: its group of S neighbouring ids, then its place in the group. Only the cumulative frequencies that a step needs
+are computed.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from .cpu import kernels
 
 TOTAL_BITS = 24
 TOTAL = 1 << TOTAL_BITS
+"""Sum of the frequencies in each coding step."""
 
 
 def group_size(vocab_size: int) -> int:
-    """S: the least power of two with S * S >= V; at least 4.
+    """Returns S, the smallest power of two with S * S >= V; at least 4.
 
     Args:
         vocab_size: V, 16 to 300,000.
@@ -26,19 +27,19 @@ def group_size(vocab_size: int) -> int:
 
 
 def _library(masses: torch.Tensor) -> kernels.Library | None:
-    """The compiled form of what follows, where there is one."""
+    """Returns the compiled form of the functions below, or None if it cannot take these masses."""
     return kernels.chosen()[0] if masses.device.type == "cpu" and masses.dtype == torch.int32 else None
 
 
 class Frequencies:
-    """Splits masses of a vocabulary into the tables and intervals of the two coding steps, or of a single one.
+    """Converts masses of a vocabulary to the tables and intervals of the two coding steps, or of a single step.
 
     Bounds: a mass is at most 2^20 and V at most 300,000, so sums are below 2^38.2 and products with
     2^24 below 2^63.
 
     Args:
         vocab_size: V, 16 to 300,000.
-        total_bits: b, at most 24: the frequencies of a single step have 2^b as their sum, which is at least 2 V.
+        total_bits: b, at most 24: the sum of the frequencies of a single step is 2^b, which is at least 2 V.
     """
 
     def __init__(self, vocab_size: int, total_bits: int = TOTAL_BITS) -> None:
@@ -49,10 +50,10 @@ class Frequencies:
         self._padding = self.num_groups * self.group_size - vocab_size
 
     def group_bounds(self, masses: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cumulative masses and frequencies at the borders of the groups.
+        """Computes cumulative masses and frequencies at the borders of the groups.
 
         Args:
-            masses: (n, V) int32, 0 to 2^20, each row's largest > 0.
+            masses: (n, V) int32, 0 to 2^20, the largest of each row > 0.
 
         Returns:
             sums, bounds: (n, groups + 1) int64; bounds rise strictly from 0 to 2^24.
@@ -69,13 +70,15 @@ class Frequencies:
     def symbol_bounds(
         self, masses: torch.Tensor, sums: torch.Tensor, bounds: torch.Tensor, groups: torch.Tensor
     ) -> torch.Tensor:
-        """Cumulative frequencies within one group per row, stretched to 2^24.
+        """Computes cumulative frequencies within one group per row, stretched to 2^24.
 
-        Ids past the vocabulary's end fill up the last group with frequency 1 each. The group's frequencies, c_0 = 0 to
-        c_S = G, become floor(c_i 2^24 / G).
+        Ids past the end of the vocabulary pad the last group with frequency 1 each. The group's cumulative frequencies,
+        c_0 = 0 to c_S = G, become floor(c_i 2^24 / G).
 
         Args:
-            masses: as above; sums, bounds: from `group_bounds`; groups: (n,) int64.
+            masses: as in `group_bounds`.
+            sums, bounds: from `group_bounds`.
+            groups: (n,) int64.
 
         Returns:
             (n, S + 1) int64, rising strictly from 0 to 2^24.
@@ -88,7 +91,7 @@ class Frequencies:
         return torch.div(inner << TOTAL_BITS, inner[:, -1:], rounding_mode="floor")
 
     def _inner_bounds(self, masses: torch.Tensor, sums: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
-        """Cumulative frequencies at the ids of one group per row, (n, S + 1) int64; past the last id they rise by 1."""
+        """Computes cumulative frequencies at the ids of one group per row, (n, S + 1) int64; padding counts 1 each."""
         if (library := _library(masses)) is not None:
             return library.symbol_bounds(
                 masses, sums, groups, self.group_size, self._total - self.vocab_size, stretch=False
@@ -104,7 +107,7 @@ class Frequencies:
         return self._cumulative(inner, sums[:, -1:], inside).add_(first - inside)
 
     def bounds(self, masses: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        """Cumulative frequencies on both sides of known tokens, for a single step.
+        """Computes the cumulative frequencies on both sides of known tokens, for a single step.
 
         Args:
             masses: (n, V) int32; tokens: (n,) int64.
@@ -116,13 +119,13 @@ class Frequencies:
         return self._cumulative(sums[:, 1:3], sums[:, 4:5], torch.stack([tokens, tokens + 1], 1))
 
     def find(self, masses: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The tokens in whose frequencies given numbers lie, for a single step.
+        """Finds the tokens whose intervals contain given numbers, for a single step.
 
         Args:
             masses: (n, V) int32; targets: (n,) int64, 0 <= q < 2^b.
 
         Returns:
-            (n,) int64 tokens, and (n, 2) int64: their cumulative frequencies on both sides.
+            tokens: (n,) int64; bounds: (n, 2) int64, the cumulative frequencies on both sides of them.
         """
         sums, borders = self.group_bounds(masses)
         groups = torch.searchsorted(borders, targets[:, None], right=True).sub_(1)
@@ -131,7 +134,7 @@ class Frequencies:
         return (groups * self.group_size + places)[:, 0], inner.gather(1, torch.cat([places, places + 1], 1))
 
     def intervals(self, masses: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        """Where known tokens lie in the tables of both steps.
+        """Computes the intervals of known tokens in the tables of both steps.
 
         Args:
             masses: (n, V) int32; tokens: (n,) int64.
@@ -142,9 +145,9 @@ class Frequencies:
         return self.intervals_of(self.sums(masses, tokens), tokens)
 
     def intervals_of(self, sums: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        """As `intervals`, from what `sums` gives: only four borders are divided out."""
+        """Computes `intervals` from what `sums` returns: only four borders need a division."""
         first = torch.div(tokens, self.group_size, rounding_mode="floor").mul_(self.group_size)
-        past = (first + self.group_size - self.vocab_size).clamp_(min=0)  # ids that fill up the last group
+        past = (first + self.group_size - self.vocab_size).clamp_(min=0)  # ids that pad the last group
         places = torch.stack([first, tokens, tokens + 1, first + self.group_size - past], 1)
         borders = self._cumulative(sums[:, :4], sums[:, 4:5], places)
         left = borders[:, 0].clone()
@@ -153,18 +156,21 @@ class Frequencies:
         return torch.stack([left, borders[:, 3], inner[:, 0], inner[:, 1] - inner[:, 0]], 1)
 
     def sums(self, masses: torch.Tensor, tokens: torch.Tensor, ranks: bool = False) -> torch.Tensor:
-        """Sums of masses around known tokens.
+        """Sums the masses around known tokens.
 
         Args:
-            masses: (n, V) int32; tokens: (n,) int64; ranks: whether they are wanted.
+            masses: (n, V) int32.
+            tokens: (n,) int64.
+            ranks: whether the caller needs the last column.
 
         Returns:
-            (n, 6) int64: the masses before the token's group, before the token, before the next one, before the next
-            group, all of them; and how many ids have a larger mass, or an equal one and a lower id.
+            (n, 6) int64: the sums of the masses before the token's group, before the token, before the next token,
+            before the next group, and of all masses; and how many ids have a larger mass, or an equal one and a lower
+            id.
         """
         if (library := _library(masses)) is not None:
             return library.sums_around(masses, tokens, self.group_size)
-        size, device, own = self.group_size, masses.device, masses.gather(1, tokens[:, None])
+        size, device, token_masses = self.group_size, masses.device, masses.gather(1, tokens[:, None])
         groups = torch.div(tokens, size, rounding_mode="floor")
         grouped = self._grouped(masses)
         parts = grouped.sum(-1, dtype=torch.int32)  # 512 masses of 2^20 stay in int32
@@ -177,8 +183,9 @@ class Frequencies:
         rank = torch.zeros_like(left)
         if ranks:
             lower = torch.arange(self.vocab_size, device=device) < tokens[:, None]
-            rank = ((masses > own) | ((masses == own) & lower)).sum(-1)
-        return torch.stack([left, middle, middle + own[:, 0], end, parts.sum(-1, dtype=torch.int64), rank], 1)
+            rank = ((masses > token_masses) | ((masses == token_masses) & lower)).sum(-1)
+        following = middle + token_masses[:, 0]
+        return torch.stack([left, middle, following, end, parts.sum(-1, dtype=torch.int64), rank], 1)
 
     def _grouped(self, masses: torch.Tensor) -> torch.Tensor:
         if self._padding:

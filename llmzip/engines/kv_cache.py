@@ -1,4 +1,4 @@
-"""What caches of all layers have in common; must not know what a layer keeps."""
+"""Base classes of the key/value caches; must not know what a layer keeps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 
 class CachedLayer:
-    """The cache of one layer: the first dimension of all its tensors are the rows.
+    """The cache of one layer; the first dimension of all its tensors counts the rows.
 
     Attributes:
         begin: the position in slot 0.
@@ -18,7 +18,7 @@ class CachedLayer:
     begin: int
 
     def rows(self: LayerT, rows: slice) -> LayerT:
-        """That of some of the rows, sharing its storage."""
+        """Returns the cache of some of the rows, which shares its storage."""
         part = copy.copy(self)
         for name, value in vars(self).items():
             if isinstance(value, torch.Tensor):
@@ -33,12 +33,12 @@ CacheT = TypeVar("CacheT", bound="LayerCaches")  # type: ignore[type-arg]
 class LayerCaches(Generic[LayerT]):
     """Integer keys and values with their scales, for every layer and row.
 
-    A layer with a window keeps only the positions that a later token may see, and some room, so that its keys move to
-    the front once in a while and not at each step.
+    A layer with a window keeps only the positions that a later token may see, and has some slots more, so that its keys
+    move to the front now and then and not at each step.
 
     Attributes:
-        layers: one for each layer.
-        length: positions fed so far.
+        layers: the cache of each layer.
+        length: number of positions read so far.
     """
 
     def __init__(self, layers: list[LayerT], length: int = 0) -> None:
@@ -52,11 +52,11 @@ class LayerCaches(Generic[LayerT]):
             layer.begin = 0
 
     def rows(self: CacheT, rows: slice) -> CacheT:
-        """A cache of some of the rows, sharing their storage."""
+        """Returns a cache of some of the rows, which shares their storage."""
         return type(self)([layer.rows(rows) for layer in self.layers], self.length)
 
     def adopt(self: CacheT, part: CacheT) -> None:
-        """Takes over the positions of a cache of some rows, when the other rows were fed alike."""
+        """Takes over the positions of a cache of some of the rows, once the other rows have read as many."""
         self.length = part.length
         for layer, other in zip(self.layers, part.layers, strict=True):
             layer.begin = other.begin

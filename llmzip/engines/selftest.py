@@ -1,9 +1,9 @@
-"""The transcript that every device must reproduce before it may run a model; must not know real models.
+"""The self-test that every device must pass before it may run a model; must not know real models.
 
-A tiny model made of integer patterns computes masses and intervals of a fixed text, at once and token by token, and
-their SHA-256 must be the stored one. It exercises every operation of the engine: norms of both kinds, rotary tables,
-whole and in part, learned positions, grouped heads, biases, a window that moves, one and two planes, activations of
-every kind on both sides of zero, caps (docs/numerics.md, rule R5).
+Tiny models made of integer patterns compute masses and intervals of a fixed text, at once and token by token, and the
+SHA-256 of the results, the transcript, must be the stored one. They exercise every operation of the engine: both kinds
+of norms, whole and partial rotary tables, learned positions, grouped heads, biases, a window that moves, one and two
+planes, activations of every kind on both sides of zero, soft caps (docs/numerics.md, rule R5).
 """
 
 from __future__ import annotations
@@ -23,14 +23,17 @@ from .exact import ExactEngine
 from .frequencies import Frequencies
 
 TRANSCRIPT = "efaf1eefc4d23f1647d6d7d91706227ce2f172a80211e5dd514f7dbf89cfb5f2"
+"""What `transcript` returns on every device that computes the exact arithmetic."""
+
 _STEPS = [1, 1, 1, 6, 12, 12]
-"""How the text is cut for the second pass: single tokens, and more than the window's cache holds."""
+"""How the text is cut for the second pass: single tokens, and more tokens than the window's cache holds."""
 
 _VOCAB, _HIDDEN, _MLP, _HEADS, _KV_HEADS, _DIM = 50, 24, 40, 4, 2, 8
+"""Sizes of the tiny models."""
 
 
 def _pattern(salt: int, *shape: int) -> torch.Tensor:
-    """Integers from -127 to 127 that look random, from integer arithmetic alone."""
+    """Returns integers from -127 to 127 that look random, computed in integer arithmetic alone."""
     count = 1
     for size in shape:
         count *= size
@@ -78,7 +81,12 @@ _FORMS: tuple[dict[str, Any], ...] = (
 
 
 def tiny_model(planes: int, form: int = 0) -> ExactModel:
-    """A model of two layers, one with biases, q/k norms and a window."""
+    """Builds a model of two layers, one with biases, q/k norms and a window.
+
+    Args:
+        planes: 1 or 2.
+        form: which of _FORMS: 0 as Llama, 1 as Gemma, 2 as GPT-NeoX.
+    """
     fields = _FORMS[form]
     config = ExactConfig(
         vocab_size=_VOCAB,
@@ -123,7 +131,7 @@ def tiny_model(planes: int, form: int = 0) -> ExactModel:
 
 
 def transcript(device: torch.device) -> str:
-    """SHA-256 of everything that the tiny models compute on a device, in hexadecimal.
+    """Computes the SHA-256 of everything that the tiny models compute on a device, in hexadecimal.
 
     Raises:
         EngineError: prefill and step differ.
@@ -147,7 +155,7 @@ def transcript(device: torch.device) -> str:
 def compiled_model(
     hidden: int = 48, mlp: int = 80, heads: int = 4, kv_heads: int = 2, dim: int = 32, **changes: Any
 ) -> ExactModel:
-    """A model of two layers with sizes that the compiled kernels take, one layer with a bias and a window."""
+    """Builds a model of two layers that the compiled kernels can run, one layer with a bias and a window."""
     width = (heads + 2 * kv_heads) * dim
     layers = []
     for salt, extras in ((400, False), (500, True)):
@@ -177,7 +185,7 @@ def compiled_model(
 
 
 def _check_compiled() -> bool:
-    """Turns the compiled kernels off if they give other bits than torch; whether they stay, or there are none."""
+    """Turns the compiled kernels off if they give other bits than torch; returns whether it did not need to."""
     library, _ = kernels.chosen()
     if library is None:
         return True
@@ -198,19 +206,19 @@ def _check_compiled() -> bool:
 
 @functools.cache
 def check(device: torch.device) -> bool:
-    """Refuses a device that does not reproduce the transcript, and compiled kernels that give other bits.
+    """Refuses a device that does not reproduce the transcript; turns off compiled kernels that give other bits.
 
     Returns:
-        whether nothing was found wrong, with the compiled kernels neither.
+        Whether the device passed, and the compiled kernels, if there are any, passed too.
 
     Raises:
-        EngineError: naming both hashes.
+        EngineError: the device failed; the message names both hashes.
     """
-    compiled = device.type != "cpu" or _check_compiled()
-    found = transcript(device)
-    if found != TRANSCRIPT:
+    has_sound_kernels = device.type != "cpu" or _check_compiled()
+    computed = transcript(device)
+    if computed != TRANSCRIPT:
         raise EngineError(
-            f"device {device}: the self-test gives {found[:16]}, not {TRANSCRIPT[:16]}: "
+            f"device {device}: the self-test gives {computed[:16]}, not {TRANSCRIPT[:16]}: "
             "this device or build of torch does not compute the exact arithmetic"
         )
-    return compiled
+    return has_sound_kernels

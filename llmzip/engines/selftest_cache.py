@@ -1,8 +1,9 @@
-"""That a processor passed the self-test, kept so that not every run repeats it; must not know models.
+"""A cache of passed self-tests, so that not every run repeats the test; must not know models.
 
-The test takes a tenth of a second. What it depends on is the file's name: the engine's source and the compiled
-library, torch's build, the processor, and the settings in the environment that choose instructions or libraries. Only
-a test that was passed is kept. GPUs are tested each time: their drivers change without a trace here.
+The test takes a tenth of a second. A file's name is a hash of everything that the result depends on: the engine's
+source and the compiled library, torch's build, the processor, and the environment variables that choose instructions
+or libraries. Only passed tests are stored. GPUs are tested each time, because their drivers change without a trace
+here.
 """
 
 from __future__ import annotations
@@ -16,27 +17,29 @@ from pathlib import Path
 import torch
 
 from ..numerics import ops
-from ..system import cache
+from ..system import cache, processor
 from . import selftest
 from .cpu import kernels
 
 _COMPUTING = ("numerics", "models", "engines")
+"""Packages whose source the result depends on."""
+
 _VARIABLES = (
     "ATEN_", "BLIS_", "DNNL_", "GLIBC_", "GOMP_", "KMP_", "LD_", "LLMZIP_", "MKL_", "OMP_", "ONEDNN_", "OPENBLAS_",
     "TORCH_",
 )  # fmt: skip
-"""How the names of variables begin that may change how torch, its libraries or the kernels compute."""
+"""Beginnings of the names of variables that may change how torch, its libraries or the kernels compute."""
 
 _PROCESSOR = ("vendor_id", "cpu family", "model", "stepping", "microcode", "flags", "CPU ", "Features")
-"""Lines of /proc/cpuinfo that tell processors apart; others change all the time."""
+"""Beginnings of the names of facts that tell processors apart; other facts change all the time."""
 
 
 @functools.cache
 def check(device: torch.device) -> str:
-    """As `selftest.check`, but on a CPU only if the same software has not passed it on the same processor before.
+    """Runs `selftest.check`, on a CPU only if the same software has not passed it on the same processor before.
 
     Returns:
-        why it will be run the next time too, if that is so for want of a place to keep the result.
+        Why the next run will repeat it, if the result could not be stored; else an empty string.
     """
     path = _place() if device.type == "cpu" else None
     if path is not None and _holds(path):
@@ -46,7 +49,7 @@ def check(device: torch.device) -> str:
         return ""
     if path is not None and cache.replace(path, lambda name: Path(name).write_text(selftest.TRANSCRIPT, "ascii")):
         return ""
-    return "without a cache folder that can be written, so that each run tests the processor anew"
+    return "without a writable cache folder, so each run repeats the self-test"
 
 
 def _holds(path: Path) -> bool:
@@ -67,7 +70,7 @@ def _place() -> Path | None:
 
 
 def _facts() -> list[str]:
-    """All that the result depends on."""
+    """Returns everything that the result depends on."""
     package = Path(__file__).parents[1]
     sources = (file for name in _COMPUTING for file in (package / name).rglob("*.py"))
     files = [*sources, *kernels.FOLDER.glob(f"{kernels.STEM}*.*")]
@@ -75,7 +78,7 @@ def _facts() -> list[str]:
     return [
         selftest.TRANSCRIPT,
         *(hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(files)),
-        # Torch's libraries are too large to read: when they were installed, and what they say of themselves.
+        # Torch's libraries are too large to read: the size and time of installation of each stand for it.
         *(f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in sorted(library.glob("libtorch*"))),
         torch.__version__,
         torch.__config__.show(),  # with the processor's capability, as torch sees it
@@ -87,10 +90,6 @@ def _facts() -> list[str]:
 
 
 def _processor() -> list[str]:
-    """What the system tells of the first processor."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-            first = file.read(1 << 14).partition("\n\n")[0]
-    except OSError:
-        return [platform.processor()]
-    return [line for line in first.splitlines() if line.startswith(_PROCESSOR)]
+    """Returns what tells this processor from others."""
+    known = [f"{name}: {value}" for name, value in processor.facts().items() if name.startswith(_PROCESSOR)]
+    return known or [processor.name()]

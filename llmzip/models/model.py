@@ -8,6 +8,7 @@ the source's dtype do not change it (docs/numerics.md section 7).
 from __future__ import annotations
 
 import dataclasses
+import enum
 import hashlib
 import math
 from collections.abc import Callable
@@ -31,6 +32,21 @@ _MAX_VALUE = 2.0**50
 _MAX_NORM = 2.0**20
 """Bound of the weights of norms."""
 _OPTIONAL = ("final_norm_bias", "positions_q", "positions_scale")
+
+
+class Feature(enum.Enum):
+    """Something that only some models have and not every engine computes; the value names it in messages."""
+
+    TWO_PLANES = "two planes of activations"
+    LAYER_NORM = "LayerNorm"
+    GELU = "an activation other than SiLU"
+    UNGATED_MLP = "an MLP without a gate"
+    PARALLEL_LAYERS = "attention and MLP in parallel"
+    SOFT_CAPS = "soft caps"
+    LEARNED_POSITIONS = "learned positions"
+    PARTIAL_ROTARY = "heads rotated only in part"
+    POST_NORMS = "norms after attention or MLP"
+    MORE_BIASES = "biases after attention or in the MLP"
 
 
 @dataclass(frozen=True)
@@ -100,6 +116,26 @@ class ExactModel:
         """Returns the shapes (N, K) of the int8 matrices that are multiplied; rows of positions are only looked up."""
         named = self.tensors().items()
         return {(t.shape[0], t.shape[1]) for name, t in named if t.dtype == torch.int8 and name != "positions_q"}
+
+    def features(self) -> frozenset[Feature]:
+        """The features that this model has and not every model has."""
+        config = self.config
+        rotary_pairs = {len(config.rope_steps), len(config.local_rope_steps)} - {0}
+        post_norms = [norm for layer in self.layers for norm in (layer.attention_post_norm, layer.mlp_post_norm)]
+        biases = [bias for layer in self.layers for bias in (layer.out_bias, layer.gate_up_bias, layer.down_bias)]
+        is_present = {
+            Feature.TWO_PLANES: config.planes != 1,
+            Feature.LAYER_NORM: config.norm != "rms" or self.final_norm_bias is not None,
+            Feature.GELU: config.activation != "silu",
+            Feature.UNGATED_MLP: not config.gated,
+            Feature.PARALLEL_LAYERS: config.parallel,
+            Feature.SOFT_CAPS: bool(config.attention_cap or config.logit_cap),
+            Feature.LEARNED_POSITIONS: config.learned_positions,
+            Feature.PARTIAL_ROTARY: bool(rotary_pairs - {config.head_dim // 2}),
+            Feature.POST_NORMS: any(norm is not None for norm in post_norms),
+            Feature.MORE_BIASES: any(bias is not None for bias in biases),
+        }
+        return frozenset(feature for feature, present in is_present.items() if present)
 
     @property
     def num_parameters(self) -> int:

@@ -69,7 +69,7 @@ def test_without_a_cache_folder_the_bits_are_the_same_and_the_reason_is_told(
     (tmp_path / "file").touch()
     env = {key: str(tmp_path / "file") if value == "FILE" else value for key, value in CACHES[name].items()}
     told = round_trip(env)
-    assert len(re.findall("slower than it could be: .*without a cache folder that can be written", told)) == 2
+    assert len(re.findall("slower than it could be: .*without a writable cache folder", told)) == 2
     assert {path.name for path in tmp_path.iterdir()} == {"file", "t", "t.llmz"}
 
 

@@ -15,16 +15,18 @@ import triton
 import triton.language as tl
 
 from llmzip.codec import rows
-from llmzip.engines import exact, selftest
+from llmzip.engines import selftest
 from llmzip.engines.exact import ExactEngine
 from llmzip.engines.frequencies import Frequencies
-from llmzip.engines.gpu import attention, forward, frequencies, primitives, products, rowwise
+from llmzip.engines.gpu import attention, choice, forward, frequencies, primitives, products, rowwise, support
 from llmzip.engines.kv_cache import LayerCaches
+from llmzip.engines.operands import Operands
+from llmzip.engines.reference import KeysValues, Queries, TorchForward
 from llmzip.format.plan import RowPlan
 from llmzip.inference.progress import ByteMeter
 from llmzip.numerics import ops, tables
 
-assert os.environ["TRITON_INTERPRET"] == "1" and forward.interpreted()
+assert os.environ["TRITON_INTERPRET"] == "1" and support.interpreted()
 
 # Numbers that are not used overflow here and there: memory that was never written, results for rows that are not there.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -210,30 +212,28 @@ def compare_attention(heads: int, groups: int, dim: int, begin: int, new: int, w
         key_scale[:, :, p % slots], value_scale[:, :, p % slots] = k_scale[:, :, p], v_scale[:, :, p]
     peaks = v_scale.cummax(-1).values[..., begin:].contiguous()
 
-    plain = ExactEngine(selftest.compiled_model(hidden=16, mlp=16), compiled=False)
+    model = selftest.compiled_model(hidden=16, mlp=16)
+    plain = TorchForward(model, Operands.of(model))
     share = heads // groups
-    expected = plain._attend(
+    queries = Queries(
         q.to(torch.float32).view(rows_, new, groups, share, dim).permute(0, 2, 3, 1, 4),
         q_scale.view(rows_, new, groups, share, 1).permute(0, 2, 3, 1, 4),
-        k.to(torch.float32).transpose(2, 3), k_scale, v.to(torch.float32), v_scale, peaks, begin, window,
-    )  # fmt: skip
+        peaks,
+    )
+    stored = KeysValues(k.to(torch.float32).transpose(2, 3), v.to(torch.float32), k_scale, v_scale)
+    expected = plain._attend(queries, stored, offset=begin, window=window)
     if window and new == 1:  # plain torch is only given what is seen
-        some = slice(max(0, seen - window), seen)
-        expected = plain._attend(
-            q.to(torch.float32).view(rows_, new, groups, share, dim).permute(0, 2, 3, 1, 4),
-            q_scale.view(rows_, new, groups, share, 1).permute(0, 2, 3, 1, 4),
-            k.to(torch.float32)[:, :, some].transpose(2, 3), k_scale[:, :, some], v.to(torch.float32)[:, :, some],
-            v_scale[:, :, some], peaks, 0, window,
-        )  # fmt: skip
+        part = stored.part(slice(None), slice(max(0, seen - window), seen))
+        expected = plain._attend(queries, part, offset=0, window=window)
     expected = expected.permute(0, 3, 1, 2, 4).reshape(rows_, new, heads, dim)
 
     high = (q + 128) >> 8
     out = torch.empty(rows_, new, heads, dim)
-    queries = 16
-    attention.attend[(rows_ * groups, -(-new * share // queries))](
+    tile = 16
+    attention.attend[(rows_ * groups, -(-new * share // tile))](
         high.to(torch.int8), (q - 256 * high).to(torch.int8), q_scale, keys, key_scale, values, value_scale, peaks, out,
         OCTAVE, torch.tensor([begin], dtype=torch.int32), new, slots, H=heads, G=groups, D=dim, WINDOW=window,
-        BQ=queries, BS=32, STAGES=2,
+        BQ=tile, BS=32, STAGES=2,
     )  # fmt: skip
     assert torch.equal(out, expected)
 
@@ -247,9 +247,10 @@ def test_attention_to_more_keys_than_float32_sums_take() -> None:
 
 def both(tiles: forward.Tiles = SMALL, **shape: Any) -> tuple[ExactEngine, forward.GpuForward]:
     model = selftest.compiled_model(**shape)
-    assert not forward.unsupported(model)
     plain = ExactEngine(model, compiled=False)
-    return plain, forward.GpuForward(model, plain.device, plain._qk_norms, [rope.at for rope in plain._ropes], tiles)
+    kernels, _ = support.load()
+    assert kernels is not None
+    return plain, forward.GpuForward(plain.model, kernels, plain.operands, tiles)
 
 
 @pytest.mark.parametrize(
@@ -267,7 +268,7 @@ def test_prefill_steps_and_masses(shape: dict[str, Any]) -> None:
     ids = integers(0, 49, 2, 38)
     expected = plain.forward(ids)
     assert torch.equal(own.forward(ids[:1, :35], None), expected[:1, :35])
-    cache = own.new_cache(2, [plain._cache_positions(window, 16, 38) for window in own.config.windows])
+    cache = own.new_cache(2, plain._slots(16, 38))
     found = [own.forward(part, cache) for part in torch.split(ids, [1, 16, 20, 1], 1)]  # 20: more than promised
     assert torch.equal(torch.cat(found, 1), expected)
     some = expected[0, :5].contiguous()
@@ -331,16 +332,15 @@ def test_the_engine_takes_them_and_codes_the_same(monkeypatch: pytest.MonkeyPatc
     payload, bits = rows.FrameCoder(plain).encode(tokens, plan)
     assert rows.FrameCoder(own).encode(tokens, plan) == (payload, bits)
     assert np.array_equal(rows.FrameCoder(own).decode(payload, plan, ByteMeter(len, 1000)), tokens)
-    assert exact.gpu.unsupported(model) == ""
 
 
 @pytest.mark.parametrize(
     ("model", "reason"),
     [
-        (selftest.tiny_model(2), "two planes, its sizes"),
-        (selftest.compiled_model(dim=48), "its sizes"),
-        (selftest.compiled_model(rope_steps=(1, 2)), "heads that turn in part"),
-        (selftest.compiled_model(logit_cap=3.0), "a cap"),
+        (selftest.tiny_model(2), "the model has two planes of activations, sizes that do not fit"),
+        (selftest.compiled_model(dim=48), "the model has sizes that do not fit"),
+        (selftest.compiled_model(rope_steps=(1, 2)), "the model has heads rotated only in part"),
+        (selftest.compiled_model(logit_cap=3.0), "the model has soft caps"),
     ],
 )
 def test_models_that_they_do_not_know(model: Any, reason: str) -> None:
@@ -349,9 +349,10 @@ def test_models_that_they_do_not_know(model: Any, reason: str) -> None:
 
 def test_a_trial_finds_kernels_with_other_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     plain, own = both(forward.Tiles(keys=32), context=4, hidden=16, mlp=16)
-    monkeypatch.setattr(forward, "_TRIED", {})
-    assert forward.trial(own, plain.forward, plain.masses) == ""
+    plain.operands.extend(4)
+    monkeypatch.setattr(choice, "_trials", {})
+    assert choice.trial(own, plain.forward_pass) == ""
     for broken, reason in ((torch.zeros_like, "they failed their self-test"), (None, "they failed: 'NoneType'")):
-        monkeypatch.setattr(forward, "_TRIED", {})
+        monkeypatch.setattr(choice, "_trials", {})
         monkeypatch.setattr(own, "masses", broken)
-        assert forward.trial(own, plain.forward, plain.masses).startswith(reason)
+        assert choice.trial(own, plain.forward_pass).startswith(reason)

@@ -13,7 +13,7 @@ import llmzip
 from llmzip.engines import selftest
 from llmzip.engines.exact import ExactEngine
 from llmzip.engines.frequencies import Frequencies
-from llmzip.engines.gpu import devices, forward
+from llmzip.engines.gpu import devices, support
 from llmzip.engines.gpu.frequencies import DeviceFrequencies, frequencies
 
 pytestmark = [
@@ -76,7 +76,7 @@ def test_archives_are_those_of_the_cpu_and_decode_on_either(level: int) -> None:
 
 # -- the kernels -------------------------------------------------------------------------------------------------------
 
-HAVE_KERNELS = torch.cuda.is_available() and not forward.unavailable(torch.device("cuda"))
+HAVE_KERNELS = torch.cuda.is_available() and not support.unavailable(torch.device("cuda"))
 kernels = pytest.mark.skipif(not HAVE_KERNELS, reason="no Triton, or a device that it does not know")
 
 FORMS: list[dict[str, Any]] = [

@@ -15,8 +15,10 @@ import pytest
 import torch
 
 from llmzip.engines import selftest
-from llmzip.engines.gpu import devices, forward
+from llmzip.engines.exact import ExactEngine
+from llmzip.engines.gpu import devices, forward, support
 from llmzip.engines.gpu.frequencies import DeviceFrequencies, frequencies
+from llmzip.engines.operands import Operands, RopeTable
 from llmzip.errors import EngineError
 from llmzip.models.config import ExactConfig
 from llmzip.models.model import ExactModel, LayerWeights
@@ -73,21 +75,21 @@ def unfilled_model(sizes: tuple[int, int, int, int, int], **fields: Any) -> Exac
 
 @contextmanager
 def recorded(model: ExactModel, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[forward.GpuForward, Recorder]]:
-    """The backend with kernels that are only noted, and the notes."""
+    """The forward pass with kernels that are only recorded, and the record of their launches."""
     from llmzip.engines.gpu import attention, products, rowwise
+    from llmzip.engines.gpu.primitives import OPTIONS
 
     config, recorder = model.config, Recorder()
     heads, dim = config.num_heads + config.num_kv_heads, config.head_dim
-    turn = torch.empty(config.context, 1, dim // 2, device="meta")
     meta = torch.device("meta")
+    rope = RopeTable(tuple(range(dim // 2)), config.context, meta)
     from_numpy = torch.from_numpy
     monkeypatch.setattr(torch, "from_numpy", lambda array: from_numpy(array).to(meta))
-    own = forward.GpuForward(model, meta, [torch.empty(heads, dim, device="meta")], [lambda at, new: (turn, turn)])
+    rope.extend(config.context)
+    kernels = support.Kernels(*(recorder.module(module) for module in (attention, products, rowwise)), OPTIONS)
+    operands = Operands((torch.empty(heads, dim, device=meta),), (rope,))
+    own = forward.GpuForward(model, kernels, operands)
     monkeypatch.undo()
-    own._rowwise, own._products, own._attention = (
-        recorder.module(module)
-        for module in (rowwise, products, attention)  # type: ignore[assignment]
-    )
     own._processors = 132
     yield own, recorder
 
@@ -177,15 +179,15 @@ def test_launches_of_any_shape_are_within_limits(
 def test_what_a_device_lacks_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     cuda = torch.device("cuda")
     monkeypatch.setenv("LLMZIP_KERNELS", "none")
-    assert forward.unavailable(cuda) == "LLMZIP_KERNELS=none"
+    assert support.unavailable(cuda) == "LLMZIP_KERNELS=none"
     monkeypatch.delenv("LLMZIP_KERNELS")
     monkeypatch.setattr(torch.version, "cuda", None)
-    assert forward.unavailable(cuda) == "they are for NVIDIA's devices"
+    assert support.unavailable(cuda) == "they are for NVIDIA devices only"
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
-    assert forward.unavailable(cuda) == "compute capability 7.5 is below 8.0"
+    assert support.unavailable(cuda) == "compute capability 7.5 is below 8.0"
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    assert forward.unavailable(cuda) == ""
+    assert support.unavailable(cuda) == ""
 
 
 @pytest.mark.parametrize(
@@ -197,10 +199,10 @@ def test_what_a_device_lacks_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_without_triton_the_reason_is_said(stand_in: str, reason: str) -> None:
     code = (
-        "import sys, types, torch, llmzip.runtime\n"
-        "from llmzip.engines.gpu import backend\n"
+        "import sys, types, torch, llmzip.inference.load\n"
+        "from llmzip.engines.gpu import support\n"
         f"sys.modules['triton'] = {stand_in}\n"
-        "print(backend.unavailable(torch.device('cpu')))\n"
+        "print(support.unavailable(torch.device('cpu')))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.startswith(reason)
@@ -208,9 +210,9 @@ def test_without_triton_the_reason_is_said(stand_in: str, reason: str) -> None:
 
 
 def test_processors_keep_their_own_kernels() -> None:
-    assert not forward.interpreted()
+    assert not support.interpreted()
     assert not isinstance(frequencies(50, torch.device("cpu")), DeviceFrequencies)
-    assert forward.unsupported(selftest.compiled_model()) == ""
+    assert not isinstance(ExactEngine(selftest.compiled_model()).forward_pass, forward.GpuForward)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

@@ -13,6 +13,7 @@ import torch
 
 from llmzip.codec.writer import ArchiveWriter
 from llmzip.engines.exact import ExactEngine
+from llmzip.engines.reference import TorchForward
 from llmzip.inference import load
 from llmzip.models.choice import choose_model
 from llmzip.models.convert import convert
@@ -92,11 +93,12 @@ def transcript() -> dict[str, str]:
 
 def main() -> None:
     hashes = transcript()
-    kernels = small_engine().kernels
+    forward_pass = small_engine().forward_pass
+    assert isinstance(forward_pass, TorchForward)  # two planes
     setting = {
         "capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
-        "products": kernels.describe(),
+        "products": forward_pass.kernels.describe(),
     }
     print(json.dumps({"hashes": hashes, "setting": setting}))
 

@@ -14,7 +14,7 @@ import pytest
 
 import llmzip
 from llmzip.engines.cpu import kernels
-from llmzip.engines.gpu import forward
+from llmzip.engines.gpu import support
 from llmzip.errors import EngineError, SettingsError
 from llmzip.inference import load
 from llmzip.mixing import library
@@ -88,7 +88,7 @@ def test_there_is_no_warning_with_the_kernels(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("value", ["bogus", "AVX2", " none", "0", "avx2,amx"])
 def test_a_misspelt_choice_is_refused_by_whoever_asks(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(libraries.VARIABLE, value)
-    for asks in (kernels.chosen, library.chosen, lambda: forward.unavailable(kernels.torch.device("cuda"))):
+    for asks in (kernels.chosen, library.chosen, lambda: support.unavailable(kernels.torch.device("cuda"))):
         with pytest.raises(SettingsError, match=r"LLMZIP_KERNELS: .* is none of none, portable, avx2, avx512, amx"):
             asks()
     monkeypatch.setattr(libraries, "_told", False)

@@ -1,8 +1,8 @@
-"""The forward pass on CPUs by compiled kernels, the same bits as exact.py's plain torch; must not know text or files.
+"""The forward pass on CPUs by compiled kernels, with the same bits as reference.py; must not know text or files.
 
-native/kernels.h takes some tokens through all layers, so that everything between two products goes once through the
-cache (docs/numerics.md section 6). Rows are shared out to threads. Where the library was not built, or a model has a
-part that it does not know, exact.py computes as before.
+native/kernels.h takes some tokens through all layers, so that everything between two products goes through the cache
+once (docs/numerics.md section 6). Rows are distributed over threads. `build` says why where the kernels cannot compute
+a model: plain torch then does.
 """
 
 from __future__ import annotations
@@ -16,57 +16,63 @@ import numpy as np
 import torch
 
 from ...models.config import ExactConfig
-from ...models.model import ExactModel, LayerWeights
+from ...models.model import ExactModel, Feature, LayerWeights
 from ...numerics import ops, tables
 from ...system.forks import Lock
 from ...system.threads import workers
+from ..forward import unsupported
 from ..kv_cache import CachedLayer, LayerCaches
+from ..operands import Operands
+from . import kernels
 from .kernels import LANES, Layer, Library, Matrix, Model, Packed, Room, Store
 
 _TOKENS = 128
 """Tokens that go through the layers together: their sums stay in the cache of a core."""
 
 _BLOCK = 16
-"""Keys lie in blocks of so many positions."""
+"""Positions of a block of keys."""
 
-_LEAST_TOKENS = 16
-"""With fewer, reading the weights takes a thread longer than computing: another one would read them too."""
+_MIN_TOKENS = 16
+"""Tokens that are worth a thread: with fewer, it takes longer to read the weights than to compute."""
 
-_LEAST_HEAD_ROWS = 16
-_LEAST_SLOTS = 1024
+_MIN_HEAD_ROWS = 16
+"""Rows of masses that are worth a thread, for the same reason."""
+
+_MIN_SLOTS = 1024
+"""Slots that buffers have room for, so that most caches can use the same ones."""
+
+_MAX_HEAD_DIM = 512
+"""Size of a head that the kernels have room for."""
+
+_LACKING = frozenset(Feature) - {Feature.PARTIAL_ROTARY}
+"""Features that the kernels cannot compute; a new one is among them until they can."""
+
+_FLOAT: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}
+"""Given explicitly, because a caller may have set other defaults."""
 
 
-_FLOAT: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}  # a caller may have set other defaults
+def build(model: ExactModel, operands: Operands) -> tuple[CpuForward | None, str]:
+    """Returns the compiled kernels with a model; or None and the reason.
 
-Rope = Callable[[int, int], tuple[torch.Tensor, torch.Tensor]]
-
-
-def unsupported(model: ExactModel) -> str:
-    """What of a model the kernels do not know; empty if nothing."""
+    Args:
+        model: on the CPU.
+        operands: those of the model.
+    """
+    library, reason = kernels.chosen()
+    if library is None:
+        return None, reason
     config = model.config
     sizes = (config.hidden_size, config.mlp_size, config.head_dim)
-    facts = {
-        "two planes": config.planes != 1,
-        "its norm": config.norm != "rms" or model.final_norm_bias is not None,
-        "its activation": config.activation != "silu" or not config.gated,
-        "parallel layers": config.parallel,
-        "a cap": bool(config.attention_cap or config.logit_cap),
-        "learned positions": config.learned_positions,
-        "its sizes": any(size % LANES for size in sizes) or config.head_dim > 512,
-        "norms behind branches": any(layer.attention_post_norm is not None for layer in model.layers)
-        or any(layer.mlp_post_norm is not None for layer in model.layers),
-        "biases": any(
-            bias is not None for layer in model.layers for bias in (layer.out_bias, layer.gate_up_bias, layer.down_bias)
-        ),
-    }
-    return ", ".join(name for name, is_so in facts.items() if is_so)
+    fits = not any(size % LANES for size in sizes) and config.head_dim <= _MAX_HEAD_DIM
+    reason = unsupported(model, _LACKING, has_fitting_sizes=fits)
+    return (None, reason) if reason else (CpuForward(model, library, operands), "")
 
 
-# -- what attention keeps --------------------------------------------------------------------------------------------
+# -- keys and values ---------------------------------------------------------------------------------------------------
 
 
 @dataclass
-class FusedLayer(CachedLayer):
+class CpuLayer(CachedLayer):
     """The cache of one layer.
 
     Attributes:
@@ -86,7 +92,7 @@ class FusedLayer(CachedLayer):
     begin: int = 0
 
     def slot(self, position: int, new: int) -> int:
-        """Where new positions go, after what no later token sees has made room."""
+        """Returns the first slot for new positions; drops positions that no later token sees if it needs room."""
         at, slots = position - self.begin, self.key_scale.shape[2]
         if at + new > slots and self.window:
             gone = (at - (self.window - 1)) // _BLOCK * _BLOCK
@@ -96,36 +102,37 @@ class FusedLayer(CachedLayer):
                 kept = -(-(at - gone) // unit)
                 store.narrow(2, 0, kept).copy_(store.narrow(2, gone // unit, kept).clone())
             self.begin, at = self.begin + gone, at - gone
-        if at + new > slots:  # the kernels look nowhere before they write
+        if at + new > slots:  # the kernels check no index
             raise IndexError(f"{at + new} positions in a cache of {slots}")
         return at
 
     def pointers(self, slot: int) -> Store:
-        """For the kernels; rows must be next to each other. `slot`: of the first new token."""
+        """Describes the cache to the kernels; its rows must be contiguous. `slot`: of the first new token."""
         return Store(
             self.keys.data_ptr(), self.values.data_ptr(), self.key_scale.data_ptr(), self.value_scale.data_ptr(),
             self.peak.data_ptr(), self.key_scale.shape[2], slot,
         )  # fmt: skip
 
 
-class FusedCache(LayerCaches[FusedLayer]):
+class CpuCache(LayerCaches[CpuLayer]):
     """The cache of the kernels."""
 
 
-def new_cache(config: ExactConfig, rows: int, slots: list[int]) -> FusedCache:
-    """An empty cache.
+def _new_cache(config: ExactConfig, rows: int, slots: Sequence[int]) -> CpuCache:
+    """Returns an empty cache.
 
     Args:
         config: of the model.
         rows: B.
-        slots: positions that each layer keeps; some more are made, so that blocks of them can go.
+        slots: positions that each layer keeps at least; whole blocks are allocated, and one more for a window, so that
+            whole blocks can be dropped.
     """
     heads, dim = config.num_kv_heads, config.head_dim
     sizes = [
         -(-positions // _BLOCK) * _BLOCK + (_BLOCK if window else 0)
         for window, positions in zip(config.windows, slots, strict=True)
     ]
-    # One piece of memory, which numpy asks large pages for: a step of many rows touches all of it.
+    # One allocation, for which numpy requests large pages: a step of many rows touches all of it.
     integers = torch.from_numpy(np.zeros(2 * rows * heads * dim * sum(sizes), dtype=np.int8))
     layers, at = [], 0
     for window, size in zip(config.windows, sizes, strict=True):
@@ -134,21 +141,16 @@ def new_cache(config: ExactConfig, rows: int, slots: list[int]) -> FusedCache:
         values = integers[at + count : at + 2 * count].view(rows, heads, size // 4, dim, 4)
         key_scale, value_scale = (torch.zeros(rows, heads, size, **_FLOAT) for _ in range(2))
         peak = torch.zeros(rows, heads, **_FLOAT)
-        layers.append(FusedLayer(keys, values, key_scale, value_scale, peak, window))
+        layers.append(CpuLayer(keys, values, key_scale, value_scale, peak, window))
         at += 2 * count
-    return FusedCache(layers)
-
-
-def row_bytes(config: ExactConfig, slots: list[int]) -> int:
-    """What a row takes in a cache."""
-    return sum(slots, 2 * _BLOCK * len(slots)) * config.num_kv_heads * (2 * config.head_dim + 8)
+    return CpuCache(layers)
 
 
 # -- the forward pass ------------------------------------------------------------------------------------------------
 
 
 class _Buffers:
-    """Room for the kernels, of one thread."""
+    """Memory that the kernels work in, for one thread at a time; attention may see up to `slots` slots."""
 
     def __init__(self, config: ExactConfig, slots: int) -> None:
         n, dim = _TOKENS, config.head_dim
@@ -172,21 +174,25 @@ class _Buffers:
         self.room = Room(*(tensor.data_ptr() for tensor in tensors))
 
 
-class FusedForward:
-    """Runs an ExactModel with the kernels.
+class CpuForward:
+    """Computes an ExactModel with the compiled kernels.
 
     Args:
-        model: on the CPU, with nothing that `unsupported` names.
-        library: of an instruction set.
-        qk_norms: of each layer, the norm weights of query and key heads, (H + G, D), or None.
-        ropes: of layers without and with a window: cosines and sines of positions.
+        model: on the CPU, with nothing that the kernels lack.
+        library: the kernels of an instruction set.
+        operands: those of the model.
+
+    Attributes:
+        name: the instruction set.
+        library: as given.
     """
 
-    def __init__(
-        self, model: ExactModel, library: Library, qk_norms: list[torch.Tensor | None], ropes: Sequence[Rope]
-    ) -> None:
-        config = model.config
-        self._config, self._library, self._ropes = config, library, ropes
+    is_concurrent = True
+
+    def __init__(self, model: ExactModel, library: Library, operands: Operands) -> None:
+        config, qk_norms, ropes = model.config, operands.qk_norms, operands.ropes
+        self.name = library.level
+        self._config, self.library, self._ropes = config, library, ropes
         exp2 = torch.from_numpy(tables.exp2_table())
         exp2_steps = exp2.to(torch.float32)
         exp2_unit = exp2_steps * 2.0**-20
@@ -221,12 +227,29 @@ class FusedForward:
         self._buffers: list[_Buffers] = []
         self._lock = Lock()
 
-    def forward(self, ids: torch.Tensor, cache: FusedCache | None) -> torch.Tensor:
-        """As `Engine.forward`; (B, T) int64 to (B, T, hidden) float32."""
+    def batch_tokens(self) -> int:
+        """Returns 0: a core is busy with few tokens."""
+        return 0
+
+    def new_cache(self, rows: int, slots: Sequence[int]) -> CpuCache:
+        """Returns an empty cache, as `Forward.new_cache`."""
+        return _new_cache(self._config, rows, slots)
+
+    def cache_bytes(self, slots: Sequence[int]) -> int:
+        """Returns an upper bound for the size of one row of a cache in bytes."""
+        config = self._config
+        return sum(slots, 2 * _BLOCK * len(slots)) * config.num_kv_heads * (2 * config.head_dim + 8)
+
+    def forward(self, ids: torch.Tensor, cache: CpuCache | None) -> torch.Tensor:
+        """Computes final hidden states, (B, T) int64 to (B, T, hidden) float32.
+
+        Raises:
+            IndexError: an id is outside the vocabulary, or the cache has too few slots.
+        """
         batch, new = ids.shape
         if not ids.numel():
             return torch.empty(batch, new, self._config.hidden_size, **_FLOAT)
-        # The kernels look nowhere before they read.
+        # The kernels check no index.
         ids = ids.to(torch.int64)
         if not 0 <= int(ids.min()) <= int(ids.max()) < self._config.vocab_size:
             raise IndexError(f"token ids outside a vocabulary of {self._config.vocab_size}")
@@ -234,7 +257,7 @@ class FusedForward:
         out = torch.empty(batch, new, self._config.hidden_size, **_FLOAT)
         slots = [0] * self._config.num_layers
         if cache is not None:
-            # The slots are those of all rows; moved before rows are shared out.
+            # All rows have the same slots: they move once, before the rows are distributed.
             slots = [layer.slot(begin, new) for layer in cache.layers]
             if begin == 0:
                 for layer in cache.layers:
@@ -244,75 +267,77 @@ class FusedForward:
             part = cache.rows(slice(first, last)) if cache is not None else None
             return lambda: self._rows(ids[first:last], begin, part, slots, out[first:last])
 
-        workers.share(batch, max(1, _LEAST_TOKENS // new), task)
+        workers.share(batch, max(1, _MIN_TOKENS // new), task)
         if cache is not None:
             cache.length = begin + new
         return out
 
-    def _rows(
-        self, ids: torch.Tensor, begin: int, cache: FusedCache | None, slots: list[int], out: torch.Tensor
-    ) -> None:
-        """Some rows, a few tokens of some of them at a time."""
+    def _rows(self, ids: torch.Tensor, begin: int, cache: CpuCache | None, slots: list[int], out: torch.Tensor) -> None:
+        """Computes hidden states of some rows into `out`, at most _TOKENS tokens at a time."""
         rows, new = ids.shape
         step = max(1, _TOKENS // new)
-        own = cache or new_cache(self._config, min(step, rows), [new] * len(slots))
-        buffers = self._take_buffers(max(layer.key_scale.shape[2] for layer in own.layers))
+        store = cache or _new_cache(self._config, min(step, rows), [new] * len(slots))
+        buffers = self._take_buffers(max(layer.key_scale.shape[2] for layer in store.layers))
         try:
-            for row in range(0, rows, step):
-                some = slice(row, min(row + step, rows))
-                here = own.rows(some if cache is not None else slice(0, some.stop - some.start))
+            for first in range(0, rows, step):
+                group = slice(first, min(first + step, rows))
+                part = store.rows(group if cache is not None else slice(0, group.stop - group.start))
                 if cache is None:
-                    for layer in here.layers:
+                    for layer in part.layers:
                         layer.peak.zero_()
                 for at in range(0, new, _TOKENS):
-                    part = ids[some, at : at + _TOKENS].contiguous()
-                    stores = [layer.pointers(slot + at) for layer, slot in zip(here.layers, slots, strict=True)]
-                    self._tokens(part, begin + at, stores, buffers)
-                    count = part.numel() * self._config.hidden_size
-                    out[some, at : at + _TOKENS] = buffers.x[:count].view(*part.shape, -1)
+                    tokens = ids[group, at : at + _TOKENS].contiguous()
+                    stores = [layer.pointers(slot + at) for layer, slot in zip(part.layers, slots, strict=True)]
+                    self._tokens(tokens, begin + at, stores, buffers)
+                    count = tokens.numel() * self._config.hidden_size
+                    out[group, at : at + _TOKENS] = buffers.x[:count].view(*tokens.shape, -1)
         finally:
             self._give_back(buffers)
 
     def _tokens(self, ids: torch.Tensor, begin: int, stores: list[Store], buffers: _Buffers) -> None:
-        """Some tokens of some rows through all layers, into buffers.x."""
+        """Takes some tokens of some rows through all layers, into buffers.x."""
         rows, new = ids.shape
-        turns = [rope(begin, new) for rope in self._ropes]
+        turns = [rope.at(begin, new) for rope in self._ropes]
         cosines, sines = ((ctypes.c_void_p * 2)(*(pair[part].data_ptr() for pair in turns)) for part in (0, 1))
-        turned = (ctypes.c_int64 * 2)(*(pair[0].shape[-1] for pair in turns))
-        self._library.forward(
-            ctypes.byref(self._model), rows, new, ids.data_ptr(), cosines, sines, turned,
+        pairs = (ctypes.c_int64 * 2)(*(pair[0].shape[-1] for pair in turns))
+        self.library.forward(
+            ctypes.byref(self._model), rows, new, ids.data_ptr(), cosines, sines, pairs,
             (Store * len(stores))(*stores), ctypes.byref(buffers.room),
         )  # fmt: skip
 
     def masses(self, hidden: torch.Tensor) -> torch.Tensor:
-        """As `Engine.masses`; (n, hidden) float32 to (n, V) int32."""
+        """Computes masses, (n, hidden) float32 to (n, V) int32."""
         hidden = hidden.contiguous()
         out = torch.empty(len(hidden), self._config.vocab_size, dtype=torch.int32, device="cpu")
 
         def task(first: int, last: int) -> Callable[[], None]:
             return lambda: self._head_rows(hidden[first:last], out[first:last])
 
-        workers.share(len(hidden), _LEAST_HEAD_ROWS, task)
+        workers.share(len(hidden), _MIN_HEAD_ROWS, task)
         return out
 
     def _head_rows(self, hidden: torch.Tensor, out: torch.Tensor) -> None:
+        """Computes masses of some rows into `out`, at most _TOKENS rows at a time."""
         buffers = self._take_buffers(0)
         try:
-            for at in range(0, len(hidden), _TOKENS):
-                part, to = hidden[at : at + _TOKENS], out[at : at + _TOKENS]
-                self._library.masses(
-                    ctypes.byref(self._model), len(part), part.data_ptr(), ctypes.byref(buffers.room), to.data_ptr()
-                )
+            for first in range(0, len(hidden), _TOKENS):
+                rows = slice(first, first + _TOKENS)
+                part = hidden[rows]
+                self.library.masses(
+                    ctypes.byref(self._model), len(part), part.data_ptr(), ctypes.byref(buffers.room),
+                    out[rows].data_ptr(),
+                )  # fmt: skip
         finally:
             self._give_back(buffers)
 
     def _take_buffers(self, slots: int) -> _Buffers:
+        """Takes buffers for that many slots out of those at hand, or allocates new ones."""
         with self._lock:
             for number, buffers in enumerate(self._buffers):
                 if buffers.slots >= slots:
                     return self._buffers.pop(number)
             self._buffers.clear()
-        return _Buffers(self._config, max(slots, _LEAST_SLOTS))
+        return _Buffers(self._config, max(slots, _MIN_SLOTS))
 
     def _give_back(self, buffers: _Buffers) -> None:
         with self._lock:

@@ -1,7 +1,7 @@
-"""The compiled kernels of native/kernels.h: finding the library, its functions and structures; must not know models.
+"""The compiled kernels of native/kernels.h: the library, its functions and structures; must not know models.
 
-With LLMZIP_KERNELS in the environment as "avx2", "avx512" or "amx" the kernels of that instruction set are
-used, with "none" no kernels: the bits are the same.
+The environment variable LLMZIP_KERNELS chooses the kernels of one instruction set ("avx2", "avx512", "amx") or no
+kernels ("none"); the bits are the same.
 """
 
 from __future__ import annotations
@@ -16,8 +16,13 @@ import torch
 from ...system import libraries
 
 LEVELS = ("", "avx2", "avx512", "amx")
+"""Instruction sets by the level that the library reports; 0 stands for none of them."""
+
 FOLDER, STEM = libraries.KERNELS
+"""Where the library and its sources are, and how its file name begins."""
+
 LANES = 16
+"""Outputs of a matrix that are packed together; sizes of models are multiples of it."""
 
 _P, _N, _F = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 
@@ -82,8 +87,8 @@ class Library:
         level: one of LEVELS.
 
     Attributes:
-        forward, masses: the functions of native/kernels.h; they leave Python's lock to others.
-        failed: they gave other bits than torch in the self-test.
+        forward, masses: the functions of native/kernels.h; other threads of Python run meanwhile.
+        failed: whether they gave other bits than torch in the self-test.
     """
 
     def __init__(self, loaded: ctypes.CDLL, level: str) -> None:
@@ -100,16 +105,16 @@ class Library:
         self._symbol_bounds.argtypes, self._symbol_bounds.restype = (_N, _N, _N, _N, _P, _P, _P, _N, _P), None
 
     def sums_around(self, masses: torch.Tensor, tokens: torch.Tensor, group_size: int) -> torch.Tensor:
-        """Sums the masses around known tokens, as `Frequencies.sums` does, and always finds their ranks."""
+        """Sums the masses around known tokens, as `Frequencies.sums` does, and always computes their ranks."""
         masses, tokens = masses.contiguous(), tokens.contiguous()
         if len(tokens) and not 0 <= int(tokens.min()) <= int(tokens.max()) < masses.shape[1]:
             raise IndexError(f"tokens outside a vocabulary of {masses.shape[1]}")
-        found = torch.empty(len(tokens), 6, dtype=torch.int64, device="cpu")
-        self._sums(len(tokens), masses.shape[1], group_size, masses.data_ptr(), tokens.data_ptr(), found.data_ptr())
-        return found
+        sums = torch.empty(len(tokens), 6, dtype=torch.int64, device="cpu")
+        self._sums(len(tokens), masses.shape[1], group_size, masses.data_ptr(), tokens.data_ptr(), sums.data_ptr())
+        return sums
 
     def group_bounds(self, masses: torch.Tensor, group_size: int, units: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """As `Frequencies.group_bounds`; units: what all frequencies have together, less V."""
+        """Computes `Frequencies.group_bounds`; `units`: the sum of all frequencies, less V."""
         masses = masses.contiguous()
         rows, vocab = masses.shape
         sums, bounds = torch.empty(2, rows, -(-vocab // group_size) + 1, dtype=torch.int64, device="cpu").unbind()
@@ -120,7 +125,7 @@ class Library:
     def symbol_bounds(
         self, masses: torch.Tensor, sums: torch.Tensor, groups: torch.Tensor, group_size: int, units: int, stretch: bool
     ) -> torch.Tensor:
-        """As `Frequencies.symbol_bounds`, or without `stretch` as `Frequencies._inner_bounds`."""
+        """Computes `Frequencies.symbol_bounds`, or without `stretch` `Frequencies._inner_bounds`."""
         masses, sums, groups = masses.contiguous(), sums.contiguous(), groups.contiguous()
         rows, vocab = masses.shape
         if sums.shape != (rows, -(-vocab // group_size) + 1) or groups.shape != (rows,):
@@ -135,25 +140,29 @@ class Library:
 
 @functools.cache
 def library(level: str) -> Library | None:
-    """The kernels of a level, "" for the best that this processor has; None if there are none, or it has not that."""
-    found = libraries.find(FOLDER, STEM, LEVELS, level)
-    return None if found is None else Library(*found)
+    """Returns the kernels of a level, or None if they were not built or the processor lacks it.
+
+    Args:
+        level: one of LEVELS; "" for the best that the processor has.
+    """
+    loaded_level = libraries.find(FOLDER, STEM, LEVELS, level)
+    return None if loaded_level is None else Library(*loaded_level)
 
 
 def chosen() -> tuple[Library | None, str]:
-    """The kernels to use, and why there are none."""
+    """Returns the kernels to use; or None and the reason."""
     level = libraries.wanted()
     if level == libraries.NONE:
         return None, f"{libraries.VARIABLE}=none"
-    found = library(level)
-    if found is None:
+    kernels = library(level)
+    if kernels is None:
         return None, _why_none(FOLDER)
-    return (None, "they failed their self-test") if found.failed else (found, "")
+    return (None, "they failed their self-test") if kernels.failed else (kernels, "")
 
 
 @functools.cache
 def _why_none(folder: Path) -> str:
-    """Why there is no library of the level that is wanted; only one that can be built is worth an installation."""
+    """Says why there is no library of the wanted level; only where one can be built, it advises an installation."""
     machine = platform.machine() or "unknown"
     if machine.lower() not in libraries.MACHINES:
         return f"there are none for this kind of processor, {machine}"
@@ -163,13 +172,14 @@ def _why_none(folder: Path) -> str:
 
 
 class Packed:
-    """A matrix of weights as the kernels want it.
+    """A matrix of weights in the layout of the kernels.
 
     Args:
-        weight_q: (N, K) int8, K a multiple of 4; scale: (N,) float32.
+        weight_q: (N, K) int8, K a multiple of 4.
+        scale: (N,) float32.
 
     Attributes:
-        matrix: for the kernels; the tensors that it points to live as long as this object.
+        matrix: the structure for the kernels; it points to tensors that live as long as this object.
     """
 
     def __init__(self, weight_q: torch.Tensor, scale: torch.Tensor) -> None:

@@ -1,10 +1,13 @@
-"""Attention over integer keys and values by tensor cores (numerics.md section 6.4); must not know models.
+"""Attention over integer keys and values on tensor cores (numerics.md section 6.4); must not know models.
 
-Three passes over the keys that some queries see: the maximum of the scores, the sum of their exponentials, the weighted
-values. Weights depend on maximum and sum, and float sums may not be rescaled, so the scores are computed three times;
-their products are cheap, and nothing of the size of scores is ever in memory. Keys are rows of the products and queries
-columns, so few queries (a step) fill the instructions as well as many (prefill) do. In any order: sums are of integers,
-maxima exact.
+Three passes go over the keys that some queries see: for the maximum of the scores, for the sum of their exponentials,
+for the weighted values. Weights depend on maximum and sum, and float sums may not be rescaled, so the scores are
+computed three times; their products are cheap, and nothing of the size of scores is ever in memory. Keys are rows of
+the products and queries columns, so few queries (a step) fill the instructions as well as many (prefill). The order
+of the keys does not matter: sums are of integers and maxima are exact.
+
+H, G, D, T and SLOTS are as in products.py. WINDOW is the number of positions that a query sees, itself included, or 0
+for all; a program takes BQ queries, and BS keys at once.
 """
 
 import triton
@@ -13,12 +16,19 @@ import triton.language as tl
 from .primitives import divide, exp2_entry, nearest
 
 WEIGHT_SUM = tl.constexpr(131072.0)
+"""About the sum of the integer weights of one query: 2^17."""
+
 _UNIT = tl.constexpr(2.0**-17)
 
 
 @triton.jit
-def _scores(high, low, query_scale, keys, key_scale, first, slot, position, WINDOW: tl.constexpr, D: tl.constexpr, BS: tl.constexpr):  # fmt: skip # noqa: E501
-    """z of (BS keys, queries) float32, -inf where a query does not see a key.
+def _scores(
+    high, low, query_scale,
+    keys, key_scale,
+    first, slot, position,
+    WINDOW: tl.constexpr, D: tl.constexpr, BS: tl.constexpr,
+):  # fmt: skip
+    """Computes the scores z of (BS keys, queries) float32, -inf where a query does not see a key.
 
     The sum over two planes of the query, 256 high + low, is below 2^24 (numerics.md section 5), so in int32 and float32
     it is exact.
@@ -36,24 +46,33 @@ def _scores(high, low, query_scale, keys, key_scale, first, slot, position, WIND
 
 @triton.jit(do_not_specialize=["T"])
 def attend(
-    query_high, query_low, query_scale, keys, key_scale, values, value_scale, peaks, out, octave, begin_at, T, SLOTS,
-    H: tl.constexpr, G: tl.constexpr, D: tl.constexpr, WINDOW: tl.constexpr, BQ: tl.constexpr, BS: tl.constexpr,
+    query_high, query_low, query_scale,
+    keys, key_scale,
+    values, value_scale, peaks,
+    out,
+    octave,
+    begin_at, T, SLOTS,
+    H: tl.constexpr, G: tl.constexpr, D: tl.constexpr, WINDOW: tl.constexpr,
+    BQ: tl.constexpr, BS: tl.constexpr,
     STAGES: tl.constexpr,
 ):  # fmt: skip
-    """out (B, T, H, D) float32: attention of the new tokens over the cached positions and their own.
+    """Computes attention of new tokens over the cached positions and their own, into out, (B, T, H, D) float32.
 
     Args:
-        query_high, query_low, query_scale, keys, key_scale, values, value_scale, begin_at: as in `heads_product`; the
-            new tokens' keys and values are there. SLOTS is a multiple of BS; no slot holds two positions that are seen.
+        query_high, query_low, query_scale, keys, key_scale, values, value_scale, begin_at: as in `heads_product`, which
+            has stored the new tokens' keys and values. SLOTS is a multiple of BS; all positions that are seen are in
+            slots of their own.
         peaks: (B, G, T) float32, the largest value scale up to each new token.
-        STAGES: pieces of keys on their way at once. The later passes look up a table between the products, and Triton
-            3.6 fails to compile loops that do and are pipelined; they find their keys in a cache anyway.
+        octave: as in `exp2_entry`.
+        STAGES: tiles of keys that are loaded ahead in the first pass. The later passes look up a table between the
+            products, and Triton 3.6 fails to compile such loops when they are pipelined; they find their keys in a
+            cache anyway.
     """
     heads, queries = tl.program_id(0), tl.program_id(1) * BQ
     row, group = (heads // G).to(tl.int64), heads % G
     share: tl.constexpr = H // G
     begin = tl.load(begin_at)
-    # Column c is head c modulo share of token c / share; those behind the last token do its work and do not store.
+    # Column c is head c modulo share of token c / share; those after the last token repeat its work and store nothing.
     c = queries + tl.arange(0, BQ)
     t = tl.minimum(c // share, T - 1)
     query = (row * T + t) * H + group * share + c % share
@@ -71,13 +90,13 @@ def attend(
     if WINDOW:
         start = tl.maximum(begin + queries // share - WINDOW + 1, 0) // BS * BS
 
-    most = tl.full((BS, BQ), float("-inf"), tl.float32)
+    peaks_of_keys = tl.full((BS, BQ), float("-inf"), tl.float32)
     for first in tl.range(start, end, BS, num_stages=STAGES):
         z = _scores(high, low, scale, keys, key_scale, first, first % SLOTS, position, WINDOW, D, BS)
-        most = tl.maximum(most, z)
-    top = (tl.max(most, 0) + 0.5)[None]
+        peaks_of_keys = tl.maximum(peaks_of_keys, z)
+    top = (tl.max(peaks_of_keys, 0) + 0.5)[None]
 
-    # At most 2^31, unsigned: 2^20 for each of at most 2^17 / 64 pieces.
+    # At most 2^31, unsigned: 2^20 for each of at most 2^17 / 64 tiles.
     parts = tl.zeros((BS, BQ), tl.int32)
     for first in range(start, end, BS):
         z = _scores(high, low, scale, keys, key_scale, first, first % SLOTS, position, WINDOW, D, BS)
@@ -92,7 +111,7 @@ def attend(
     for first in range(start, end, BS):
         slot = first % SLOTS
         z = _scores(high, low, scale, keys, key_scale, first, slot, position, WINDOW, D, BS)
-        # Slots that were never written are seen by no query: their weight is 0, whatever their scale is.
+        # No query sees a slot that was never written: its weight is 0, whatever its scale.
         e = exp2_entry(octave, top - z)
         v_scale = tl.where(first + s < end, tl.load(value_scale + slot + s), 0.0)
         p = nearest(e.to(tl.float32) * v_scale[:, None] * unit)

@@ -1,226 +1,44 @@
-"""The forward pass on CUDA devices by the Triton kernels, the same bits as exact.py's plain torch; must not know text.
+"""The forward pass on CUDA devices by Triton kernels, with the same bits as reference.py; must not know text or files.
 
-Nine launches a layer take all tokens through it: norm and quantisation; queries, keys and values, turned, quantised and
-put into the cache; attention; quantisation; its product, added; norm and quantisation; gate and up, multiplied;
-quantisation; its product, added. A step of all rows is recorded as a CUDA graph once and then replayed. Where the
-kernels cannot be used, exact.py computes as before.
+Nine launches per layer take all tokens through it: norm and quantisation; queries, keys and values, rotated, quantised
+and stored in the cache; attention; quantisation; its product, added; norm and quantisation; gate and up, multiplied;
+quantisation; its product, added. A step of all rows is recorded as a CUDA graph once and then replayed. choice.py
+decides whether the kernels compute a model.
 """
 
 from __future__ import annotations
 
-import functools
-import os
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 
-from ...models.config import ExactConfig
-from ...models.model import ExactModel, LayerWeights
+from ...models.model import ExactModel
 from ...numerics import ops, tables
-from ...system import libraries
-from ..kv_cache import CachedLayer, LayerCaches
+from ...system.memory import free_bytes
+from ..operands import Operands
+from .cache import GpuCache, GpuLayer, Step
+from .support import Kernels, on
 
-_LEAST_CAPABILITY = (8, 0)
-_LEAST_TRITON = (3, 3)
-_MOST_VALUES = 1 << 14
-"""Of a row that is in registers as a whole: hidden and MLP sizes."""
+_MAX_BATCH_TOKENS = 1 << 16
+"""Tokens of one prefill call: more would not use the device better."""
 
-_MOST_TOKENS = 1 << 16
-
-Rope = Callable[[int, int], tuple[torch.Tensor, torch.Tensor]]
-
-
-# -- whether they can be used ------------------------------------------------------------------------------------------
-
-
-def on(device: torch.device) -> AbstractContextManager[object]:
-    """Makes a device the current one: kernels are launched there."""
-    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
-
-
-def interpreted() -> bool:
-    """Whether the kernels are asked for on the CPU, in Triton's interpreter: for tests."""
-    return os.environ.get("TRITON_INTERPRET") == "1" and libraries.wanted() == libraries.TRITON
-
-
-def unavailable(device: torch.device) -> str:
-    """Why a device cannot have the kernels; empty if it can."""
-    if libraries.wanted() == libraries.NONE:
-        return f"{libraries.VARIABLE}={libraries.NONE}"
-    if device.type == "cuda":
-        if torch.version.cuda is None:
-            return "they are for NVIDIA's devices"
-        found = torch.cuda.get_device_capability(device)
-        if found < _LEAST_CAPABILITY:
-            return f"compute capability {found[0]}.{found[1]} is below 8.0"
-    return _load()[1]
-
-
-@functools.cache
-def _load() -> tuple[_Kernels | None, str]:
-    """The modules of the kernels, or why there are none."""
-    try:
-        import triton
-
-        version = tuple(int(part) for part in triton.__version__.split(".")[:2])
-        if version < _LEAST_TRITON:
-            return None, f"Triton {triton.__version__} is older than {_LEAST_TRITON[0]}.{_LEAST_TRITON[1]}"
-        from . import attention, primitives, products, rowwise
-    except Exception as error:  # a Triton that does not fit its Python or torch fails in many ways
-        return None, f"Triton cannot be imported: {_line(error)}"
-    return _Kernels(attention, products, rowwise, primitives.OPTIONS), ""
-
-
-def _line(error: BaseException) -> str:
-    """An error in a few words."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 120 else f"{text[:117]}..."
-
-
-@dataclass(frozen=True)
-class _Kernels:
-    attention: ModuleType
-    products: ModuleType
-    rowwise: ModuleType
-    options: dict[str, Any]
-
-
-def unsupported(model: ExactModel) -> str:
-    """What of a model the kernels do not know; empty if nothing."""
-    config = model.config
-    pairs = {len(config.rope_steps), len(config.local_rope_steps)} - {0}
-    sizes = (config.hidden_size, config.mlp_size)
-    facts = {
-        "two planes": config.planes != 1,
-        "its norm": config.norm != "rms" or model.final_norm_bias is not None,
-        "its activation": config.activation != "silu" or not config.gated,
-        "parallel layers": config.parallel,
-        "a cap": bool(config.attention_cap or config.logit_cap),
-        "learned positions": config.learned_positions,
-        "heads that turn in part": bool(pairs - {config.head_dim // 2}),
-        "its sizes": any(size % 16 or size > _MOST_VALUES for size in sizes)
-        or config.head_dim not in (32, 64, 128, 256)
-        or config.num_heads * config.head_dim > _MOST_VALUES,
-        "norms behind branches": any(layer.attention_post_norm is not None for layer in model.layers)
-        or any(layer.mlp_post_norm is not None for layer in model.layers),
-        "biases": any(
-            bias is not None for layer in model.layers for bias in (layer.out_bias, layer.gate_up_bias, layer.down_bias)
-        ),
-    }
-    return ", ".join(name for name, is_so in facts.items() if is_so)
-
-
-_TRIED: dict[tuple[str, ExactConfig], str] = {}
-
-
-def trial(
-    own: GpuForward,
-    plain: Callable[[torch.Tensor], torch.Tensor],
-    plain_masses: Callable[[torch.Tensor], torch.Tensor],
-) -> str:
-    """Why the kernels must not run a model; empty if they give the bits of plain torch for its shapes.
-
-    Prefill of many tokens and of few, steps as they are recorded and replayed, masses: every kernel in every size of
-    its pieces. Tried once for each device and configuration.
-
-    Args:
-        own: the kernels with the model.
-        plain, plain_masses: the same model's forward pass without a cache, and its masses.
-    """
-    key = (str(own.device), own.config)
-    if key not in _TRIED:
-        config, rows, length = own.config, 3, min(own.config.context, 101)
-        n = torch.arange(rows * length, dtype=torch.int64, device="cpu")
-        ids = (((n * n * 40503 + n * 2654435761) >> 9) % config.vocab_size).view(rows, length).to(own.device)
-        expected = plain(ids)
-        flat = expected.reshape(rows * length, -1)
-        masses = plain_masses(flat)
-        try:
-            cache = own.new_cache(rows, [length] * config.num_layers)
-            sizes = [1] * 5 + [8] if length > 13 else [1]
-            steps = [own.forward(part, cache) for part in torch.split(ids, [*sizes, length - sum(sizes)], 1)]
-            same = (
-                torch.equal(own.forward(ids, None), expected)
-                and torch.equal(torch.cat(steps, 1), expected)
-                and all(torch.equal(own.masses(flat[:some]), masses[:some]) for some in (1, 40, rows * length))
-            )
-            _TRIED[key] = "" if same else "they failed their self-test"
-        except torch.cuda.OutOfMemoryError:
-            raise
-        except Exception as error:  # a compiler that fails does so in many ways
-            _TRIED[key] = f"they failed: {_line(error)}"
-    return _TRIED[key]
-
-
-# -- what attention keeps ----------------------------------------------------------------------------------------------
-
-
-@dataclass
-class GpuLayer(CachedLayer):
-    """The cache of one layer: a ring, position p in slot p modulo S.
-
-    Attributes:
-        keys: (B, G, S, D) int8; values: (B, G, D, S) int8: what is summed over lies next to each other.
-        key_scale, value_scale: (B, G, S) float32.
-        peak: (B, G) float32, the largest value scale since the context began.
-        window: positions that a token sees, itself included; 0 for all.
-        begin: always 0.
-    """
-
-    keys: torch.Tensor
-    values: torch.Tensor
-    key_scale: torch.Tensor
-    value_scale: torch.Tensor
-    peak: torch.Tensor
-    window: int
-    begin: int = 0
-
-
-class GpuCache(LayerCaches[GpuLayer]):
-    """The cache of the kernels.
-
-    Attributes:
-        step: the recorded step of all rows; a cache of some rows has none.
-    """
-
-    step: Step | None = None
-
-
-@dataclass
-class Step:
-    """One token of every row, recorded.
-
-    Attributes:
-        ids: (B, 1) int64; begin: (1,) int32; hidden: (B, 1, hidden) float32: where the graph reads and writes.
-        graph: None until it is recorded, at the second step: at the first the kernels are compiled.
-        tables: addresses of the rotary tables that it reads.
-    """
-
-    ids: torch.Tensor
-    begin: torch.Tensor
-    hidden: torch.Tensor | None = None
-    graph: torch.cuda.CUDAGraph | None = None
-    tables: tuple[int, ...] = ()
-
-
-# -- the forward pass --------------------------------------------------------------------------------------------------
+_BATCH_MEMORY_SHARE = 4
+"""One part in this many of the free memory is for the tokens of one prefill call."""
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """Sizes of the pieces that programs work on: powers of two; they change no bit.
+    """Sizes of the pieces that one program works on: powers of two, which change no bit.
 
     Attributes:
-        rows, columns, terms: of a product with many rows.
-        few_rows, few_columns: of one with few, so that there are programs enough for all multiprocessors.
-        queries, keys: of attention.
-        row_values: that a program holds of whole rows.
-        masses: that a program works out at once.
+        rows, columns, terms: rows, outputs and terms of a product with many rows.
+        few_rows, few_columns: the same with few rows, so that there are enough programs for all multiprocessors.
+        queries, keys: queries and keys of attention.
+        row_values: values of whole rows that a program holds.
+        masses: masses that a program computes at once.
     """
 
     rows: int = 128
@@ -234,39 +52,46 @@ class Tiles:
     masses: int = 4096
 
 
+@dataclass(frozen=True)
+class _Span:
+    """New tokens of all rows: B, T, the position of the first one, here and on the device, (1,) int32."""
+
+    batch: int
+    new: int
+    begin: int
+    start: torch.Tensor
+
+    @property
+    def tokens(self) -> int:
+        return self.batch * self.new
+
+
 class GpuForward:
-    """Runs an ExactModel with the kernels.
+    """Computes an ExactModel with the Triton kernels.
 
     Args:
-        model: on the device, with nothing that `unsupported` names.
-        device: cuda, or cpu where Triton interprets.
-        qk_norms: of each layer, the norm weights of query and key heads, (H + G, D), or None.
-        ropes: of layers without and with a window: cosines and sines of positions.
-        tiles: None for those of the device.
+        model: on a CUDA device, or on the CPU where Triton interprets; with nothing that the kernels lack.
+        kernels: their modules.
+        operands: those of the model.
+        tiles: None for those that suit the device.
 
     Attributes:
-        config: of the model; device: as given.
+        config: the model's configuration.
+        device: where the model is.
     """
 
-    def __init__(
-        self,
-        model: ExactModel,
-        device: torch.device,
-        qk_norms: Sequence[torch.Tensor | None],
-        ropes: Sequence[Rope],
-        tiles: Tiles | None = None,
-    ) -> None:
-        loaded, reason = _load()
-        if loaded is None:
-            raise RuntimeError(reason)
-        config = model.config
-        self._model, self.config, self.device, self._ropes = model, config, device, ropes
-        self._qk_norms = [None if norm is None else norm.contiguous() for norm in qk_norms]
+    name = "triton"
+    is_concurrent = False
+
+    def __init__(self, model: ExactModel, kernels: Kernels, operands: Operands, tiles: Tiles | None = None) -> None:
+        config, device = model.config, model.embedding_q.device
+        self._model, self.config, self.device, self._operands = model, config, device, operands
+        self._qk_norms = [None if norm is None else norm.contiguous() for norm in operands.qk_norms]
         self._tiles = tiles or Tiles()
-        self._rowwise, self._products, self._attention = loaded.rowwise, loaded.products, loaded.attention
-        self._options = loaded.options
+        self._rowwise, self._products, self._attention = kernels.rowwise, kernels.products, kernels.attention
+        self._options = kernels.options
         self._processors = 1
-        self._recording = device.type == "cuda"
+        self._is_recording = device.type == "cuda"
         if device.type == "cuda":
             self._processors = torch.cuda.get_device_properties(device).multi_processor_count
         self._octave = torch.from_numpy(np.array(tables.exp2_octave(), dtype=np.int32)).to(device)
@@ -276,28 +101,31 @@ class GpuForward:
     # -- caches
 
     def new_cache(self, rows: int, slots: Sequence[int]) -> GpuCache:
-        """An empty cache; `slots`: positions that each layer keeps."""
+        """Returns an empty cache, as `Forward.new_cache`."""
         zipped = zip(self.config.windows, slots, strict=True)
         cache = GpuCache([self._new_layer(rows, size, window) for window, size in zipped])
         cache.step = self._new_step(rows)
         return cache
 
-    def row_bytes(self, slots: Sequence[int]) -> int:
-        """What a row takes in a cache."""
-        config, unit = self.config, self._tiles.keys
-        return sum(-(-size // unit) * unit for size in slots) * config.num_kv_heads * (2 * config.head_dim + 8)
+    def cache_bytes(self, slots: Sequence[int]) -> int:
+        """Returns the size of one row of a cache in bytes."""
+        config = self.config
+        return sum(map(self._ring_slots, slots)) * config.num_kv_heads * (2 * config.head_dim + 8)
 
-    def batch_tokens(self, free_bytes: int | None) -> int:
-        """Tokens that go through the layers together: enough to fill the device, in a quarter of what is free."""
+    def batch_tokens(self) -> int:
+        """Returns how many tokens fill the device, within a share of its free memory."""
         config = self.config
         heads = (config.num_heads + config.num_kv_heads) * config.head_dim
         token_bytes = 16 * config.hidden_size + 6 * config.mlp_size + 8 * heads + 16 * config.num_heads + 64
-        return min(_MOST_TOKENS, (free_bytes or 0) // 4 // token_bytes)
+        return min(_MAX_BATCH_TOKENS, (free_bytes(self.device) or 0) // _BATCH_MEMORY_SHARE // token_bytes)
+
+    def _ring_slots(self, positions: int) -> int:
+        """Rounds a number of positions up to whole tiles of keys."""
+        return -(-positions // self._tiles.keys) * self._tiles.keys
 
     def _new_layer(self, rows: int, slots: int, window: int) -> GpuLayer:
-        heads, dim, size = self.config.num_kv_heads, self.config.head_dim, -(-slots // self._tiles.keys)
-        size *= self._tiles.keys
-        # Slots are read before they are written, and what is read then is not used.
+        heads, dim, size = self.config.num_kv_heads, self.config.head_dim, self._ring_slots(slots)
+        # Slots may be read before they are written; what is read then is not used.
         return GpuLayer(
             self._empty(rows, heads, size, dim, dtype=torch.int8),
             self._empty(rows, heads, dim, size, dtype=torch.int8),
@@ -310,35 +138,31 @@ class GpuForward:
     # -- calls
 
     def forward(self, ids: torch.Tensor, cache: GpuCache | None) -> torch.Tensor:
-        """As `Engine.forward`; (B, T) int64 to (B, T, hidden) float32. Ids outside the vocabulary give any result."""
+        """Computes final hidden states, (B, T) int64 to (B, T, hidden) float32.
+
+        Ids outside the vocabulary are read as the nearest one inside.
+        """
         batch, new = ids.shape
         if not ids.numel():
             return self._empty(batch, new, self.config.hidden_size)
         begin = cache.length if cache is not None else 0
-        parts, at = [], 0
+        parts, done = [], 0
         with on(self.device):
-            while at < new:
-                part = ids[:, at : at + self._room(cache, begin + at, new - at)].contiguous()
-                if cache is not None and cache.step is not None and part.shape[1] == 1 and self._recording:
-                    parts.append(self._stepped(part, begin + at, cache, cache.step))
+            while done < new:
+                room = new - done if cache is None else cache.room(begin + done, new - done)
+                part = ids[:, done : done + room].contiguous()
+                if cache is not None and cache.step is not None and part.shape[1] == 1 and self._is_recording:
+                    parts.append(self._stepped(part, begin + done, cache, cache.step))
                 else:
-                    start = torch.full((1,), begin + at, dtype=torch.int32, device=self.device)
-                    parts.append(self._through(part, start, begin + at, cache))
-                at += part.shape[1]
+                    start = torch.full((1,), begin + done, dtype=torch.int32, device=self.device)
+                    parts.append(self._through(part, start, begin + done, cache))
+                done += part.shape[1]
         if cache is not None:
             cache.length = begin + new
         return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
-    def _room(self, cache: GpuCache | None, begin: int, new: int) -> int:
-        """Of new positions, how many the rings take before a slot that is still seen would be written."""
-        for layer in cache.layers if cache is not None else ():
-            slots = layer.key_scale.shape[2]
-            if layer.window and begin + new > slots:
-                new = min(new, max(slots - begin, slots - layer.window + 1))
-        return new
-
     def masses(self, hidden: torch.Tensor) -> torch.Tensor:
-        """As `Engine.masses`; (n, hidden) float32 to (n, V) int32."""
+        """Computes masses, (n, hidden) float32 to (n, V) int32."""
         with on(self.device):
             return self._masses(hidden.contiguous())
 
@@ -351,7 +175,7 @@ class GpuForward:
             self._multiply(
                 self._products.head_product, n, model.head_q, q, scale, model.head_q, model.head_scale, gain, steps
             )
-            # Each value makes way for its mass.
+            # Each mass overwrites its logit.
             block = min(self._tiles.masses, _power(vocab))
             self._rowwise.masses[(n,)](
                 steps, steps.view(torch.int32), self._octave, vocab, BLOCK=block, **self._options
@@ -359,56 +183,60 @@ class GpuForward:
         return steps.view(torch.int32)
 
     def _through(self, ids: torch.Tensor, start: torch.Tensor, begin: int, cache: GpuCache | None) -> torch.Tensor:
-        """New tokens through all layers. `start`: (1,) int32 on the device, the position `begin`."""
+        """Takes new tokens through all layers.
+
+        Args:
+            ids: (B, T) int64.
+            start: (1,) int32 on the device: the position `begin`.
+            begin: position of the first new token.
+            cache: takes the new keys and values, if there is one.
+        """
         config, model = self.config, self._model
         batch, new = ids.shape
-        n, hidden = batch * new, config.hidden_size
-        x = self._empty(n, hidden)
-        grid, rows, block = self._whole_rows(n, hidden)
+        span = _Span(batch, new, begin, start)
+        x = self._empty(span.tokens, config.hidden_size)
+        grid, rows, block = self._whole_rows(span.tokens, config.hidden_size)
         self._rowwise.embed[grid](
-            ids, model.embedding_q, model.embedding_scale, config.embedding_gain, x, n, hidden, config.vocab_size,
-            ROWS=rows, BLOCK=block, **self._options,
+            ids, model.embedding_q, model.embedding_scale, config.embedding_gain, x, span.tokens, config.hidden_size,
+            config.vocab_size, ROWS=rows, BLOCK=block, **self._options,
         )  # fmt: skip
-        turns = [rope(0, begin + new) for rope in self._ropes]
-        store = self._new_layer(batch, new, 0) if cache is None else None
-        for number, weights in enumerate(model.layers):
-            layer = store or cache.layers[number]  # type: ignore[union-attr]
-            attended = self._attend(x, weights, number, layer, turns, batch, new, start)
+        # Without a cache, each layer overwrites the keys and values of the one before.
+        stores = [self._new_layer(batch, new, 0)] * config.num_layers if cache is None else cache.layers
+        for number, (weights, store) in enumerate(zip(model.layers, stores, strict=True)):
+            attended = self._attend(x, number, span, store)
             q, scale = self._quantise(attended)
             self._add(q, scale, weights.out_q, weights.out_scale, x)
             q, scale = self._norm(x, weights.post_norm)
-            inner = self._empty(n, config.mlp_size)
+            inner = self._empty(span.tokens, config.mlp_size)
             self._multiply(
-                self._products.gate_product, n, weights.down_q.T, q, scale, weights.gate_up_q, weights.gate_up_scale,
-                inner, self._octave, tables.log2e_steps(), terms=hidden, halves=2,
+                self._products.gate_product, span.tokens, weights.down_q.T, q, scale, weights.gate_up_q,
+                weights.gate_up_scale, inner, self._octave, tables.log2e_steps(), terms=config.hidden_size, halves=2,
             )  # fmt: skip
             q, scale = self._quantise(inner)
             self._add(q, scale, weights.down_q, weights.down_scale, x)
-        return x.view(batch, new, hidden)
+        return x.view(batch, new, config.hidden_size)
 
-    def _attend(
-        self,
-        x: torch.Tensor,
-        weights: LayerWeights,
-        number: int,
-        store: GpuLayer,
-        turns: Sequence[tuple[torch.Tensor, torch.Tensor]],
-        batch: int,
-        new: int,
-        start: torch.Tensor,
-    ) -> torch.Tensor:
-        """What the heads find, (B * T, H * D) float32; keys and values go into the store."""
+    def _attend(self, x: torch.Tensor, number: int, span: _Span, store: GpuLayer) -> torch.Tensor:
+        """Computes what the heads of a layer attend to: (B * T, H * D) float32.
+
+        Args:
+            x: (B * T, hidden) float32.
+            number: the layer's.
+            span: the new tokens.
+            store: takes their keys and values.
+        """
         config, tiles = self.config, self._tiles
-        n, heads, groups, dim = batch * new, config.num_heads, config.num_kv_heads, config.head_dim
-        window, slots = config.windows[number], store.key_scale.shape[2]
+        n, new, batch, start = span.tokens, span.new, span.batch, span.start
+        heads, groups, dim = config.num_heads, config.num_kv_heads, config.head_dim
+        window, slots, weights = config.windows[number], store.key_scale.shape[2], self._model.layers[number]
         q, scale = self._norm(x, weights.input_norm)
         high, low = (self._empty(n, heads, dim, dtype=torch.int8) for _ in range(2))
         query_scale, out = self._empty(n, heads), self._empty(n, heads * dim)
-        step = new == 1
-        new_scale = store.peak if step else self._empty(batch, new, groups)
-        peaks = store.peak if step else self._empty(batch, groups, new)
+        is_step = new == 1
+        new_scale = store.peak if is_step else self._empty(batch, new, groups)
+        peaks = store.peak if is_step else self._empty(batch, groups, new)
         norm, bias = self._qk_norms[number], weights.qkv_bias
-        cosine, sine = turns[-1 if window else 0]
+        cosine, sine = self._operands.ropes[-1 if window else 0].at(0, span.begin + new)
         rows = tiles.rows if n > tiles.few_rows and dim < 256 else tiles.few_rows
         rows = min(rows, max(16, _power(n)))
         self._products.heads_product[(heads + 2 * groups, -(-n // rows))](
@@ -417,16 +245,16 @@ class GpuForward:
             store.values, store.value_scale, new_scale, store.peak, start, float(self._query_max),
             ops.inverse(self._query_max), self._factor, ops.inverse(dim), config.norm_eps, n, new, slots,
             H=heads, G=groups, D=dim, K=config.hidden_size,
-            BIAS=bias is not None, NORM=norm is not None, TURN=number not in config.unrotated, STEP=step, BM=rows,
+            BIAS=bias is not None, NORM=norm is not None, TURN=number not in config.unrotated, STEP=is_step, BM=rows,
             BK=self._terms(config.hidden_size), num_warps=8 if rows * dim >= 1 << 13 else 4, **self._options,
         )  # fmt: skip
-        if not step:
+        if not is_step:
             self._rowwise.value_peaks[(batch * groups,)](
                 new_scale, store.peak, peaks, start, new, groups, BLOCK=min(1024, _power(new)), num_warps=1,
                 **self._options,
             )  # fmt: skip
-        most = max(8, tiles.queries * 64 // max(64, dim))  # larger heads leave registers for fewer queries
-        queries = min(most, max(8, _power(new * heads // groups)))
+        max_queries = max(8, tiles.queries * 64 // max(64, dim))  # larger heads leave registers for fewer queries
+        queries = min(max_queries, max(8, _power(new * heads // groups)))
         self._attention.attend[(batch * groups, -(-new * heads // groups // queries))](
             high, low, query_scale, store.keys, store.key_scale, store.values, store.value_scale, peaks, out,
             self._octave, start, new, slots, H=heads, G=groups, D=dim, WINDOW=window, BQ=queries, BS=tiles.keys,
@@ -437,13 +265,13 @@ class GpuForward:
     # -- launches
 
     def _whole_rows(self, n: int, values: int) -> tuple[tuple[int], int, int]:
-        """Grid, rows of a program and values of a row, for kernels that see whole rows."""
+        """Returns the grid, the rows of a program and the values of a row, for kernels that see whole rows."""
         block = _power(values)
         rows = max(1, self._tiles.row_values // block)
         return (-(-n // rows),), rows, block
 
     def _norm(self, x: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The norm of rows, (n, C), quantised: int8 and scales (n,)."""
+        """Computes the norm of rows (n, C), quantised: (n, C) int8 and scales (n,) float32."""
         n, values = x.shape
         q, scale = self._empty(n, values, dtype=torch.int8), self._empty(n)
         grid, rows, block = self._whole_rows(n, values)
@@ -454,6 +282,7 @@ class GpuForward:
         return q, scale
 
     def _quantise(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Quantises rows (n, C): (n, C) int8 and scales (n,) float32."""
         n, values = x.shape
         q, scale = self._empty(n, values, dtype=torch.int8), self._empty(n)
         grid, rows, block = self._whole_rows(n, values)
@@ -465,13 +294,22 @@ class GpuForward:
     def _add(
         self, q: torch.Tensor, scale: torch.Tensor, weight: torch.Tensor, weight_scale: torch.Tensor, x: torch.Tensor
     ) -> None:
-        """x += the product."""
+        """Adds to x the product of rows and a matrix, both with their scales."""
         self._multiply(self._products.add_product, len(q), weight, q, scale, weight, weight_scale, x)
 
     def _multiply(
         self, kernel: Any, n: int, shape: torch.Tensor, *arguments: Any, terms: int = 0, halves: int = 1
     ) -> None:
-        """Launches a product of n rows; outputs and terms are those of a matrix unless they are given."""
+        """Launches a product.
+
+        Args:
+            kernel: one of products.py.
+            n: rows.
+            shape: a matrix (N, K) that has as many outputs and terms.
+            arguments: the kernel's, up to n.
+            terms: K, if the matrix has another.
+            halves: matrices that are multiplied at once, each with N outputs.
+        """
         tiles, outputs, terms = self._tiles, shape.shape[0], terms or shape.shape[1]
         rows, columns = tiles.rows, tiles.columns // halves
         if n <= tiles.few_rows or -(-n // rows) * -(-outputs // columns) < self._processors:
@@ -482,7 +320,7 @@ class GpuForward:
         )  # fmt: skip
 
     def _terms(self, terms: int) -> int:
-        """Terms of a piece of a product: the most that divide all, if there are such."""
+        """Returns the terms of a tile: the largest size that divides them all, or 32."""
         size = self._tiles.terms
         while size > 32 and terms % size:
             size //= 2
@@ -495,16 +333,16 @@ class GpuForward:
         return Step(ids, torch.zeros(1, dtype=torch.int32, device=self.device))
 
     def _stepped(self, ids: torch.Tensor, begin: int, cache: GpuCache, step: Step) -> torch.Tensor:
-        """A step of all rows of a cache, by its graph from the third one on."""
+        """Computes a step of all rows of a cache: the second one is recorded, later ones are replayed."""
         step.ids.copy_(ids)
         step.begin.fill_(begin)
-        places = tuple(table.data_ptr() for rope in self._ropes for table in rope(0, begin + 1))
-        if step.hidden is None or places != step.tables:
-            # Also compiles what is to be recorded.
-            step.hidden, step.graph, step.tables = self._through(step.ids, step.begin, begin, cache), None, places
+        addresses = tuple(table.data_ptr() for rope in self._operands.ropes for table in rope.at(0, begin + 1))
+        if step.hidden is None or addresses != step.tables:
+            # This also compiles what will be recorded.
+            step.hidden, step.graph, step.tables = self._through(step.ids, step.begin, begin, cache), None, addresses
         elif step.graph is None:
             graph = torch.cuda.CUDAGraph()
-            # Other threads may use the device meanwhile, with caches of their own.
+            # Other threads may use the device at the same time, with caches of their own.
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 step.hidden = self._through(step.ids, step.begin, begin, cache)
             step.graph = graph
@@ -515,10 +353,10 @@ class GpuForward:
 
 
 def _power(n: int) -> int:
-    """The least power of two that is not below n."""
+    """Returns the smallest power of two that is at least n."""
     return 1 << max(0, n - 1).bit_length()
 
 
 def _warps(values: int) -> int:
-    """Warps of a program that holds so many values: 16 or so for a thread."""
+    """Returns the warps of a program that holds that many values: about 16 for each thread."""
     return max(1, min(16, _power(values) // 512))

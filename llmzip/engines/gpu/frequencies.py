@@ -11,7 +11,7 @@ from types import ModuleType
 import torch
 
 from ..frequencies import TOTAL_BITS, Frequencies
-from . import forward
+from . import support
 
 _OPTIONS = {"enable_fp_fusion": False}
 """There are no floats here; Triton warns where nothing is said."""
@@ -22,9 +22,9 @@ _AT_ONCE = 4096
 
 def frequencies(vocab_size: int, device: torch.device, total_bits: int = TOTAL_BITS) -> Frequencies:
     """The fastest form of `Frequencies` that a device has."""
-    if device.type != "cuda" and not forward.interpreted():
+    if device.type != "cuda" and not support.interpreted():
         return Frequencies(vocab_size, total_bits)
-    if forward.unavailable(device) or _fails(vocab_size, device, total_bits):
+    if support.unavailable(device) or _fails(vocab_size, device, total_bits):
         return Frequencies(vocab_size, total_bits)
     return DeviceFrequencies(vocab_size, total_bits)
 
@@ -71,7 +71,7 @@ class DeviceFrequencies(Frequencies):
         sums, bounds = torch.empty(2, n, groups + 1, dtype=torch.int64, device=masses.device).unbind()
         if n:
             block = min(max(1, _AT_ONCE // size), _power(groups))
-            with forward.on(masses.device):
+            with support.on(masses.device):
                 _kernels().group_sums[(n, -(-groups // block))](
                     masses, parts, self.vocab_size, groups, S=size, BLOCK=block, **_OPTIONS
                 )
@@ -94,7 +94,7 @@ class DeviceFrequencies(Frequencies):
     ) -> torch.Tensor:
         out = torch.empty(len(masses), self.group_size + 1, dtype=torch.int64, device=masses.device)
         if len(masses):
-            with forward.on(masses.device):
+            with support.on(masses.device):
                 _kernels().symbol_bounds[(len(masses),)](
                     masses.contiguous(), sums.contiguous(), bounds.contiguous(), groups.contiguous(), out,
                     self.vocab_size, self.num_groups, self._total - self.vocab_size, S=self.group_size,
@@ -105,7 +105,7 @@ class DeviceFrequencies(Frequencies):
     def sums(self, masses: torch.Tensor, tokens: torch.Tensor, ranks: bool = False) -> torch.Tensor:
         out = torch.empty(len(masses), 6, dtype=torch.int64, device=masses.device)
         if len(masses):
-            with forward.on(masses.device):
+            with support.on(masses.device):
                 _kernels().sums_around[(len(masses),)](
                     masses.contiguous(), tokens.contiguous(), out, self.vocab_size, S=self.group_size, RANKS=ranks,
                     BLOCK=min(1024, _power(self.vocab_size)), **_OPTIONS,

@@ -14,7 +14,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from llmzip.engines import floatsteps
+from llmzip.engines import float_steps
 from llmzip.engines.floating import FloatEngine
 from llmzip.errors import EngineError, ModelUnsupportedError, ResourceError
 
@@ -125,31 +125,31 @@ class Bare(Sums):
         return SimpleNamespace(logits=self.read(input_ids, None, None, None).logits, hidden_states=(1, 2))
 
 
-def find(module: Any) -> floatsteps.Way:
+def find(module: Any) -> float_steps.Way:
     with torch.inference_mode():
-        return floatsteps.find(module, IDS, floatsteps.whole(module, IDS))
+        return float_steps.find(module, IDS, float_steps.whole(module, IDS))
 
 
 @pytest.mark.parametrize(
     ("kind", "way"),
     [
-        (Sums, floatsteps.Way("memory", "memory", {})),
-        (OtherNames, floatsteps.Way("next_memory", "memory", {})),
-        (Hidden, floatsteps.Way("memory", "memory", {})),
-        (InPlace, floatsteps.Way("memory", "memory", {})),
-        (Untold, floatsteps.Way("memory", "memory", {"position_ids": 0})),
-        (Slots, floatsteps.Way("memory", "memory", {"cache_position": 64})),
+        (Sums, float_steps.Way("memory", "memory", {})),
+        (OtherNames, float_steps.Way("next_memory", "memory", {})),
+        (Hidden, float_steps.Way("memory", "memory", {})),
+        (InPlace, float_steps.Way("memory", "memory", {})),
+        (Untold, float_steps.Way("memory", "memory", {"position_ids": 0})),
+        (Slots, float_steps.Way("memory", "memory", {"cache_position": 64})),
     ],
 )
-def test_the_way_is_found_by_what_it_does(kind: type[Sums], way: floatsteps.Way) -> None:
+def test_the_way_is_found_by_what_it_does(kind: type[Sums], way: float_steps.Way) -> None:
     module = kind()
     assert find(module) == way
     text, state, steps = torch.arange(2, 14).view(2, 6), None, []
     with torch.inference_mode():
         for position in range(6):
-            logits, state = floatsteps.step(module, way, text[:, position : position + 1], state, position)
+            logits, state = float_steps.step(module, way, text[:, position : position + 1], state, position)
             steps.append(logits)
-        assert torch.allclose(torch.cat(steps, 1), floatsteps.whole(module, text), atol=1e-5)
+        assert torch.allclose(torch.cat(steps, 1), float_steps.whole(module, text), atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_the_way_is_found_by_what_it_does(kind: type[Sums], way: floatsteps.Way)
     ],
 )
 def test_no_way(kind: type[Sums], gives: bool, reason: str) -> None:
-    with pytest.raises(floatsteps.NoWayError, match=reason) as caught:
+    with pytest.raises(float_steps.NoWayError, match=reason) as caught:
         find(kind())
     assert caught.value.gives_state is gives and "\n" not in str(caught.value)
 
@@ -272,7 +272,7 @@ def test_a_model_without_state_is_told_from_a_foreign_transformers(
     assert torch.equal(torch.random.get_rng_state(), seed)
     # A version that calls the state what llmzip takes for something else.
     name = FloatEngine(llama)._model.way.output
-    monkeypatch.setattr(floatsteps, "_NO_STATES", {*floatsteps._NO_STATES, name})
+    monkeypatch.setattr(float_steps, "_NO_STATES", {*float_steps._NO_STATES, name})
     with pytest.raises(EngineError, match=r"do not understand each other: .*; install another version") as caught:
         FloatEngine(llama)
     assert "model" not in str(caught.value).split(":")[0]

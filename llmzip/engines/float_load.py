@@ -15,7 +15,7 @@ from ..errors import EngineError, LLMZipError, ModelUnsupportedError
 from ..models import layout
 from ..models.checkpoints import Tensors
 from ..system.memory import allocations_checked
-from . import floatsteps
+from . import float_steps
 
 _CONSTANTS = re.compile(r"(^|\.)(masked_bias|inv_freq|position_ids|attn(\.attention)?\.bias|embed_positions\.weights)$")
 """Tensors that older versions of transformers stored, though they follow from the configuration: masks, positions."""
@@ -29,7 +29,7 @@ class Model:
     """A model of transformers, and how it takes one token of every row at a time."""
 
     module: Any
-    way: floatsteps.Way
+    way: float_steps.Way
 
     @property
     def config(self) -> Any:
@@ -167,7 +167,7 @@ def _check_causal(module: Any, kind: str, folder: Path, device: torch.device) ->
     ids = torch.tensor([[1, 2, 3, 4], [1, 2, 3, 9], [6, 5, 7, 8]], device=device)
     try:
         with _refusing(f"model {folder}: it does not predict tokens from tokens"):
-            logits = floatsteps.whole(module, ids)
+            logits = float_steps.whole(module, ids)
             spread = float((logits[0, 3] - logits[1, 3]).abs().max())
             ahead = float((logits[0, :3] - logits[1, :3]).abs().max()) > 1e-3 * spread
     except ModelUnsupportedError as error:
@@ -179,13 +179,13 @@ def _check_causal(module: Any, kind: str, folder: Path, device: torch.device) ->
         raise ModelUnsupportedError(f"model {folder}: its predictions look ahead: it is no causal language model")
     steps = 3
     try:
-        way = floatsteps.find(module, ids[:, :steps], logits[:, :steps])
-    except floatsteps.NoWayError as error:
+        way = float_steps.find(module, ids[:, :steps], logits[:, :steps])
+    except float_steps.NoWayError as error:
         raise _no_way(error, kind, folder) from None
     return Model(module, way), int(logits.shape[-1])
 
 
-def _no_way(error: floatsteps.NoWayError, kind: str, folder: Path) -> ModelUnsupportedError:
+def _no_way(error: float_steps.NoWayError, kind: str, folder: Path) -> ModelUnsupportedError:
     """That a model does not run token by token, once it is sure that others do.
 
     Raises:
@@ -225,6 +225,6 @@ def _runs_a_llama(transformers: Any) -> bool:
         )  # fmt: skip
         module = transformers.AutoModelForCausalLM.from_config(config).eval()
         ids = torch.tensor([[1, 2, 3], [3, 1, 2]])
-        floatsteps.find(module, ids, floatsteps.whole(module, ids))
+        float_steps.find(module, ids, float_steps.whole(module, ids))
         return True
     return False
