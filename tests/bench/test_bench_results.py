@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from llmzip.bench import chart, peers, results
+from llmzip.bench import chart, peers, results, units
 from llmzip.bench.results import FAILED, LIBRARY, LLMZIP, PROGRAM, Row
 from llmzip.errors import SettingsError
 
@@ -162,7 +162,7 @@ def test_the_promise() -> None:
     ],
 )  # fmt: skip
 def test_speed_text(value: float | None, text: str) -> None:
-    assert results.speed_text(value) == text
+    assert units.speed_text(value) == text
 
 
 # -- compressors -----------------------------------------------------------------------------------------------------
@@ -181,7 +181,7 @@ def test_choosing() -> None:
     assert [library.label for library in peers.choose_libraries(["zstd", "gzip -9"])] == [
         "gzip -9", "zstd -19", "zstd --ultra -22 --long=27",
     ]  # fmt: skip
-    with pytest.raises(SettingsError, match="no program 'lz5': there are gzip, bzip2"):
+    with pytest.raises(SettingsError, match="no program 'lz5'; there are gzip, bzip2"):
         peers.choose_programs(["lz5"])
 
 

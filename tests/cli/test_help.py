@@ -112,7 +112,7 @@ def test_the_help_of_levels_is_true() -> None:
     tokens, most = zip(*rows, strict=True)
     assert list(tokens) == sorted(tokens) and list(most) == sorted(most, reverse=True)
     (text,) = {option.help for _, option in options_of(main.program) if option.opts[-1] == "--fast"}
-    assert text is not None and text.startswith("-1 skips the mixer: quickest to compress")
+    assert text is not None and text.startswith("-1 skips the mixer: fastest to compress")
 
 
 def test_defaults_in_the_help_are_those_of_the_settings() -> None:
@@ -169,7 +169,7 @@ def test_help_goes_to_stdout(run: Run, arguments: list[str]) -> None:
     done = run(*arguments)
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout.startswith(b"Usage: llmzip")
-    assert b"Exit codes:" in done.stdout
+    assert b"Exit status:" in done.stdout
     assert max(map(len, done.stdout.decode().splitlines())) <= 88
 
 
@@ -194,7 +194,7 @@ def test_version(run: Run, argument: str) -> None:
 )
 def test_light_commands_import_nothing_heavy(archive: Path, arguments: list[str]) -> None:
     program = (
-        "import sys; from llmzip.cli import main; code = main(sys.argv[1:])\n"
+        "import sys; from llmzip.cli.main import main; code = main(sys.argv[1:])\n"
         "heavy = {'torch', 'transformers', 'numpy', 'tokenizers', 'safetensors', 'constriction', 'tqdm'}\n"
         "heavy.add('huggingface_hub')\n"
         "print(code, sorted(heavy & set(sys.modules)), file=sys.stderr)"

@@ -1,11 +1,11 @@
-"""How errors become exit codes and lines."""
+"""How errors become exit statuses and lines."""
 
 from __future__ import annotations
 
 import pytest
 
 from llmzip import errors
-from llmzip.cli.jobs import explain, overall_exit_code
+from llmzip.cli.outcomes import explain, overall_exit_status
 from llmzip.system.filenames import FileProblem
 
 
@@ -13,8 +13,8 @@ from llmzip.system.filenames import FileProblem
     ("codes", "expected"),
     [([], 0), ([3], 3), ([3, 3], 3), ([4, 4], 4), ([3, 4], 1), ([1, 4], 1), ([1], 1)],
 )
-def test_overall_exit_code(codes: list[int], expected: int) -> None:
-    assert overall_exit_code(codes) == expected
+def test_overall_exit_status(codes: list[int], expected: int) -> None:
+    assert overall_exit_status(codes) == expected
 
 
 @pytest.mark.parametrize(
@@ -38,4 +38,4 @@ def test_explain(error: Exception, expected: tuple[int, str]) -> None:
 def test_explain_names_the_class_of_a_bug() -> None:
     code, text = explain(ZeroDivisionError("division by zero"))
     assert code == 1
-    assert text.startswith("internal error: ZeroDivisionError: division by zero; please report it")
+    assert text.startswith("internal error: ZeroDivisionError: division by zero; report it")
