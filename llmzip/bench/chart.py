@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .results import LLMZIP, PROGRAM, Total, cut_text
+from .report import cut_text
+from .results import LLMZIP, PROGRAM, Total
 from .units import power_text
 
 _WIDTH_INCHES = 11.0

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..system.filenames import FileProblem
-from . import chart, measure, results
+from . import chart, measure, report, results
 from .results import FAILED, OK, Row, Total
 
 
@@ -161,11 +161,11 @@ class Run:
             FileProblem: a file cannot be written.
         """
         with _explained(folder):
-            everything = results.to_json(self.rows, self.problems, facts)
+            everything = report.to_json(self.rows, self.problems, facts)
             for name, text in (
                 ("results.json", json.dumps(everything, indent=1) + "\n"),
-                ("results.csv", results.to_csv(self.rows)),
-                ("results.md", results.to_markdown(self.rows, self.problems, facts)),
+                ("results.csv", report.to_csv(self.rows)),
+                ("results.md", report.to_markdown(self.rows, self.problems, facts)),
             ):
                 (folder / name).write_text(text, encoding="utf-8", errors="backslashreplace")
             return chart.draw(results.totals(self.rows), folder)

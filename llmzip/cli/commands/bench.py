@@ -6,7 +6,7 @@ import contextlib
 import shlex
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ from ..values import Size, listed_names, model_names
 
 if TYPE_CHECKING:
     from ...bench.measure import Contender
+    from ...bench.run import Run
 
 
 def _levels(ctx: click.Context, param: click.Parameter, values: Sequence[str]) -> list[int]:
@@ -110,8 +111,8 @@ def bench_command(
     llmzip bench --text-only -o results canterbury
     llmzip bench --level 1,6,9 -m base,small --pieces 64KiB book.txt
     """
-    from ...bench import machine, measure  # here, so that --help is quick
-    from ...bench.files import check_results, find_files
+    from ...bench import measure  # here, so that --help is quick
+    from ...bench.files import find_files
     from ...bench.run import Run
     from .bench_print import Printer
 
@@ -128,6 +129,34 @@ def bench_command(
     if not contenders:
         raise click.UsageError("nothing to compare: no llmzip, no libraries and no programs")
     run = Run(Printer(output, messages), contenders, [None, pieces] if pieces else [None], repeat, timeout)
+
+    def find(copies: Path) -> list[tuple[Path, str]]:
+        return find_files(names, copies, max_bytes=max_bytes, text_only=text_only, on_problem=run.problem)
+
+    _measure(run, find, messages, folder=Path(folder) if folder is not None else None, again=again)
+    return EXIT_FAILED if run.has_failed else EXIT_OK
+
+
+def _measure(
+    run: Run,
+    find: Callable[[Path], list[tuple[Path, str]]],
+    messages: Messages,
+    *,
+    folder: Path | None,
+    again: bool,
+) -> None:
+    """Finds the files, measures them, and writes the results.
+
+    Args:
+        run: the benchmark.
+        find: finds the files and their names, given a folder for copies of pipes.
+        messages: what the user reads.
+        folder: folder of the results; None for none.
+        again: whether to measure known rows again.
+    """
+    from ...bench import machine, measure
+    from ...bench.files import check_results
+
     with contextlib.ExitStack() as stack:
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="llmzip-bench-")))
 
@@ -137,21 +166,19 @@ def bench_command(
             messages.stopped(signal_name, "what was measured is kept" if folder else "nothing is kept")
 
         stack.enter_context(process.signals_clean_up(announce))
-        files = find_files(names, work, max_bytes=max_bytes, text_only=text_only, on_problem=run.problem)
+        files = find(work)
         if not files and not run.problems:
             raise FileProblem("there is no file to measure; see --most-bytes and --text-only")
         if folder is not None:
-            check_results(Path(folder), files)
-            run.open_log(Path(folder), again=again)
+            check_results(folder, files)
+            run.open_log(folder, again=again)
         facts = {"machine": machine.facts(), "command": shlex.join([PROGRAM, "bench", *typed_arguments()])}
         for path, name in files:
             run.file(path, name, work / "pieces")
         run.finish()
-        if folder is not None:
-            no_chart = run.write(Path(folder), facts)
-            if no_chart is not None:
-                messages.notice(f"no chart: {no_chart}")
-    return EXIT_FAILED if run.has_failed else EXIT_OK
+        no_chart = run.write(folder, facts) if folder is not None else None
+        if no_chart is not None:
+            messages.notice(f"no chart: {no_chart}")
 
 
 def _libraries(names: list[str]) -> list[Contender]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ...bench import results
+from ...bench import report
 from ...bench.measure import Contender, Text
 from ...bench.results import FAILED, Row, Total
 from ..command import Output
@@ -46,7 +46,7 @@ class Printer:
 
     def measuring(self, text: Text, contender: Contender) -> None:
         """Says, for -v, what is being measured."""
-        self._messages.summary(text.name, f"{contender.label}, {results.cut_text(text.piece_bytes)}")
+        self._messages.summary(text.name, f"{contender.label}, {report.cut_text(text.piece_bytes)}")
 
     def row(self, row: Row) -> None:
         """Prints a row, and reports it if it failed."""
@@ -63,7 +63,7 @@ class Printer:
     def totals(self, totals: Sequence[Total]) -> None:
         """Prints the table of totals for one length of pieces."""
         size = max((total.original_bytes for total in totals if total.is_complete), default=0)
-        cut = results.cut_text(totals[0].piece_bytes)
+        cut = report.cut_text(totals[0].piece_bytes)
         self._output.line(f"all {totals[0].of_files} files, {cut}: {size:,} bytes")
         self._output.line(_HEADING)
         for total in totals:
@@ -71,8 +71,8 @@ class Printer:
             self._line(total)
 
     def _line(self, row: Row | Total) -> None:
-        cells = results.cells(row)
-        remark = results.remark(row)
+        cells = report.cells(row)
+        remark = report.remark(row)
         # With the model only bits/byte are shown: the line is long enough.
         line = f"  {row.name:<36} {remark}" if remark else _LINE.format(row.name, *cells[:4], *cells[5:])
         self._output.line(line)
