@@ -1,4 +1,4 @@
-"""`python -m llmzip`; knows nothing but where the command line is."""
+"""Runs the command line for `python -m llmzip`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""What a caller may choose, checked and typed; knows no format, no model and no engine."""
+"""Validated settings for compressing and decompressing. Knows no format, model or engine."""
 
 from __future__ import annotations
 
@@ -7,26 +7,32 @@ from dataclasses import dataclass
 
 from .errors import SettingsError
 
+MIN_LEVEL = 1
+MAX_LEVEL = 9
 DEFAULT_LEVEL = 6
-MIN_LEVEL, MAX_LEVEL = 1, 9
 DEFAULT_MODEL = "default"
 USUAL_CONTEXT = 1024
-"""Tokens that a checkpoint is run with unless more is asked for."""
+"""Context of a checkpoint in tokens, unless another one is asked for."""
 DEVICES = ("auto", "cpu", "cuda")
-
-
 ARITHMETICS = ("exact", "float")
 DTYPES = ("float32", "bfloat16", "float16")
 
+_MAX_THREADS = 4096
+_MAX_ROWS = 4096  # of a frame
+_MAX_CONTEXT = 1 << 17  # 131,072 tokens
+
 
 def check_type(name: str, value: object, *types: type, optional: bool = False) -> None:
-    """Refuses an argument of a wrong type by its name; True and False are no numbers here.
+    """Refuses an argument of a wrong type; True and False do not count as integers.
 
     Args:
-        optional: None will do.
+        name: name of the argument, for the message.
+        value: the argument.
+        types: types that it may have.
+        optional: whether None is allowed.
 
     Raises:
-        TypeError: `value` is of none of `types`.
+        TypeError: `value` has none of the types.
     """
     if optional and value is None:
         return
@@ -37,12 +43,12 @@ def check_type(name: str, value: object, *types: type, optional: bool = False) -
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """Where the model runs. Nothing here changes a single bit of an archive or of its text.
+    """Where the model runs. Nothing here changes a single bit of an archive or its text.
 
     Attributes:
         device: "auto", "cpu", "cuda" or "cuda:N".
-        threads: CPU threads of the engine; 0 means all cores, None leaves torch's setting alone.
-        batch_tokens: upper bound of the tokens in one prefill call; None chooses by the model's size.
+        threads: CPU threads, 0 to 4,096; 0 means all cores, None leaves torch's setting alone.
+        batch_tokens: maximum number of tokens in one prefill call; None chooses by the model's size.
     """
 
     device: str = "auto"
@@ -55,29 +61,30 @@ class EngineSettings:
             check_type(name, getattr(self, name), int, optional=True)
         if self.device not in DEVICES and not (self.device.startswith("cuda:") and self.device[5:].isdigit()):
             raise SettingsError(f"device {self.device!r} is not one of auto, cpu, cuda, cuda:N")
-        if self.threads is not None and not 0 <= self.threads <= 4096:
-            raise SettingsError(f"threads must be 0 (all cores) to 4096, not {self.threads}")
+        if self.threads is not None and not 0 <= self.threads <= _MAX_THREADS:
+            raise SettingsError(f"threads must be 0 (all cores) to {_MAX_THREADS}, not {self.threads}")
         if self.batch_tokens is not None and self.batch_tokens < 1:
             raise SettingsError(f"batch_tokens must be at least 1, not {self.batch_tokens}")
 
 
 @dataclass(frozen=True)
 class CompressSettings:
-    """How to compress.
+    """Validated settings for compressing.
 
     Attributes:
-        level: 1 (fastest; the model alone) to 9 (smallest); from 2 on with the mixer.
-        model: name of an embedded model, a folder with a Hugging Face checkpoint, or a model of the Hub that is here.
+        level: 1 (fastest; the model alone) to 9 (smallest); the mixer runs from 2 on.
+        model: name of an embedded model, folder with a Hugging Face checkpoint, or name of a Hub model that is cached.
         engine: where the model runs.
-        arithmetic: "exact", or "float" for models that cannot run exactly: their archives decode only on the same
+        arithmetic: "exact", or "float" for models that cannot run exactly, whose archives decode only on the same
             hardware with the same software.
-        dtype: of the float engine, one of DTYPES.
-        prompt: a text that whoever decompresses has too; model and mixer read it first.
-        context: most positions that a user's model sees; None for 1,024 or what it was made for.
-        rows: of each frame, None for what level and length ask for.
-        overlap: positions that a new context begins with; None for what the level asks for.
-        window_bits: cut the text into windows of so many bits each, 16 to 65,536; None for no windows.
-        model_reset: each window begins with an empty context, and so decodes alone.
+        dtype: number format of the float engine, one of DTYPES.
+        prompt: text that the model and the mixer read first; decompressing needs the same text.
+        context: tokens that a model sees, unless it is embedded, 2 to 131,072; None for 1,024, or the model's maximum
+            if that is lower.
+        rows: rows of each frame, 1 to 4,096; None to choose by level and length.
+        overlap: tokens that a new context repeats, below the context; None to choose by level.
+        window_bits: bits of each window that the text is cut into, 16 to 65,536; None for no windows.
+        model_reset: whether each window begins with an empty context, so that it decodes alone.
     """
 
     level: int = DEFAULT_LEVEL
@@ -104,35 +111,35 @@ class CompressSettings:
         if self.arithmetic not in ARITHMETICS or self.dtype not in DTYPES:
             raise SettingsError(f"engine {self.arithmetic!r} or dtype {self.dtype!r} is unknown")
         limits = {
-            "context": (self.context, 2, 1 << 17),
-            "rows": (self.rows, 1, 4096),
-            "overlap": (self.overlap, 1, 1 << 17),
+            "context": (self.context, 2, _MAX_CONTEXT),
+            "rows": (self.rows, 1, _MAX_ROWS),
+            "overlap": (self.overlap, 1, _MAX_CONTEXT),
             "window_bits": (self.window_bits, 16, 1 << 16),
         }
-        for name, (value, low, high) in limits.items():
-            if value is not None and not low <= value <= high:
-                raise SettingsError(f"{name} must be {low} to {high:,}, not {value:,}")
+        for name, (value, minimum, maximum) in limits.items():
+            if value is not None and not minimum <= value <= maximum:
+                raise SettingsError(f"{name} must be {minimum} to {maximum:,}, not {value:,}")
         if self.window_bits is not None:
             others = {"a prompt": self.prompt, "rows": self.rows, "an overlap": self.overlap}
             chosen = [name for name, value in others.items() if value]
             if self.arithmetic != "exact":
                 chosen.append("the float engine")
             if chosen:
-                raise SettingsError(f"windows cannot be had with {chosen[0]}")
+                raise SettingsError(f"windows cannot be combined with {chosen[0]}")
         elif not self.model_reset:
-            raise SettingsError("only windows can do without a new context for each (--window-bits)")
+            raise SettingsError("only windows can keep the model's context (--window-bits)")
         if self.context is not None and self.overlap is not None and self.overlap >= self.context:
             raise SettingsError(f"the overlap must be below the context of {self.context:,}, not {self.overlap:,}")
 
 
 @dataclass(frozen=True)
 class DecompressSettings:
-    """How to decompress: what the archive says, and where the model runs.
+    """Validated settings for decompressing; the archive says the rest.
 
     Attributes:
-        model: a folder with the checkpoint the archive names, if it is not an embedded one.
+        model: folder or Hub name of the model that the archive names; None if that model is embedded or cached.
         engine: where the model runs.
-        prompt: the text that the archive was made with, if there was one.
+        prompt: prompt that the archive was made with; b"" for none.
     """
 
     model: str | os.PathLike[str] | None = None

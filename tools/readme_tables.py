@@ -14,7 +14,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from llmzip.bench.results import COLUMNS, LLMZIP, OK, Row, cells, number_text, totals
+from llmzip.bench.report import COLUMNS, cells
+from llmzip.bench.results import LLMZIP, OK, Row, totals
+from llmzip.bench.units import number_text
 
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 PROSE = (

@@ -1,4 +1,4 @@
-"""The chart of ratio against speed, from totals, and it may be missing; the look of all charts, and their labels."""
+"""The chart of ratio against speed, and the look and labels of all charts. There is none without matplotlib."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .results import LLMZIP, PROGRAM, Total, cut_text
+from .report import cut_text
+from .results import LLMZIP, PROGRAM, Total
+from .units import power_text
 
-_WIDTH_INCHES, _ROW_INCHES, _DPI = 11.0, 4.4, 150
-_WAYS = ("compress", "decompress")
+_WIDTH_INCHES = 11.0
+_ROW_INCHES = 4.4
+_DPI = 150
+_DIRECTIONS = ("compress", "decompress")
 _COLOURS = {LLMZIP: "#c2410c", PROGRAM: "#7c3aed"}
 _OTHERS, _TEXT, _TICKS, _FRAME, _GRID = "#1d4ed8", "#262626", "#525252", "#a3a3a3", "#e5e5e5"
 _DARK = {
@@ -24,7 +28,7 @@ _DARK = {
     _COLOURS[LLMZIP]: "#fb923c",
     _COLOURS[PROGRAM]: "#a78bfa",
 }
-"""What colours become on a dark screen."""
+"""Colours on a light screen -> colours on a dark screen."""
 
 STYLE: Any = {
     "svg.hashsalt": "llmzip",
@@ -35,18 +39,18 @@ STYLE: Any = {
 }
 
 _MARKERS = {LLMZIP: "D", PROGRAM: "s"}
-_FACTORS = ((1e9, "GB/s"), (1e6, "MB/s"), (1e3, "KB/s"), (1.0, "B/s"))
-_MOST_TICKS, _LABEL_POINTS = 6, 8.5
+_MAX_TICKS = 6
+_LABEL_POINTS = 8.5  # size of the labels' font
 
 
 def draw(totals: Sequence[Total], folder: Path) -> str | None:
-    """Writes chart.png and chart.svg: both speeds beside each other, whole files and pieces below each other.
+    """Writes chart.png and chart.svg: a column for each direction, a row for whole files and for pieces.
 
     Returns:
-        why there is no chart, or None.
+        why there is no chart; None if there is one.
 
     Raises:
-        OSError: they cannot be written.
+        OSError: a file cannot be written.
     """
     shown = [total for total in totals if total.figures()["compress_bytes_per_second"] and total.decompress_seconds]
     if not shown:
@@ -66,83 +70,74 @@ def draw(totals: Sequence[Total], folder: Path) -> str | None:
         FigureCanvasAgg(figure)
         panels = figure.subplots(len(cuts), 2, sharey=True, sharex="col", squeeze=False)
         jobs = [
-            (axes, [total for total in shown if total.piece_bytes == cut], way)
+            (axes, [total for total in shown if total.piece_bytes == cut], direction)
             for row, cut in zip(panels, cuts, strict=True)
-            for axes, way in zip(row, _WAYS, strict=True)
+            for axes, direction in zip(row, _DIRECTIONS, strict=True)
         ]
-        for axes, chosen, way in jobs:
-            _points(axes, chosen, way)
-        for axes, way in zip(panels[-1], _WAYS, strict=True):
-            _scales(axes, shown, way)
+        for axes, chosen, direction in jobs:
+            _points(axes, chosen, direction)
+        for axes, direction in zip(panels[-1], _DIRECTIONS, strict=True):
+            _scales(axes, shown, direction)
         for row, cut in zip(panels, cuts, strict=True):
             row[0].set_ylabel(f"ratio, original / compressed bytes\n{cut_text(cut)}")
         _legend(figure, shown)
         files, size = shown[0].of_files, max(total.original_bytes for total in shown)
-        what = "1 file" if files == 1 else f"{files} files"
-        figure.suptitle(f"Ratio against speed: {what}, {size:,} bytes, without model size", fontsize=12)
+        count = "1 file" if files == 1 else f"{files} files"
+        figure.suptitle(f"Ratio against speed: {count}, {size:,} bytes, without model size", fontsize=12)
         figure.canvas.draw()
-        figure.set_layout_engine("none")  # from here on nothing moves, so that the labels stay where they fit
-        for axes, chosen, way in jobs:
-            _labels(figure, axes, chosen, way)
+        figure.set_layout_engine("none")  # nothing moves from here on, so labels stay where they fit
+        for axes, chosen, direction in jobs:
+            _labels(figure, axes, chosen, direction)
         figure.savefig(folder / "chart.png")
         figure.savefig(folder / "chart.svg", metadata={"Date": None})
     return None
 
 
-def _place(total: Total, way: str) -> tuple[float, float]:
+def _place(total: Total, direction: str) -> tuple[float, float]:
     figures = total.figures()
-    return figures[f"{way}_bytes_per_second"], figures["ratio"]
+    return figures[f"{direction}_bytes_per_second"], figures["ratio"]
 
 
 def _short(total: Total) -> str:
-    """The label without what nobody would look for in a chart."""
+    """Returns the label without details that no chart needs."""
     return re.sub(r" --\S+| \(program\)", "", total.name)
 
 
-def _speed_text(value: float, position: object = None) -> str:
-    """A power of ten with its unit."""
-    del position
-    for factor, unit in _FACTORS:
-        if value >= factor:
-            return f"{value / factor:g} {unit}"
-    return f"{value:g} B/s"
-
-
-def _scales(axes: Any, totals: Sequence[Total], way: str) -> None:
-    """The axes that the panels of a column share, and the ratios that all of them share."""
+def _scales(axes: Any, totals: Sequence[Total], direction: str) -> None:
+    """Sets the scale of the speeds, which a column of panels shares, and that of the ratios, which all share."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-    places = [_place(total, way) for total in totals]
+    places = [_place(total, direction) for total in totals]
     axes.set_xscale("log")
     lowest, highest = min(x for x, _ in places), max(x for x, _ in places)
     spread = max((highest / lowest) ** 0.12, 2.0)
-    axes.set_xlim(lowest / spread, highest * spread**1.7)  # most labels stand on the right
+    axes.set_xlim(lowest / spread, highest * spread**1.7)  # most labels are on the right
     ratios = [y for _, y in places]
     room = max(max(ratios) - min(ratios), 0.1) * 0.14
     axes.set_ylim(min(ratios) - room, max(ratios) + room)
     left, right = axes.get_xlim()
     decades = [10.0**power for power in range(-3, 12) if left <= 10.0**power <= right]
-    axes.xaxis.set_major_locator(FixedLocator(decades[:: -(-len(decades) // _MOST_TICKS)]))
+    axes.xaxis.set_major_locator(FixedLocator(decades[:: -(-len(decades) // _MAX_TICKS)]))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(_speed_text))
-    axes.set_xlabel(f"{way}ion speed, original bytes per second (1 KB = 1,000 bytes)")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, position: power_text(value)))
+    axes.set_xlabel(f"{direction}ion speed, original bytes per second (1 KB = 1,000 bytes)")
 
 
-def _points(axes: Any, totals: Sequence[Total], way: str) -> None:
-    """Markers, and lines through the levels of llmzip."""
+def _points(axes: Any, totals: Sequence[Total], direction: str) -> None:
+    """Draws markers, and lines through the levels of llmzip."""
     bare(axes)
     for line in _lines(totals):
-        places = [_place(total, way) for total in line]
+        places = [_place(total, direction) for total in line]
         axes.plot(*zip(*places, strict=True), color=_COLOURS[LLMZIP], linewidth=1, alpha=0.5)
     for total in totals:
         colour = _COLOURS.get(total.via, _OTHERS)
         axes.plot(
-            *_place(total, way), marker=_MARKERS.get(total.via, "o"), markersize=7, color=colour, linestyle="none"
+            *_place(total, direction), marker=_MARKERS.get(total.via, "o"), markersize=7, color=colour, linestyle="none"
         )
 
 
 def _lines(totals: Sequence[Total]) -> list[list[Total]]:
-    """The levels of llmzip that belong together: those of one model."""
+    """Returns the levels of llmzip that a line joins: those of one model."""
     groups: dict[str, list[Total]] = {}
     for total in totals:
         if total.via == LLMZIP:
@@ -151,7 +146,7 @@ def _lines(totals: Sequence[Total]) -> list[list[Total]]:
 
 
 def _legend(figure: Any, totals: Sequence[Total]) -> None:
-    """What the markers mean, if there are several."""
+    """Says what the markers mean, if there are several kinds."""
     from matplotlib.lines import Line2D
 
     names = {LLMZIP: "llmzip, levels of a model joined" if _lines(totals) else "llmzip", PROGRAM: "programs"}
@@ -167,7 +162,7 @@ def _legend(figure: Any, totals: Sequence[Total]) -> None:
 
 
 def bare(axes: Any) -> None:
-    """The look of a panel: a light grid, no frame."""
+    """Gives a panel its look: a light grid, no frame."""
     axes.grid(True, color=_GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -175,7 +170,7 @@ def bare(axes: Any) -> None:
 
 
 def for_light_and_dark(svg: str) -> str:
-    """A picture without a background, in these colours on a light screen and in brighter ones on a dark one."""
+    """Returns a picture that has brighter colours on dark screens; it should have no background."""
     rules = "".join(
         f'[style*="{kind}: {light}"]{{{kind}:{dark} !important}}'
         for light, dark in _DARK.items()
@@ -188,19 +183,20 @@ def for_light_and_dark(svg: str) -> str:
 def write_svg(
     figure: Any, panels: Sequence[tuple[Any, Sequence[Label], Sequence[Sequence[Point]]]], file: Path
 ) -> None:
-    """Labels the panels of a figure that is complete but for them, and writes it for light and dark screens.
+    """Labels the panels of a finished figure, and writes it for light and dark screens.
 
     Args:
+        figure: the figure, complete but for its labels.
         panels: axes of the figure, each with its labels and the points that lines join, as `place_labels` takes them.
-        file: whose content is replaced.
+        file: the file to write; replaced if it exists.
     """
     figure.canvas.draw()
-    figure.set_layout_engine("none")  # from here on nothing moves, so that the labels stay where they fit
+    figure.set_layout_engine("none")  # nothing moves from here on, so labels stay where they fit
     for axes, labels, joined in panels:
         place_labels(figure, axes, labels, joined)
-    made = io.StringIO()
-    figure.savefig(made, format="svg", transparent=True, metadata={"Date": None})
-    file.write_text(for_light_and_dark(made.getvalue()), encoding="utf-8")
+    svg = io.StringIO()
+    figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None})
+    file.write_text(for_light_and_dark(svg.getvalue()), encoding="utf-8")
 
 
 # -- labels ----------------------------------------------------------------------------------------------------------
@@ -210,25 +206,25 @@ Point = tuple[float, float]
 
 
 class Label(NamedTuple):
-    """A text beside a point of the data."""
+    """A text next to a point of the data."""
 
     point: Point
     text: str
     colour: str
 
 
-def _labels(figure: Any, axes: Any, totals: Sequence[Total], way: str) -> None:
-    """The names of the compressors."""
-    labels = [Label(_place(total, way), _short(total), _COLOURS.get(total.via, _OTHERS)) for total in totals]
-    place_labels(figure, axes, labels, [[_place(total, way) for total in line] for line in _lines(totals)])
+def _labels(figure: Any, axes: Any, totals: Sequence[Total], direction: str) -> None:
+    """Places the names of the compressors."""
+    labels = [Label(_place(total, direction), _short(total), _COLOURS.get(total.via, _OTHERS)) for total in totals]
+    place_labels(figure, axes, labels, [[_place(total, direction) for total in line] for line in _lines(totals)])
 
 
 def place_labels(figure: Any, axes: Any, labels: Sequence[Label], joined: Sequence[Sequence[Point]]) -> None:
-    """Puts each label where it covers no other one, no marker and no line, as near to its point as can be.
+    """Puts each label as near to its point as possible without covering another label, a marker or a line.
 
     Args:
-        figure, axes: drawn, with a layout that does not change any more.
-        labels: with points in data coordinates, each of which has a marker.
+        figure, axes: drawn, with a layout that no longer changes.
+        labels: labels with points in data coordinates, each of which has a marker.
         joined: points that lines join, line by line.
     """
     renderer = figure.canvas.get_renderer()
@@ -266,25 +262,25 @@ def place_labels(figure: Any, axes: Any, labels: Sequence[Label], joined: Sequen
 
 
 def _between(first: Point, second: Point) -> list[Point]:
-    """Points along a line."""
+    """Returns points along a line."""
     steps = [number / 20 for number in range(1, 20)]
     return [(first[0] + s * (second[0] - first[0]), first[1] + s * (second[1] - first[1])) for s in steps]
 
 
 def _candidates(point: Point, width: float, height: float, scale: float) -> list[tuple[Box, int]]:
-    """Boxes around a point, and how far out they are."""
-    found = []
+    """Returns boxes around a point, and how far out they are."""
+    boxes = []
     for distance in range(1, 8):
         gap = (3 + 6 * distance) * scale
         for side, rise in ((1, 0), (0, 1), (0, -1), (-1, 0), (1, 1), (1, -1), (-1, 1), (-1, -1)):
             left = point[0] + side * (gap + width / 2) * (1 if rise == 0 else 0.9) - width / 2
             bottom = point[1] + rise * (gap + height / 2) - height / 2
-            found.append(((left, bottom, left + width, bottom + height), distance))
-    return found
+            boxes.append(((left, bottom, left + width, bottom + height), distance))
+    return boxes
 
 
 def _cost(box: Box, distance: int, point: Point, boxes: Sequence[Box], lines: Sequence[Point], inside: Box) -> float:
-    """How bad a place is: what is covered, what its leader crosses, how far it is."""
+    """Returns how bad a place is: what it covers, what its leader crosses, how far out it is."""
     left, bottom, right, top = box
     covered = sum(
         max(0.0, min(right, other[2]) - max(left, other[0])) * max(0.0, min(top, other[3]) - max(bottom, other[1]))
@@ -294,6 +290,6 @@ def _cost(box: Box, distance: int, point: Point, boxes: Sequence[Box], lines: Se
     crossed = sum(left < x < right and bottom < y < top for x, y in lines)
     if distance > 1:
         leader = _between(point, ((left + right) / 2, (bottom + top) / 2))
-        own = [other for other in boxes if not (other[0] < point[0] < other[2] and other[1] < point[1] < other[3])]
-        crossed += sum(other[0] < x < other[2] and other[1] < y < other[3] for x, y in leader for other in own)
+        others = [box for box in boxes if not (box[0] < point[0] < box[2] and box[1] < point[1] < box[3])]
+        crossed += sum(other[0] < x < other[2] and other[1] < y < other[3] for x, y in leader for other in others)
     return 100 * covered + 1000 * outside + 20 * crossed + distance

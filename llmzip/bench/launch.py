@@ -1,7 +1,8 @@
-"""Runs a job's programs one after another and measures each; must not know compressors, and imports little.
+"""Runs the programs of a job one after another and measures each. Knows no compressors, and imports little.
 
-Run by its path, `python -I -S launch.py`, with a job as JSON on the standard input. What a system says about the memory
-of a child begins at the memory that its parent had: so the parent is this small process, and not all of llmzip.
+Run it by its path, `python -I -S launch.py`, with a job as JSON on the standard input. The peak memory that the system
+reports for a child includes what its parent used when it started the child: so the parent is this small process instead
+of all of llmzip.
 """
 
 from __future__ import annotations
@@ -11,19 +12,24 @@ import os
 import sys
 import time
 
-TYPE_CHECKING = False  # type checkers take it for true; importing typing would cost memory
+TYPE_CHECKING = False  # type checkers assume that it is true; importing typing would cost memory
 if TYPE_CHECKING:
     from typing import Any
 
 
+_READ_CHARACTERS = 1 << 16  # of the standard error
+_MAX_REASON = 200  # characters of its last line that are shown
+
+
 def run(step: dict[str, Any]) -> dict[str, Any]:
-    """One program.
+    """Runs one program.
 
     Args:
-        step: `arguments`; `folder` to be in; `stdin`, `stdout`, `stderr` as files; `output` is removed first.
+        step: `arguments`; the working directory `folder`; files for `stdin`, `stdout` and `stderr`; the file `output`
+            that it must write, which is removed first.
 
     Returns:
-        `seconds` and `peak_bytes`, or `error` and maybe the `signal` that killed it.
+        `seconds` and `peak_bytes`, or `error` and, if a signal killed it, `signal`.
     """
     os.chdir(step["folder"])
     if os.path.exists(step["output"]):
@@ -44,25 +50,25 @@ def run(step: dict[str, Any]) -> dict[str, Any]:
     code = os.waitstatus_to_exitcode(status)
     if code:
         with open(step["stderr"], encoding="utf-8", errors="replace") as file:
-            lines = [line.strip() for line in file.read(1 << 16).splitlines() if line.strip()]
-        said = f": {lines[-1][:200]}" if lines else ""
-        return {"error": f"exit status {code}{said}"} if code > 0 else {"error": f"crashed{said}", "signal": -code}
+            lines = [line.strip() for line in file.read(_READ_CHARACTERS).splitlines() if line.strip()]
+        reason = f": {lines[-1][:_MAX_REASON]}" if lines else ""
+        return {"error": f"exit status {code}{reason}"} if code > 0 else {"error": f"crashed{reason}", "signal": -code}
     if not os.path.exists(step["output"]):
         return {"error": f"exit status 0, but it wrote no file {os.path.basename(step['output'])}"}
     return {"seconds": seconds, "peak_bytes": usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)}
 
 
-def goes_on(times: list[float], repeat: dict[str, Any]) -> bool:
-    """Whether one more round is to be measured: up to `most` of them, but not after `enough_seconds`."""
-    return not times or (len(times) < repeat["most"] and sum(times) < repeat["enough_seconds"])
+def needs_more(times: list[float], repeat: dict[str, Any]) -> bool:
+    """Returns whether to measure one more round: at most `max_runs`, and none after `enough_seconds` in total."""
+    return not times or (len(times) < repeat["max_runs"] and sum(times) < repeat["enough_seconds"])
 
 
 def main() -> None:
-    """Reads the job, writes the result: `times`, one for each round over all steps, and `peak_bytes`, or `error`."""
+    """Reads the job and writes the result: `times`, one for each round over all steps, and `peak_bytes`; or `error`."""
     job = json.load(sys.stdin)
     times: list[float] = []
     peak = 0
-    while goes_on(times, job["repeat"]):
+    while needs_more(times, job["repeat"]):
         total = 0.0
         for step in job["steps"]:
             result = run(step)

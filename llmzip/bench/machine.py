@@ -1,4 +1,4 @@
-"""What the figures were measured on: processor, memory, versions, load; must not import torch or know compressors."""
+"""The machine that figures were measured on: processor, memory, versions, load. Imports no torch."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _PACKAGES = ("torch", "constriction", "numba", "numpy", "tokenizers", "zstandard
 _FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm", "sve")
 _GIT_SECONDS = 10
 _SOURCES = (".py", ".c", ".cpp", ".cu", ".h")
-_NOT_IN_ARCHIVES = ("bench", "cli", "training", "embedded")
+_NOT_IN_ARCHIVES = ("bench", "cli", "training", "embedded")  # packages that change neither sizes nor speeds
 
 
 def facts() -> dict[str, Any]:
-    """The machine now."""
+    """Returns what is known about the machine, and its load now."""
     return {
         **_lasting(),
         "commit": _git("rev-parse", "HEAD"),
@@ -37,13 +37,13 @@ def facts() -> dict[str, Any]:
 
 
 def digest() -> str:
-    """Of what lasts: figures of two machines must not be taken for those of one."""
+    """Returns a digest of the machine's lasting facts, so that figures of two machines are kept apart."""
     return hashlib.sha256(json.dumps(_lasting(), sort_keys=True).encode()).hexdigest()[:16]
 
 
 @functools.cache
 def code_digest() -> str:
-    """Of the sources that can change a size or a speed: the version stays the same while a program is being written."""
+    """Returns a digest of the sources that can change a size or speed, because edits do not change the version."""
     sha256 = hashlib.sha256()
     for file in sorted(file for file in _PACKAGE.rglob("*") if file.suffix in _SOURCES):
         if file.relative_to(_PACKAGE).parts[0] not in _NOT_IN_ARCHIVES:
@@ -53,6 +53,7 @@ def code_digest() -> str:
 
 @functools.cache
 def _lasting() -> dict[str, Any]:
+    """Returns the facts that stay the same from run to run."""
     model, flags = _processor()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory = None
@@ -72,6 +73,7 @@ def _lasting() -> dict[str, Any]:
 
 
 def _processor() -> tuple[str, list[str]]:
+    """Returns the name of the processor, and those of its features that the kernels use."""
     known = processor.instructions()
     return processor.name() or platform.machine(), [flag for flag in _FLAGS if flag in known]
 
@@ -84,7 +86,7 @@ def _version(name: str) -> str | None:
 
 
 def _git(*arguments: str) -> str | None:
-    """What git says of the sources; None if they are not in a repository of their own."""
+    """Returns what git prints about the sources; None if they are not in a repository of their own."""
     if not (_PACKAGE.parent / ".git").exists():
         return None
     with contextlib.suppress(OSError, subprocess.SubprocessError):

@@ -1,7 +1,7 @@
-"""One verified measurement: a text, a compressor, two child processes; must not know tables, files' order or options.
+"""One verified measurement: a text, a compressor, two child processes. Knows no tables and no options.
 
-Each direction runs in a process of its own, whose peak memory is what is reported. What comes out is compared with the
-text by SHA-256; a row that did not come back equal has no size.
+Each direction runs in a process of its own, whose peak memory is reported. The decompressed text is compared with the
+original by SHA-256; a row whose texts differ has no size.
 """
 
 from __future__ import annotations
@@ -30,13 +30,16 @@ from .peers import Library, Program, program_version, split
 from .results import FAILED, LIBRARY, LLMZIP, MISSING, OK, PROGRAM, Row
 
 _PACKAGE_PARENT = Path(__file__).parents[2]
-_READ_BYTES = 1 << 20
-_MOST_RUNS, _ENOUGH_SECONDS = 3, 0.5
+_READ_BYTES = 1 << 20  # 1 MiB
+_MAX_RUNS = 3  # of each direction of a peer
+_ENOUGH_SECONDS = 0.5  # in total, after which a peer is not run again
+_COMMIT_DIGITS = 12
+_IDENTITY_DIGITS = 16
 _running: set[subprocess.Popen[bytes]] = set()
 
 
 class _Failure(Exception):
-    """Why a row has no figures."""
+    """The reason why a row has no figures."""
 
 
 # -- texts -----------------------------------------------------------------------------------------------------------
@@ -44,12 +47,16 @@ class _Failure(Exception):
 
 @dataclass(frozen=True)
 class Text:
-    """A file as it was when it was read, whole and in pieces, each piece in a folder of its own.
+    """A file as it was when it was read, whole or in pieces, each piece in a folder of its own.
 
     Attributes:
-        name: as it is shown.
-        folders: those of the pieces; each has the file `text`.
-        digests: of the pieces.
+        name: name to show.
+        sha256: digest of the file, in hexadecimal.
+        size_bytes: size of the file.
+        characters: number of Unicode characters; None if it is not valid UTF-8.
+        piece_bytes: length of the pieces; None for the whole file.
+        folders: folders of the pieces; each has the file `text`.
+        digests: digests of the pieces, in hexadecimal.
     """
 
     name: str
@@ -62,10 +69,16 @@ class Text:
 
 
 def read_text(path: Path, name: str, folder: Path, piece_bytes: int | None) -> Text:
-    """Copies a file into pieces under a folder, which is emptied first.
+    """Copies a file into pieces.
+
+    Args:
+        path: the file.
+        name: name to show.
+        folder: folder that gets the folders of the pieces; emptied first.
+        piece_bytes: length of the pieces; None for the whole file.
 
     Raises:
-        OSError: it cannot be read, or there is no room.
+        OSError: the file cannot be read, or the disk is full.
     """
     shutil.rmtree(folder, ignore_errors=True)
     characters, sha256, size = CharacterCounter(), hashlib.sha256(), 0
@@ -97,11 +110,11 @@ class Contender:
     """A compressor that is ready to be measured, or known to be missing.
 
     Attributes:
-        label, via, command, version: as in a row.
-        job: what the worker is told; for programs `executable`, `pack`, `unpack`, `archive`.
-        model_bytes: files that decoding needs if the model is used.
-        missing: why it cannot be measured.
-        is_wanted: it was asked for by name, so that missing is failing.
+        label, via, command, version: fields of its rows.
+        job: what the worker needs to know; for programs `executable`, `pack`, `unpack` and `archive`.
+        model_bytes: size of the files that decoding needs if the model is used.
+        missing: why it cannot be measured; None if it can.
+        is_wanted: whether it was asked for by name, so that missing means failed.
     """
 
     label: str
@@ -114,33 +127,35 @@ class Contender:
     is_wanted: bool = False
 
 
-def library(peer: Library, is_wanted: bool = False) -> Contender:
-    """A library as it is here."""
+def library(peer: Library, *, is_wanted: bool = False) -> Contender:
+    """Returns a library as it is installed here, or missing."""
     version = peer.version()
     missing = peer.missing() if version is None else None
     job = {"kind": "library", "label": peer.label}
     return Contender(peer.label, LIBRARY, peer.label, version or "", job, missing=missing, is_wanted=is_wanted)
 
 
-def program(peer: Program, is_wanted: bool = False) -> Contender:
-    """A program as it is on the PATH."""
-    found = peer.find()
+def program(peer: Program, *, is_wanted: bool = False) -> Contender:
+    """Returns a program as it is on the PATH, or missing."""
+    executable = peer.find()
     command = f"{peer.family} {peer.pack}"
-    if found is None:
+    if executable is None:
         return Contender(peer.label, PROGRAM, command, "", {}, missing=peer.missing(), is_wanted=is_wanted)
     try:
-        version = program_version(peer, found)
+        version = program_version(peer, executable)
     except OSError as error:
-        return Contender(peer.label, PROGRAM, command, "", {}, missing=f"{found}: {error.strerror}", is_wanted=True)
-    job = {"executable": str(found), "pack": peer.pack, "unpack": peer.unpack, "archive": peer.archive}
-    return Contender(peer.label, PROGRAM, f"{found.name} {peer.pack}", version, job, is_wanted=is_wanted)
+        return Contender(
+            peer.label, PROGRAM, command, "", {}, missing=f"{executable}: {error.strerror}", is_wanted=True
+        )
+    job = {"executable": str(executable), "pack": peer.pack, "unpack": peer.unpack, "archive": peer.archive}
+    return Contender(peer.label, PROGRAM, f"{executable.name} {peer.pack}", version, job, is_wanted=is_wanted)
 
 
 def llmzip(level: int, model: str, engine: EngineSettings) -> Contender:
-    """llmzip itself at a level, with a model that is here.
+    """Returns llmzip itself at a level, with a model on this machine.
 
     Raises:
-        ModelError: it is not here.
+        ModelError: the model is not on this machine.
     """
     ref = resolve_model(parse_model(model))
     choice = choose_model(ref)
@@ -159,10 +174,10 @@ def llmzip(level: int, model: str, engine: EngineSettings) -> Contender:
     if ref.kind is Kind.FOLDER:
         job["model"] = str(choice.folder.resolve())
     return Contender(
-        f"llmzip -{level} {ref.name}{f'@{commit[:12]}' if commit else ''}",
+        f"llmzip -{level} {ref.name}{f'@{commit[:_COMMIT_DIGITS]}' if commit else ''}",
         LLMZIP,
         f"llmzip -{level} -m {choice.name if choice.embedded else model}{threads}{device}",
-        f"{__version__}, code {machine.code_digest()}, model {commit or identity[:16]}",
+        f"{__version__}, code {machine.code_digest()}, model {commit or identity[:_IDENTITY_DIGITS]}",
         job,
         sum(file.stat().st_size for file in files),
         is_wanted=True,
@@ -173,35 +188,46 @@ def llmzip(level: int, model: str, engine: EngineSettings) -> Contender:
 
 
 def row_without_figures(text: Text, contender: Contender, status: str = OK, error: str | None = None) -> Row:
-    """What is known before anything was measured."""
+    """Returns a row with what is known before anything is measured."""
     return Row(
-        text.name, text.sha256, text.size_bytes, text.characters, text.piece_bytes, len(text.folders), contender.label,
-        contender.via, contender.command, contender.version, machine.digest(), status, error,
-    )  # fmt: skip
+        file=text.name,
+        sha256=text.sha256,
+        original_bytes=text.size_bytes,
+        characters=text.characters,
+        piece_bytes=text.piece_bytes,
+        num_pieces=len(text.folders),
+        compressor=contender.label,
+        via=contender.via,
+        command=contender.command,
+        version=contender.version,
+        host=machine.digest(),
+        status=status,
+        error=error,
+    )
 
 
 def measure(text: Text, contender: Contender, repeat: int | None, seconds: float | None) -> Row:
     """Compresses, decompresses and compares.
 
     Args:
-        text: what.
-        contender: by what.
-        repeat: runs of each direction; None for one of llmzip, and of the others up to three within half a second.
-        seconds: each direction of a peer may take, all its runs together; None for no limit.
+        text: the text.
+        contender: the compressor.
+        repeat: runs of each direction; None for one of llmzip, and up to three within half a second of others.
+        seconds: limit for all runs of one direction of another compressor; None for no limit.
 
     Returns:
         the row; it has figures only if every piece came back equal.
     """
     if contender.missing is not None:
         return row_without_figures(text, contender, FAILED if contender.is_wanted else MISSING, contender.missing)
-    most = repeat or (1 if contender.via == LLMZIP else _MOST_RUNS)
-    runs = {"most": most, "enough_seconds": _ENOUGH_SECONDS if repeat is None else float("1e300")}
+    max_runs = repeat or (1 if contender.via == LLMZIP else _MAX_RUNS)
+    runs = {"max_runs": max_runs, "enough_seconds": _ENOUGH_SECONDS if repeat is None else float("1e300")}
     limit = None if contender.via == LLMZIP else seconds
     try:
         packed = _direction(text, contender, runs, limit, unpacks=False)
         unpacked = _direction(text, contender, runs, limit, unpacks=True)
         if unpacked["digests"] != list(text.digests):
-            raise _Failure("what was decompressed is NOT what was compressed")
+            raise _Failure("the decompressed text is NOT the original")
     except _Failure as failure:
         return row_without_figures(text, contender, FAILED, str(failure))
     except OSError as error:
@@ -226,7 +252,7 @@ def measure(text: Text, contender: Contender, repeat: int | None, seconds: float
 def _direction(
     text: Text, contender: Contender, runs: dict[str, Any], seconds: float | None, unpacks: bool
 ) -> dict[str, Any]:
-    """Runs the child for one direction; adds `digests` and `bytes` of what came out."""
+    """Runs the child for one direction; adds `digests` and `bytes` of its outputs to its answer."""
     if contender.via == PROGRAM:
         name = str(contender.job["archive"])
         outputs = [folder / "back" / "text" if unpacks else folder / name for folder in text.folders]
@@ -252,12 +278,12 @@ def _direction(
 
 
 def _step(job: dict[str, Any], folder: Path, output: Path, unpacks: bool) -> dict[str, Any]:
-    """One run of a program, for the launcher."""
-    inside = folder / "back" if unpacks else folder
+    """Returns one run of a program, for the launcher."""
+    working_folder = folder / "back" if unpacks else folder
     arguments, stdin, stdout = split(job["unpack"] if unpacks else job["pack"])
     return {
         "arguments": [job["executable"], *arguments],
-        "folder": str(inside),
+        "folder": str(working_folder),
         "stdin": stdin,
         "stdout": stdout,
         "stderr": str(folder / "errors"),
@@ -269,7 +295,7 @@ def _child(command: Sequence[str], job: dict[str, Any], seconds: float | None, f
     """Sends a job to a child process, and returns its answer.
 
     Raises:
-        _Failure: it took too long, crashed or says that it failed.
+        _Failure: it took too long, crashed or reported a failure.
     """
     path = os.pathsep.join(filter(None, [str(_PACKAGE_PARENT), os.environ.get("PYTHONPATH")]))
     errors = folder / "errors"
@@ -282,7 +308,7 @@ def _child(command: Sequence[str], job: dict[str, Any], seconds: float | None, f
         try:
             output, _ = process.communicate(json.dumps(job).encode(), timeout=seconds)
         except subprocess.TimeoutExpired:
-            raise _Failure(f"stopped: it took longer than {seconds:g} s (--timeout)") from None
+            raise _Failure(f"stopped after {seconds:g} s (--timeout)") from None
         finally:
             _kill(process)
             process.wait()
@@ -294,8 +320,8 @@ def _child(command: Sequence[str], job: dict[str, Any], seconds: float | None, f
     try:
         result: dict[str, Any] = json.loads(output)
     except ValueError:
-        said = errors.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        raise _Failure(f"crashed: exit status {process.returncode}{f': {said[-1]}' if said else ''}") from None
+        lines = errors.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        raise _Failure(f"crashed: exit status {process.returncode}{f': {lines[-1]}' if lines else ''}") from None
     if "error" in result:
         killed = f", killed by {_signal_name(result['signal'])}" if "signal" in result else ""
         raise _Failure(f"{result['error']}{killed}")
@@ -303,15 +329,15 @@ def _child(command: Sequence[str], job: dict[str, Any], seconds: float | None, f
 
 
 def stop() -> None:
-    """Ends the children that are running, and what they have started; for signal handlers, so it waits for nothing."""
+    """Kills the running children and their own children, without waiting, so that signal handlers can call it."""
     for process in list(_running):
         _kill(process)
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    if process.returncode is None:  # else its number may be another's by now
+    if process.returncode is None:  # otherwise its number may belong to another process by now
         with contextlib.suppress(OSError):
-            os.killpg(process.pid, signal.SIGKILL)  # a session of its own: a program that hangs is in it too
+            os.killpg(process.pid, signal.SIGKILL)  # its session, which includes a program that hangs
 
 
 def _signal_name(number: int) -> str:
@@ -328,5 +354,5 @@ def _digest(path: Path) -> str:
             while data := file.read(_READ_BYTES):
                 sha256.update(data)
     except OSError as error:
-        raise _Failure(f"no file {path.name}: {error.strerror}") from None
+        raise _Failure(f"cannot read {path.name}: {error.strerror}") from None
     return sha256.hexdigest()

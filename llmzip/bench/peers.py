@@ -1,6 +1,6 @@
-"""The other compressors: libraries in this process, programs by their command lines; measures nothing.
+"""The other compressors: libraries in this process, and programs with their command lines. Measures nothing.
 
-Every one is used at its strongest usual setting, and writes its file format with the checksum that its program writes.
+Each is used at its strongest usual setting, and writes its file format with the checksum that its program writes.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from pathlib import Path
 
 from ..errors import SettingsError
 
-LONG_WINDOW_LOG = 27
-BROTLI_WINDOW_LOG = 24
-_VERSION_SECONDS = 5.0
+LONG_WINDOW_LOG = 27  # 128 MiB
+BROTLI_WINDOW_LOG = 24  # 16 MiB
+_VERSION_SECONDS = 5.0  # that a program may take to print its version
+_MAX_VERSION_CHARACTERS = 100
+_DIGEST_DIGITS = 16
 _INSTALL = "pip install 'llmzip[bench]'"
 
 
@@ -33,9 +35,9 @@ class Library:
     """A compressor that Python can import.
 
     Attributes:
-        label: the command line of the program that does the same.
-        module: must be importable.
-        compress, decompress: bytes to bytes.
+        label: command line of the equivalent program.
+        module: module that must be importable.
+        compress, decompress: functions from bytes to bytes.
     """
 
     label: str
@@ -49,7 +51,7 @@ class Library:
         return self.label.partition(" ")[0]
 
     def version(self) -> str | None:
-        """Of the library; None if it is not installed."""
+        """Returns the version of the library; None if it is not installed."""
         try:
             importlib.import_module(self.module)
         except ImportError:
@@ -68,7 +70,7 @@ class Library:
         return f"{self.module} of Python {platform.python_version()}"
 
     def missing(self) -> str:
-        """What to do where it is not installed."""
+        """Returns that it is not installed, and what to do."""
         return f"the library {self.module} is not installed: {_INSTALL}"
 
 
@@ -160,13 +162,13 @@ class Program:
     """A compressor that may be on the PATH.
 
     Attributes:
-        label: short, with the flags that matter.
-        executables: names of the program, the first one found is taken.
-        pack: its arguments to make `archive` from the file `text`, both in its folder. `> F` and `< F` are the
-            standard streams.
-        unpack: its arguments to make `text` from `../archive`.
-        archive: with the suffix that the program wants.
-        ask_version: its arguments to say its version in the first line.
+        label: short name with the flags that matter.
+        executables: names of the program; the first one on the PATH is used.
+        pack: arguments that make `archive` from the file `text`, both in the working directory. `> F` and `< F` are
+            the standard streams.
+        unpack: arguments that make `text` from `../archive`.
+        archive: name of the archive, with the suffix that the program requires.
+        ask_version: arguments that make it print its version in the first line.
     """
 
     label: str
@@ -182,20 +184,20 @@ class Program:
         return self.label.partition(" ")[0]
 
     def find(self) -> Path | None:
-        """The executable; None if it is not on the PATH."""
+        """Returns the executable; None if it is not on the PATH."""
         for name in self.executables:
-            found = shutil.which(name)
-            if found is not None:
-                return Path(found).absolute()
+            path = shutil.which(name)
+            if path is not None:
+                return Path(path).absolute()
         return None
 
     def missing(self) -> str:
-        """What to do where it is not installed."""
+        """Returns that it is not installed, and what to do."""
         return f"the program {' or '.join(self.executables)} is not on the PATH"
 
 
 def _filter(label: str, name: str, flags: str, unpack: str = "-d -c") -> Program:
-    """A program in the manner of gzip."""
+    """Returns a program with the command line of gzip."""
     return Program(
         label, (name,), f"{flags} -c text > packed.{name}", f"{unpack} < ../packed.{name} > text", f"packed.{name}",
         ("--version",),
@@ -223,7 +225,7 @@ PROGRAMS = (
 
 
 def split(line: str) -> tuple[list[str], str | None, str | None]:
-    """Arguments, file of the standard input and of the standard output of a command line as above."""
+    """Returns the arguments of a `pack` or `unpack` line, and the files of its standard input and output."""
     arguments: list[str] = []
     streams: dict[str, str] = {}
     words = iter(line.split())
@@ -236,10 +238,10 @@ def split(line: str) -> tuple[list[str], str | None, str | None]:
 
 
 def program_version(program: Program, executable: Path) -> str:
-    """What it says about itself, and the beginning of the digest of its file."""
+    """Returns what a program prints about its version, and the beginning of its file's digest."""
     with executable.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256") if hasattr(hashlib, "file_digest") else hashlib.sha256(file.read())
-    said = ""
+    line = ""
     try:
         with subprocess.Popen(
             [executable, *program.ask_version],
@@ -248,38 +250,47 @@ def program_version(program: Program, executable: Path) -> str:
             try:
                 output, _ = process.communicate(timeout=_VERSION_SECONDS)
                 text = output.decode("utf-8", "replace")
-                said = next((line.strip() for line in text.splitlines() if line.strip()), "")
+                line = next((line.strip() for line in text.splitlines() if line.strip()), "")
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
     except OSError:
-        pass  # whatever is wrong with it will show when it is to compress
-    return f"{said[:100]} (sha256 {digest.hexdigest()[:16]})".strip()
+        pass  # whatever is wrong with it will show when it compresses
+    return f"{line[:_MAX_VERSION_CHARACTERS]} (sha256 {digest.hexdigest()[:_DIGEST_DIGITS]})".strip()
 
 
 # -- which ones ------------------------------------------------------------------------------------------------------
 
 
 def choose_libraries(names: Sequence[str]) -> list[Library]:
-    """Those with one of the labels, or with one of the labels' first words; all of them for no names."""
+    """Returns the libraries whose labels, or first words of labels, are named; all of them for no names.
+
+    Raises:
+        SettingsError: a name is unknown.
+    """
     known = {library.label: library.family for library in LIBRARIES}
     labels = _choose(names, known, "library compressor")
     return [library for library in LIBRARIES if library.label in labels]
 
 
 def choose_programs(names: Sequence[str]) -> list[Program]:
-    """Those with one of the labels, or with one of the labels' first words; all of them for no names."""
+    """Returns the programs whose labels, or first words of labels, are named; all of them for no names.
+
+    Raises:
+        SettingsError: a name is unknown.
+    """
     known = {program.label: program.family for program in PROGRAMS}
     labels = _choose(names, known, "program")
     return [program for program in PROGRAMS if program.label in labels]
 
 
 def _choose(names: Sequence[str], known: dict[str, str], kind: str) -> set[str]:
+    """Returns the labels that are named; `known` maps labels to their first words."""
     if not names:
         return set(known)
     chosen: set[str] = set()
     for name in names:
-        found = {label for label, family in known.items() if name in (label, family)}
-        if not found:
-            raise SettingsError(f"no {kind} {name!r}: there are {', '.join(dict.fromkeys(known.values()))}")
-        chosen |= found
+        labels = {label for label, family in known.items() if name in (label, family)}
+        if not labels:
+            raise SettingsError(f"no {kind} {name!r}; there are {', '.join(dict.fromkeys(known.values()))}")
+        chosen |= labels
     return chosen

@@ -1,7 +1,7 @@
-"""The child process that compresses or decompresses with a library or llmzip, and measures itself; writes no tables.
+"""The child process that compresses or decompresses with a library or llmzip, and measures itself.
 
-Run as `python -m llmzip.bench.worker` with a job as JSON on the standard input; the result is JSON on the standard
-output. Model and libraries are loaded, and used once, before anything is timed.
+Run it as `python -m llmzip.bench.worker` with a job as JSON on the standard input; the result is JSON on the standard
+output. Model and libraries are loaded and used once before anything is timed.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ from . import launch, peers
 _WARM_UP = b"It was raining, and nobody on the quay had thought of that. " * 3
 
 Work = Callable[[bytes], "tuple[bytes, StreamReport | None]"]
+"""One direction: bytes -> bytes, and the report of llmzip."""
 
 
 def peak_bytes() -> int:
-    """The most memory that this process has had. Linux counts the parent's in what getrusage says, so not that."""
+    """Returns the peak memory of this process in bytes, on Linux from /proc: getrusage includes the parent's."""
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
         return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
@@ -39,6 +40,7 @@ def peak_bytes() -> int:
 
 
 def _library(job: dict[str, Any]) -> tuple[Work, Work]:
+    """Returns the functions that compress and decompress with a library."""
     library = next(library for library in peers.LIBRARIES if library.label == job["label"])
 
     def pack(data: bytes) -> tuple[bytes, None]:
@@ -51,6 +53,7 @@ def _library(job: dict[str, Any]) -> tuple[Work, Work]:
 
 
 def _llmzip(job: dict[str, Any]) -> tuple[Work, Work]:
+    """Returns the functions that compress and decompress with llmzip."""
     from ..codec.reader import decompress_stream
     from ..codec.writer import compress_stream
 
@@ -72,19 +75,19 @@ def _llmzip(job: dict[str, Any]) -> tuple[Work, Work]:
 
 
 def work(job: dict[str, Any]) -> dict[str, Any]:
-    """One direction of one row.
+    """Measures one direction of one row.
 
     Args:
-        job: `kind` "library" with `label`, or "llmzip" with `level`, `model`, `device`, `threads`; `unpacks`;
-            `sources` and, to compress, `sinks`: files; `warm_up`: file for the archive of a first text, which
-            compressing writes and decompressing reads; `repeat` as for the launcher.
+        job: `kind` "library" with `label`, or "llmzip" with `level`, `model`, `device`, `threads`; `unpacks`; the files
+            `sources` and, to compress, `sinks`; `warm_up`, a file for the archive of a first text, which compressing
+            writes and decompressing reads; `repeat` as for the launcher.
 
     Returns:
-        `times`, `load_seconds`, `peak_bytes`, of each output its `digests`, and of llmzip `methods` and `bound_bits`.
+        `times`, `load_seconds`, `peak_bytes`, the `digests` of the outputs, and `methods` and `bound_bits` of llmzip.
     """
     started = time.perf_counter()
     pack, unpack = (_llmzip if job["kind"] == "llmzip" else _library)(job)
-    # Each direction warms up alone: what the other one needs is not its memory.
+    # Each direction warms up alone, because the memory of the other one must not count.
     if job["unpacks"]:
         unpack(Path(job["warm_up"]).read_bytes())
     else:
@@ -94,7 +97,7 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
     times: list[float] = []
     digests: list[str] = []
     reports: list[StreamReport] = []
-    while launch.goes_on(times, job["repeat"]):
+    while launch.needs_more(times, job["repeat"]):
         total, digests, reports = 0.0, [], []
         for number, source in enumerate(job["sources"]):
             data = Path(source).read_bytes()
@@ -117,6 +120,7 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _facts(reports: list[StreamReport], unpacks: bool) -> dict[str, Any]:
+    """Returns what llmzip reports about its archives; nothing for libraries and for decompressing."""
     if not reports or unpacks:
         return {}
     frames = [frame for report in reports for frame in report.frames]
@@ -129,7 +133,7 @@ def _facts(reports: list[StreamReport], unpacks: bool) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Answers the job; an error that was foreseen is an answer too."""
+    """Answers the job; an expected error is an answer too."""
     process.share_the_cores()
     with process.standard_output() as stdout:
         try:

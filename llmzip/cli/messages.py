@@ -1,4 +1,4 @@
-"""What the user reads on the standard error: lines, numbers, progress; must not know files, options or the format."""
+"""Lines and progress bars on the standard error. Knows no files, options or formats."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from typing import TYPE_CHECKING, Any
 
 from ..system.filenames import printable
 from ..system.process import StandardError, is_terminal
+from .units import bits_per_byte_text, percentage_text, speed_text
 
 if TYPE_CHECKING:
     from ..codec.report import StreamReport
-    from ..inference.load import Kernels
 
 PROGRAM = "llmzip"
 
-_MAX_BAR_NAME = 24
+_MAX_BAR_NAME = 24  # characters of a file's name beside a bar
 
 
 class Messages:
-    """Lines of the form `llmzip: FILE: reason`, and the progress bar.
+    """Writes lines of the form `llmzip: FILE: reason`, and the progress bar.
 
     Args:
-        verbosity: -2 nothing, -1 errors, 0 also a summary if the standard error is a terminal, 1 a summary, 2 all.
-        progress: True or False to have the bar or not; None for a bar on a terminal.
-        debug: errors with their traceback.
+        verbosity: -2 for nothing, -1 for errors, 0 for summaries on a terminal only, 1 for summaries, 2 for all.
+        progress: whether to show the bar; None for a bar on a terminal.
+        debug: whether errors come with their traceback.
     """
 
     def __init__(self, verbosity: int = 0, progress: bool | None = None, debug: bool = False) -> None:
@@ -37,10 +37,10 @@ class Messages:
         if progress is None:
             progress = on_terminal and verbosity >= 0 and os.environ.get("TERM") != "dumb"
         self.shows_progress = progress
-        self._said_slower = False
+        self._reasons: set[str] = set()
 
     def error(self, name: str | None, reason: str, error: BaseException | None = None) -> None:
-        """One line about what went wrong with a file, or with none."""
+        """Writes one line about what went wrong with a file, or with none."""
         if self.debug and error is not None:
             _write("".join(traceback.format_exception(type(error), error, error.__traceback__)).rstrip())
         if self.verbosity >= -1:
@@ -48,52 +48,54 @@ class Messages:
             _write(printable(place + " ".join(reason.split())))
 
     def summary(self, name: str, text: str) -> None:
-        """One line about a file that went well."""
+        """Writes one line about a file that went well."""
         if self.shows_summary:
             _write(printable(f"{name}: {text}"))
 
     def model_not_used(self, name: str, report: StreamReport, model: str) -> None:
-        """For -v: that a model which was named was of no use, so that nobody keeps it for the archive's sake."""
+        """Says, for -v, that a model named by the user was not used, so that nobody keeps it for the archive."""
         if self.verbosity >= 1 and report.model is None and report.original_bytes:
             methods = ", ".join(dict.fromkeys(frame.method for frame in report.frames))
             text = f"method {methods}: model {model} did not help here; the archive does not need it"
             _write(printable(f"{name}: {text}"))
 
     def detail(self, text: str) -> None:
-        """A line for -vv."""
+        """Writes a line for -vv."""
         if self.verbosity >= 2:
             _write(printable(text))
 
     def fact(self, text: str) -> None:
-        """A line of a long work's log."""
+        """Writes a line of a long task's log."""
         if self.verbosity >= 0:
             _write(printable(text))
 
-    def slower(self, kernels: Kernels | None) -> None:
-        """Once: why the model did not run as fast as it might."""
-        if kernels is not None and kernels.is_slower and not self._said_slower:
-            self._said_slower = True
-            self.reason(kernels.text)
+    def notice(self, text: str) -> None:
+        """Writes a line about the run, such as the start of a download."""
+        self.fact(f"{PROGRAM}: {text}")
 
-    def reason(self, text: str) -> None:
-        """Why this run is slower than it might be, where a summary was asked for."""
-        if self.verbosity >= 1:
-            _write(f"{PROGRAM}: slower than it could be: {text}")
+    def slower(self, reason: str) -> None:
+        """Says, for -v and once for each reason, why this run is slower than it could be."""
+        if self.verbosity >= 1 and reason not in self._reasons:
+            self._reasons.add(reason)
+            _write(printable(f"{PROGRAM}: slower than it could be: {reason}"))
 
     def compiling(self) -> None:
-        """A line while the mixer is compiled, where a summary would be shown too."""
+        """Says that the mixer is being compiled, where summaries are shown too."""
         if self.shows_summary:
             _write(f"{PROGRAM}: compiling the mixer for this processor, once: up to a minute")
 
-    def stopped(self, signal_name: str, what: str = "unfinished output is removed") -> None:
-        """Called from a signal handler: no buffered stream here, it may be in use below us."""
+    def stopped(self, signal_name: str, consequence: str = "unfinished output is removed") -> None:
+        """Says that a signal ended the run.
+
+        Called from a signal handler, so it uses no buffered stream: the handler may have interrupted its use.
+        """
         if self.verbosity >= -1:
             with contextlib.suppress(OSError):
-                os.write(2, f"\n{PROGRAM}: stopped by {signal_name}; {what}\n".encode())
+                os.write(2, f"\n{PROGRAM}: stopped by {signal_name}; {consequence}\n".encode())
 
     @contextlib.contextmanager
     def progress(self, name: str, total_bytes: int | None) -> Iterator[Callable[[int], Any] | None]:
-        """A bar over the original bytes; gives the function that advances it, None if there is no bar."""
+        """Shows a bar over the original bytes; yields the function that advances it, or None if there is no bar."""
         if not self.shows_progress:
             yield None
             return
@@ -116,7 +118,7 @@ class Messages:
 
     @contextlib.contextmanager
     def steps(self, total: int, done: int) -> Iterator[Callable[[str], Any]]:
-        """A bar over the steps of a training; gives the function that advances it by one and tells how it goes."""
+        """Shows a bar over training steps; yields the function that advances it by one step and shows a text."""
         if not self.shows_progress:
             yield lambda text: None
             return
@@ -136,42 +138,22 @@ def _write(line: str) -> None:
     StandardError().write(line + "\n")
 
 
-# -- numbers ---------------------------------------------------------------------------------------------------------
-
-
-def ratio_text(original_bytes: int, compressed_bytes: int) -> str:
-    """The compressed size in percent of the original."""
-    return f"{100 * compressed_bytes / original_bytes:.1f} %" if original_bytes else "-"
-
-
-def bits_per_byte_text(original_bytes: int, compressed_bytes: int) -> str:
-    """Compressed bits per original byte."""
-    return f"{8 * compressed_bytes / original_bytes:.2f}" if original_bytes else "-"
-
-
-def speed_text(original_bytes: int, elapsed_seconds: float) -> str:
-    """Original bytes per second; KB and MB are powers of ten, as in benchmarks."""
-    speed = original_bytes / elapsed_seconds if elapsed_seconds > 0 else 0.0
-    if speed >= 1e6:
-        return f"{speed / 1e6:.1f} MB/s"
-    if speed >= 1e3:
-        return f"{speed / 1e3:.1f} KB/s"
-    return f"{speed:.0f} B/s"
+# -- texts about a file ----------------------------------------------------------------------------------------------
 
 
 def summary_text(report: StreamReport, *, decoding: bool) -> str:
-    """The line that -v shows for a file."""
+    """Returns the line that -v shows for a file."""
     original, compressed = report.original_bytes, report.compressed_bytes
     first, second = (compressed, original) if decoding else (original, compressed)
     text = f"{first:,} -> {second:,} bytes"
     if original:
-        text += f" ({ratio_text(original, compressed)}, {bits_per_byte_text(original, compressed)} bits/byte)"
+        text += f" ({percentage_text(original, compressed)}, {bits_per_byte_text(original, compressed)} bits/byte)"
         text += f", {speed_text(original, report.elapsed_seconds)}"
     return text
 
 
 def detail_texts(report: StreamReport) -> list[str]:
-    """The lines that -vv adds: the model, then the frames."""
+    """Returns the lines that -vv adds: the model, then the frames."""
     characters = "" if report.characters is None else f", {report.characters:,} characters"
     model = "none" if report.model is None else f"{report.model} ({report.kernels})"
     lines = [f"  model {model}{characters}, {report.elapsed_seconds:.2f} s"]

@@ -1,4 +1,4 @@
-"""JSON lines about files, for --json and --report; must not know streams, options or the byte format."""
+"""JSON lines about files, for --json and --report. Knows no streams, options or byte formats."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..errors import LLMZipError
 if TYPE_CHECKING:
     from ..codec.report import StreamReport
 
-SCHEMA = 1  # of every object; keys are only ever added
+SCHEMA = 1  # version of every object; keys are only ever added
 
 _INTERNAL = "InternalError"
 ERROR_KINDS = frozenset(
@@ -22,12 +22,12 @@ ERROR_KINDS = frozenset(
     | {kind.__name__ for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, LLMZipError)}
     | {kind.__name__ for kind in vars(builtins).values() if isinstance(kind, type) and issubclass(kind, OSError)}
 )
-"""What `kind` may be in `error`: the library's errors; FileProblem for a file that is left alone, of whatever name;
-OSError and what Python derives from it; MemoryError; ImportError for a broken library; InternalError for a bug."""
+"""Values of `kind` in `error`: the library's errors; FileProblem for a file that is left alone; OSError and its
+subclasses; MemoryError; ImportError for a broken library; InternalError for a bug."""
 
 
 def report_fields(report: StreamReport) -> dict[str, Any]:
-    """The numbers of one file."""
+    """Returns the fields about one file's sizes, methods and model."""
     methods: dict[str, int] = {}
     for frame in report.frames:
         methods[frame.method] = methods.get(frame.method, 0) + 1
@@ -45,7 +45,7 @@ def report_fields(report: StreamReport) -> dict[str, Any]:
 
 
 def json_name(name: str | None) -> dict[str, Any]:
-    """The fields of a file name: a name that is not UTF-8 also comes as hexadecimal bytes."""
+    """Returns the fields of a file's name; a name that is not valid UTF-8 also comes as hexadecimal bytes."""
     if name is None:
         return {"file": None}
     try:
@@ -57,28 +57,28 @@ def json_name(name: str | None) -> dict[str, Any]:
 
 
 def json_error(code: int, error: BaseException, message: str) -> dict[str, Any]:
-    """The value of the key `error`; `code` is the exit code that this error alone would give."""
+    """Returns the value of the key `error`; `code` is the exit status that this error alone would give."""
     return {"code": code, "kind": error_kind(error), "message": message}
 
 
 def error_kind(error: BaseException) -> str:
-    """One of ERROR_KINDS: of the classes that an error belongs to, the nearest that programs may know."""
+    """Returns the most specific of ERROR_KINDS that an error belongs to."""
     return next((kind.__name__ for kind in type(error).__mro__ if kind.__name__ in ERROR_KINDS), _INTERNAL)
 
 
 def json_line(record: dict[str, Any]) -> bytes:
-    """One object, one line, ASCII: no name in it can speak to a terminal."""
+    """Returns an object as one line of ASCII, so that no name in it can steer a terminal."""
     return json.dumps(record).encode("ascii") + b"\n"
 
 
 class RecordFile:
-    """Where --report writes.
+    """The file of --report.
 
     Args:
-        write: takes a line.
+        write: writes a line.
 
     Attributes:
-        error: what the first line that could not be written failed with; the work goes on without.
+        error: error of the first line that could not be written; None so far. The run continues without the line.
     """
 
     def __init__(self, write: Callable[[bytes], object]) -> None:
@@ -86,7 +86,7 @@ class RecordFile:
         self.error: OSError | None = None
 
     def append(self, line: bytes) -> None:
-        """Writes a line."""
+        """Writes a line, or keeps the error."""
         try:
             self._write(line)
         except OSError as error:

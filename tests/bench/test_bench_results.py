@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from llmzip.bench import chart, peers, results
+from llmzip.bench import chart, peers, report, results, units
 from llmzip.bench.results import FAILED, LIBRARY, LLMZIP, PROGRAM, Row
 from llmzip.errors import SettingsError
 
@@ -69,7 +69,7 @@ def test_what_cannot_be_divided_is_not_known() -> None:
     assert set(failed().figures().values()) == {None}
     # A size that was never verified is not shown, wherever it may have come from.
     assert set(dataclasses.replace(row(), status=FAILED, error="not equal").figures().values()) == {None}
-    assert set(results.cells(dataclasses.replace(row(), status=FAILED, error="not equal"))) == {"-"}
+    assert set(report.cells(dataclasses.replace(row(), status=FAILED, error="not equal"))) == {"-"}
 
 
 def test_totals_add_first_and_divide_once() -> None:
@@ -94,7 +94,7 @@ def test_no_total_where_a_file_is_missing() -> None:
     rows = [row("d/a.txt"), row("d/a.txt", "xz -9e"), failed(), row("d/b.txt", "xz -9e")]
     gzip, xz = results.totals(rows)
     assert (gzip.num_files, gzip.of_files, gzip.is_complete) == (1, 2, False)
-    assert set(gzip.figures().values()) == {None} and results.remark(gzip) == "no total: 1 of 2 files"
+    assert set(gzip.figures().values()) == {None} and report.remark(gzip) == "no total: 1 of 2 files"
     assert xz.is_complete and xz.figures()["ratio"] == 4.0
 
 
@@ -119,11 +119,11 @@ def test_rows_come_back_from_json() -> None:
 
 
 def test_csv_has_a_line_for_each_row() -> None:
-    lines = list(csv.DictReader(io.StringIO(results.to_csv([row(), failed()]))))
+    lines = list(csv.DictReader(io.StringIO(report.to_csv([row(), failed()]))))
     assert [line["status"] for line in lines] == ["ok", "failed"]
     assert lines[0]["compress_times"] == "0.5 0.25" and lines[0]["bits_per_byte"] == "2.0"
     assert lines[1]["compressed_bytes"] == "" and lines[1]["error"] == "killed | by\nsignal 11"
-    assert results.to_csv([]) == ""
+    assert report.to_csv([]) == ""
 
 
 def test_markdown_holds_together_whatever_the_names() -> None:
@@ -132,7 +132,7 @@ def test_markdown_holds_together_whatever_the_names() -> None:
         row("d/a|\x1b[31m.txt", "llmzip -6 base", 200, via=LLMZIP, model_bytes=9),
         failed(),
     ]
-    text = results.to_markdown(rows, [{"file": "gone.txt", "error": "No such file or directory"}], RUN)
+    text = report.to_markdown(rows, [{"file": "gone.txt", "error": "No such file or directory"}], RUN)
     assert "\x1b" not in text and "d/a\\|?[31m.txt" in text
     assert "failed: killed \\| by signal 11" in text and "no total: 1 of 2 files" in text
     assert "gone.txt: No such file" in text and "with uncommitted changes" in text
@@ -162,7 +162,7 @@ def test_the_promise() -> None:
     ],
 )  # fmt: skip
 def test_speed_text(value: float | None, text: str) -> None:
-    assert results.speed_text(value) == text
+    assert units.speed_text(value) == text
 
 
 # -- compressors -----------------------------------------------------------------------------------------------------
@@ -181,7 +181,7 @@ def test_choosing() -> None:
     assert [library.label for library in peers.choose_libraries(["zstd", "gzip -9"])] == [
         "gzip -9", "zstd -19", "zstd --ultra -22 --long=27",
     ]  # fmt: skip
-    with pytest.raises(SettingsError, match="no program 'lz5': there are gzip, bzip2"):
+    with pytest.raises(SettingsError, match="no program 'lz5'; there are gzip, bzip2"):
         peers.choose_programs(["lz5"])
 
 
@@ -224,7 +224,7 @@ def test_tables_of_the_readme(tmp_path: Path) -> None:
     readme.write_text("before\n<!-- results: begin -->\nold\n<!-- results: end -->\nafter\n")
 
     def write(rows: list[Row]) -> subprocess.CompletedProcess[str]:
-        facts.write_text(json.dumps(results.to_json(rows, [], RUN)))
+        facts.write_text(json.dumps(report.to_json(rows, [], RUN)))
         command = [sys.executable, str(ROOT / "tools" / "readme_tables.py"), str(facts), str(readme)]
         return subprocess.run(
             command, capture_output=True, text=True, check=False, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}

@@ -127,13 +127,15 @@ def test_folder_that_is_not_there(run: Run, noise_file: Path) -> None:
 
 def test_internal_error_is_one_line(run: Run, noise_file: Path, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(
-        "import llmzip.codec.reader as c\ndef broken(*a, **k): raise RuntimeError('two\\nlines')\nc.compress_stream = broken\n"
+        "import llmzip.codec.writer as writer\n"
+        "def broken(*arguments): raise RuntimeError('two\\nlines')\n"
+        "writer.compress_stream = broken\n"
     )
     env = {"PYTHONPATH": os.pathsep.join([str(tmp_path), environment()["PYTHONPATH"]])}
     done = run("noise.bin", env=env)
     assert done.returncode == 1
     line = only_line(done.stderr)
-    assert line.startswith("noise.bin: internal error: RuntimeError: two lines; please report it")
+    assert line.startswith("noise.bin: internal error: RuntimeError: two lines; report it")
     assert b"Traceback" in run("--debug", "noise.bin", env=env).stderr
     assert not noise_file.with_name("noise.bin.llmz").exists()
     assert leftovers(tmp_path) == []

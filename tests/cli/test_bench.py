@@ -127,7 +127,7 @@ def test_tables(call: Call, folder: Path) -> None:
     lines = out.splitlines()
     assert lines[0] == "texts/empty: 0 bytes, empty, so no ratio"  # and once
     assert sum(line.startswith("texts/empty:") for line in lines) == 1
-    assert any(line.startswith("texts/latin1.txt: 958 bytes, no UTF-8, so no bits/char") for line in lines)
+    assert any(line.startswith("texts/latin1.txt: 958 bytes, not valid UTF-8, so no bits/char") for line in lines)
     assert lines[-3].startswith("all 3 files, whole files: ") and lines[-1].split()[:2] == ["bzip2", "-9"]
 
 
@@ -172,6 +172,7 @@ def test_llmzip_and_a_second_run_that_measures_nothing(folder: Path, tmp_path: P
     log = (out / "results.jsonl").read_bytes()
     facts = json.loads((out / "results.json").read_text())
     assert facts["schema"] == 1 and facts["run"]["command"].startswith("llmzip bench -m small --level 1")
+    assert facts["run"]["command"].endswith("--json -T 2 -o out texts")
     assert facts["run"]["machine"]["processor"] and facts["rows"][1]["archive_sha256"] == llmzip["archive_sha256"]
     (out / "results.jsonl").write_bytes(log + b'{"half a li')
     assert run() == rows and (out / "results.jsonl").read_bytes() == log + b'{"half a li\n'
@@ -184,7 +185,8 @@ def test_what_is_not_installed_is_said(call: Call, folder: Path, monkeypatch: py
     code, out, err = call("--no-llmzip", "-o", "out", "texts/latin1.txt")
     assert code == 0 and f"missing: {text}" in out
     assert err == "llmzip: no chart: matplotlib is not installed: pip install 'llmzip[bench]'\n"
-    assert text in Path("out/results.md").read_text()
+    report = Path("out/results.md").read_text()
+    assert text in report and "- command: `llmzip bench --no-llmzip -o out texts/latin1.txt`" in report
     code, out, err = call("--no-llmzip", "--peers", "brotli", "texts/latin1.txt")
     assert code == 1 and err == f"llmzip: texts/latin1.txt: brotli -q 11 --lgwin=24: {text}\n"  # it was asked for
 
@@ -233,10 +235,10 @@ def test_programs_that_work_and_that_do_not(call: Call, folder: Path, fakes: Pat
     assert good["version"].startswith("good 1.0 (sha256 ") and good["command"] == "gzip -9 -n -c text > packed.gzip"
     errors = {name: row["error"] for name, row in rows.items() if row["status"] == "failed"}
     assert errors == {
-        "bzip2 -9": "what was decompressed is NOT what was compressed",
+        "bzip2 -9": "the decompressed text is NOT the original",
         "xz -9e": "exit status 1: the disk is\x1b tired",
-        "zstd -19": "stopped: it took longer than 1.5 s (--timeout)",
-        "zstd --ultra -22 --long=27": "stopped: it took longer than 1.5 s (--timeout)",
+        "zstd -19": "stopped after 1.5 s (--timeout)",
+        "zstd --ultra -22 --long=27": "stopped after 1.5 s (--timeout)",
         "brotli -q 11 --lgwin=24": "crashed, killed by SIGSEGV",
         "cmix": "cannot be started: Exec format error",
     }
@@ -247,7 +249,7 @@ def test_programs_that_work_and_that_do_not(call: Call, folder: Path, fakes: Pat
         "the program 7zz or 7z or 7za or 7zr is not on the PATH",
     )
     lines = err.splitlines()
-    assert len(lines) == len(errors) and "llmzip: texts/prose-de.txt: bzip2 -9 (program): what was" in err
+    assert len(lines) == len(errors) and "llmzip: texts/prose-de.txt: bzip2 -9 (program): the decompressed" in err
     assert "\x1b" not in err
     assert has_ended(int((tmp_path / "hangs-as").read_text()))
 
@@ -294,9 +296,9 @@ def test_a_signal_ends_the_programs_too(folder: Path, fakes: Path, tmp_path: Pat
         ([], "Missing argument"),
         (["--level", "10", "texts"], "'10' is not 1 to 9"),
         (["--level", "six", "texts"], "'six' is not 1 to 9"),
-        (["--pieces", "0", "texts"], "'0' is no number of bytes"),
-        (["--pieces", "1QB", "texts"], "'1QB' is no number of bytes"),
-        (["--peers", "gzip,zip", "texts"], "no library compressor 'zip': there are gzip, bzip2, xz, zstd, brotli"),
+        (["--pieces", "0", "texts"], "'0' is not a number of bytes"),
+        (["--pieces", "1QB", "texts"], "'1QB' is not a number of bytes"),
+        (["--peers", "gzip,zip", "texts"], "no library compressor 'zip'; there are gzip, bzip2, xz, zstd, brotli"),
         (["--program", "lz5", "texts"], "no program 'lz5'"),
         (["--no-llmzip", "--no-peers", "texts"], "nothing to compare"),
         (["--no-peers", "--peers", "gzip", "texts"], "exclude each other"),
@@ -317,7 +319,7 @@ def test_files_that_cannot_be_read(call: Call, folder: Path) -> None:
     assert (code, err) == (1, "llmzip: gone.txt: No such file or directory\n")
     assert [row["status"] for row in records(out)] == ["ok"] and records(out, "problem")[0]["file"] == "gone.txt"
     code, out, err = call("--no-llmzip", "--peers", "gzip", "/dev/zero")
-    assert (code, out, err) == (1, "", "llmzip: /dev/zero: is no regular file\n")
+    assert (code, out, err) == (1, "", "llmzip: /dev/zero: not a regular file\n")
     code, out, err = call("--no-llmzip", "--peers", "gzip", "--most-bytes", "0.5K", "texts")
     assert code == 2 and "'0.5K'" in err
     (folder / "empty").write_bytes(b"\0")

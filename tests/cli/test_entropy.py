@@ -117,7 +117,7 @@ def test_the_standard_input(run: Run) -> None:
 def test_bytes_that_are_no_utf8(call: Call, tmp_path: Path) -> None:
     (tmp_path / "l.txt").write_bytes("Größe und Maß, schön gefügt.\n".encode("latin-1") * 9)
     code, out, err = call("--json", "l.txt")
-    assert code == 0 and err == "llmzip: l.txt: is no UTF-8: there are bits per byte, and none per character\n"
+    assert code == 0 and err == "llmzip: l.txt: is not valid UTF-8, so there are bits per byte but none per character\n"
     row = json.loads(out)
     assert row["bits_per_character"] is None and row["perplexity_per_word"] is None and row["bits_per_byte"] > 0
     code, out, _ = call("l.txt")
@@ -192,8 +192,8 @@ def test_what_fails_does_not_stop_the_others(call: Call, tmp_path: Path) -> None
         (["missing", "nor-this"], 1, "missing: No such file"),
         (["--context", "20000", "tide.txt"], 2, "takes 16,384 tokens, fewer than --context 20000"),
         (["--context", "31", "--stride", "32", "tide.txt"], 2, "--stride 32 is more than the context of 31"),
-        (["--context", "31,x", "tide.txt"], 2, "no list of numbers like"),
-        (["--context", "0", "tide.txt"], 2, "no list of numbers like"),
+        (["--context", "31,x", "tide.txt"], 2, "not a list of numbers such as"),
+        (["--context", "0", "tide.txt"], 2, "not a list of numbers such as"),
         (["--stride", "0", "tide.txt"], 2, "stride"),
         (["--piece-bytes", "3", "tide.txt"], 2, "piece-bytes"),
         (["--csv", "--json", "tide.txt"], 2, "exclude each other"),

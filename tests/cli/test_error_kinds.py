@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from llmzip import errors
-from llmzip.cli import jobs
+from llmzip.cli.outcomes import OtherFileProblem
 from llmzip.cli.records import ERROR_KINDS, error_kind
 from llmzip.system.fileops import FileProblem
 
@@ -52,7 +52,7 @@ def test_kinds_are_documented_names(command: str, run: Run, tmp_path: Path) -> N
     told = (tmp_path / "report").read_bytes() if "--report" in COMMANDS[command] else done.stdout
     kinds = [row["error"]["kind"] for row in map(json.loads, told.splitlines()) if row.get("error")]
     assert kinds and set(kinds) <= ERROR_KINDS, done.stderr
-    assert not any(kind.startswith("_") or kind == "Elsewhere" for kind in kinds)
+    assert not any(kind.startswith("_") or kind == "OtherFileProblem" for kind in kinds)
 
 
 class _Private(errors.TruncatedError):
@@ -62,7 +62,7 @@ class _Private(errors.TruncatedError):
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
-        (_Private(), "TruncatedError"), (jobs._Elsewhere("a", "b"), "FileProblem"), (FileProblem(), "FileProblem"),
+        (_Private(), "TruncatedError"), (OtherFileProblem("a", "b"), "FileProblem"), (FileProblem(), "FileProblem"),
         (FileNotFoundError(), "FileNotFoundError"), (OSError(5, "x"), "OSError"), (MemoryError(), "MemoryError"),
         (ModuleNotFoundError(), "ImportError"), (ZeroDivisionError(), "InternalError"),
         (errors.SettingsError(), "SettingsError"), (RuntimeError("two"), "InternalError"),

@@ -49,7 +49,7 @@ def test_text(call: Call) -> None:
     code, out, err = call("--seconds", "0.5", "-1", "long.txt", "small.txt")
     assert (code, err) == (0, "")
     lines = out.splitlines()
-    assert lines[0] == f"long.txt: {len(LONG):,} bytes, level 1, lm by small"
+    assert lines[0] == f"long.txt: {len(LONG):,} bytes, level 1, lm, model small"
     assert " to " in lines[1] and "bits/byte" in lines[1]
     assert lines[2].startswith("  compress ") and lines[3].startswith("  decompress ")
     assert "evenly spread places" in lines[4]
@@ -83,7 +83,7 @@ def test_what_fails_does_not_stop_the_others(call: Call, tmp_path: Path) -> None
     lines = err.splitlines()
     for line, words in zip(
         lines,
-        ["missing: No such file", ".: is a directory", "small.txt.llmz: is an llmzip archive"],
+        ["missing: No such file", ".: is a directory", "small.txt.llmz: is already an llmzip archive"],
         strict=True,
     ):
         assert line.startswith("llmzip: ") and words in line

@@ -113,7 +113,7 @@ def test_the_help_of_levels_is_true() -> None:
     tokens, most = zip(*rows, strict=True)
     assert list(tokens) == sorted(tokens) and list(most) == sorted(most, reverse=True)
     (text,) = {option.help for _, option in options_of(main.program) if option.opts[-1] == "--fast"}
-    assert text is not None and text.startswith("-1 skips the mixer: quickest to compress")
+    assert text is not None and text.startswith("-1 skips the mixer: fastest to compress")
 
 
 def test_defaults_in_the_help_are_those_of_the_settings() -> None:
@@ -170,7 +170,7 @@ def test_help_goes_to_stdout(run: Run, arguments: list[str]) -> None:
     done = run(*arguments)
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout.startswith(b"Usage: llmzip")
-    assert b"Exit codes:" in done.stdout
+    assert b"Exit status:" in done.stdout
     assert max(map(len, done.stdout.decode().splitlines())) <= 88
 
 

@@ -141,7 +141,7 @@ def test_outputs_spare_the_other_files_of_the_run(tmp_path: Path, noise_file: Pa
     assert done.returncode == 1
     assert b"llmzip: a: exists; use -f" in done.stderr
     done = bash(tmp_path, "llmzip noise.bin -fo a.llmz; llmzip -d -f -S .x --rm a.llmz a.x")
-    assert b"llmzip: a: is an output of this run already" in done.stderr
+    assert b"llmzip: a: is already an output of this run" in done.stderr
     assert (tmp_path / "a").read_bytes() == noise
     assert (tmp_path / "a.x").exists()
     done = bash(tmp_path, "llmzip -f noise.bin noise.bin")

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from llmzip.cli import main
-from llmzip.cli.jobs import COMPRESS, DECOMPRESS, LIST, TEST, Options
+from llmzip.cli.commands import archive
+from llmzip.cli.request import Arguments, Mode, Request
 
 
 class Parsed:
@@ -16,25 +17,24 @@ class Parsed:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         for name in ("LLMZIP_MODEL", "LLMZIP_THREADS"):
             monkeypatch.delenv(name, raising=False)
-        self.options: Options | None = None
+        self.request: Request | None = None
         self.names: tuple[str, ...] = ()
         self.talk: tuple[int, int, bool] = (0, 0, False)
 
-        def run(operation: str, files: Any, quiet: int, verbose: int, debug: bool, **values: Any) -> int:
+        def run(mode: Mode | None, files: Any, quiet: int, verbose: int, debug: bool, **values: Any) -> int:
             values.pop("progress", None)
-            values.pop("report", None)
             self.names = files or ("-",)
             self.talk = (quiet, verbose, debug)
-            self.options = main._options(operation, len(self.names), **values)
+            self.request = archive.parsed(mode, len(self.names), values)
             return 0
 
-        monkeypatch.setattr(main, "_run", run)
+        monkeypatch.setattr(archive, "_run", run)
 
-    def __call__(self, *arguments: str) -> Options:
-        self.options = None
+    def __call__(self, *arguments: str) -> Request:
+        self.request = None
         assert main.main(arguments) == 0
-        assert self.options is not None
-        return self.options
+        assert self.request is not None
+        return self.request
 
 
 @pytest.fixture
@@ -43,30 +43,30 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> Parsed:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "operation"),
+    ("arguments", "mode"),
     [
-        ("", COMPRESS),
-        ("f", COMPRESS),
-        ("-z f", COMPRESS),
-        ("-d f", DECOMPRESS),
-        ("--uncompress f", DECOMPRESS),
-        ("--decompress f", DECOMPRESS),
-        ("-t f", TEST),
-        ("-l f", LIST),
-        ("-dt f", TEST),
-        ("-td f", DECOMPRESS),
-        ("-dz f", COMPRESS),
-        ("-z f -d", DECOMPRESS),
-        ("compress f", COMPRESS),
-        ("decompress f", DECOMPRESS),
-        ("info f", LIST),
-        ("-- info", COMPRESS),
-        ("./info", COMPRESS),
-        ("f info", COMPRESS),
+        ("", Mode.COMPRESS),
+        ("f", Mode.COMPRESS),
+        ("-z f", Mode.COMPRESS),
+        ("-d f", Mode.DECOMPRESS),
+        ("--uncompress f", Mode.DECOMPRESS),
+        ("--decompress f", Mode.DECOMPRESS),
+        ("-t f", Mode.TEST),
+        ("-l f", Mode.LIST),
+        ("-dt f", Mode.TEST),
+        ("-td f", Mode.DECOMPRESS),
+        ("-dz f", Mode.COMPRESS),
+        ("-z f -d", Mode.DECOMPRESS),
+        ("compress f", Mode.COMPRESS),
+        ("decompress f", Mode.DECOMPRESS),
+        ("info f", Mode.LIST),
+        ("-- info", Mode.COMPRESS),
+        ("./info", Mode.COMPRESS),
+        ("f info", Mode.COMPRESS),
     ],
 )
-def test_last_mode_wins(parsed: Parsed, arguments: str, operation: str) -> None:
-    assert parsed(*arguments.split()).operation == operation
+def test_last_mode_wins(parsed: Parsed, arguments: str, mode: Mode) -> None:
+    assert parsed(*arguments.split()).mode is mode
 
 
 @pytest.mark.parametrize(
@@ -92,9 +92,9 @@ def test_last_level_wins(parsed: Parsed, arguments: str, level: int) -> None:
 
 
 def test_clusters_and_options_after_names(parsed: Parsed) -> None:
-    options = parsed("-dkf", "a", "-T4", "b", "-qc")
-    assert (options.operation, options.force, options.to_stdout, options.remove) == (DECOMPRESS, True, True, False)
-    assert options.decompress.engine.threads == 4
+    request = parsed("-dkf", "a", "-T4", "b", "-qc")
+    assert (request.mode, request.force, request.to_stdout, request.remove) == (Mode.DECOMPRESS, True, True, False)
+    assert request.decompress.engine.threads == 4
     assert parsed.names == ("a", "b")
     assert parsed.talk == (1, 0, False)
     parsed("-tvv", "a")
@@ -128,28 +128,28 @@ def test_names(parsed: Parsed) -> None:
 
 
 def test_output_dash_is_stdout(parsed: Parsed) -> None:
-    options = parsed("-o", "-", "f")
-    assert options.output is None
-    assert options.to_stdout
+    request = parsed("-o", "-", "f")
+    assert request.output is None
+    assert request.to_stdout
 
 
 def test_threads_and_device(parsed: Parsed) -> None:
-    options = parsed("--threads", "0", "--device", "cuda:1", "f")
-    assert options.compress.engine == options.decompress.engine
-    assert (options.compress.engine.threads, options.compress.engine.device) == (0, "cuda:1")
+    request = parsed("--threads", "0", "--device", "cuda:1", "f")
+    assert request.compress.engine == request.decompress.engine
+    assert (request.compress.engine.threads, request.compress.engine.device) == (0, "cuda:1")
 
 
 def test_environment_sets_compression_defaults_only(parsed: Parsed, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LLMZIP_MODEL", "elsewhere")
     monkeypatch.setenv("LLMZIP_THREADS", "3")
     for arguments in (["f"], ["compress", "f"], ["-d", "f"], ["-t", "f"], ["decompress", "f"]):
-        options = parsed(*arguments)
-        assert options.decompress.model is None
-        assert options.decompress.engine.threads == 3
-        if options.operation == COMPRESS:
-            assert options.compress.model == "elsewhere"
-    options = parsed("-d", "-m", "here", "f")
-    assert options.decompress.model == "here"
+        request = parsed(*arguments)
+        assert request.decompress.model is None
+        assert request.decompress.engine.threads == 3
+        if request.mode == Mode.COMPRESS:
+            assert request.compress.model == "elsewhere"
+    request = parsed("-d", "-m", "here", "f")
+    assert request.decompress.model == "here"
     assert parsed("-m", "here", "f").compress.model == "here"
 
 
@@ -180,6 +180,22 @@ def test_usage_errors(arguments: str, words: str, capsys: pytest.CaptureFixture[
     assert err.startswith("llmzip: ")
     assert words in err
     assert "--help" in err
+
+
+@pytest.mark.parametrize("command", [[], ["compress"], ["decompress"], ["info"]], ids=" ".join)
+def test_every_option_is_an_argument_with_the_same_default(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("LLMZIP_MODEL", "LLMZIP_THREADS"):
+        monkeypatch.delenv(variable, raising=False)
+    parsed: list[Arguments] = []
+
+    def run(mode: Mode | None, files: Any, quiet: int, verbose: int, debug: bool, **values: Any) -> int:
+        values.pop("progress", None)
+        parsed.append(Arguments(**values))
+        return 0
+
+    monkeypatch.setattr(archive, "_run", run)
+    assert main.main([*command, "f"]) == 0
+    assert parsed == [Arguments()]
 
 
 def test_empty_suffix_is_refused() -> None:

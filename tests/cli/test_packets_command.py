@@ -76,7 +76,10 @@ def test_losses_are_named(call: Call, folder: Path, tmp_path: Path) -> None:
     assert lines[0].startswith(f"llmzip: {Path('p') / packets[3].name}: damaged: check stored ")
     assert lines[1] == f"llmzip: bytes {begins[1]} to {begins[2]} of the text are missing: packet 1 is lost"
     assert lines[2] == f"llmzip: bytes {begins[3]} to {begins[4]} of the text are missing: packet 3 is lost"
-    assert lines[3] == f"llmzip: the text from byte {begins[last]:,} on is missing: packet {last} and whatever follows"
+    assert (
+        lines[3]
+        == f"llmzip: the text from byte {begins[last]:,} on is missing: packet {last} and any after it are lost"
+    )
     assert len(lines) == 4
     # A stream that was cut off.
     stream = stream_header() + b"".join(stream_entry(file.read_bytes()) for file in files(folder)[:2])
@@ -92,7 +95,7 @@ def test_packets_of_several_texts_and_models(call: Call, folder: Path, tmp_path:
     names = [f"{parse(file.read_bytes()).text:04x}" for file in (files(folder)[0], other)]
     code, text, err = call("packets", "-d", "p", "q")
     assert (code, text) == (2, b"") and err.startswith(
-        f"llmzip: packets of 2 texts: choose one with --text: {names[0]} "
+        f"llmzip: packets of 2 texts; choose one with --text: {names[0]} "
     )
     assert call("packets", "-d", "p", "q", "--text", names[0]) == (0, TEXT, "")
     assert call("packets", "-d", "p", "q", "--text", names[1].upper()) == (0, b"Another text, which is shorter.", "")
@@ -105,16 +108,16 @@ def test_packets_of_several_texts_and_models(call: Call, folder: Path, tmp_path:
         packet = parse(file.read_bytes())
         file.write_bytes(pack(type(packet)(b"elsE", *list(vars(packet).values())[1:])))
     code, text, err = call("packets", "-d", "p")
-    assert (code, text) == (3, b"") and "a model that is not in this package, 656c7345: name it with -m" in err
+    assert (code, text) == (3, b"") and "a model that is not embedded, 656c7345; name it with -m" in err
     code, text, err = call("packets", "-d", "p", "q")
     assert (code, text) == (3, b"") and err.count("\n") == 1
 
 
 def test_wrong_use(call: Call, folder: Path, tmp_path: Path) -> None:
     for arguments, code, part in (
-        (("tide.txt", "b.txt"), 2, "one text at a time"),
-        (("-d", "p", "-o", "q"), 2, "-o is for packets"),
-        (("tide.txt", "--text", "abcd"), 2, "--text goes with -d"),
+        (("tide.txt", "b.txt"), 2, "only one text at a time"),
+        (("-d", "p", "-o", "q"), 2, "-o cannot be used with -d"),
+        (("tide.txt", "--text", "abcd"), 2, "--text needs -d"),
         (("--packet-bytes", "31", "tide.txt"), 2, "packets have 32 to 8,192 bytes, 31 were asked for"),
         (("--packet-bytes", "9000", "missing"), 2, "packets have 32 to 8,192 bytes"),
         (("tide.txt", "-m", "small", "-o", "p"), 1, "p: File exists"),

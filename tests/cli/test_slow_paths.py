@@ -137,7 +137,10 @@ def test_with_little_memory_it_is_the_same_or_refused_in_one_line(
 def test_the_reason_for_one_thread_is_told(run: Run, tmp_path: Path, archive: bytes) -> None:
     (tmp_path / "t").write_bytes(TEXT)
     done = run("-cv", *LEVEL, "t", preexec_fn=limited(1500))
-    assert done.stdout == archive and b"slower than it could be: one thread, as 1500 MB of addresses" in done.stderr
+    assert (
+        done.stdout == archive
+        and b"slower than it could be: one thread, because the address space is limited to 1500 MiB" in done.stderr
+    )
 
 
 def test_what_needs_no_model_needs_little_memory(run: Run, tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ def test_salvage_of_a_file_that_ends_anywhere(call: Call, tmp_path: Path) -> Non
         assert err.startswith("llmzip: cut.llmz: ") and ("ends at byte" in err or "file is empty" in err), (size, err)
         begin, number = begins[complete], complete if complete < 3 else 0
         if ends[2] <= size < len(first):
-            assert "cut.llmz: no text is lost, but the archive is not whole: truncated" in err
+            assert "cut.llmz: no text is lost, but the archive is incomplete: truncated" in err
         elif complete in (2, 3) and " is not whole" in err:  # frames that say that they are the last
             lost = f"bytes {begin:,} to {begins[complete + 1]:,} are lost: frame {number}, the last one, of "
             assert f"{lost}{len(texts[complete])} bytes is not whole: truncated" in err
@@ -207,7 +207,7 @@ def test_tables(call: Call, tmp_path: Path) -> None:
     [
         (["--window-bits", "15", "tide.txt"], 2, "16 to 65,536"),
         (["--no-model-reset", "tide.txt"], 2, "only windows"),
-        (["--window-bits", "64", "--rows", "3", "tide.txt"], 2, "windows cannot be had with rows"),
+        (["--window-bits", "64", "--rows", "3", "tide.txt"], 2, "windows cannot be combined with rows"),
         (["cat", "--range", "3", "tide.txt.llmz"], 2, "not of the form A:B"),
         (["cat", "--range", "9:3", "tide.txt.llmz"], 2, "ends before it begins"),
         (["cat", "--range", "0:3", "--window", "1", "tide.txt.llmz"], 2, "exclude each other"),
@@ -215,9 +215,9 @@ def test_tables(call: Call, tmp_path: Path) -> None:
         (["cat", "missing"], 1, "missing: No such file"),
         (["cat", "tide.txt"], 1, "not an llmzip archive"),
         (["windows", "--import", "missing.npy"], 1, "missing.npy: No such file"),
-        (["windows", "--import", "--show", "t.npy"], 2, "goes with none of"),
+        (["windows", "--import", "--show", "t.npy"], 2, "cannot be used with"),
         (["windows", "--window-bits", "32", "tide.txt.llmz"], 2, "this is an archive"),
-        (["windows", "--color", "never", "tide.txt.llmz"], 2, "--color goes with --show"),
+        (["windows", "--color", "never", "tide.txt.llmz"], 2, "--color needs --show"),
         (["windows", "--import", "tide.txt"], 4, "not an array of tokens"),
         (["windows", "plain.llmz"], 2, "plain.llmz was not made with --window-bits, so it has no windows"),
         (

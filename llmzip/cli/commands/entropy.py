@@ -1,49 +1,22 @@
-"""The command `llmzip entropy`: options, texts, models; must not know how anything is measured or shown."""
+"""The command `llmzip entropy`: its options, and the line from a request over scores to what prints them."""
 
 from __future__ import annotations
 
-import dataclasses
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
 import click
 
-from ...errors import ModelUnsupportedError, SettingsError
 from ...measures import entropy, surprisal
-from ...measures.entropy import ModelFacts, TextFacts, Value
-from ...models import layout
-from ...models.choice import model_for_compressing
-from ...settings import DEFAULT_MODEL, USUAL_CONTEXT, CompressSettings, EngineSettings
-from ...system.process import STDIN
+from ...settings import DEFAULT_MODEL, CompressSettings, EngineSettings
 from .. import options
-from ..command import Output, command, read_text
-from ..jobs import explain, overall_exit_code
-from ..messages import PROGRAM, Messages
-from ..records import json_error
-from .entropy_extras import Extras, Wanted
-from .entropy_print import Csv, Json, OnlyErrors, Printer, Tables
+from ..command import Output, command
+from ..messages import Messages
+from ..outcomes import Outcomes
+from ..values import Numbers, model_names
+from .entropy_files import Page, Plot
+from .entropy_print import Csv, JsonLines, Printer, Spans, Tables
+from .entropy_request import EntropyRequest, SpanRequest
+from .entropy_scores import TextScorer
 
-if TYPE_CHECKING:
-    import numpy as np
-
-    from ...inference.load import LoadedModel
-    from ...measures.scoring import Scores
-
-_LEAST_PIECE_BYTES = 16
-
-
-class Contexts(click.ParamType):  # type: ignore[type-arg, unused-ignore]
-    """Numbers of tokens, joined by commas."""
-
-    name = "contexts"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
-        parts = value.split(",")
-        if not all(part.isascii() and part.isdecimal() and 0 < len(part) < 8 and int(part) for part in parts):
-            self.fail(f"{value!r} is no list of numbers like 31,127,255", param, ctx)
-        return tuple(dict.fromkeys(map(int, parts)))
+_MIN_PIECE_BYTES = 16
 
 
 @command(
@@ -52,42 +25,42 @@ class Contexts(click.ParamType):  # type: ignore[type-arg, unused-ignore]
     options.several_models,
     options.computation,
     click.option(
-        "--context", "contexts", metavar="N[,N]...", type=Contexts(),
-        help="Tokens that a prediction is made from; several are a sweep.  [default: as many as the model takes]",
+        "--context", "contexts", metavar="N[,N]...", type=Numbers(),
+        help="Tokens that a prediction is made from; several make a sweep.  [default: the model's maximum]",
     ),
     click.option(
         "--stride", metavar="N", type=click.IntRange(min=1),
-        help="Tokens that each pass scores, behind a context less N known ones. 1 gives each token the whole context, "
-        "and takes as long as that.  [default: half of the context]",
+        help="Tokens that each pass scores; the rest of the context is known text before them. 1 gives each token the "
+        "whole context, and is slowest.  [default: half of the context]",
     ),
     click.option(
-        "--piece-bytes", metavar="N", type=click.IntRange(min=_LEAST_PIECE_BYTES),
-        help=f"Also score pieces of N bytes, each by itself. LMIC has {entropy.LMIC_PIECE_BYTES}.",
+        "--piece-bytes", metavar="N", type=click.IntRange(min=_MIN_PIECE_BYTES),
+        help=f"Also score pieces of N bytes, each by itself. LMIC uses {entropy.LMIC_PIECE_BYTES}.",
     ),
     click.option("--csv", "as_csv", is_flag=True, help="Write comma-separated values."),
     click.option(
         "--html", metavar="FILE",
-        help="Write a page with the text coloured by its bits; it needs no network. One text, model and context.",
+        help="Write a self-contained page with the text coloured by its bits. One text, model and context.",
     ),
     click.option(
         "--plot", metavar="FILE",
-        help="Draw the bits along each text, or against contexts and sizes of models if there are several, as "
-        "FILE.png or FILE.svg. Needs matplotlib.",
+        help="Plot the bits along each text, or against contexts and model sizes if there are several, as FILE.png or "
+        "FILE.svg. Needs matplotlib.",
     ),
     click.option(
         "--spans", is_flag=True,
-        help="Print the text cut where surprise rises, instead of the tables: in two colours, or with | behind each "
+        help="Print the text cut where surprisal rises, instead of the tables: in two colours, or with | after each "
         "span. One text, model and context.",
     ),
     options.color,
     click.option(
         "--span-rule", type=click.Choice(surprisal.RULES),
-        help="What joins a token to the span before it: being below a threshold (global), below the token before it "
-        "(monotonic), or either.  [default: combined]",
+        help="Join a token to the span before it if its bits are below a threshold (global), below the previous "
+        "token's (monotonic), or either (combined).  [default: combined]",
     ),
     click.option(
         "--span-percentile", metavar="P", type=click.FloatRange(0, 100),
-        help="The threshold is the bits that P percent of the tokens stay below.  "
+        help="Set the threshold to the bits that P percent of the tokens stay below.  "
         f"[default: {surprisal.DEFAULT_PERCENTILE:g}]",
     ),
     click.option("-f", "--force", is_flag=True, help="Overwrite the files of --html and --plot."),
@@ -115,11 +88,11 @@ def entropy_command(
     threads: int | None,
     device: str,
 ) -> int:
-    """Measure texts by language models: bits per byte and character, perplexity, what schemes of coding would take.
+    """Measure how well models predict texts.
 
-    With no FILE, or when FILE is -, the text is the standard input. Nothing is compressed or decoded, so this is as
-    fast as the model reads. Each file, model and context is one row. docs/entropy.md says what each measure means and
-    where it comes from.
+    Print bits per byte and character, perplexity, and the size under several coding schemes. With no FILE, or when FILE
+    is -, read the standard input. entropy makes no archive; it runs the text through the model once. Each file, model
+    and context is one row. docs/entropy.md explains each measure and its source.
 
     \b
     llmzip entropy book.txt
@@ -128,189 +101,65 @@ def entropy_command(
     llmzip entropy --json - < book.txt
     llmzip entropy --html page.html --plot curve.png book.txt
     """
-    if as_csv and output.json:
-        raise click.UsageError("--csv and --json exclude each other")
-    settings = CompressSettings(
-        engine=EngineSettings(device=device, threads=threads), arithmetic=arithmetic, dtype=dtype
+    if as_csv and (output.json or spans):
+        raise click.UsageError(f"--csv and {'--json' if output.json else '--spans'} exclude each other")
+    request = EntropyRequest(
+        files=files or ("-",),
+        models=model_names(model_lists) or (DEFAULT_MODEL,),
+        settings=CompressSettings(
+            engine=EngineSettings(device=device, threads=threads), arithmetic=arithmetic, dtype=dtype
+        ),
+        contexts=contexts,
+        stride=stride,
+        piece_bytes=piece_bytes,
+        spans=_span_request(spans, span_rule, span_percentile, color),
+        html=html,
+        plot=plot,
+        force=force,
     )
-    if as_csv and spans:
-        raise click.UsageError("--csv and --spans exclude each other")
-    names, files = options.model_names(model_lists) or (DEFAULT_MODEL,), files or ("-",)
-    wanted = Wanted(html, plot, spans, span_rule, span_percentile, force, color)
-    wanted.check(files, len(names), len(contexts or (None,)))
-    rows = Csv(output) if as_csv else Json(output) if output.json else Tables(output, stride)
-    printer = OnlyErrors(output) if spans else rows
-    work = _Work(settings, contexts, stride, piece_bytes, messages, printer, Extras(wanted, output, messages))
-    return work.run(names, files)
+    request.check()
+    outcomes = Outcomes(messages, output.file_record)
+    printers = _printers(request, output, messages, as_csv=as_csv)
+    for scored in TextScorer(request, messages, outcomes).run():
+        for printer in printers:
+            with outcomes.of_run():
+                printer.add(scored)
+    for printer in printers:
+        with outcomes.of_run():
+            printer.finish()
+    return outcomes.exit_status
 
 
-# -- the work --------------------------------------------------------------------------------------------------------
+def _span_request(is_wanted: bool, rule: str | None, percentile: float | None, color: str) -> SpanRequest | None:
+    """Returns how to cut the text into spans; None if they were not asked for.
 
-
-@dataclass(frozen=True)
-class _Text:
-    """A text in memory.
-
-    Attributes:
-        name: as the user gave it; None for the standard input.
+    Raises:
+        click.UsageError: options that need --spans, or exclude each other.
     """
+    if not is_wanted:
+        if rule is not None or percentile is not None:
+            raise click.UsageError("--span-rule and --span-percentile need --spans")
+        if color != "auto":
+            raise click.UsageError("--color needs --spans")
+        return None
+    if rule == "monotonic" and percentile is not None:
+        raise click.UsageError("--span-percentile has no effect with --span-rule monotonic")
+    return SpanRequest(
+        rule or surprisal.RULES[0], surprisal.DEFAULT_PERCENTILE if percentile is None else percentile, color
+    )
 
-    name: str | None
-    data: bytes
-    facts: TextFacts
 
-    @property
-    def shown(self) -> str:
-        return STDIN if self.name is None else self.name
-
-
-class _Work:
-    """Measures texts with models; what fails is told in one line, and does not stop the others."""
-
-    def __init__(
-        self,
-        settings: CompressSettings,
-        contexts: tuple[int, ...] | None,
-        stride: int | None,
-        piece_bytes: int | None,
-        messages: Messages,
-        printer: Printer,
-        extras: Extras,
-    ) -> None:
-        self._settings, self._contexts, self._stride = settings, contexts, stride
-        self._piece_bytes, self._messages, self._printer, self._extras = piece_bytes, messages, printer, extras
-        self._codes: list[int] = []
-
-    def run(self, names: tuple[str, ...], files: tuple[str, ...]) -> int:
-        """All models with all texts. Returns the exit code."""
-        texts = list(self._texts(files))
-        for name in names if texts else ():
-            try:
-                folder, model = self._load(name)
-            except Exception as error:
-                self._failed(None, error, model=name)
-                continue
-            with_context = list(self._usable_contexts(model))
-            for text in texts:
-                self._measure(text, folder, model, with_context)
-        self._printer.finish()
-        try:
-            self._extras.finish()
-        except Exception as error:
-            self._failed(None, error)
-        return overall_exit_code(self._codes)
-
-    def _failed(self, text: _Text | str | None, error: Exception, **facts: Value) -> None:
-        """Tells what went wrong with a text, or with a model."""
-        if isinstance(error, BrokenPipeError):
-            raise error
-        name = text.name if isinstance(text, _Text) else None if text == "-" else text
-        shown = None if text is None else STDIN if name is None else name
-        code, reason = explain(error, shown)
-        self._codes.append(code)
-        self._messages.error(shown, reason, error)
-        self._printer.error(name, json_error(code, error, reason), facts)
-
-    def _texts(self, files: tuple[str, ...]) -> Iterator[_Text]:
-        """The texts that can be read. Once, for several models may want them and the standard input comes once."""
-        for file in files:
-            try:
-                data = read_text(file, "entropy", "measure")
-            except Exception as error:
-                self._failed(file, error)
-                continue
-            text = _Text(None if file == "-" else file, data, TextFacts.of(data))
-            if text.facts.num_characters is None:
-                self._note(text, "is no UTF-8: there are bits per byte, and none per character")
-            yield text
-
-    def _note(self, text: _Text, what: str) -> None:
-        self._messages.fact(f"{PROGRAM}: {text.shown}: {what}")
-
-    def _load(self, name: str) -> tuple[ModelFacts, LoadedModel]:
-        """A model, with as long a context as is asked for and can be had."""
-        from ...inference.load import load  # not before it is needed: --help must be quick
-
-        choice = model_for_compressing(dataclasses.replace(self._settings, model=name))
-        own = choice.embedded is not None or (choice.folder / layout.INT8).exists()
-        longer = () if own else sorted((n for n in self._contexts or () if n > USUAL_CONTEXT), reverse=True)
-        for context in (*longer, None):
-            try:
-                model = load(dataclasses.replace(choice, context=context) if context else choice, self._settings.engine)
-                break
-            except ModelUnsupportedError:  # perhaps only in so long a context
-                if context is None:
-                    raise
-        engine = model.engine
-        stored = choice.folder / layout.INT8
-        is_int8 = self._settings.arithmetic == "exact" and stored.exists()
-        size = stored.stat().st_size if is_int8 else engine.weights_bytes
-        facts = ModelFacts(engine.num_parameters, size, engine.flops_per_token(entropy.CAPACITY_TOKENS))
-        return facts, model
-
-    def _usable_contexts(self, model: LoadedModel) -> Iterator[int]:
-        """Those that were asked for and that the model and the stride allow."""
-        most = model.engine.context
-        for context in self._contexts or (most,):
-            if context > most:
-                text = f"model {model.name} takes {most:,} tokens, fewer than --context {context}"
-            elif self._stride is not None and self._stride > context:
-                text = f"--stride {self._stride} is more than the context of {context:,}"
-            else:
-                yield context
-                continue
-            self._failed(None, SettingsError(text), model=model.name, context=context)
-
-    def _measure(self, text: _Text, facts: ModelFacts, model: LoadedModel, contexts: list[int]) -> None:
-        """All rows of a text with a model."""
-        if not contexts:
-            return
-        try:
-            tokens = model.tokenizer.encode(text.data)
-            short = [str(context) for context in contexts if context > len(tokens)]
-            if self._contexts and short:
-                has = f"has {len(tokens):,} tokens with the model {model.name}"
-                self._note(text, f"{has}, fewer than a context of {', '.join(short)}: all of it is seen at once")
-            pieces = self._pieces(text, facts, model)
-        except Exception as error:
-            self._failed(text, error, model=model.name)
-            return
-        for context in contexts:
-            try:
-                row, scores = self._row(text, tokens, facts, model, context)
-            except Exception as error:
-                self._failed(text, error, model=model.name, context=context)
-                continue
-            self._printer.row(text.name, row | pieces)
-            try:
-                self._extras.add(text.shown, text.data, text.facts, model, scores)
-            except Exception as error:
-                self._failed(None, error)
-
-    def _row(
-        self, text: _Text, tokens: np.ndarray, facts: ModelFacts, model: LoadedModel, context: int
-    ) -> tuple[dict[str, Value], Scores]:
-        from ...measures.scoring import Scorer
-
-        begun = time.perf_counter()
-        table = model.table
-        with self._messages.progress(text.shown, text.facts.num_bytes) as advance:
-            report = None if advance is None else lambda ids: advance(table.num_bytes(ids))
-            alternatives = self._extras.alternatives
-            scorer = Scorer(model, context, self._stride, ranks=True, alternatives=alternatives, progress=report)
-            scores = scorer.score(tokens)
-        found = entropy.measures(scores, text.facts, facts)
-        seconds = round(time.perf_counter() - begun, 6)
-        row = {"model": model.name, "engine": self._settings.arithmetic, **found, "elapsed_seconds": seconds}
-        return row, scores
-
-    def _pieces(self, text: _Text, facts: ModelFacts, model: LoadedModel) -> dict[str, Value]:
-        """Measures of --piece-bytes."""
-        size = self._piece_bytes
-        if size is None:
-            return {}
-        from ...measures.scoring import Scorer
-
-        data = text.data
-        cut = [model.tokenizer.encode(data[n : n + size]) for n in range(0, len(data), size)]
-        return entropy.piece_measures(Scorer(model).score_many(cut), size, text.facts, facts)
+def _printers(request: EntropyRequest, output: Output, messages: Messages, *, as_csv: bool) -> list[Printer]:
+    """Returns what takes the scores: one that prints, and one for each file."""
+    printers: list[Printer] = []
+    if request.spans is not None:
+        printers.append(Spans(output, request.spans))
+    elif as_csv:
+        printers.append(Csv(output))
+    else:
+        printers.append(JsonLines(output) if output.json else Tables(output, request.stride))
+    if request.html is not None:
+        printers.append(Page(request.html, request, messages))
+    if request.plot is not None:
+        printers.append(Plot(request.plot, request, messages))
+    return printers

@@ -1,4 +1,4 @@
-"""What `llmzip entropy` prints: tables for people, JSON lines, comma-separated values; not where rows come from."""
+"""What `llmzip entropy` prints: tables for people, JSON lines, comma-separated values, or the text cut into spans."""
 
 from __future__ import annotations
 
@@ -7,108 +7,141 @@ import io
 import math
 from typing import Any
 
+from ...measures import surprisal
 from ...measures.entropy import Value, context_text, is_seen_whole
-from ...system.process import STDIN
-from ..command import Output
+from ..command import Output, has_colours, piece_text
 from ..records import json_name
+from .entropy_request import SpanRequest
+from .entropy_scores import Scored
 
 
 class Printer:
-    """Where rows go: nowhere, unless a method says more."""
+    """Takes the scores of texts one by one. This one does nothing with them."""
+
+    def add(self, scored: Scored) -> None:
+        """Takes the scores of a text by a model with one context."""
+
+    def finish(self) -> None:
+        """Is called after the last scores."""
+
+
+class JsonLines(Printer):
+    """Prints an object for each row.
+
+    Args:
+        output: where it goes.
+    """
 
     def __init__(self, output: Output) -> None:
         self._output = output
 
-    def row(self, name: str | None, facts: dict[str, Value]) -> None:
-        """A row that is done."""
-
-    def error(self, name: str | None, error: dict[str, Any], facts: dict[str, Value]) -> None:
-        """A row that there is not; the user is told already."""
-
-    def finish(self) -> None:
-        """After the last one."""
-
-
-class Json(Printer):
-    """A line for each row."""
-
-    def row(self, name: str | None, facts: dict[str, Value]) -> None:
-        self._output.record(**json_name(name), **facts, error=None)
-
-    def error(self, name: str | None, error: dict[str, Any], facts: dict[str, Value]) -> None:
-        self._output.record(**json_name(name), **facts, error=error)
-
-
-class OnlyErrors(Json):
-    """No rows, because something else is printed; failures are still lines of JSON, if that is JSON."""
-
-    def row(self, name: str | None, facts: dict[str, Value]) -> None:
-        """Nothing."""
+    def add(self, scored: Scored) -> None:
+        self._output.file_record(scored.text.name, **scored.row, error=None)
 
 
 class Csv(Printer):
-    """The same in columns, under their names; what is unknown is empty."""
+    """Prints comma-separated values, with the names of the columns first; unknown values are empty.
 
-    _names: list[str] | None = None
+    Args:
+        output: where they go.
+    """
 
-    def row(self, name: str | None, facts: dict[str, Value]) -> None:
-        values = {"file": json_name(name)["file"] or "-", **facts}
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._names: list[str] | None = None
+
+    def add(self, scored: Scored) -> None:
+        values = {"file": json_name(scored.text.name)["file"] or "-", **scored.row}
         line = io.StringIO()
         writer = csv.writer(line, lineterminator="\n")
         if self._names is None:
             self._names = list(values)
             writer.writerow(self._names)
-        writer.writerow([values.get(key) for key in self._names])
+        writer.writerow([values.get(name) for name in self._names])
         self._output.stdout.write(line.getvalue().encode("utf-8", "replace"))
 
 
+class Spans(Printer):
+    """Prints a text cut into spans: coloured, with bars between them, or as an object for each.
+
+    Args:
+        output: where they go.
+        request: how to cut the text.
+    """
+
+    def __init__(self, output: Output, request: SpanRequest) -> None:
+        self._output = output
+        self._request = request
+
+    def add(self, scored: Scored) -> None:
+        output, request = self._output, self._request
+        coloured = has_colours(request.color, output.stdout.fileno())
+        pieces: list[str] = []
+        for number, span in enumerate(surprisal.spans_of(scored.units, request.rule, request.percentile)):
+            text = span.text.decode("utf-8", "backslashreplace")
+            if output.json:
+                output.record(begin=span.begin, bytes=len(span.text), tokens=span.tokens, bits=span.bits, text=text)
+            else:
+                pieces.append(piece_text(text, number, coloured))
+        if pieces:
+            output.stdout.write(("".join(pieces) + "\n").encode("utf-8", "replace"))
+
+
 class Tables(Printer):
-    """Tables for people: the first as rows come, the others at the end."""
+    """Prints tables for people: the first one as rows come, the others at the end.
+
+    Args:
+        output: where they go.
+        stride: tokens that each pass scores; None for half of the context.
+    """
 
     def __init__(self, output: Output, stride: int | None) -> None:
-        super().__init__(output)
+        self._output = output
         self._scored = "half of the context" if stride is None else f"{stride:,} tokens"
         self._rows: list[tuple[str, dict[str, Value]]] = []
 
-    def row(self, name: str | None, facts: dict[str, Value]) -> None:
-        label = f"{facts['model']}  {STDIN if name is None else name}"
-        tokens, context = facts["tokens"], facts["context"]
-        if isinstance(tokens, int) and isinstance(context, int) and is_seen_whole(tokens, context):
-            label += f"  {context_text(tokens, context)}"
-            facts = facts | {"context": tokens, "stride": None}
+    def add(self, scored: Scored) -> None:
+        row = scored.row
+        label = f"{row['model']}  {scored.text.shown}"
+        num_tokens, context = len(scored.scores.tokens), scored.scores.context
+        if is_seen_whole(num_tokens, context):
+            label += f"  {context_text(num_tokens, context)}"
+            row = row | {"context": num_tokens, "stride": None}
         if not self._rows:
-            self._output.line(f"The model's own bits, and perplexity. Each pass scores {self._scored} (--stride).")
-            self._line(_BITS, None, "")
-        self._rows.append((label, facts))
-        self._line(_BITS, facts, label)
+            self._output.line(f"The model's own bits and perplexity. Each pass scores {self._scored} (--stride).")
+            self._heading(_BITS)
+        self._rows.append((label, row))
+        self._line(_BITS, row, label)
 
     def finish(self) -> None:
         if not self._rows:
             return
-        unit = "character" if all(facts["characters"] for _, facts in self._rows) else "byte"
+        unit = "character" if all(row["characters"] for _, row in self._rows) else "byte"
         self._output.line("")
         self._output.line(f"LLMZip's schemes and zlib alone, bits per {unit}")
-        self._table([(title, key.format(unit), how) for title, key, how in _SCHEMES])
+        self._table([(title, key.format(unit), kind) for title, key, kind in _SCHEMES])
         self._output.line("")
         self._output.line("Rates in percent of the text, alone and with the model; bits saved per log2 of FLOPs")
-        self._table(_RATES if "piece_bytes" in self._rows[0][1] else [column for column in _RATES if column[2] != "p"])
+        has_pieces = "piece_bytes" in self._rows[0][1]
+        self._table([column for column in _RATES if has_pieces or column[2] != "p"])
 
     def _table(self, columns: list[_Column]) -> None:
-        self._line(columns, None, "")
-        for label, facts in self._rows:
-            self._line(columns, facts, label)
+        self._heading(columns)
+        for label, row in self._rows:
+            self._line(columns, row, label)
 
-    def _line(self, columns: list[_Column], facts: dict[str, Value] | None, label: str) -> None:
-        """One row, or the heads of the columns."""
-        if facts is None:
-            cells, label = [title for title, _, _ in columns], "model  file"
-        else:
-            cells = [_FORMS[how](facts[key]) for _, key, how in columns]
+    def _heading(self, columns: list[_Column]) -> None:
+        self._cells([title for title, _, _ in columns], "model  file")
+
+    def _line(self, columns: list[_Column], row: dict[str, Value], label: str) -> None:
+        self._cells([_FORMS[kind](row[key]) for _, key, kind in columns], label)
+
+    def _cells(self, cells: list[str], label: str) -> None:
         self._output.line(" ".join(f"{cell:>12}" for cell in cells) + f"  {label}")
 
 
 _Column = tuple[str, str, str]
-"""Title, key, and how the value is shown."""
+"""Title, key in the row, and kind, a key of _FORMS."""
 
 _BITS: list[_Column] = [
     ("bits/byte", "bits_per_byte", "f"),
@@ -150,3 +183,4 @@ _FORMS = {
     "%": _percent,
     "p": _percent,
 }
+"""Kind of a column -> its text for a value; "p" is a percentage about pieces."""

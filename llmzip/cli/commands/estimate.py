@@ -1,4 +1,4 @@
-"""The command `llmzip estimate`: options, files and what is printed; must not know how anything is estimated."""
+"""The command `llmzip estimate`: its options, files and tables. Knows nothing of how a size or time is estimated."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from ...format.headers import MAGIC
 from ...measures.estimate import DEFAULT_SECONDS, Estimate, estimate
 from ...measures.extrapolation import Range
 from ...settings import DEFAULT_LEVEL, DEFAULT_MODEL, CompressSettings, EngineSettings
-from ...system import filenames, fileops
-from ...system.filenames import FileProblem
+from ...system import fileops
+from ...system.filenames import FileProblem, input_name
 from ...system.streams import read_upto
 from .. import options
-from ..command import Output, command, with_model_here
-from ..jobs import explain, overall_exit_code
+from ..command import Output, command, with_local_model
 from ..messages import Messages
-from ..records import json_error, json_name
+from ..outcomes import Outcomes, shown_name
+from ..units import duration_text
+from ..values import read_prompt
 
 
 @command(
@@ -32,7 +33,7 @@ from ..records import json_error, json_name
     options.windows,
     click.option(
         "--seconds", metavar="N", type=click.FloatRange(min=0, min_open=True), default=DEFAULT_SECONDS,
-        show_default=True, help="About how long the estimate of each file may take; a longer one is better.",
+        show_default=True, help="Approximate time to spend on each file; more time gives a better estimate.",
     ),
     options.engine,
 )  # fmt: skip
@@ -49,11 +50,11 @@ def estimate_command(
     device: str,
     **use: Any,
 ) -> int:
-    """Tell size and times before compressing.
+    """Predict size and times of compressing.
 
-    A sample of each FILE, evenly spread pieces, is really compressed and decompressed on this machine, and from how it
-    went the archive's size and the times are estimated, with a range that is likely but not sure. A small file is
-    compressed whole. No file is written. docs/estimate.md says how good estimates are.
+    Compress and decompress a sample of each FILE on this machine, some evenly spread pieces, and extrapolate the size
+    of the archive and the times, each with a likely range. A small file is compressed whole. No file is written.
+    docs/estimate.md says how good the estimates are.
 
     \b
     llmzip estimate book.txt
@@ -66,75 +67,54 @@ def estimate_command(
         level or DEFAULT_LEVEL,
         model or DEFAULT_MODEL,
         EngineSettings(device=device, threads=threads),
-        prompt=options.read_prompt(prompt_file),
+        prompt=read_prompt(prompt_file),
         **use,
     )
-    settings = with_model_here(settings, messages, offline)
+    settings = with_local_model(settings, messages, offline)
     mixing.on_compiling = messages.compiling
-    codes: list[int] = []
-    for name in files:
-        begun = time.perf_counter()
-        try:
-            found = _estimated(name, settings, seconds)
-        except Exception as error:
-            if isinstance(error, BrokenPipeError):
-                raise
-            code, reason = explain(error, name)
-            codes.append(code)
-            messages.error(name, reason, error)
-            output.record(**json_name(name), error=json_error(code, error, reason))
-            continue
-        _print(output, name, found, settings, time.perf_counter() - begun)
-    return overall_exit_code(codes)
+    outcomes = Outcomes(messages, output.file_record)
+    for name in map(input_name, files):
+        started = time.perf_counter()
+        with outcomes.of_file(name):
+            estimated = _estimate(name, settings, seconds)
+            elapsed = time.perf_counter() - started
+            output.file_record(name, **_facts(estimated, settings, elapsed))
+            _print(output, shown_name(name), estimated, settings.level, elapsed)
+    return outcomes.exit_status
 
 
-def _estimated(name: str, settings: CompressSettings, seconds: float) -> Estimate:
-    with fileops.seekable_source(filenames.input_name(name)) as source:
+def _estimate(name: str | None, settings: CompressSettings, seconds: float) -> Estimate:
+    with fileops.seekable_source(name) as source:
         if read_upto(source.file, len(MAGIC)) == MAGIC:
-            raise FileProblem("is an llmzip archive already")
+            raise FileProblem("is already an llmzip archive")
         return estimate(source.file, settings, seconds)
 
 
-def _print(output: Output, name: str, found: Estimate, settings: CompressSettings, elapsed: float) -> None:
-    """One file, for people or for programs."""
-    size, original = found.compressed_bytes, found.original_bytes
-    times = {"compress_seconds": found.compress_seconds, "decompress_seconds": found.decompress_seconds}
-    output.record(
-        **json_name(name),
-        original_bytes=original,
+def _times(estimated: Estimate) -> dict[str, Range]:
+    return {"compress": estimated.compress_seconds, "decompress": estimated.decompress_seconds}
+
+
+def _facts(estimated: Estimate, settings: CompressSettings, elapsed_seconds: float) -> dict[str, Any]:
+    """Returns the fields of the JSON record."""
+    size, original = estimated.compressed_bytes, estimated.original_bytes
+    times: dict[str, float] = {}
+    for operation, taken in _times(estimated).items():
+        times |= _range_fields(f"{operation}_seconds", taken, 6)
+    return {
+        "original_bytes": original,
         **_range_fields("compressed_bytes", size, 0),
-        bits_per_byte=8 * size.value / original if original else None,
-        **{key: value for title, taken in times.items() for key, value in _range_fields(title, taken, 6).items()},
-        start_seconds=round(found.start_seconds, 6),
-        method=found.method,
-        model=found.model,
-        level=settings.level,
-        is_whole=found.is_whole,
-        sampled_bytes=found.sampled_bytes,
-        pieces=found.pieces,
-        elapsed_seconds=round(elapsed, 6),
-        error=None,
-    )
-    rate = f", {8 * size.value / original:.2f} bits/byte, {100 * size.value / original:.1f} %" if original else ""
-    output.line(f"{name}: {original:,} bytes, level {settings.level}, {_method(found)}")
-    if found.is_whole:
-        output.line(f"  size        {size.value:,.0f} bytes{rate}: all of it was compressed")
-    else:
-        output.line(f"  size        {size.value:,.0f} bytes ({size.low:,.0f} to {size.high:,.0f}){rate}")
-    for title, taken in times.items():
-        low, high = _duration(taken.low), _duration(taken.high)
-        shown = f"{_duration(taken.value)} ({low} to {high})" if low != high else _duration(taken.value)
-        output.line(f"  {title.removesuffix('_seconds'):<12}{shown}")
-    if not found.is_whole:
-        sample = "no sample: it looks like noise"
-        if found.pieces:
-            places = "one place" if found.pieces == 1 else f"{found.pieces} evenly spread places"
-            sample = f"{found.sampled_bytes:,} bytes of {places}"
-        output.line(f"  sample      {sample}, {elapsed:.0f} s; start {found.start_seconds:.1f} s, in no time above")
-
-
-def _method(found: Estimate) -> str:
-    return f"{found.method} by {found.model}" if found.model else found.method
+        "bits_per_byte": 8 * size.value / original if original else None,
+        **times,
+        "start_seconds": round(estimated.start_seconds, 6),
+        "method": estimated.method,
+        "model": estimated.model,
+        "level": settings.level,
+        "is_whole": estimated.is_whole,
+        "sampled_bytes": estimated.sampled_bytes,
+        "pieces": estimated.pieces,
+        "elapsed_seconds": round(elapsed_seconds, 6),
+        "error": None,
+    }
 
 
 def _range_fields(name: str, number: Range, digits: int) -> dict[str, float]:
@@ -144,9 +124,24 @@ def _range_fields(name: str, number: Range, digits: int) -> dict[str, float]:
     return {name: rounded(number.value), f"{name}_low": rounded(number.low), f"{name}_high": rounded(number.high)}
 
 
-def _duration(seconds: float) -> str:
-    if seconds < 1:
-        return "under 1 s"
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+def _print(output: Output, name: str, estimated: Estimate, level: int, elapsed_seconds: float) -> None:
+    """Prints the estimate of one file for people."""
+    size, original = estimated.compressed_bytes, estimated.original_bytes
+    method = f"{estimated.method}, model {estimated.model}" if estimated.model else estimated.method
+    rate = f", {8 * size.value / original:.2f} bits/byte, {100 * size.value / original:.1f} %" if original else ""
+    output.line(f"{name}: {original:,} bytes, level {level}, {method}")
+    if estimated.is_whole:
+        output.line(f"  size        {size.value:,.0f} bytes{rate}: all of it was compressed")
+    else:
+        output.line(f"  size        {size.value:,.0f} bytes ({size.low:,.0f} to {size.high:,.0f}){rate}")
+    for operation, taken in _times(estimated).items():
+        low, high = duration_text(taken.low), duration_text(taken.high)
+        shown = f"{duration_text(taken.value)} ({low} to {high})" if low != high else duration_text(taken.value)
+        output.line(f"  {operation:<12}{shown}")
+    if not estimated.is_whole:
+        sample = "no sample, the data looks random"
+        if estimated.pieces:
+            places = "one place" if estimated.pieces == 1 else f"{estimated.pieces} evenly spread places"
+            sample = f"{estimated.sampled_bytes:,} bytes from {places}"
+        start = f"{estimated.start_seconds:.1f} s"
+        output.line(f"  sample      {sample}, {elapsed_seconds:.0f} s; start-up takes another {start}")

@@ -1,4 +1,4 @@
-"""The tables of -l and `llmzip info`, from headers alone; must not know click, engines or payloads."""
+"""The tables of -l and `llmzip info`, made from headers alone. Knows no click, engines or payloads."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from ...system.filenames import FileProblem, input_name, printable
 from ...system.fileops import open_source
-from ...system.process import STDIN, is_terminal
+from ...system.process import is_terminal
 from ...system.streams import DescriptorWriter
-from ..jobs import FROM_TERMINAL, LIST, Options, explain, overall_exit_code
-from ..messages import Messages, bits_per_byte_text, ratio_text
-from ..records import SCHEMA, RecordFile, json_error, json_line, json_name
+from ..jobs import FROM_TERMINAL
+from ..messages import Messages
+from ..outcomes import Outcomes, shown_name
+from ..records import SCHEMA, RecordFile, json_line, json_name
+from ..request import Request
+from ..units import bits_per_byte_text, percentage_text
 
 if TYPE_CHECKING:
     from ...codec.info import ArchiveInfo
@@ -24,64 +27,58 @@ class InfoTable:
     """Prints a line per file as it is read, and totals for several.
 
     Args:
-        options: what was asked for.
-        messages: where errors go.
-        stdout: where the table goes.
-        report: takes the JSON lines of --report; None for none.
+        request: what the user asked for.
+        messages: what the user reads.
+        stdout: the standard output, which takes the table or JSON lines.
+        report: file for the JSON lines of --report; None for none.
     """
 
     def __init__(
         self,
-        options: Options,
+        request: Request,
         messages: Messages,
         stdout: DescriptorWriter,
         report: RecordFile | None = None,
     ) -> None:
-        self._options = options
+        self._request = request
         self._messages = messages
         self._stdout = stdout
         self._report = report
         self._heading_is_due = True
 
     def run(self, names: Sequence[str]) -> int:
-        """Lists all names; "-" is the standard input. Returns the exit code.
+        """Lists all names; "-" is the standard input. Returns the exit status.
 
         Raises:
-            OSError: the standard output takes no more.
+            OutputError: the standard output cannot be written.
         """
-        codes: list[int] = []
+        outcomes = Outcomes(self._messages, self._record)
         listed: list[ArchiveInfo] = []
         for argument in names:
             name = input_name(argument)
-            try:
+            with outcomes.of_file(name):
                 info = self._read(name)
-            except Exception as error:
-                code, text = explain(error, STDIN if name is None else name)
-                codes.append(code)
-                self._messages.error(STDIN if name is None else name, text, error)
-                self._record(name, {"error": json_error(code, error, text)})
-                continue
-            listed.append(info)
-            self._record(name, {**info.to_dict(), "error": None})
-            if not self._options.json:
-                self._print_file(STDIN if name is None else name, info)
-        if len(listed) > 1 and not self._options.json:
+                listed.append(info)
+                self._record(name, **info.to_dict(), error=None)
+                if not self._request.json:
+                    self._print_file(shown_name(name), info)
+        if len(listed) > 1 and not self._request.json:
             self._print_totals(listed)
-        return overall_exit_code(codes)
+        return outcomes.exit_status
 
     def _read(self, name: str | None) -> ArchiveInfo:
         from ...codec.info import read_info
 
-        if name is None and not self._options.force and is_terminal(0):
+        if name is None and not self._request.force and is_terminal(0):
             raise FileProblem(FROM_TERMINAL)
         with open_source(name) as source:
             return read_info(source.file)
 
-    def _record(self, name: str | None, facts: dict[str, Any]) -> None:
-        line = json_line({"schema": SCHEMA, "operation": LIST, **json_name(name), **facts})
+    def _record(self, name: str | None, /, **facts: Any) -> None:
+        line = json_line({"schema": SCHEMA, "operation": self._request.mode.value, **json_name(name), **facts})
         if self._report is not None:
             self._report.append(line)
-        if self._options.json:
+        if self._request.json:
             self._stdout.write(line)
 
     def _print(self, line: str) -> None:
@@ -91,7 +88,7 @@ class InfoTable:
         if self._heading_is_due:
             self._print(_HEADING)
             self._heading_is_due = False
-        models = dict.fromkeys(archive.model or "-" for archive in info.archives)  # a set that keeps the order
+        models = dict.fromkeys(archive.model or "-" for archive in info.archives)  # in order, each once
         self._print(_row(info.compressed_bytes, info.original_bytes, info.num_frames, ",".join(models), name))
         if self._messages.verbosity > 0:
             self._print_frames(info)
@@ -121,7 +118,7 @@ def _row(compressed_bytes: int, original_bytes: int, num_frames: int, model: str
     return _ROW.format(
         f"{compressed_bytes:,}",
         f"{original_bytes:,}",
-        ratio_text(original_bytes, compressed_bytes),
+        percentage_text(original_bytes, compressed_bytes),
         bits_per_byte_text(original_bytes, compressed_bytes),
         f"{num_frames:,}",
         printable(model),

@@ -1,4 +1,4 @@
-"""The command `llmzip models`: options, and what is printed; must not know the cache's layout or the byte format."""
+"""The command `llmzip models`: its options and tables. Knows neither the cache's layout nor the byte format."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from ...models.reference import Kind, parse_model
 from ...models.tokenizer_file import TokenizerFile
 from .. import options
 from ..command import CONTEXT, Output, command
-from ..messages import PROGRAM, Messages
+from ..messages import Messages
 
-_MAX_HEADER = 100_000_000  # of a safetensors file, by its specification
-_SHORT = 12  # digits of a commit, in tables
+_MAX_HEADER_BYTES = 100_000_000  # of a safetensors file, by its specification
+_COMMIT_DIGITS = 12  # of a commit, in tables
 _ROW = "{:<16}  {}"
 
-# What configurations call the sizes: the exact engine's, and most of those that it does not run.
+# Names of the sizes in configurations: those of the exact engine, and those of most models that it does not run.
 _SIZES = {
     name: name
     for name in ("vocab_size", "num_layers", "hidden_size", "mlp_size", "num_heads", "num_kv_heads", "head_dim")
@@ -40,16 +40,15 @@ _name = click.argument("name", metavar="NAME")
 
 
 @click.group(
-    "models", context_settings=CONTEXT, epilog=options.EXIT_CODES, invoke_without_command=True, no_args_is_help=False
+    "models", context_settings=CONTEXT, epilog=options.EXIT_STATUS, invoke_without_command=True, no_args_is_help=False
 )
 @click.pass_context
 def models_command(ctx: click.Context) -> None:
     """List, download and check models.
 
-    A model is one inside the package, a folder with a Hugging Face checkpoint, or one of the Hugging Face Hub:
-    org/name, with @revision for a branch, a tag or a commit other than the newest. Models of the Hub lie in the cache
-    that all Hugging Face programs share; HF_HOME or HF_HUB_CACHE say where. A name without an owner is never looked up
-    on the Hub.
+    A model is embedded in the package, a folder with a Hugging Face checkpoint, or on the Hugging Face Hub: org/name,
+    or org/name@revision for a branch, tag or commit. Models from the Hub are in the standard Hugging Face cache;
+    HF_HOME or HF_HUB_CACHE set its location. A name without an owner is never looked up on the Hub.
 
     \b
     llmzip models pull HuggingFaceTB/SmolLM2-135M
@@ -57,7 +56,7 @@ def models_command(ctx: click.Context) -> None:
     """
     if ctx.invoked_subcommand is None:
         names = ", ".join(models_command.commands)
-        raise click.UsageError(f"models what? One of: {names}", ctx)
+        raise click.UsageError(f"name a command: {names}", ctx)
 
 
 # -- list ------------------------------------------------------------------------------------------------------------
@@ -65,13 +64,13 @@ def models_command(ctx: click.Context) -> None:
 
 @command("list")
 def list_command(output: Output, messages: Messages) -> None:
-    """List the models that are here.
+    """List the models on this machine.
 
-    Those inside the package, and those in the Hugging Face cache that hold safetensors. The column runs says whether
-    the exact engine runs them, as far as the configuration tells; llmzip models info NAME says why not.
+    These are the embedded models and those in the Hugging Face cache that have safetensors. The column runs says
+    whether the exact engine can run them, judging by the configuration; llmzip models info NAME says why not.
     """
     del messages
-    rows: list[tuple[str, str | None, Path, str, bool]] = []
+    rows: list[tuple[str, str | None, Path, str, bool]] = []  # name, commit, folder, place, is incomplete
     for model in EMBEDDED:
         if model.folder.is_dir():
             rows.append((model.name, None, model.folder, "embedded", False))
@@ -86,7 +85,7 @@ def list_command(output: Output, messages: Messages) -> None:
             name=name, place=place, commit=commit, folder=str(folder), size_bytes=size, model_type=kind, runs=runs,
             incomplete=incomplete,
         )  # fmt: skip
-        shown = name if commit is None else f"{name}@{commit[:_SHORT]}"
+        shown = name if commit is None else f"{name}@{commit[:_COMMIT_DIGITS]}"
         word = "incomplete" if incomplete else "yes" if runs else "no"
         output.line(form.format(hub.size_text(size), str(kind or place), word, shown))
 
@@ -104,12 +103,12 @@ def _is_incomplete(snapshot: hub.Snapshot) -> bool:
 @command(
     "info",
     _name,
-    click.option("--digests", is_flag=True, help="Load the model, and show the digests that archives record."),
+    click.option("--digests", is_flag=True, help="Load the model and show the digests that archives record."),
 )
 def info_command(output: Output, messages: Messages, name: str, digests: bool) -> None:
-    """Show what a model is, and if it runs exactly.
+    """Describe a model and whether it runs exactly.
 
-    NAME is a folder, an embedded model's name, or a model of the Hub that is in the cache. Downloads nothing.
+    NAME is an embedded model, a folder, or a Hub name that is in the cache. Nothing is downloaded.
     """
     del messages
     ref = resolve_model(parse_model(name))
@@ -135,14 +134,15 @@ def info_command(output: Output, messages: Messages, name: str, digests: bool) -
 
 
 def _shape(folder: Path) -> dict[str, Any]:
-    """Sizes of a model, None for what its files do not tell."""
+    """Returns the sizes of a model; None for those that its files do not give."""
     if (folder / layout.INT8).exists():
         from ...models import weightfile
 
-        if why := layout.mishap(folder / layout.INT8):
-            raise ModelUnsupportedError(f"{layout.INT8} cannot be read: {why}")
-        found, _, arrays = weightfile.unpack((folder / layout.INT8).read_bytes())
-        return {**_sizes(found), "context": found.get("context"), "parameters": sum(a.size for a in arrays.values())}
+        if reason := layout.mishap(folder / layout.INT8):
+            raise ModelUnsupportedError(f"{layout.INT8} cannot be read: {reason}")
+        config, _, arrays = weightfile.unpack((folder / layout.INT8).read_bytes())
+        num_parameters = sum(array.size for array in arrays.values())
+        return {**_sizes(config), "context": config.get("context"), "parameters": num_parameters}
     from ...models import families
 
     config = layout.config_or_empty(folder)
@@ -159,13 +159,13 @@ def _sizes(config: Mapping[str, Any], names: Mapping[str, str] = _SIZES) -> dict
 
 
 def _num_parameters(folder: Path) -> int | None:
-    """Numbers in the weights, by the headers of the safetensors files."""
+    """Returns how many numbers the weights have, by the headers of their files; None if a header is unreadable."""
     total = 0
     try:
         for name in hub.weight_files(folder, [path.name for path in folder.iterdir()]):
             with (folder / name).open("rb") as file:
                 length = int.from_bytes(file.read(8), "little")
-                header = jsonlib.loads(file.read(min(length, _MAX_HEADER)))
+                header = jsonlib.loads(file.read(min(length, _MAX_HEADER_BYTES)))
             total += sum(math.prod(entry["shape"]) for key, entry in header.items() if key != "__metadata__")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ModelUnsupportedError):
         return None
@@ -181,13 +181,13 @@ def _tokenizer(folder: Path) -> str | None:
 
 
 def _digests(choice: ModelChoice) -> dict[str, str]:
-    """The digests as archives record them: of an embedded model whole, else the first half."""
+    """Returns the digests as archives record them: whole for an embedded model, else their first half."""
     from ...inference.load import load
     from ...settings import EngineSettings
 
     if choice.embedded is not None:
         model, tokenizer = choice.embedded.model_digest, choice.embedded.tokenizer_digest
-        load(choice, EngineSettings())  # compares them
+        load(choice, EngineSettings())  # checks them
     else:
         record = load(choice, EngineSettings()).record
         model, tokenizer = record.model_digest, record.tokenizer_digest
@@ -195,7 +195,7 @@ def _digests(choice: ModelChoice) -> dict[str, str]:
 
 
 def _texts(facts: dict[str, Any]) -> dict[str, str]:
-    """The facts as people read them."""
+    """Returns the facts as people read them, by their titles."""
 
     def number(key: str) -> str:
         value = facts[key]
@@ -212,7 +212,7 @@ def _texts(facts: dict[str, Any]) -> dict[str, str]:
         "heads": f"{number('num_heads')} of size {number('head_dim')}, {number('num_kv_heads')} for keys and values",
         "context": f"{number('context')} positions",
         "vocabulary": number("vocab_size"),
-        "tokenizer": facts["tokenizer"] or "none that can be read",
+        "tokenizer": facts["tokenizer"] or "not readable",
         "size on disk": hub.size_text(facts["size_bytes"]),
         "model digest": facts.get("model_digest", ""),
         "tokenizer digest": facts.get("tokenizer_digest", ""),
@@ -227,27 +227,23 @@ def _texts(facts: dict[str, Any]) -> dict[str, str]:
 def pull_command(output: Output, messages: Messages, name: str) -> None:
     """Download a model from the Hugging Face Hub.
 
-    Configuration, tokenizer and safetensors, never pickled weights; what is in the cache already stays. Prints the
-    commit and the folder. For gated and private models log in with hf auth login, or set HF_TOKEN.
+    Download the configuration, the tokenizer and safetensors, never pickled weights; files that are in the cache are
+    kept. Print the commit and the folder. For gated and private models, log in with hf auth login or set HF_TOKEN.
     """
-    wanted = hub.parse(name)
-    if wanted is None or not wanted.has_owner:
+    model = hub.parse(name)
+    if model is None or not model.has_owner:
         hint = ""
         if embedded_by_name(name) is not None:
-            hint = ": it is embedded, so there is nothing to download"
-        elif wanted is not None and not wanted.with_owner.startswith("org/"):
-            hint = f": write {wanted.with_owner}"
+            hint = "; it is an embedded model, so there is nothing to download"
+        elif model is not None and not model.with_owner.startswith("org/"):
+            hint = f"; did you mean {model.with_owner}?"
         raise click.UsageError(
-            f"{name!r} is no name like org/name or org/name@revision{hint}", click.get_current_context(silent=True)
+            f"{name!r} is not of the form org/name or org/name@revision{hint}", click.get_current_context(silent=True)
         )
-
-    def notice(text: str) -> None:
-        messages.fact(f"{PROGRAM}: {text}")
-
-    snapshot = hub.download(wanted, lambda folder: None, notice, messages.progress)
+    snapshot = hub.download(model, lambda folder: None, messages.notice, messages.progress)
     reason = unsupported_reason(snapshot.folder)
     if reason is not None:
-        notice(f"the exact engine cannot run it: {reason}; see --engine float")
+        messages.notice(f"the exact engine cannot run it: {reason}; use --engine float")
     output.record(name=snapshot.name, commit=snapshot.commit, folder=str(snapshot.folder))
     output.line(_ROW.format("name", snapshot.name))
     output.line(_ROW.format("commit", snapshot.commit))
@@ -259,10 +255,10 @@ def pull_command(output: Output, messages: Messages, name: str) -> None:
 
 @command("verify", _name)
 def verify_command(output: Output, messages: Messages, name: str) -> None:
-    """Compare a model with what it should be.
+    """Verify a model against its published hashes.
 
-    The files of a model of the Hub with the hashes that they had there, an embedded model with the digests that the
-    format prescribes. Any difference is exit code 3.
+    The files of a Hub model are compared with their hashes on the Hub, an embedded model with the digests in the
+    format's specification. Any difference ends with exit status 3.
     """
     del messages
     ref = resolve_model(parse_model(name))
@@ -277,8 +273,8 @@ def verify_command(output: Output, messages: Messages, name: str) -> None:
     snapshot = None if ref.hub_id is None else hub.find(ref.hub_id)
     if snapshot is None:
         raise ModelNotFoundError(
-            f"model {name!r} is a folder: nobody knows what it should be; its digests are told by "
-            f"`llmzip models info --digests {name}`"
+            f"model {name!r} is a folder, and there is nothing to compare it with; "
+            f"`llmzip models info --digests {name}` shows its digests"
         )
     wrong, num_files = [], 0
     for file in hub.checked_files(snapshot):
@@ -290,8 +286,8 @@ def verify_command(output: Output, messages: Messages, name: str) -> None:
     if wrong:
         first = wrong[0]
         raise ModelMismatchError(
-            f"model {snapshot}: {len(wrong)} of {num_files} files not as on the Hub: {first.name} is {first.verdict}; "
-            f"remove {first.blob}, then "
+            f"model {snapshot}: {len(wrong)} of {num_files} files differ from the Hub's: "
+            f"{first.name} is {first.verdict}; remove {first.blob}, then "
             + hub.how_to_pull(hub.HubId(snapshot.name, snapshot.commit), "fetches it again")
         )
 

@@ -1,0 +1,155 @@
+"""How a run's files fared: each failure becomes one line, one record and a part of the exit status."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+from ..errors import EXIT_FAILED, EXIT_OK, LLMZipError
+from ..system.filenames import FileProblem
+from ..system.process import STDIN
+from ..system.streams import OutputError
+from .messages import Messages
+from .records import json_error
+
+
+class OtherFileProblem(FileProblem):
+    """A problem with another file than the input, such as its output.
+
+    Args:
+        name: name of that file; the message begins with it.
+        text: the reason.
+    """
+
+    def __init__(self, name: str, text: str) -> None:
+        super().__init__(text)
+        self.name = name
+
+
+class Recorder(Protocol):
+    """Writes the JSON record of a failure."""
+
+    def __call__(self, name: str | None, /, **facts: Any) -> None:
+        """Writes one record.
+
+        Args:
+            name: name of the file; None for the standard input, or if the failure belongs to no file.
+            facts: other fields; the key `error` is among them.
+        """
+
+
+class Outcomes:
+    """Collects the failures of a run. A file that fails does not stop the others.
+
+    Args:
+        messages: where the user reads about each failure.
+        record: writes the record of each failure.
+    """
+
+    def __init__(self, messages: Messages, record: Recorder) -> None:
+        self._messages = messages
+        self._record = record
+        self._codes: list[int] = []
+
+    @property
+    def exit_status(self) -> int:
+        """Exit status of the run so far."""
+        return overall_exit_status(self._codes)
+
+    @contextlib.contextmanager
+    def of_file(self, name: str | None, **facts: Any) -> Iterator[None]:
+        """Reports an error of the block as a failure of a file, then continues after the block.
+
+        Args:
+            name: name of the file; None for the standard input.
+            facts: other fields of the record.
+
+        Raises:
+            BrokenPipeError: nobody reads the standard output any more.
+            OutputError: the standard output cannot be written.
+        """
+        place = shown_name(name)
+        with self._caught(name, place, facts):
+            yield
+
+    @contextlib.contextmanager
+    def of_run(self, **facts: Any) -> Iterator[None]:
+        """Reports an error of the block as a failure that belongs to no file; otherwise like `of_file`."""
+        with self._caught(None, None, facts):
+            yield
+
+    @contextlib.contextmanager
+    def _caught(self, name: str | None, place: str | None, facts: dict[str, Any]) -> Iterator[None]:
+        try:
+            yield
+        except (BrokenPipeError, OutputError):
+            raise
+        except Exception as error:
+            status, reason = self.report(error, place)
+            self._record(name, **facts, error=json_error(status, error, reason))
+
+    def report(self, error: Exception, place: str | None) -> tuple[int, str]:
+        """Prints one line about an error and adds it to the exit status, without a record.
+
+        Args:
+            error: what went wrong.
+            place: what the line begins with, usually a file's name; None for nothing.
+
+        Returns:
+            the exit status of this error alone, and its reason in one line.
+        """
+        status, reason = explain(error, place)
+        self._codes.append(status)
+        self._messages.error(error.name if isinstance(error, OtherFileProblem) else place, reason, error)
+        return status, reason
+
+
+def shown_name(name: str | None) -> str:
+    """Returns what people read for an input's name; None stands for the standard input."""
+    return STDIN if name is None else name
+
+
+def explain(error: BaseException, name: str | None = None) -> tuple[int, str]:
+    """Returns the exit status of an error and its reason in one line.
+
+    Args:
+        error: what was raised.
+        name: name of the file that the line begins with; any other file that the error is about is named too.
+    """
+    if isinstance(error, LLMZipError):
+        return error.exit_code, str(error)
+    if isinstance(error, FileProblem):
+        return EXIT_FAILED, str(error)
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return EXIT_FAILED, "not enough memory"
+    if isinstance(error, SystemError):  # raised by native code that did not check an allocation
+        return EXIT_FAILED, f"not enough memory, or a library is broken ({error})"
+    if isinstance(error, OSError) and error.strerror:
+        is_about_another = name is not None and error.filename is not None and os.fsdecode(error.filename) != name
+        return EXIT_FAILED, error.strerror + (f": {os.fsdecode(error.filename)}" if is_about_another else "")
+    if isinstance(error, RuntimeError) and "start new thread" in str(error):
+        return EXIT_FAILED, "not enough memory for another thread, or too many processes; --threads 1 needs less"
+    if isinstance(error, (ImportError, OSError)):
+        return EXIT_FAILED, _explain_library(error)
+    return EXIT_FAILED, f"internal error: {type(error).__name__}: {error}; report it with the output of --debug"
+
+
+def _explain_library(error: BaseException) -> str:
+    """Returns why a library could not be loaded."""
+    while error.__cause__ is not None:  # numpy's own text fills a page
+        error = error.__cause__
+    text = str(error).strip().partition("\n")[0]
+    if any(words in text for words in ("failed to map", "cannot allocate", "Cannot allocate")):
+        return f"not enough memory to load a library ({text})"
+    return f"a library that llmzip needs is missing or broken ({text}); reinstall llmzip"
+
+
+def overall_exit_status(statuses: Sequence[int]) -> int:
+    """Returns the exit status of a run: that of its failures if all are of one kind, else the general one."""
+    kinds = set(statuses)
+    if not kinds:
+        return EXIT_OK
+    return kinds.pop() if len(kinds) == 1 else EXIT_FAILED
