@@ -26,6 +26,9 @@ CHOICES = (NONE, "portable", "avx2", "avx512", "amx")
 KERNELS = (Path(__file__).parents[1] / "engines" / "cpu" / "native", "_kernels")
 """Folder and stem of the library that makes most of the speed."""
 
+SHARED = Path(__file__).parent / "native"
+"""Folder of the C++ sources that every library includes."""
+
 MACHINES = ("x86_64", "amd64")
 """What `platform.machine` calls the processors that it is for."""
 
@@ -75,8 +78,10 @@ def warn_if_missing() -> None:
 
 @functools.cache
 def sources(folder: Path) -> str:
-    """A digest of the C++ sources in a folder; setup.py writes the same into the library."""
-    files = sorted(file for file in folder.iterdir() if file.suffix in (".cpp", ".h"))
+    """Returns a digest of the C++ sources in a folder and of those that all share; setup.py puts it into the library."""
+    files = [
+        file for part in (folder, SHARED) for file in sorted(part.iterdir()) if file.suffix in (".cpp", ".h")
+    ]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
