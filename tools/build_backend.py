@@ -24,7 +24,7 @@ GLIBC = "2.17"
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64", "ppc64le": "powerpc64le"}
 """Machine in a platform's name -> what Zig calls it, where that differs."""
 
-_PROBE = "#include <cmath>\n#include <cstdint>\n#include <cstring>\nextern \"C\" int64_t probe() { return 1; }\n"
+_PROBE = '#include <cmath>\n#include <cstdint>\n#include <cstring>\nextern "C" int64_t probe() { return 1; }\n'
 
 
 def has_compiler() -> bool:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-from .. import mixing
 from ..errors import EXIT_FAILED, EXIT_OK, CorruptError, LLMZipError
 from ..settings import DEFAULT_MODEL, CompressSettings, DecompressSettings
 from ..system import filenames, fileops
@@ -148,7 +147,6 @@ class Jobs:
 
     def run(self, names: Sequence[str]) -> int:
         """Does all names; "-" is the standard input. Returns the exit code."""
-        mixing.on_compiling = self._messages.compiling
         for name in filter(None, map(filenames.input_name, names)):
             self._reserved.add(name, "also an input")
         if self._options.prompt_file is not None:

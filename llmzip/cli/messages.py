@@ -80,11 +80,6 @@ class Messages:
         if self.verbosity >= 1:
             _write(f"{PROGRAM}: slower than it could be: {text}")
 
-    def compiling(self) -> None:
-        """A line while the mixer is compiled, where a summary would be shown too."""
-        if self.shows_summary:
-            _write(f"{PROGRAM}: compiling the mixer for this processor, once: up to a minute")
-
     def stopped(self, signal_name: str, what: str = "unfinished output is removed") -> None:
         """Called from a signal handler: no buffered stream here, it may be in use below us."""
         if self.verbosity >= -1:

@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-from ... import mixing
 from ...format.headers import MAGIC
 from ...measures.estimate import DEFAULT_SECONDS, Estimate, estimate
 from ...measures.extrapolation import Range
@@ -70,7 +69,6 @@ def estimate_command(
         **use,
     )
     settings = with_model_here(settings, messages, offline)
-    mixing.on_compiling = messages.compiling
     codes: list[int] = []
     for name in files:
         begun = time.perf_counter()
