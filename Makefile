@@ -12,7 +12,7 @@ PIP = $(BIN)/python -m pip install -q
 LOCKED = $(PIP) -c $(LOCK) --build-constraint $(LOCK)
 # Tests that touch foreign packages: what their other versions may break. The second list needs transformers.
 FOREIGN := tests/models/hub tests/contract/vectors $(addprefix tests/cli/test_,help.py options.py files.py) \
-  $(addprefix tests/mixing/test_,mixer_golden.py mixer_compiled.py mixer_library.py coder.py) \
+  $(addprefix tests/mixing/test_,mixer_golden.py mixer_library.py coder.py) \
   $(addprefix tests/models/test_,tokenizer.py weights.py conversion_cache.py choice.py) \
   $(addprefix tests/codec/test_,methods.py rows.py) $(addprefix tests/numerics/test_,ops.py tables.py) \
   tests/bench/test_bench_results.py

@@ -1,37 +1,108 @@
-"""Builds the compiled kernels of the exact engine and the compiled mixer; everything else is in pyproject.toml.
+"""Builds the mixer's library and the exact engine's kernels; everything else is in pyproject.toml.
 
-They are optional: without a C++ compiler llmzip computes the same bits with torch and numba, several times slower. Only
-where there is no constriction (pyproject.toml) is the library of the mixer needed: the coder is in it.
+The mixer is required. The kernels are optional: without them llmzip computes the same bits with torch, several times
+slower. Neither uses Python's or C++'s own library, so one wheel of a platform serves every version of Python.
 """
 
 import hashlib
+import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).parent
+sys.path.insert(0, str(ROOT / "tools"))
+
+import build_backend  # noqa: E402
+
+FLAGS = [
+    # No contraction, no fast-math: each operation rounds once. The next two only free the compiler from exceptions of
+    # the floating-point unit, which nobody looks at.
+    "-std=c++17", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fno-exceptions", "-fno-rtti",
+    "-Wno-psabi",
+]  # fmt: skip
 
 
-def library(name: str, folder: str) -> Extension:
-    """All sources of a folder as one library, which tells their digest: llmzip/system/libraries.py compares it."""
-    files = sorted(file for file in (Path(__file__).parent / folder).iterdir() if file.suffix in (".cpp", ".h"))
-    digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+def library(name: str, folder: str, *, optional: bool = False) -> Extension:
+    """One library of all sources in a folder, with their digest inside: llmzip/system/libraries.py compares it."""
+    folders = [folder, "llmzip/system/native"]
+    files = [
+        path.relative_to(ROOT).as_posix()
+        for part in folders
+        for path in sorted((ROOT / part).iterdir())
+        if path.suffix in (".cpp", ".h")
+    ]
+    digest = hashlib.sha256(b"".join((ROOT / file).read_bytes() for file in files)).hexdigest()[:16]
     return Extension(
         name,
-        [f"{folder}/{file.name}" for file in files if file.suffix == ".cpp"],
+        [file for file in files if file.endswith(".cpp")],
         define_macros=[("LLMZIP_SOURCES", f'"{digest}"')],
-        depends=[f"{folder}/{file.name}" for file in files if file.suffix == ".h"],
-        # No contraction, no fast-math: each operation rounds once. The other two only free the compiler from exceptions
-        # of the floating-point unit, which nobody looks at.
-        extra_compile_args=[
-            "-std=c++17", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fno-exceptions",
-            "-fno-rtti", "-Wno-psabi",
-        ],
-        optional=True,
-    )  # fmt: skip
+        depends=[file for file in files if file.endswith(".h")],
+        extra_compile_args=FLAGS,
+        optional=optional,
+    )
+
+
+class BuildLibraries(build_ext):
+    """Builds libraries for ctypes, with this machine's C++ compiler or with Zig's."""
+
+    def run(self) -> None:
+        self._zig = build_backend.needs_zig()
+        if self._zig and importlib.util.find_spec("ziglang") is None:
+            raise SystemExit("llmzip: there is no working C++ compiler: install g++, clang++ or the package ziglang")
+        with tempfile.TemporaryDirectory() as self._cache:
+            super().run()
+
+    def build_extension(self, ext: Extension) -> None:
+        try:
+            if self._zig:
+                self._build_with_zig(ext)
+            else:
+                super().build_extension(ext)
+        except Exception as error:
+            if ext.optional:
+                raise
+            raise SystemExit(f"llmzip: cannot build {ext.name}, which llmzip needs: {error}") from None
+
+    def _build_with_zig(self, ext: Extension) -> None:
+        target = ["-target", build_backend.zig_target(os.environ.get(build_backend.PLATFORM, ""))]
+        output = Path(self.get_ext_fullpath(ext.name))
+        output.parent.mkdir(parents=True, exist_ok=True)
+        # Zig's own defaults are for debugging: checks of undefined behaviour, and symbols.
+        flags = [*target, *ext.extra_compile_args, "-fPIC", "-fno-sanitize=undefined", "-g0", "-s"]
+        macros = [f"-D{name}={value}" for name, value in ext.define_macros]
+        objects = [str(Path(self._cache, f"{ext.name}.{Path(source).stem}.o")) for source in ext.sources]
+        for source, made in zip(ext.sources, objects, strict=True):
+            self._zig_cpp(*flags, *macros, "-c", source, "-o", made)
+        # Only headers of C++'s library are used: without -nostdlib++ Zig would compile all of it.
+        self._zig_cpp(*target, "-shared", "-s", "-nostdlib++", *objects, "-o", str(output))
+
+    def _zig_cpp(self, *arguments: str) -> None:
+        caches = {"ZIG_GLOBAL_CACHE_DIR": self._cache, "ZIG_LOCAL_CACHE_DIR": self._cache}
+        subprocess.run([sys.executable, "-m", "ziglang", "c++", *arguments], check=True, env=os.environ | caches)
+
+    def get_ext_filename(self, fullname: str) -> str:
+        """Returns a name without Python's version, of which the libraries are independent."""
+        return str(Path(*fullname.split("."))) + ".so"
+
+
+class PlatformWheel(bdist_wheel):
+    """Tags a wheel for any Python 3 on this platform, or on the one that is asked for."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        return "py3", "none", os.environ.get(build_backend.PLATFORM) or super().get_tag()[2]
 
 
 setup(
     ext_modules=[
-        library("llmzip.engines.cpu.native._kernels", "llmzip/engines/cpu/native"),
+        library("llmzip.engines.cpu.native._kernels", "llmzip/engines/cpu/native", optional=True),
         library("llmzip.mixing.native._mixer", "llmzip/mixing/native"),
-    ]
+    ],
+    cmdclass={"build_ext": BuildLibraries, "bdist_wheel": PlatformWheel},
 )

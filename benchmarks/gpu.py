@@ -27,7 +27,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
-_NEEDED = ("click", "constriction", "numba", "safetensors", "tokenizers", "tqdm", "zstandard", "huggingface_hub")
+_NEEDED = ("click", "constriction", "safetensors", "tokenizers", "tqdm", "zstandard", "huggingface_hub")
 MISSING = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
 if MISSING:
     # The package's front needs them and the engines do not: the engines alone, then.

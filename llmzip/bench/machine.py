@@ -18,7 +18,7 @@ from .._version import FORMAT_VERSION, __version__
 from ..system import processor
 
 _PACKAGE = Path(__file__).parents[1]
-_PACKAGES = ("torch", "constriction", "numba", "numpy", "tokenizers", "zstandard", "brotli")
+_PACKAGES = ("torch", "constriction", "numpy", "tokenizers", "zstandard", "brotli")
 _FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm", "sve")
 _GIT_SECONDS = 10
 _SOURCES = (".py", ".c", ".cpp", ".cu", ".h")

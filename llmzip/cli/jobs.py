@@ -9,7 +9,6 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-from .. import mixing
 from ..errors import CorruptError, LLMZipError
 from ..models.reference import Kind, parse_model
 from ..settings import DEFAULT_MODEL, DecompressSettings
@@ -56,7 +55,6 @@ class Jobs:
 
     def run(self, names: Sequence[str]) -> int:
         """Processes all names; "-" is the standard input. Returns the exit status."""
-        mixing.on_compiling = self._messages.compiling
         inputs = [filenames.input_name(argument) for argument in names]
         for name in inputs:
             if name:

@@ -79,11 +79,6 @@ class Messages:
             self._reasons.add(reason)
             _write(printable(f"{PROGRAM}: slower than it could be: {reason}"))
 
-    def compiling(self) -> None:
-        """Says that the mixer is being compiled, where summaries are shown too."""
-        if self.shows_summary:
-            _write(f"{PROGRAM}: compiling the mixer for this processor, once: up to a minute")
-
     def stopped(self, signal_name: str, consequence: str = "unfinished output is removed") -> None:
         """Says that a signal ended the run.
 

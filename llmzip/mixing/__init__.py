@@ -1,11 +1,4 @@
-"""Masses and statistics to binary decisions (the mixer), decisions and intervals to bytes (the range coder)."""
+"""The mixer, which turns masses and statistics into binary decisions, and the range coder, which turns them into bytes.
 
-from __future__ import annotations
-
-from collections.abc import Callable
-
-on_compiling: Callable[[], None] | None = None
-"""Called before the mixer is compiled, which takes long and happens once; the command line tells the user.
-
-None again as soon as it is known whether there is machine code.
+Must not know models, texts, files or the command line.
 """

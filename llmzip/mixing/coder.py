@@ -1,8 +1,8 @@
-"""Integer intervals to bytes and back, by a range coder; the only module that imports constriction.
+"""The range coder: integer intervals to bytes and back. Must not know models, tokens or files.
 
-Where constriction is not to be had (it has no wheel for Linux on ARM), the coder that is compiled with the mixer takes
-its place: the same bits, by tests that compare the two. It must not know models, tokens or files. A table holds
-frequencies >= 1 with sum 2^24.
+constriction codes, and nothing else imports it. Where there is none (it has no wheel for Linux on ARM), the coder that
+is compiled with the mixer takes its place, with the same bits: tests compare the two. A table holds frequencies >= 1
+with sum 2^24.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ def use(name: str = "") -> None:
     """Chooses what codes from now on in this process, for comparisons; the bits are the same.
 
     Args:
-        name: one of CODERS; "" for the first of them that is here, which is what is used without a call.
+        name: one of CODERS; "" for constriction if it is installed, as without a call.
 
     Raises:
-        EngineError: it is not here.
+        EngineError: the coder is not available here.
         ValueError: there is no such coder.
     """
     global _wanted  # noqa: PLW0603
@@ -43,7 +43,11 @@ def use(name: str = "") -> None:
 
 @functools.cache
 def _pair(name: str) -> tuple[type[Any], type[Any]]:
-    """Encoder and decoder of that name, or of the first that is here."""
+    """Returns encoder and decoder of a name, or of the first coder that is available.
+
+    Raises:
+        EngineError: there is none.
+    """
     if name != "compiled":
         try:
             import constriction  # noqa: F401
@@ -52,32 +56,29 @@ def _pair(name: str) -> tuple[type[Any], type[Any]]:
                 raise EngineError("constriction is not installed") from None
         else:
             return _ConstrictionEncoder, _ConstrictionDecoder
-    if rangecoder.built():
-        return rangecoder.RangeEncoder, rangecoder.RangeDecoder
-    raise EngineError(
-        "no coder: constriction is not installed (there is none for Linux on ARM), and llmzip's own was not built: "
-        "install a C++ compiler, such as g++, then llmzip again"
-    )
+    rangecoder.functions()
+    return rangecoder.RangeEncoder, rangecoder.RangeDecoder
 
 
 class Encoder:
-    """Codes intervals, first in first out.
+    """Encodes intervals, first in first out.
 
     Raises:
-        EngineError: there is no coder here.
+        EngineError: no coder is available here.
     """
 
     def __init__(self) -> None:
         self._encoder = _pair(_wanted)[0]()
 
     def encode(self, left: np.ndarray, frequency: np.ndarray) -> None:
-        """Codes intervals [left, left + frequency) of 2^24, in order.
+        """Encodes intervals [left, left + frequency) of 2^24, in order.
 
         Args:
-            left, frequency: (n,) int64; left >= 0, frequency >= 1, left + frequency <= 2^24, frequency <= 2^24 - 2.
+            left: (n,) int64, at least 0.
+            frequency: (n,) int64, 1 to 2^24 - 2; left + frequency <= 2^24.
 
         Raises:
-            ValueError: an interval is none of these.
+            ValueError: an interval is outside these bounds.
         """
         if len(left) and (frequency.min() < 1 or frequency.max() > TOTAL - 2):
             raise ValueError("an interval is empty or fills the whole range")
@@ -86,27 +87,27 @@ class Encoder:
         self._encoder.encode(left, frequency)
 
     def encode_bits(self, bits: np.ndarray, probability: np.ndarray) -> None:
-        """Codes binary decisions, in order; their intervals are those of docs/numerics.md section 9.
+        """Encodes binary decisions, in order; docs/numerics.md section 9 has their intervals.
 
         Args:
             bits: (n,) int32, 0 or 1.
-            probability: (n,) float32: of a one, k * 2^-16 with an integer k, 1 <= k < 2^16.
+            probability: (n,) float32: the probability of a one, k * 2^-16 with an integer k, 1 <= k < 2^16.
         """
         self._encoder.encode_bits(bits, probability)
 
     def finish(self) -> bytes:
-        """The shortest bytes that, followed by zero bytes, decode to what was encoded; words big-endian."""
+        """Returns the shortest bytes that, followed by zero bytes, decode to what was encoded."""
         words = self._encoder.sealed().astype(">u4").tobytes()
         position, lower, size = self._encoder.position()
         return _shortest(words, position * _WORD_BYTES, lower, size)
 
 
 def _shortest(code: bytes, position: int, lower: int, size: int) -> bytes:
-    """Cuts a sealed code, using the coder's last interval.
+    """Cuts a sealed code down, using the coder's last interval.
 
     The words before `position` are settled, up to a carry that the sealed code shows; what follows may be any 64-bit
-    number in [lower, lower + size), modulo 2^64. Of the side of the wrap that the sealed code lies on, the number with
-    the most trailing zero bytes is taken.
+    number in [lower, lower + size), modulo 2^64. On the sealed code's side of the wrap, the number with the most
+    trailing zero bytes is taken.
     """
     head, tail = code[:position], code[position:]
     value = int.from_bytes(tail.ljust(_STATE_BITS // 8, b"\0"), "big")
@@ -115,7 +116,7 @@ def _shortest(code: bytes, position: int, lower: int, size: int) -> bytes:
         low, high = 0, high - (1 << _STATE_BITS)
     high = min(high, 1 << _STATE_BITS)
     if not low <= value < high:
-        return code  # not the state that this trick knows; the seal is always right
+        return code  # not a state that can be cut down; the sealed code is always right
     for length in range(_STATE_BITS // 8 + 1):
         unit = 1 << _STATE_BITS - 8 * length
         candidate = -(-low // unit) * unit
@@ -126,13 +127,13 @@ def _shortest(code: bytes, position: int, lower: int, size: int) -> bytes:
 
 
 class Decoder:
-    """Decodes symbols, given the tables they were coded with.
+    """Decodes symbols, given the tables they were encoded with.
 
     Args:
         code: from `Encoder.finish`, or anything.
 
     Raises:
-        EngineError: there is no coder here.
+        EngineError: no coder is available here.
     """
 
     def __init__(self, code: bytes) -> None:
@@ -148,7 +149,7 @@ class Decoder:
             (n,) int32, 0 or 1.
 
         Raises:
-            CorruptError: the code is no output of the encoder.
+            CorruptError: no encoder wrote the code.
         """
         bits: np.ndarray = self._decoder.decode_bits(probability)
         return bits
@@ -163,7 +164,7 @@ class Decoder:
             (n,) int32 symbols, 0 <= symbol < K.
 
         Raises:
-            CorruptError: the code is no output of the encoder.
+            CorruptError: no encoder wrote the code.
         """
         symbols: np.ndarray = self._decoder.decode(bounds)
         return symbols
@@ -187,10 +188,10 @@ class _ConstrictionEncoder:
         self._bits_family = constriction.stream.model.Bernoulli(perfect=False)
 
     def encode(self, left: np.ndarray, frequency: np.ndarray) -> None:
-        """Encodes intervals that `Encoder` has looked at.
+        """Encodes intervals that `Encoder` has checked.
 
-        Each becomes a table of three entries around the interval, whatever the size of the decoder's table: the coder
-        only looks at the interval. At the borders, where one side is empty, the other side is cut in two.
+        Each becomes a table of three entries around the interval, whatever the size of the decoder's table: only the
+        interval counts. At the borders, where one side is empty, the other side is cut in two.
         """
         rest = TOTAL - left - frequency
         symbol = np.where(left == 0, 0, np.where(rest == 0, 2, 1)).astype(np.int32)
@@ -203,12 +204,12 @@ class _ConstrictionEncoder:
         self._encoder.encode(bits, self._bits_family, probability)
 
     def position(self) -> tuple[int, int, int]:
-        """How many words are out, and lower and range of the interval after them."""
+        """Returns the number of words that are out, and lower end and size of the interval after them."""
         words, (lower, size) = self._encoder.pos()
         return words, lower, size
 
     def sealed(self) -> np.ndarray:
-        """The words, as uint32, with those that end them."""
+        """Returns the words, as uint32, with those that end them."""
         words: np.ndarray = self._encoder.get_compressed()
         return words
 
@@ -228,12 +229,12 @@ class _ConstrictionDecoder:
         return self._decode(self._bits_family, probability)
 
     def decode(self, bounds: np.ndarray) -> np.ndarray:
-        # constriction takes tables for C-contiguous, whatever their strides say.
+        # constriction reads tables as C-contiguous, whatever their strides say.
         return self._decode(self._family, (np.diff(bounds, axis=1) - 1).astype(np.float32, order="C"))
 
     def _decode(self, family: object, parameters: np.ndarray) -> np.ndarray:
         try:
             symbols: np.ndarray = self._decoder.decode(family, parameters)
-        except AssertionError as error:  # what constriction raises for an impossible state
+        except AssertionError as error:  # constriction's answer to an impossible state
             raise CorruptError(f"damaged: the compressed data fits no text ({error})") from None
         return symbols

@@ -1,4 +1,4 @@
-"""The walk by the compiled library of native/mixer.h; must not know engines, rows of text or files."""
+"""The walk over a frame's decisions, by the compiled library (native/mixer.h). Must not know engines or files."""
 
 from __future__ import annotations
 
@@ -9,15 +9,20 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import CorruptError
+from ..errors import CorruptError, EngineError
 from ..system import libraries
 from .state import MATCH_BITS, MATCHES, NUM_SCALARS, TOKENS, Known, Learned, Masses, Texts, new_masses
 from .vocabulary import Shape
 
 FOLDER = Path(__file__).parent / "native"
 LEVELS = ("portable", "avx2", "avx512")
+"""Names of the levels by the numbers that the library gives them; every processor has the first."""
 
-_P, _N = ctypes.c_void_p, ctypes.c_int64
+_STEM = "_mixer"
+
+# Types of the library's arguments.
+_P = ctypes.c_void_p
+_N = ctypes.c_int64
 
 
 class _Learned(ctypes.Structure):
@@ -80,15 +85,15 @@ class _Mixer(ctypes.Structure):
 
 
 class Library:
-    """The functions of native/mixer.h for one instruction set; they leave Python's lock to others."""
+    """The functions of native/mixer.h for one level of instructions. They run without Python's global lock."""
 
-    def __init__(self, loaded: ctypes.CDLL, level: str) -> None:
+    def __init__(self, handle: ctypes.CDLL, level: str) -> None:
         self.level = level
 
         def function(name: str, *arguments: type, result: type | None = None) -> Any:
-            found = getattr(loaded, f"llmzip_mixer_{level}_{name}")
-            found.argtypes, found.restype = (_P, *arguments), result
-            return found
+            symbol = getattr(handle, f"llmzip_mixer_{level}_{name}")
+            symbol.argtypes, symbol.restype = (_P, *arguments), result
+            return symbol
 
         self.take = function("take", _N, _P, _N)
         self.paths = function("paths", _N, _P, _P, _P)
@@ -97,49 +102,80 @@ class Library:
         self.decode = function("decode", _N, _N, result=ctypes.c_int)
 
 
+def load(level: str = "") -> tuple[ctypes.CDLL, str] | None:
+    """Returns the library and a level, "" for the best one here; None if this processor lacks the level.
+
+    Raises:
+        EngineError: there is no library that can be loaded here.
+    """
+    handle_and_level = libraries.find(FOLDER, _STEM, LEVELS, level)
+    if handle_and_level is None and not libraries.is_built(FOLDER, _STEM):
+        raise EngineError(
+            "llmzip's mixer cannot be loaded: its library is missing, from other sources or for another machine; "
+            "install llmzip again: pip install --force-reinstall --no-deps llmzip, or pip install . in its sources"
+        )
+    return handle_and_level
+
+
 @functools.cache
 def library(level: str = "") -> Library | None:
-    """The functions of a level, "" for the best that this processor has; None if there are none."""
-    found = libraries.find(FOLDER, "_mixer", LEVELS, level)
-    return None if found is None else Library(*found)
+    """Returns the functions of a level, "" for the best one here; None if this processor lacks the level.
+
+    Raises:
+        EngineError: there is no library that can be loaded here.
+    """
+    handle_and_level = load(level)
+    return None if handle_and_level is None else Library(*handle_and_level)
 
 
-def chosen() -> Library | None:
-    """The functions to use; LLMZIP_KERNELS is that of the engine's kernels."""
+def chosen() -> Library:
+    """Returns the functions to use: those that LLMZIP_KERNELS names, or the best ones here if it names none of them.
+
+    With "none", which leaves out what was written for some instructions only, that is the portable level.
+
+    Raises:
+        EngineError: there is no library that can be loaded here.
+        SettingsError: LLMZIP_KERNELS has an unknown value.
+    """
     wanted = libraries.wanted()
-    if wanted == libraries.NONE:
-        return None
-    return library("avx512" if wanted == "amx" else wanted)
+    level = LEVELS[0] if wanted == libraries.NONE else wanted
+    functions = library(level) or library()
+    assert functions is not None  # every processor has the portable level
+    return functions
 
 
-class NativeWalk:
-    """One frame's walk.
+class Walk:
+    """The walk over one frame's decisions, by the level of instructions that `chosen` returns.
 
     Args:
-        found: the library's functions.
-        learned, texts: where the frame begins; both change.
+        learned, texts: what is known where the frame begins; both change.
         shape: the vocabulary's tree and the frame's rows.
-        known: what an encoder knows, a decoder's has (1,) zeros.
+        known: the encoder's tokens; a decoder passes (1,) zeros.
         with_model: whether there is a language model.
-        decisions: of all tokens of an encoder's frame; None for a decoder.
-        payload: a decoder's.
+        decisions: number of decisions of an encoder's frame; None for a decoder.
+        payload: the bytes to decode.
 
     Attributes:
-        probability: (decisions,) float32 of ones, bits: (decisions,) int32: an encoder's, as far as `encode` went.
+        probability: (decisions,) float32: the probability of a one, for the decisions that `encode` has reached.
+        bits: (decisions,) int32: their bits.
+
+    Raises:
+        EngineError: there is no library that can be loaded here.
     """
 
     def __init__(
         self,
-        found: Library,
         learned: Learned,
         texts: Texts,
         shape: Shape,
+        *,
         known: Known,
         with_model: bool,
         decisions: int | None = None,
         payload: bytes = b"",
     ) -> None:
-        self._library, self._rows, self._steps, self._with_model = found, shape.rows, shape.steps, with_model
+        self._library = chosen()
+        self._rows, self._steps, self._with_model = shape.rows, shape.steps, with_model
         self._tokens = texts.scalar[TOKENS::NUM_SCALARS]
         self._vocab_size, self._num_tokens = shape.vocab_size, len(known.guess)
         decoding = decisions is None
@@ -149,7 +185,7 @@ class NativeWalk:
             np.zeros((shape.rows, MATCHES), dtype=np.int64),
             np.zeros((MATCHES, 1 << MATCH_BITS), dtype=np.int32),
         )
-        self._keep = (learned, texts, shape, known, masses, matches, payload)
+        self._alive = (learned, texts, shape, known, masses, matches, payload)
         self._mixer = _Mixer(
             _Learned(*_addresses(learned), len(learned.blocks) - 1),
             _Texts(*_addresses(texts)),
@@ -160,66 +196,85 @@ class NativeWalk:
             Coder(0, 0, payload, 0, len(payload)),
             with_model,
         )
-        self._here = ctypes.byref(self._mixer)
+        self._reference = ctypes.byref(self._mixer)
         if decoding:
-            found.begin(self._here)
+            self._library.begin(self._reference)
         self.probability = np.zeros(decisions or 0, dtype=np.float32)
         self.bits = np.zeros(decisions or 0, dtype=np.int32)
         self._step = self._done = 0
 
     def paths(self, masses: np.ndarray, places: np.ndarray) -> None:
-        """Notes the model's logits on the paths of known tokens, and its guesses; any thread may, for its own places.
+        """Stores the model's logits on the paths of known tokens, and its guesses; threads may share out the places.
 
         Args:
-            masses: (n, V) int32 by token id; places: (n,) int64: which tokens.
+            masses: (n, V) int32 by token id.
+            places: (n,) int64: positions of the tokens in the frame.
+
+        Raises:
+            IndexError: a place is outside the frame.
+            ValueError: the masses have another shape.
         """
         places = np.ascontiguousarray(places, dtype=np.int64)
         if len(places) and not 0 <= places.min() <= places.max() < self._num_tokens:
             raise IndexError("no such token")
         room = new_masses(1, self._vocab_size)
-        given = self._checked(masses, len(places))
+        checked = self._checked(masses, len(places))
         self._library.paths(
-            self._here, len(places), given.ctypes.data, places.ctypes.data, ctypes.byref(_Masses(*_addresses(room)))
+            self._reference,
+            len(places),
+            checked.ctypes.data,
+            places.ctypes.data,
+            ctypes.byref(_Masses(*_addresses(room))),
         )
 
     def encode(self, last_step: int) -> None:
-        """Walks on up to a step, but never back; the model's logits of the tokens before it must be there."""
+        """Walks up to a step, never back; the model's logits of all tokens before it must be stored.
+
+        Raises:
+            IndexError: the frame has fewer steps.
+        """
         if last_step > self._steps:
             raise IndexError("no such step")
         if last_step <= self._step:
             return
-        at = self._done
-        self._done += self._library.encode(
-            self._here, self._step, last_step, self.probability[at:].ctypes.data, self.bits[at:].ctypes.data
-        )
+        room = self.probability[self._done :], self.bits[self._done :]
+        self._done += self._library.encode(self._reference, self._step, last_step, *_addresses(room))
         self._step = last_step
 
     def take(self, masses: np.ndarray, first_row: int) -> None:
-        """Takes the masses, (n, V) int32, of the next tokens of n rows; any thread may, for its own rows."""
+        """Takes the masses, (n, V) int32, of the next tokens of n rows; threads may share out the rows.
+
+        Raises:
+            IndexError: the frame has no such rows, or there is no model.
+            ValueError: the masses have another shape.
+        """
         if not 0 <= first_row <= first_row + len(masses) <= self._rows or not self._with_model:
             raise IndexError("no such rows")
-        self._library.take(self._here, len(masses), self._checked(masses, len(masses)).ctypes.data, first_row)
+        self._library.take(self._reference, len(masses), self._checked(masses, len(masses)).ctypes.data, first_row)
 
     def decode(self, first_row: int, last_row: int) -> None:
-        """Decodes the next token of some rows, whose masses must be there; all rows of a step, then those of the next.
+        """Decodes the next token of some rows whose masses were taken: all rows of a step, then those of the next.
 
         Args:
-            first_row: a multiple of GROUP_ROWS; last_row: another one, or the last that takes part.
+            first_row: first of the rows, a multiple of GROUP_ROWS.
+            last_row: end of the rows, another multiple or the end of all that take part in the step.
 
         Raises:
             CorruptError: no encoder wrote this.
+            IndexError: the frame has no such rows, or no further step.
         """
         if not 0 <= first_row <= last_row <= self._rows or (self._tokens[first_row:last_row] >= self._steps).any():
             raise IndexError("no such rows, or no such step")
-        if not self._library.decode(self._here, first_row, last_row):
+        if not self._library.decode(self._reference, first_row, last_row):
             raise CorruptError("damaged: the compressed data fits no text")
 
     def _checked(self, masses: np.ndarray, count: int) -> np.ndarray:
-        """Masses as the library reads them: it looks nowhere."""
+        """Returns masses as the library reads them; it checks nothing itself."""
         if masses.shape != (count, self._vocab_size):
             raise ValueError(f"masses of shape {masses.shape}, not {(count, self._vocab_size)}")
         return np.ascontiguousarray(masses, dtype=np.int32)
 
 
 def _addresses(arrays: tuple[np.ndarray, ...]) -> list[int]:
+    """Returns where the data of contiguous arrays begin in memory."""
     return [array.ctypes.data for array in arrays]

@@ -1,4 +1,4 @@
-"""The mixer for one frame: from tokens and masses to a payload and back; must not know engines, rows of text or files.
+"""The mixer for one frame, from tokens and masses to a payload and back. Must not know engines, texts or files.
 
 Rows share everything that is learnt. Encoder and decoder run the same walk (docs/numerics.md section 10).
 """
@@ -8,45 +8,44 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..format.plan import Rows
-from . import library
 from .coder import Encoder
-from .library import NativeWalk
+from .library import Walk
 from .state import Known, Learned, Texts, new_learned, new_texts
 from .vocabulary import Vocabulary
 
-if TYPE_CHECKING:
-    from .jitted import JittedWalk
-
-_LEAST_TABLE_BITS = 12
-_MOST_TABLE_BITS = 22
+_MIN_TABLE_BITS = 12
+_MAX_TABLE_BITS = 22
 
 
 def table_bits(num_tokens: int) -> int:
-    """k: the table of statistics has 2^k blocks of 16 bytes (numerics section 10.4)."""
-    return min(max((32 * num_tokens - 1).bit_length(), _LEAST_TABLE_BITS), _MOST_TABLE_BITS)
+    """Returns k: the table of statistics has 2^k blocks of 16 bytes (docs/numerics.md section 10.4)."""
+    return min(max((32 * num_tokens - 1).bit_length(), _MIN_TABLE_BITS), _MAX_TABLE_BITS)
 
 
 def encode_bytes(data: bytes, progress: Callable[[int], None] | None = None) -> tuple[bytes, float]:
-    """Payload and ideal bits of bytes without a model, in one row.
+    """Encodes bytes without a model, in one row; returns the payload and its ideal length in bits.
 
     Args:
         data: at least 1 byte.
-        progress: called with numbers of bytes done.
+        progress: called with the number of bytes that each step has encoded.
+
+    Raises:
+        EngineError: the mixer or the coder cannot be loaded here.
     """
     tokens = np.frombuffer(data, dtype=np.uint8).astype(np.int64)
     return MixEncoder(_byte_vocabulary(), tokens, 1, with_model=False).finish(progress)
 
 
 def decode_bytes(payload: bytes, num_bytes: int, progress: Callable[[int], None] | None = None) -> bytes:
-    """What `encode_bytes` encoded.
+    """Decodes what `encode_bytes` encoded.
 
     Raises:
-        CorruptError: the payload fits nothing.
+        CorruptError: no encoder wrote the payload.
+        EngineError: the mixer cannot be loaded here.
     """
     decoder = MixDecoder(_byte_vocabulary(), payload, num_bytes, 1, with_model=False)
     data = bytearray()
@@ -63,18 +62,18 @@ def _byte_vocabulary() -> Vocabulary:
 
 
 def memory_bytes(num_tokens: int, num_rows: int, vocab_size: int) -> int:
-    """About the memory that one frame needs in either direction, without the model's."""
+    """Returns about the memory in bytes that encoding or decoding one frame needs, without the model's."""
     per_row = 12_000 + 8 * vocab_size
     return (16 << table_bits(num_tokens)) + 28_000_000 + per_row * num_rows + 300 * vocab_size + 40 * num_tokens
 
 
 @dataclass(frozen=True)
 class Primed:
-    """What the mixer has learnt from a text that both sides know (numerics section 10.9); good for one frame.
+    """What the mixer has learnt from a prompt (docs/numerics.md section 10.9); a frame that uses it changes it.
 
     Attributes:
         learned: statistics and weights.
-        follower: as in `contexts.Texts`.
+        follower: as in `state.Texts`.
     """
 
     learned: Learned
@@ -82,14 +81,17 @@ class Primed:
 
 
 class MixEncoder:
-    """Encodes one frame. `add` for the tokens of some steps, if there is a model, and `walk` over those; then `finish`.
+    """Encodes one frame: with a model, `add` the masses of some steps and `walk` over these; at the end `finish`.
 
     Args:
-        vocabulary: of the tokens.
+        vocabulary: the tree of the tokens.
         tokens: (N,) int64, in the order of the text.
         num_rows: R, 1 to N.
         with_model: whether there is a language model.
-        primed: by a text before.
+        primed: what was learnt from a prompt, if there is one.
+
+    Raises:
+        EngineError: the mixer cannot be loaded here.
     """
 
     def __init__(
@@ -114,25 +116,32 @@ class MixEncoder:
         )
         self._walk = self._new_walk(0)
 
-    def _new_walk(self, more_tokens: int) -> NativeWalk | JittedWalk:
+    def _new_walk(self, more_tokens: int) -> Walk:
         self._learned, self._texts = _state(self._vocabulary, self._rows, self._primed, more_tokens)
-        shape = self._vocabulary.shape(self._rows)
-        return _walk_maker()(self._learned, self._texts, shape, self._known, self._with_model, self._decisions)
+        return Walk(
+            self._learned,
+            self._texts,
+            self._vocabulary.shape(self._rows),
+            known=self._known,
+            with_model=self._with_model,
+            decisions=self._decisions,
+        )
 
     def add(self, places: np.ndarray, masses: np.ndarray) -> None:
-        """The model's masses of some of the tokens; any thread may, for its own places.
+        """Adds the model's masses of some of the tokens; threads may share out the places.
 
         Args:
-            places: (n,) int64: which tokens; masses: (n, V) int32.
+            places: (n,) int64: positions of the tokens in the frame.
+            masses: (n, V) int32.
         """
         self._walk.paths(masses, places)
 
     def walk(self, last_step: int) -> None:
-        """Goes on up to a step, the masses of whose tokens and of all before were added."""
+        """Walks up to a step; the masses of all tokens before it must have been added."""
         self._walk.encode(last_step)
 
     def finish(self, progress: Callable[[int], None] | None = None) -> tuple[bytes, float]:
-        """The payload, and the ideal length of its decisions in bits.
+        """Walks to the end; returns the payload and the ideal length of its decisions in bits.
 
         Args:
             progress: called with the number of tokens of each step.
@@ -151,10 +160,10 @@ class MixEncoder:
         return encoder.finish(), ideal
 
     def learn(self, more_tokens: int) -> Primed:
-        """What the mixer knows after these tokens; nothing is coded.
+        """Learns these tokens as a prompt without coding anything; returns what the mixer then knows.
 
         Args:
-            more_tokens: of the frame that is to follow.
+            more_tokens: number of tokens of the frame that will follow.
         """
         self._walk = self._new_walk(more_tokens)
         self.walk(self._rows.steps)
@@ -162,7 +171,7 @@ class MixEncoder:
 
 
 def _state(vocabulary: Vocabulary, rows: Rows, primed: Primed | None, more_tokens: int = 0) -> tuple[Learned, Texts]:
-    """Where a frame begins: knowing nothing, or what it was primed with."""
+    """Returns what a frame begins with: nothing learnt, or what it is primed with."""
     texts = new_texts(rows.num_rows, rows.steps, vocabulary.leaf_bytes)
     if primed is not None:
         texts.follower[:] = primed.follower
@@ -170,23 +179,19 @@ def _state(vocabulary: Vocabulary, rows: Rows, primed: Primed | None, more_token
     return new_learned(len(vocabulary.tree.slot), table_bits(rows.num_tokens + more_tokens)), texts
 
 
-def _walk_maker() -> Callable[..., NativeWalk | JittedWalk]:
-    """Makes walks by the compiled library, or by numba where there is none; the arguments are those of both."""
-    found = library.chosen()
-    if found is not None:
-        return functools.partial(NativeWalk, found)
-    from .jitted import JittedWalk
-
-    return JittedWalk
-
-
 class MixDecoder:
     """Decodes one frame step by step.
 
     Args:
-        vocabulary: of the tokens.
-        payload: from `MixEncoder.finish`.
-        num_tokens: N; num_rows: R; with_model, primed: as they were for the encoder.
+        vocabulary: the tree of the tokens.
+        payload: from `MixEncoder.finish`, or anything.
+        num_tokens: N, the number of tokens.
+        num_rows: R, as for the encoder.
+        with_model: as for the encoder.
+        primed: as for the encoder.
+
+    Raises:
+        EngineError: the mixer cannot be loaded here.
     """
 
     def __init__(
@@ -199,29 +204,30 @@ class MixDecoder:
         primed: Primed | None = None,
     ) -> None:
         self._rows = Rows(num_tokens, num_rows)
-        learned, self._texts = _state(vocabulary, self._rows, primed)
+        self._learned, self._texts = _state(vocabulary, self._rows, primed)
         self._token = vocabulary.tree.token
         nothing = np.zeros(1, dtype=np.int64)
         known = Known(nothing.astype(np.int32), nothing, nothing.astype(np.int16), nothing, nothing.astype(np.int32))
         shape = vocabulary.shape(self._rows)
-        self._walk = _walk_maker()(learned, self._texts, shape, known, with_model, payload=payload)
+        self._walk = Walk(self._learned, self._texts, shape, known=known, with_model=with_model, payload=payload)
         self._step = 0
 
     def take(self, masses: np.ndarray, first_row: int = 0) -> None:
-        """The model's masses of the next tokens of some rows, (n, V) int32; any thread may, for its own rows."""
+        """Takes the model's masses, (n, V) int32, of the next tokens of n rows; threads may share out the rows."""
         self._walk.take(masses, first_row)
 
     def decode(self, first_row: int, last_row: int) -> np.ndarray:
-        """The next token of some rows, whose masses were taken: all rows of a step, some after the others.
+        """Decodes the next token of some rows whose masses were taken; all rows of a step, in their order.
 
         Args:
-            first_row: a multiple of GROUP_ROWS; last_row: another one, or the number of rows that take part.
+            first_row: first of the rows, a multiple of GROUP_ROWS.
+            last_row: end of the rows, another multiple or the number of rows that take part in the step.
 
         Returns:
-            (n,) int64.
+            (n,) int64 token ids.
 
         Raises:
-            CorruptError: the payload fits no text.
+            CorruptError: no encoder wrote the payload.
         """
         self._walk.decode(first_row, last_row)
         steps = self._rows.steps
@@ -232,7 +238,7 @@ class MixDecoder:
         return tokens
 
     def step(self, masses: np.ndarray | None) -> np.ndarray:
-        """The next token of every row that takes part: `take`, if there is a model, and `decode`."""
+        """Decodes the next token of every row that takes part; `masses`: (rows, V) int32, None without a model."""
         if masses is not None:
             self.take(masses)
         return self.decode(0, self._rows.active_rows(self._step))

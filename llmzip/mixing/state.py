@@ -1,6 +1,6 @@
-"""What the mixer of a frame keeps, as arrays, for compiled code of either kind; computes nothing with them.
+"""The arrays in which the mixer of a frame keeps what it knows. Computes nothing with them: the compiled library does.
 
-native/state.h has the same structures, predictor.py, contexts.py, masses.py and walk.py work on them.
+native/state.h has the same structures and sizes.
 """
 
 from __future__ import annotations
@@ -10,41 +10,49 @@ from typing import NamedTuple
 import numpy as np
 
 from . import tables
-from .tables import LOGIT_MAX
+from .tables import MAX_LOGIT
 
-NUM_CONTEXTS = 18
-
-RING_BYTES = 1 << 13
+RING_BYTES = 8192
 """Bytes of a row's text that are remembered: lines further back than this have nothing above them."""
 
 FIELDS = 64
-NESTING = 64
-SUCCESSORS = 1 << 16
+"""Fields of a line whose beginnings are remembered."""
 
-# Fields of a row's scalars.
-LENGTH, LINE, ABOVE, ABOVE_END, FIELD, FIELD_START = 0, 1, 2, 3, 4, 5
-WORD, WORD_BEFORE, SHAPE, BEGINNING, BEGINNING_BEFORE, DEPTH, TOKENS = 6, 7, 8, 9, 10, 11, 12
+NESTING = 64
+"""Open brackets that are remembered; those inside replace the innermost one."""
+
+# Places in a row's scalars that are set or read here; native/state.h names the others.
+ABOVE = 2
+TOKENS = 12
 NUM_SCALARS = 13
 
+NUM_CONTEXTS = 18
+
 MATCHES = 2
+"""Match models: for long matches, and for short ones."""
+
+MATCH_BITS = 20
+"""Bits of the hash by which a match model finds earlier tokens."""
+
+MATCH_LENGTHS = 32
+"""Entries of a match model's map, by the length of the match in tokens."""
+
 NUM_INPUTS = NUM_CONTEXTS + 1 + 2 * MATCHES + 1
 """One per context, one of the language model, two per match model, and a constant."""
 
+# Inputs after those of the contexts.
+_MODEL = NUM_CONTEXTS
+_MATCH = _MODEL + 1
+_CONSTANT = _MATCH + 2 * MATCHES
+
 NUM_SETS = 3
+"""Weight sets that predict each decision: by node, by the text's shape, and by last byte and depth."""
+
 BLOCK_BYTES = 16
-MATCH_LENGTHS = 32
+"""Size of a block of statistics: a check byte and 15 states."""
 
-SHAPES = 2048
-LAST_BYTES = 512
-FINAL_SETS = 256
-BUCKETS = 33
-PAIRS = 1 << 16
-
-# Inputs behind those of the contexts.
-MODEL = NUM_CONTEXTS
-MATCH = MODEL + 1
-CONSTANT = MATCH + 2 * MATCHES
-
+PAIRS = 65536
+"""Rows of the final map by last token and node."""
 
 SUM_LEAVES = 16
 """Leaves between two sums of masses that are kept: the others are added up when they are needed."""
@@ -52,19 +60,25 @@ SUM_LEAVES = 16
 GROUP_ROWS = 32
 """Rows whose decisions are predicted together, before any of them is known."""
 
-MATCH_BITS = 20
+# Sizes of tables: hashes of a shape, last bytes by depth, sets of final weights, and entries of a final map.
+_SHAPES = 2048
+_LAST_BYTES = 512
+_FINAL_SETS = 256
+_BUCKETS = 33
 
-WEIGHT_MOST = 1 << 24
+# Weights to begin with, in units of 2^-16.
+_CONTEXT_WEIGHT = 4000
+_MODEL_WEIGHT = 40000
+_MATCH_WEIGHT = 13000
 
-_WEIGHT_CONTEXT = 4000
-_WEIGHT_MODEL = 40000
-_WEIGHT_MATCH = 13000
 _FIRST_UPDATES = 6
-_CACHE_LINE = 64
+"""Updates that a state's probability counts as having seen at the beginning."""
+
+_CACHE_LINE_BYTES = 64
 
 
 class Texts(NamedTuple):
-    """The text before each of R rows. Flat arrays, one row after the other.
+    """The text so far of each of R rows. Flat arrays, one row after the other.
 
     Attributes:
         scalar: (R * NUM_SCALARS,) int64.
@@ -88,7 +102,7 @@ class Texts(NamedTuple):
 
 
 def new_texts(rows: int, steps: int, leaf_bytes: list[bytes]) -> Texts:
-    """Empty texts of `rows` rows of at most `steps` tokens; `leaf_bytes`: the bytes of each leaf."""
+    """Returns empty texts of `rows` rows of at most `steps` tokens; `leaf_bytes`: the bytes of each leaf."""
     texts = Texts(
         np.zeros(rows * NUM_SCALARS, dtype=np.int64),
         np.zeros(rows * RING_BYTES, dtype=np.uint8),
@@ -113,7 +127,7 @@ class Learned(NamedTuple):
         state_map: (NUM_CONTEXTS, 256) uint32: probability << 10 | number of updates, by context and state.
         match_map: (MATCHES, MATCH_LENGTHS) uint32: likewise, that a match of this length holds.
         weight: (sets, NUM_INPUTS) int32, 2^16 is 1; updates: (sets,) int32: how often each set was trained.
-        final_weight: (FINAL_SETS, NUM_SETS) int32.
+        final_weight: (256, NUM_SETS) int32.
         node_map: (N, 33) int32, pair_map: (2^16, 33) int32: final probabilities in units of 2^-20.
         squash, stretch, rate, successor, seen: from `tables`.
     """
@@ -134,26 +148,26 @@ class Learned(NamedTuple):
 
 
 def new_learned(nodes: int, table_bits: int) -> Learned:
-    """A mixer that has seen nothing, for a tree of `nodes` inner nodes and 2^table_bits blocks."""
+    """Returns what a mixer begins with, for a tree of `nodes` inner nodes and 2^table_bits blocks."""
     states = tables.states()
     probability = np.zeros(256, dtype=np.uint32)
     probability[: len(states.probability)] = states.probability
-    inputs = np.zeros(NUM_INPUTS, dtype=np.int32)
-    inputs[:MODEL] = _WEIGHT_CONTEXT
-    inputs[MODEL] = _WEIGHT_MODEL
-    inputs[MATCH:CONSTANT:2] = _WEIGHT_MATCH
-    sets = nodes + SHAPES + LAST_BYTES
+    weights = np.zeros(NUM_INPUTS, dtype=np.int32)
+    weights[:_MODEL] = _CONTEXT_WEIGHT
+    weights[_MODEL] = _MODEL_WEIGHT
+    weights[_MATCH:_CONSTANT:2] = _MATCH_WEIGHT
+    sets = nodes + _SHAPES + _LAST_BYTES
     squash = tables.squash_table()
-    start = squash[np.clip((np.arange(BUCKETS) - 16) * 128, -LOGIT_MAX, LOGIT_MAX) + LOGIT_MAX] * 16
+    final_map = squash[np.clip((np.arange(_BUCKETS) - 16) * 128, -MAX_LOGIT, MAX_LOGIT) + MAX_LOGIT] * 16
     return Learned(
         _blocks(1 << table_bits),
         np.tile(probability << 10 | _FIRST_UPDATES, (NUM_CONTEXTS, 1)),
         np.full((MATCHES, MATCH_LENGTHS), (3 << 20) << 10, dtype=np.uint32),
-        np.tile(inputs, (sets, 1)),
+        np.tile(weights, (sets, 1)),
         np.zeros(sets, dtype=np.int32),
-        np.full((FINAL_SETS, NUM_SETS), 65536 // NUM_SETS, dtype=np.int32),
-        np.tile(start, (nodes, 1)),
-        np.tile(start, (PAIRS, 1)),
+        np.full((_FINAL_SETS, NUM_SETS), 65536 // NUM_SETS, dtype=np.int32),
+        np.tile(final_map, (nodes, 1)),
+        np.tile(final_map, (PAIRS, 1)),
         squash,
         tables.stretch_table(),
         tables.rate_table(),
@@ -163,9 +177,9 @@ def new_learned(nodes: int, table_bits: int) -> Learned:
 
 
 def _blocks(count: int) -> np.ndarray:
-    """Empty blocks that begin with a cache line, so that the two places of a context lie in one."""
-    room = np.zeros(count * BLOCK_BYTES + _CACHE_LINE, dtype=np.uint8)
-    begin = -room.ctypes.data % _CACHE_LINE
+    """Returns empty blocks that begin with a cache line, so that the two places of a context are in the same one."""
+    room = np.zeros(count * BLOCK_BYTES + _CACHE_LINE_BYTES, dtype=np.uint8)
+    begin = -room.ctypes.data % _CACHE_LINE_BYTES
     return room[begin : begin + count * BLOCK_BYTES].reshape(count, BLOCK_BYTES)
 
 
@@ -186,7 +200,7 @@ class Masses(NamedTuple):
 
 
 def new_masses(rows: int, vocab_size: int) -> Masses:
-    """Room for the masses of `rows` rows."""
+    """Returns room for the masses of `rows` rows."""
     return Masses(
         np.zeros((rows, vocab_size), dtype=np.int32),
         np.zeros((rows, -(-vocab_size // SUM_LEAVES)), dtype=np.int64),
@@ -196,7 +210,7 @@ def new_masses(rows: int, vocab_size: int) -> Masses:
 
 
 class Known(NamedTuple):
-    """What only an encoder has: every row's tokens, and the model's logits on their paths. A decoder's has (1,) zeros.
+    """What only an encoder knows: every row's tokens, and the model's logits on their paths. A decoder has (1,) zeros.
 
     Attributes:
         leaf: (N,) int32, row after row; start: (R + 1,) int64.

@@ -1,4 +1,4 @@
-"""Constants and tables of the mixer, from integers and `decimal` only; must not know tokens, rows or numba.
+"""Constants and tables of the mixer, computed from integers and `decimal` only. Must not know tokens or rows.
 
 Logits are in units of 1/256 nat, probabilities in units of 2^-16 unless said otherwise (docs/numerics.md section 10).
 A test asserts the SHA-256 of each table.
@@ -15,16 +15,17 @@ import numpy as np
 from ..numerics.stored import stored
 from ..numerics.tables import DECIMAL_CONTEXT
 
-LOGIT_MAX = 2815
+MAX_LOGIT = 2815
 """Largest magnitude of a logit: 11 nats, where a probability is 1.1 units of 2^-16."""
 
 STRETCH_BITS = 12
 """The logit table is indexed by probabilities of this many bits."""
 
-_LARGEST_OTHER = (40, 20, 12, 8, 6, 5)
-"""How often the more frequent bit may be counted, by the count of the other one."""
+_MAX_COUNTS = (40, 20, 12, 8, 6, 5)
+"""Highest count of the more frequent bit, by the count of the other one."""
 
 _DISCOUNT_ABOVE = 2
+"""Count up to which a bit keeps what it has when the other one comes."""
 
 
 def _round(value: Decimal) -> int:
@@ -33,15 +34,15 @@ def _round(value: Decimal) -> int:
 
 @stored("1da117b0d12e5c6758eec684fa35826483ad874dc7757ccfeb93695ee386f7c6")
 def squash_table() -> np.ndarray:
-    """(2 LOGIT_MAX + 1,) int32: entry z + LOGIT_MAX is 2^16 / (1 + e^(-z/256)), rounded, 1 to 2^16 - 1."""
+    """Returns (2 MAX_LOGIT + 1,) int32: entry z + MAX_LOGIT is 2^16 / (1 + e^(-z/256)), rounded, 1 to 2^16 - 1."""
     with localcontext(DECIMAL_CONTEXT):
-        values = [_round(65536 / (1 + (Decimal(-z) / 256).exp())) for z in range(-LOGIT_MAX, LOGIT_MAX + 1)]
+        values = [_round(65536 / (1 + (Decimal(-z) / 256).exp())) for z in range(-MAX_LOGIT, MAX_LOGIT + 1)]
     return np.clip(np.array(values, dtype=np.int32), 1, 65535)
 
 
 @stored("d02a7159abcf00bd1919aa962531d0f80b9bcae6fc5b84756ff24f09d7a465c6")
 def stretch_table() -> np.ndarray:
-    """(4096,) int32: entry i is 256 ln(q / (1 - q)) for q = (i + 1/2) / 4096, rounded, clamped to +-2047."""
+    """Returns (4096,) int32: entry i is 256 ln(q / (1 - q)) for q = (i + 1/2) / 4096, rounded, clamped to +-2047."""
     with localcontext(DECIMAL_CONTEXT):
         values = [_round(256 * (Decimal(2 * i + 1) / (8191 - 2 * i)).ln()) for i in range(1 << STRETCH_BITS)]
     return np.clip(np.array(values, dtype=np.int32), -2047, 2047)
@@ -49,7 +50,7 @@ def stretch_table() -> np.ndarray:
 
 @stored("fe3af6409cd02b702e22eeb492a8d34e56fd8ab1e402aed4a9fccb57601bff1e")
 def log_table() -> np.ndarray:
-    """(1024,) int32: entry i is 256 ln(1 + i / 1024), rounded."""
+    """Returns (1024,) int32: entry i is 256 ln(1 + i / 1024), rounded."""
     with localcontext(DECIMAL_CONTEXT):
         values = [_round(256 * (1 + Decimal(i) / 1024).ln()) for i in range(1024)]
     return np.array(values, dtype=np.int32)
@@ -57,7 +58,7 @@ def log_table() -> np.ndarray:
 
 @functools.cache
 def octave_table() -> np.ndarray:
-    """(64,) int32: entry n is 256 n ln 2, rounded."""
+    """Returns (64,) int32: entry n is 256 n ln 2, rounded."""
     with localcontext(DECIMAL_CONTEXT):
         values = [_round(256 * n * Decimal(2).ln()) for n in range(64)]
     return np.array(values, dtype=np.int32)
@@ -65,12 +66,12 @@ def octave_table() -> np.ndarray:
 
 @functools.cache
 def rate_table() -> np.ndarray:
-    """(1024,) int32: entry n is floor(2^16 / (n + 3/2)), the step of a probability that was updated n times."""
+    """Returns (1024,) int32: entry n is floor(2^16 / (n + 3/2)), the step of a probability that was updated n times."""
     return np.array([(2 << 16) // (2 * n + 3) for n in range(1024)], dtype=np.int32)
 
 
 class States(NamedTuple):
-    """What slots remember: how often each bit came, bounded, and which came last.
+    """What slots remember: bounded counts of both bits, and which came last.
 
     Attributes:
         successor: (2 S,) uint8: entry 2 s + y is the state after bit y.
@@ -85,10 +86,10 @@ class States(NamedTuple):
 
 @functools.cache
 def states() -> States:
-    """The states, numbered by count, then zeros, ones and last bit; state 0 has seen nothing."""
-    most = max(_LARGEST_OTHER)
-    pairs = [(zeros, ones) for zeros in range(most + 1) for ones in range(most + 1) if _allowed(zeros, ones)]
-    # With both bits seen, the last one tells two states apart; otherwise it is plain.
+    """Returns the states, numbered by count, then zeros, ones and last bit; state 0 has seen nothing."""
+    counts = range(max(_MAX_COUNTS) + 1)
+    pairs = [(zeros, ones) for zeros in counts for ones in counts if _allowed(zeros, ones)]
+    # Once both bits were seen, the last one distinguishes two states; before, there is only one.
     all_states = [
         (zeros, ones, last) for zeros, ones in pairs for last in ((0, 1) if zeros and ones else (int(ones > 0),))
     ]
@@ -105,11 +106,11 @@ def states() -> States:
 
 def _allowed(zeros: int, ones: int) -> bool:
     less, more = sorted((zeros, ones))
-    return less < len(_LARGEST_OTHER) and more <= _LARGEST_OTHER[less]
+    return less < len(_MAX_COUNTS) and more <= _MAX_COUNTS[less]
 
 
 def _after(zeros: int, ones: int, bit: int) -> tuple[int, int, int]:
-    """Counts the bit; the other one's count, if it is large, loses half of what is above the limit."""
+    """Counts a bit; if the other one's count is above the limit, it loses half of what exceeds it."""
     count = [zeros, ones]
     count[bit] += 1
     other = 1 - bit

@@ -1,7 +1,7 @@
-"""The binary tree over a vocabulary, by which a token becomes a path of bits; knows no probabilities and no numba.
+"""The binary tree over a vocabulary, in which a token becomes a path of bits. Must not know probabilities.
 
 Its leaves are the tokens in the order of their bytes, so a node is nearly a prefix, and tokens that begin alike share
-statistics. It is shaped by the ids: a BPE's ids are in the order of its merges, and the early ones are frequent.
+statistics. Its shape follows the ids: a BPE numbers its tokens in the order of its merges, and early ones are frequent.
 """
 
 from __future__ import annotations
@@ -11,11 +11,16 @@ from typing import NamedTuple
 import numpy as np
 
 TREELET_LEVELS = 4
-"""Levels of the tree whose statistics lie together in memory: 15 nodes in a block of 16 bytes."""
+"""Levels of the tree whose statistics are together in memory: 15 nodes in a block of 16 bytes."""
 
 _WEIGHT_UNIT = 1 << 32
+"""Weight of a token of rank 1."""
+
 _FIRST_MERGE = 256
+"""Id of a BPE's first merge; all ids below have its rank."""
+
 _RANK_OFFSET = 100
+"""Rank of the first merge: the first ones differ little in frequency."""
 
 
 class Tree(NamedTuple):
@@ -26,8 +31,8 @@ class Tree(NamedTuple):
         leaf: (V,) int64: the leaf of each token id.
         child: (2 N,) int32: entry 2 n + y is where bit y leads from node n: a node, or leaf i as -1 - i.
         bounds: (3 N,) int32: first leaf, first leaf of the one side, and end of each node's leaves.
-        treelet: (N,) int32: number of the treelet that the node lies in, from 0.
-        slot: (N,) int32: place within the treelet, 1 to 15, as in a heap.
+        treelet: (N,) int32: number of the node's treelet, from 0.
+        slot: (N,) int32: place in the treelet, 1 to 15, as in a heap.
     """
 
     token: np.ndarray
@@ -39,10 +44,10 @@ class Tree(NamedTuple):
 
 
 def build_tree(table: list[bytes]) -> Tree:
-    """The tree of a vocabulary.
+    """Builds the tree of a vocabulary.
 
     Args:
-        table: bytes of each token, at least 2 of them; equal ones, and those that stand for nothing, are fine.
+        table: bytes of each token, at least 2 tokens; equal and empty ones are allowed.
 
     Source: docs/numerics.md section 10.2.
     """
@@ -77,7 +82,7 @@ def build_tree(table: list[bytes]) -> Tree:
 
 
 def _split(sums: np.ndarray, first: int, end: int) -> int:
-    """The border that halves the weight best; of two, the lower."""
+    """Returns the border that halves the weight best; the lower one of two."""
     twice = int(sums[first] + sums[end])
     middle = int(np.searchsorted(sums[first + 1 : end], (twice + 1) // 2)) + first + 1
     middle = min(middle, end - 1)
@@ -87,24 +92,24 @@ def _split(sums: np.ndarray, first: int, end: int) -> int:
 
 
 def paths(tree: Tree) -> tuple[np.ndarray, np.ndarray]:
-    """The way to every leaf.
+    """Finds the path to every leaf.
 
     Returns:
         starts: (V + 1,) int64; steps: (starts[V] + 1,) int32: those of leaf i are 2 node + bit, at starts[i] to
         starts[i + 1]; the last entry is -1.
     """
     size = len(tree.token)
-    ways: list[list[int]] = [[] for _ in range(size)]
+    leaf_paths: list[list[int]] = [[] for _ in range(size)]
     stack: list[tuple[int, list[int]]] = [(0, [])]
     while stack:
-        node, way = stack.pop()
+        node, path = stack.pop()
         for bit in (0, 1):
-            here = [*way, 2 * node + bit]
+            longer = [*path, 2 * node + bit]
             child = int(tree.child[2 * node + bit])
             if child < 0:
-                ways[-1 - child] = here
+                leaf_paths[-1 - child] = longer
             else:
-                stack.append((child, here))
-    starts = np.concatenate([[0], np.cumsum([len(way) for way in ways])]).astype(np.int64)
-    # Whoever follows a path one step too far finds -1, which is no node's.
-    return starts, np.array([step for way in ways for step in way] + [-1], dtype=np.int32)
+                stack.append((child, longer))
+    starts = np.concatenate([[0], np.cumsum([len(path) for path in leaf_paths])]).astype(np.int64)
+    # A path that is followed one step too far ends at -1, which no node has.
+    return starts, np.array([step for path in leaf_paths for step in path] + [-1], dtype=np.int32)

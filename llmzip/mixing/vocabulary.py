@@ -1,4 +1,4 @@
-"""A vocabulary as a tree, and a frame's rows, in the form that compiled code takes; must not know probabilities."""
+"""A vocabulary's tree and a frame's rows, in the form that compiled code reads. Must not know probabilities."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from .tree import build_tree, paths
 
 
 class Shape(NamedTuple):
-    """The vocabulary's tree and the frame's rows, for the walk.
+    """A vocabulary's tree and a frame's rows, as the walk reads them.
 
     Attributes:
         child, bounds, treelet, slot, token, leaf: as in `tree.Tree`.
         path_start, path_step: from `tree.paths`.
         log, octave: from `tables`.
-        rows, full_steps, long_rows, steps: as in `plan.Rows`; vocab_size: V.
+        rows, full_steps, long_rows, steps: as in `format.plan.Rows`.
+        vocab_size: V.
     """
 
     child: np.ndarray
@@ -53,14 +54,14 @@ class Vocabulary:
         self.size = len(table)
 
     def shape(self, rows: Rows) -> Shape:
-        """For frames with these rows."""
+        """Returns what the walk over a frame with these rows reads."""
         tree = self.tree
         return Shape(
             tree.child,
             tree.bounds,
             tree.treelet,
             tree.slot,
-            tree.token.astype(np.uint32),  # unsigned: compiled code then need not ask whether an index is negative
+            tree.token.astype(np.uint32),
             tree.leaf,
             self.path_start,
             self.path_step,

@@ -40,8 +40,6 @@ _PACKAGES = {
     __name__.partition(".")[0],
     "torch",
     "numpy",
-    "numba",
-    "llvmlite",
     "transformers",
     "tokenizers",
     "safetensors",

@@ -1,6 +1,6 @@
-"""Finds libraries that were compiled at the installation, and checks of what sources; must not know what they compute.
+"""Finds the libraries that were compiled at the installation and checks their sources. Must not know what they compute.
 
-With LLMZIP_KERNELS in the environment as "none", or as instructions, others are chosen: the bits are the same.
+LLMZIP_KERNELS in the environment chooses another level of instructions, or none; the bits stay the same.
 """
 
 from __future__ import annotations
@@ -19,43 +19,49 @@ from ..errors import PerformanceWarning, SettingsError
 from . import forks
 
 VARIABLE = "LLMZIP_KERNELS"
-NONE, TRITON = "none", "triton"
+NONE = "none"
+TRITON = "triton"
+"""A value of the variable for tests, which run the kernels of GPUs in an interpreter; not among CHOICES."""
+
 CHOICES = (NONE, "portable", "avx2", "avx512", "amx")
-"""Of the variable. TRITON stands beside them for tests, which run the kernels of GPUs in an interpreter."""
+"""Values of the variable. Each library takes the nearest level that it has."""
 
 KERNELS = (Path(__file__).parents[1] / "engines" / "cpu" / "native", "_kernels")
-"""Folder and stem of the library that makes most of the speed."""
+"""Folder and stem of the exact engine's library, which is optional and makes most of the speed."""
+
+SHARED = Path(__file__).parent / "native"
+"""Folder of the C++ sources that every library includes."""
 
 MACHINES = ("x86_64", "amd64")
-"""What `platform.machine` calls the processors that it is for."""
+"""Names that `platform.machine` gives the processors with kernels."""
 
-_told = False
+_has_warned = False
 
 
 def wanted() -> str:
-    """What LLMZIP_KERNELS asks for: one of CHOICES, or TRITON, or "" for the fastest.
+    """Returns what LLMZIP_KERNELS asks for: one of CHOICES, TRITON, or "" for the fastest.
 
     Raises:
-        SettingsError: it asks for something else.
+        SettingsError: it has another value.
     """
-    found = os.environ.get(VARIABLE, "")
-    if found not in ("", TRITON, *CHOICES):
-        raise SettingsError(f"{VARIABLE}: {found!r} is none of {', '.join(CHOICES)}")
-    return found
+    value = os.environ.get(VARIABLE, "")
+    if value not in ("", TRITON, *CHOICES):
+        raise SettingsError(f"{VARIABLE}: {value!r} is none of {', '.join(CHOICES)}")
+    return value
 
 
 def warn_if_missing() -> None:
-    """Warns a program, once, that the kernels were not compiled where they could be and nobody chose to go without.
+    """Warns once per process if the kernels are missing where they could run, unless LLMZIP_KERNELS is "none".
 
-    The command line has a line of its own for that.
+    The command line has its own message for that.
 
     Raises:
-        SettingsError: as `wanted`.
+        SettingsError: LLMZIP_KERNELS has an unknown value.
     """
-    global _told  # noqa: PLW0603 - of the process
-    if _told or wanted() == NONE:
+    global _has_warned  # noqa: PLW0603 - once per process
+    if _has_warned or wanted() == NONE:
         return
-    _told = True
+    _has_warned = True
     if platform.machine().lower() not in MACHINES or is_built(*KERNELS):
         return
     frame, level = sys._getframe(1), 2
@@ -66,8 +72,8 @@ def warn_if_missing() -> None:
         frame, level = frame.f_back, level + 1
     warnings.warn(
         "llmzip works without its compiled kernels here, several times slower: they were not built, or from other "
-        "sources. Install it with a C++ compiler: pip install . in a copy of the sources, or pip install -e . to work "
-        f"on them; {VARIABLE}=none in the environment silences this",
+        "sources. Install llmzip again: pip install . in a copy of the sources, or pip install -e . to work on them; "
+        f"{VARIABLE}=none in the environment silences this",
         PerformanceWarning,
         stacklevel=level,
     )
@@ -75,40 +81,41 @@ def warn_if_missing() -> None:
 
 @functools.cache
 def sources(folder: Path) -> str:
-    """A digest of the C++ sources in a folder; setup.py writes the same into the library."""
-    files = sorted(file for file in folder.iterdir() if file.suffix in (".cpp", ".h"))
+    """Returns a digest of the C++ sources in a folder and in SHARED; setup.py puts the same into the library."""
+    files = [file for part in (folder, SHARED) for file in sorted(part.iterdir()) if file.suffix in (".cpp", ".h")]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
 def find(folder: Path, stem: str, levels: Sequence[str], level: str) -> tuple[ctypes.CDLL, str] | None:
-    """The library in a folder for a level of instructions, and the level; None if this processor has none of them.
+    """Returns the library in a folder and a level that it has here; None without library or level.
 
     Args:
-        levels: their names, by the numbers that `llmzip_best_level` gives; "" where there is nothing for it.
-        level: one of them; any other for the best.
+        folder, stem: where the library is, and how its file name begins.
+        levels: names of the levels by the numbers that `llmzip_best_level` returns; "" for a number without code.
+        level: one of `levels`; anything else for the best one.
     """
-    for loaded in _candidates(folder, stem):
-        best = loaded.llmzip_best_level()
-        wanted = levels.index(level) if level and level in levels else best
-        if wanted <= best and levels[wanted]:
-            return loaded, levels[wanted]
+    for library in _candidates(folder, stem):
+        best = library.llmzip_best_level()
+        number = levels.index(level) if level and level in levels else best
+        if number <= best and levels[number]:
+            return library, levels[number]
     return None
 
 
 def is_built(folder: Path, stem: str) -> bool:
-    """Whether there is a library in a folder that can be loaded here, for whatever level."""
+    """Returns whether a folder has a library that can be loaded here, of whatever level."""
     return next(_candidates(folder, stem), None) is not None
 
 
 def _candidates(folder: Path, stem: str) -> Iterator[ctypes.CDLL]:
-    """The libraries in a folder that can be loaded here and were built of the sources that lie beside them."""
+    """Yields the libraries in a folder that can be loaded here and were built from the sources next to them."""
     for file in sorted(folder.glob(f"{stem}*.*")):
         try:
-            with forks.whole:  # the loader of libraries has a lock
-                loaded = ctypes.CDLL(str(file))
-            loaded.llmzip_sources.restype = ctypes.c_char_p
-            # What lies where in memory may differ between versions.
-            if loaded.llmzip_sources().decode() == sources(folder):
-                yield loaded
-        except (OSError, AttributeError):  # made for another machine, or something else
+            with forks.whole:  # the system's loader holds a lock
+                library = ctypes.CDLL(str(file))
+            library.llmzip_sources.restype = ctypes.c_char_p
+            # Another version may lay out its structures differently.
+            if library.llmzip_sources().decode() == sources(folder):
+                yield library
+        except (OSError, AttributeError):  # for another machine, or no library of llmzip
             continue

@@ -78,18 +78,6 @@ def test_without_a_home_the_system_is_asked_for_it(round_trip: Callable[..., str
     assert {path.name for path in tmp_path.iterdir()} == {"t", "t.llmz"}
 
 
-@pytest.mark.slow  # the mixer is compiled twice
-def test_the_mixer_needs_no_place_for_its_code(run: Run, tmp_path: Path) -> None:
-    import llmzip
-
-    (tmp_path / "t").write_bytes(TEXT)
-    env = {"XDG_CACHE_HOME": _NO_FOLDER, "NUMBA_CACHE_DIR": _NO_FOLDER}
-    done = run("-c", "-m", "small", "t", env=env)
-    assert (done.returncode, done.stderr) == (0, b"")
-    assert done.stdout == llmzip.compress(TEXT, model="small")
-    assert run("-dc", input=done.stdout, env=env).stdout == TEXT
-
-
 @pytest.mark.parametrize("name", SLOWER)
 def test_slower_ways_give_the_same_bits_and_their_reason(name: str, round_trip: Callable[..., str]) -> None:
     env, options, reason = SLOWER[name]

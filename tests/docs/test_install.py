@@ -1,8 +1,12 @@
-"""Tests of what pyproject.toml promises: constriction is required only where it has wheels, and all data is packed."""
+"""What an installation asks for and what wheels hold: constriction where it has wheels, a C++ compiler, all data."""
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +16,7 @@ _ROOT = Path(__file__).parents[2]
 _PROJECT = (_ROOT / "pyproject.toml").read_text(encoding="utf-8")
 _BUILT = {".py", ".pyc", ".pyo", ".so", ".pyd", ".dylib", ".dll"}
 """Suffixes of modules and of what is built from sources, which need no entry in package-data."""
+_NO_COMPILER = dict.fromkeys(("CC", "CXX", "LDSHARED", "LDCXXSHARED"), "/nowhere/compiler")
 
 
 def _wanted(system: str, machine: str, python: str = "3.12", implementation: str = "CPython") -> bool:
@@ -69,3 +74,68 @@ def test_wheels_have_every_data_file() -> None:
     data = {path for path in package.rglob("*") if path.is_file() and path.suffix not in _BUILT}
     assert {package / "measures" / "page.css", package / "measures" / "page.js"} <= data
     assert data <= covered
+
+
+# -- the C++ compiler --------------------------------------------------------------------------------------------------
+
+
+def _backend(code: str, **environment: str) -> str:
+    """Prints an expression of the build backend, in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"import build_backend as backend; print({code})"],
+        cwd=_ROOT, env=os.environ | {"PYTHONPATH": "tools", "LLMZIP_PLATFORM": ""} | environment,
+        capture_output=True, text=True, check=True, timeout=120,
+    )  # fmt: skip
+    return done.stdout.strip()
+
+
+_ASKED_FOR = (
+    # Without setuptools' own answer, for which it would write into the project.
+    "[setattr(backend.build_meta, 'get_requires_for_build_' + name, lambda _: ['other']) or "
+    "getattr(backend, 'get_requires_for_build_' + name)() for name in ('wheel', 'editable')]"
+)
+
+
+def test_zig_is_asked_for_where_no_compiler_works() -> None:
+    assert _backend(_ASKED_FOR, **_NO_COMPILER) == "[['other', 'ziglang'], ['other', 'ziglang']]"
+
+
+@pytest.mark.skipif(_backend("backend.has_compiler()") != "True", reason="this machine has no C++ compiler")
+def test_zig_is_not_asked_for_where_a_compiler_works_unless_for_another_platform() -> None:
+    assert _backend(_ASKED_FOR) == "[['other'], ['other']]"
+    assert _backend(_ASKED_FOR, LLMZIP_PLATFORM="macosx_11_0_arm64") == "[['other', 'ziglang'], ['other', 'ziglang']]"
+
+
+@pytest.mark.parametrize(
+    ("platform", "target"),
+    [
+        ("linux-x86_64", "x86_64-linux-gnu.2.17"),
+        ("linux-aarch64", "aarch64-linux-gnu.2.17"),
+        ("linux-riscv64", "riscv64-linux-gnu"),
+        ("linux-ppc64le", "powerpc64le-linux-gnu"),
+        ("manylinux_2_28_aarch64", "aarch64-linux-gnu.2.28"),
+        ("macosx-11.0-arm64", "aarch64-macos.11.0"),
+        ("macosx_10_15_x86_64", "x86_64-macos.10.15"),
+        ("win-amd64", "x86_64-windows-gnu"),
+    ],
+)
+def test_zig_knows_every_platform(platform: str, target: str) -> None:
+    assert _backend(f"backend.zig_target({platform!r})") == target
+
+
+def test_an_unknown_platform_is_refused() -> None:
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        _backend("backend.zig_target('solaris')")
+    assert "LLMZIP_PLATFORM: 'solaris' is no platform like manylinux_2_17_x86_64" in caught.value.stderr
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ziglang") is not None, reason="Zig would compile")
+def test_an_installation_without_any_compiler_ends_in_one_line(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "setup.py", "-q", "build_ext", "--build-lib", tmp_path, "--build-temp", tmp_path],
+        cwd=_ROOT, env=os.environ | _NO_COMPILER, capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        "llmzip: there is no working C++ compiler: install g++, clang++ or the package ziglang"
+    )

@@ -45,7 +45,6 @@ ONLY_IN = {
         "cli", "codec", "engines", "inference", "measures", "mixing", "models", "numerics", "training", "windows",
     },
     "constriction": {"mixing"},
-    "numba": {"mixing"},
     "tokenizers": {"models", "training"},
     "safetensors": {"models", "training"},
     "huggingface_hub": {"models"},

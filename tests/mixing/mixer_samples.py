@@ -1,23 +1,18 @@
-"""Texts and tokens of every kind for the mixer, the same in every run; run as a script, it codes the short ones.
-
-As a script it prints the payloads as JSON: a test starts it without numba's compiler, where every overflow is an error.
-"""
+"""Texts and tokens of every kind for the mixer, the same in every run."""
 
 from __future__ import annotations
 
 import functools
-import json
 import random
-import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
-from llmzip.mixing.mixer import MixDecoder, MixEncoder, decode_bytes, encode_bytes
+from llmzip.mixing.mixer import MixDecoder, MixEncoder
 from llmzip.mixing.vocabulary import Vocabulary
 
-MOST_MASS = 1 << 20
+MAX_MASS = 1 << 20
 _TEXT = (
     "the harbour wall was built of stone and wind came over it in long even gusts while boats waited for water that "
     "rose twice a day as tables said it would"
@@ -163,7 +158,7 @@ def hashed_masses(tokens: np.ndarray, size: int) -> Callable[[np.ndarray], np.nd
         value = (places[:, None] + 1) * 2_654_435_761 + np.arange(1, size + 1) * 40_503
         value ^= value >> 13
         out = np.maximum(value % (1 << 15) - (1 << 14), 0).astype(np.int32)
-        out[np.arange(len(places)), np.where(places % 4, tokens[places], places % size)] = MOST_MASS
+        out[np.arange(len(places)), np.where(places % 4, tokens[places], places % size)] = MAX_MASS
         return out
 
     return masses
@@ -174,13 +169,13 @@ def one_mass(chosen: np.ndarray, size: int) -> Callable[[np.ndarray], np.ndarray
 
     def masses(places: np.ndarray) -> np.ndarray:
         out = np.zeros((len(places), size), dtype=np.int32)
-        out[np.arange(len(places)), chosen[places]] = MOST_MASS
+        out[np.arange(len(places)), chosen[places]] = MAX_MASS
         return out
 
     return masses
 
 
-def equal_masses(size: int, mass: int = MOST_MASS) -> Callable[[np.ndarray], np.ndarray]:
+def equal_masses(size: int, mass: int = MAX_MASS) -> Callable[[np.ndarray], np.ndarray]:
     """The same mass for every token."""
     return lambda places: np.full((len(places), size), mass, dtype=np.int32)
 
@@ -189,7 +184,7 @@ def never_mass(tokens: np.ndarray, size: int) -> Callable[[np.ndarray], np.ndarr
     """Everything is as likely as can be, only the token that comes has no mass."""
 
     def masses(places: np.ndarray) -> np.ndarray:
-        out = np.full((len(places), size), MOST_MASS, dtype=np.int32)
+        out = np.full((len(places), size), MAX_MASS, dtype=np.int32)
         out[np.arange(len(places)), tokens[places]] = 0
         return out
 
@@ -256,8 +251,13 @@ def encode_tokens(sample: Tokens, batch: int = 512) -> tuple[bytes, float]:
 
 def decode_tokens(sample: Tokens, payload: bytes) -> np.ndarray:
     """(N,) int64, in the order of the text; the sample's own tokens serve for its masses only."""
+    with_model = sample.masses is not None
+    return decoded(MixDecoder(vocabulary(sample.table), payload, len(sample.tokens), sample.rows, with_model), sample)
+
+
+def decoded(decoder: MixDecoder, sample: Tokens) -> np.ndarray:
+    """What a decoder gives, with the masses of a sample: (N,) int64, in the order of the text."""
     num_tokens, rows = len(sample.tokens), sample.rows
-    decoder = MixDecoder(vocabulary(sample.table), payload, num_tokens, rows, sample.masses is not None)
     full, long = divmod(num_tokens, rows)
     starts = np.array([row * full + min(row, long) for row in range(rows)], dtype=np.int64)
     out = np.full(num_tokens, -1, dtype=np.int64)
@@ -265,22 +265,3 @@ def decode_tokens(sample: Tokens, payload: bytes) -> np.ndarray:
         places = starts[: rows if step < full else long] + step
         out[places] = decoder.step(None if sample.masses is None else sample.masses(places))
     return out
-
-
-def short_payloads() -> dict[str, str]:
-    """All short samples, in hexadecimal; each is decoded, too."""
-    found = {}
-    for name, data in short_bytes().items():
-        payload, _ = encode_bytes(data)
-        assert decode_bytes(payload, len(data)) == data
-        found[f"bytes: {name}"] = payload.hex()
-    for name, sample in short_tokens().items():
-        payload, _ = encode_tokens(sample)
-        assert np.array_equal(decode_tokens(sample, payload), sample.tokens)
-        found[f"tokens: {name}"] = payload.hex()
-    return found
-
-
-if __name__ == "__main__":
-    np.seterr(all="raise")
-    json.dump(short_payloads(), sys.stdout)

@@ -9,9 +9,9 @@ import math
 
 import numpy as np
 import pytest
+from documented import interval
 from hypothesis import example, given
 from hypothesis import strategies as st
-from mixer_by_the_document import interval
 
 from llmzip.errors import CorruptError
 from llmzip.mixing.coder import TOTAL, Decoder, Encoder

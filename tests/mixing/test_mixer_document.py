@@ -1,19 +1,23 @@
-"""Checks the mixer's payloads against the mixer as docs/numerics.md has it, decision by decision."""
+"""Checks every level of the compiled mixer against the mixer that was written from docs/numerics.md alone.
+
+Payloads, ideal lengths and all that was learnt must be equal: with and without a model, for several numbers of rows,
+and after a prompt.
+"""
 
 from __future__ import annotations
 
-import math
-
-import mixer_by_the_document as document
+import documented
 import mixer_samples as samples
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from llmzip.mixing.coder import Encoder
-from llmzip.mixing.mixer import encode_bytes
-from llmzip.mixing.predictor import find_blocks, new_decision
-from llmzip.mixing.state import new_learned
+from llmzip.mixing import library
+from llmzip.mixing.mixer import MixDecoder, MixEncoder, Primed
 
+LEVELS = [level for level in library.LEVELS if library.library(level) is not None]
+BYTE_TABLE = tuple(bytes([byte]) for byte in range(256))
 BYTES = {
     **samples.short_bytes(),
     "longer text": samples.text(1500, seed=8),
@@ -25,61 +29,122 @@ TOKENS = {
     "hashed, 33 rows": samples.token_sample("hashed", 300, 33, samples.word_table(90)),
     "no masses, 65 rows": samples.token_sample("none", 900, 65, samples.word_table(40)),
     "equal": samples.token_sample("equal", 60, 4, samples.word_table(300)),
+    "more tokens than rows by one": samples.token_sample("hashed", 65, 64, samples.word_table(17)),
 }
+EXAMPLES = settings.default.max_examples if settings.default else 30
 
 
-def payload_and_bits(decisions: list[document.Decision]) -> tuple[bytes, float]:
-    """What the documented intervals of the decisions code to."""
-    left, frequency = np.array([document.interval(k, bit) for k, bit in decisions], dtype=np.int64).T
-    encoder = Encoder()
-    encoder.encode(left, frequency)
-    return encoder.finish(), -sum(math.log2((k if bit else 65536 - k) / 65536) for k, bit in decisions)
+def assert_coded_as_documented(sample: samples.Tokens, prompt: tuple[np.ndarray, np.ndarray] | None = None) -> None:
+    """Encodes and decodes a sample at every level, and compares with the reference."""
+    tokens, vocabulary, with_model = sample.tokens, samples.vocabulary(sample.table), sample.masses is not None
+    masses = sample.masses(np.arange(len(tokens))) if sample.masses is not None else None
+    given_prompt = None if prompt is None else (prompt[0].tolist(), prompt[1])
+    right = documented.encode(sample.table, tokens.tolist(), sample.rows, masses, given_prompt)
+
+    def primed() -> Primed | None:
+        if prompt is None:
+            return None
+        encoder = MixEncoder(vocabulary, prompt[0], 1, with_model=True)
+        encoder.add(np.arange(len(prompt[0])), prompt[1])
+        return encoder.learn(len(tokens))
+
+    for level in LEVELS:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("LLMZIP_KERNELS", level)
+            encoder = MixEncoder(vocabulary, tokens, sample.rows, with_model, primed())
+            if masses is not None:
+                encoder.add(np.arange(len(tokens)), masses)
+            payload, bits = encoder.finish()
+            assert payload.hex() == right.payload.hex(), level
+            assert bits == pytest.approx(right.bits, rel=1e-9)
+            documented.assert_learnt(encoder._learned, encoder._texts.follower, right.mixer)
+            decoder = MixDecoder(vocabulary, payload, len(tokens), sample.rows, with_model, primed())
+            assert np.array_equal(samples.decoded(decoder, sample), tokens)
+            documented.assert_learnt(decoder._learned, decoder._texts.follower, right.mixer)
+
+
+def byte_sample(data: bytes) -> samples.Tokens:
+    return samples.Tokens(np.frombuffer(data, dtype=np.uint8).astype(np.int64), 1, None, BYTE_TABLE)
+
+
+def test_the_processor_has_a_level() -> None:
+    assert LEVELS[0] == "portable"
 
 
 @pytest.mark.parametrize("name", BYTES)
 def test_bytes_are_coded_as_documented(name: str) -> None:
-    data = BYTES[name]
-    payload, bits = payload_and_bits(document.decisions_of([bytes([i]) for i in range(256)], data, 1, None))
-    found, found_bits = encode_bytes(data)
-    assert found.hex() == payload.hex()
-    assert found_bits == pytest.approx(bits, rel=1e-9)
+    assert_coded_as_documented(byte_sample(BYTES[name]))
 
 
 @pytest.mark.parametrize("name", TOKENS)
 def test_tokens_are_coded_as_documented(name: str) -> None:
-    sample = TOKENS[name]
-    masses = None if sample.masses is None else sample.masses(np.arange(len(sample.tokens)))
-    payload, bits = payload_and_bits(document.decisions_of(sample.table, sample.tokens.tolist(), sample.rows, masses))
-    found, found_bits = samples.encode_tokens(sample)
-    assert found.hex() == payload.hex()
-    assert found_bits == pytest.approx(bits, rel=1e-9)
+    assert_coded_as_documented(TOKENS[name])
 
 
-def test_blocks_are_found_as_documented_in_a_table_that_is_full(rng: np.random.Generator) -> None:
-    mixer = document.Mixer([b"a", b"b"], 1, 1)
-    learned, decision = new_learned(1, 12), new_decision(1)
-    keys = rng.integers(0, 1 << 32, 900)
-    for _ in range(2000):
-        hashes, treelet = rng.choice(keys, 18), int(rng.integers(3))
-        token = document.Token(0, [], hashes.tolist(), [], None)
-        mixer._find_blocks(token, treelet)
-        find_blocks(learned, decision, 0, hashes[None], treelet)
-        assert decision.block[0].tolist() == token.blocks
-        for block in token.blocks:
-            # Often equal, so that it matters which of two makes room.
-            state = int(rng.integers(1, 6))
-            learned.blocks[block, 1] = mixer.blocks[block][1] = state
-    assert {block: list(row) for block, row in mixer.blocks.items() if any(row)} == {
-        block: row.tolist() for block, row in enumerate(learned.blocks) if row.any()
-    }
+@settings(max_examples=EXAMPLES)
+@given(data=st.binary(min_size=1, max_size=60) | st.text(min_size=1, max_size=30).map(str.encode))
+def test_any_bytes_are_coded_as_documented(data: bytes) -> None:
+    assert_coded_as_documented(byte_sample(data))
 
 
-@pytest.mark.parametrize("table_bits", [12, 20, 22])
-def test_every_bit_of_the_table_is_used(table_bits: int, rng: np.random.Generator) -> None:
-    learned, decision = new_learned(1, table_bits), new_decision(1)
-    seen = set()
-    for _ in range(40):
-        find_blocks(learned, decision, 0, rng.integers(0, 1 << 32, (1, 18)), 5)
-        seen |= set(decision.block[0].tolist())
-    used = np.array(sorted(seen))
+@settings(max_examples=EXAMPLES)
+@given(
+    tokens=st.lists(st.integers(0, 4), min_size=1, max_size=80),
+    words=st.lists(st.binary(max_size=3), min_size=5, max_size=5),
+    num_rows=st.integers(1, 80),
+    seed=st.none() | st.integers(0, 2**32 - 1),
+)
+def test_any_tokens_are_coded_as_documented(
+    tokens: list[int], words: list[bytes], num_rows: int, seed: int | None
+) -> None:
+    masses = None
+    if seed is not None:
+        drawn = np.random.default_rng(seed).integers(-(2**20), 2**20, (len(tokens), 5), endpoint=True)
+        drawn = np.maximum(drawn, 0).astype(np.int32)
+        masses = lambda places: drawn[places]  # noqa: E731
+    array = np.array(tokens, dtype=np.int64)
+    assert_coded_as_documented(samples.Tokens(array, min(num_rows, len(tokens)), masses, tuple(words)))
+
+
+@pytest.mark.parametrize("num_rows", [1, 7, 40])
+@pytest.mark.parametrize("kind", ["hashed", "right", "wrong"])
+def test_frames_after_a_prompt_are_coded_as_documented(kind: str, num_rows: int) -> None:
+    table = samples.word_table(50)
+    sample = samples.token_sample(kind, 90, num_rows, table)
+    prompt = samples.drawn_tokens(60, len(table), seed=11)
+    assert_coded_as_documented(sample, (prompt, samples.hashed_masses(prompt, len(table))(np.arange(60))))
+
+
+def test_masses_of_every_size_are_taken_as_documented() -> None:
+    """Sums from a few units to beyond 32 bits, and nodes without any mass."""
+    generator = np.random.default_rng(2)
+    size, num_tokens = 5000, 12
+    drawn = np.zeros((num_tokens, size), dtype=np.int32)
+    for place in range(num_tokens):
+        drawn[place] = generator.integers(0, 2 ** (2 * place if place < 11 else 20), size, endpoint=True).clip(0, 2**20)
+    drawn[0] = 2**20
+    tokens = generator.integers(size, size=num_tokens)
+    table = tuple(b"%04d" % n for n in generator.permutation(size))
+    assert_coded_as_documented(samples.Tokens(tokens, 3, lambda places: drawn[places], table))
+
+
+def test_blocks_are_found_as_documented_in_a_table_that_is_full() -> None:
+    """Long paths with many contexts in the smallest table, so that blocks make room for each other."""
+    generator = np.random.default_rng(3)
+    table = tuple(b"%05d" % n for n in generator.permutation(20_000))
+    tokens = generator.integers(len(table), size=128)
+    tokens[64:] = tokens[:64]
+    sample = samples.Tokens(tokens, 1, None, table)
+    assert_coded_as_documented(sample)
+    encoder = MixEncoder(samples.vocabulary(table), tokens, 1, with_model=False)
+    encoder.finish()
+    assert len(encoder._learned.blocks) == 4096 and encoder._learned.blocks[:, 0].astype(bool).mean() > 0.8
+
+
+@pytest.mark.parametrize(("num_bytes", "table_bits"), [(128, 12), (4096, 17), (1 << 17, 22)])
+def test_every_bit_of_the_table_is_used(num_bytes: int, table_bits: int) -> None:
+    encoder = MixEncoder(samples.vocabulary(BYTE_TABLE), byte_sample(samples.noise(num_bytes)).tokens, 1, False)
+    encoder.finish()
+    assert len(encoder._learned.blocks) == 1 << table_bits
+    used = np.flatnonzero(encoder._learned.blocks[:, 0])
     assert [bool((used >> bit & 1).any()) for bit in range(table_bits)] == [True] * table_bits

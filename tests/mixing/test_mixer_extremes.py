@@ -14,7 +14,7 @@ from llmzip.mixing import mixer
 from llmzip.mixing.mixer import encode_bytes
 from llmzip.mixing.state import Learned
 
-WEIGHT_MOST = 1 << 24
+MAX_WEIGHT = 1 << 24
 SIZE = 64
 TABLE = samples.word_table(SIZE)
 
@@ -41,8 +41,8 @@ def assert_in_bounds(made: list[Learned]) -> None:
     """The bounds of numerics section 10.8."""
     assert made
     for learned in made:
-        assert_within(learned.weight, -WEIGHT_MOST, WEIGHT_MOST)
-        assert_within(learned.final_weight, -WEIGHT_MOST, WEIGHT_MOST)
+        assert_within(learned.weight, -MAX_WEIGHT, MAX_WEIGHT)
+        assert_within(learned.final_weight, -MAX_WEIGHT, MAX_WEIGHT)
         assert_within(learned.updates, 0, 65535)
         assert_within(learned.node_map, 0, (1 << 20) - 1)
         assert_within(learned.pair_map, 0, (1 << 20) - 1)
@@ -145,7 +145,7 @@ def test_masses_of_the_largest_vocabulary_do_not_overflow(learned: list[Learned]
     size = 1 << 18
     table = tuple(b"%06d" % n for n in range(size))
     tokens = np.array([0, size - 1, 1, size // 2, size - 1], dtype=np.int64)
-    for mass in (0, samples.MOST_MASS):
+    for mass in (0, samples.MAX_MASS):
         sample = samples.Tokens(tokens, 2, samples.equal_masses(size, mass), table)
         payload, bits = samples.encode_tokens(sample)
         assert np.array_equal(samples.decode_tokens(sample, payload), tokens)

@@ -1,54 +1,38 @@
-"""Checks that the compiled library computes what numba does: payloads and what was learnt, for each instruction set."""
+"""Checks the mixer's library: equal learning at every level, wrong arguments refused, no library.
+
+test_mixer_document.py compares every level with the reference, on shorter texts.
+"""
 
 from __future__ import annotations
 
 import functools
-from typing import Any
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import mixer_samples as samples
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from llmzip.errors import CorruptError
-from llmzip.mixing import library, mixer
+import llmzip
+from llmzip.errors import CorruptError, EngineError
+from llmzip.mixing import coder, library
 from llmzip.mixing.mixer import MixDecoder, MixEncoder, decode_bytes, encode_bytes
 from llmzip.mixing.state import GROUP_ROWS, Learned
 from llmzip.mixing.vocabulary import Vocabulary
 
+BYTE_TABLE = tuple(bytes([byte]) for byte in range(256))
+LIBRARY_FOLDER = library.FOLDER
 LEVELS = [level for level in library.LEVELS if library.library(level) is not None]
-
-pytestmark = pytest.mark.skipif(not LEVELS, reason="the library was not built")
+OTHERS = LEVELS[1:]
+"""Levels that are compared with the portable one."""
 
 
 @pytest.fixture(params=LEVELS)
 def level(request: pytest.FixtureRequest) -> str:
     return str(request.param)
-
-
-class Noted:
-    """Encodes with an instruction set, or with numba, and keeps what was learnt."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._patch = monkeypatch
-        self._learned: list[Learned] = []
-        new_learned = mixer.new_learned
-
-        def noted(nodes: int, table_bits: int) -> Learned:
-            self._learned.append(new_learned(nodes, table_bits))
-            return self._learned[-1]
-
-        monkeypatch.setattr(mixer, "new_learned", noted)
-
-    def __call__(self, level: str, function: Any, *arguments: Any) -> tuple[Any, Learned]:
-        self._patch.setenv("LLMZIP_KERNELS", level)
-        return function(*arguments), self._learned[-1]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch) -> Noted:
-    return Noted(monkeypatch)
 
 
 def assert_equal(first: Learned, second: Learned) -> None:
@@ -61,7 +45,7 @@ def words(size: int) -> Vocabulary:
     return Vocabulary(samples.word_table(size))
 
 
-def rows_of(size: int, num_tokens: int, num_rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def rows_of(size: int, num_tokens: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Tokens that repeat, and masses that know them half of the time."""
     generator = np.random.default_rng(seed)
     tokens = generator.integers(size, size=num_tokens)
@@ -75,56 +59,57 @@ def rows_of(size: int, num_tokens: int, num_rows: int, seed: int) -> tuple[np.nd
     return tokens, masses
 
 
-def encoded(vocabulary: Vocabulary, tokens: np.ndarray, num_rows: int, masses: np.ndarray) -> tuple[bytes, float]:
+def encoder_of(vocabulary: Vocabulary, tokens: np.ndarray, num_rows: int, masses: np.ndarray) -> MixEncoder:
+    """An encoder with all masses."""
     encoder = MixEncoder(vocabulary, tokens, num_rows, with_model=True)
     encoder.add(np.arange(len(tokens)), masses)
-    return encoder.finish()
+    return encoder
 
 
 @pytest.mark.parametrize("name", samples.long_bytes())
-def test_bytes_are_coded_alike(name: str, level: str, run: Noted) -> None:
+def test_levels_learn_the_same_from_bytes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     data = samples.long_bytes()[name]
-    right, learned = run("none", encode_bytes, data)
-    found, here = run(level, encode_bytes, data)
-    assert found == right
-    assert_equal(here, learned)
-    back, here = run(level, decode_bytes, right[0], len(data))
-    assert back == data
-    assert_equal(here, learned)
+    tokens, vocabulary = np.frombuffer(data, dtype=np.uint8).astype(np.int64), samples.vocabulary(BYTE_TABLE)
+    coded = {}
+    for level in LEVELS:
+        monkeypatch.setenv("LLMZIP_KERNELS", level)
+        encoder = MixEncoder(vocabulary, tokens, 1, with_model=False)
+        coded[level] = encoder.finish(), encoder._learned
+    right, learned = coded["portable"]
+    for level in OTHERS:
+        assert coded[level][0] == right
+        assert_equal(coded[level][1], learned)
+        monkeypatch.setenv("LLMZIP_KERNELS", level)
+        decoder = MixDecoder(vocabulary, right[0], len(data), 1, with_model=False)
+        assert b"".join(bytes(decoder.step(None).tolist()) for _ in data) == data
+        assert_equal(decoder._learned, learned)
 
 
 @pytest.mark.parametrize(
     ("size", "num_tokens", "num_rows"),
     [(2, 40, 3), (17, 500, 1), (64, 900, 70), (300, 700, 33), (1000, 300, 300), (16, 65, 32)],
 )
-def test_rows_are_coded_alike(size: int, num_tokens: int, num_rows: int, level: str, run: Noted) -> None:
-    vocabulary = words(size)
-    tokens, masses = rows_of(size, num_tokens, num_rows, seed=size)
-    right, learned = run("none", encoded, vocabulary, tokens, num_rows, masses)
-    found, here = run(level, encoded, vocabulary, tokens, num_rows, masses)
-    assert found == right
-    assert_equal(here, learned)
+def test_levels_learn_the_same_from_rows(
+    size: int, num_tokens: int, num_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens, masses = rows_of(size, num_tokens, seed=size)
+    coded = {}
+    for level in LEVELS:
+        monkeypatch.setenv("LLMZIP_KERNELS", level)
+        encoder = encoder_of(words(size), tokens, num_rows, masses)
+        coded[level] = encoder.finish(), encoder._learned
+    for level in OTHERS:
+        assert coded[level][0] == coded["portable"][0]
+        assert_equal(coded[level][1], coded["portable"][1])
 
 
-@given(data=st.binary(min_size=1, max_size=300) | st.text(min_size=1, max_size=100).map(str.encode))
-def test_any_bytes_are_coded_alike(data: bytes) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LLMZIP_KERNELS", "none")
-        right = encode_bytes(data)
-        for level in LEVELS:
-            patch.setenv("LLMZIP_KERNELS", level)
-            assert encode_bytes(data) == right
-            assert decode_bytes(right[0], len(data)) == data
-
-
-@pytest.mark.parametrize("kernels", [*LEVELS, "none"])
-def test_parts_of_steps_are_the_steps(kernels: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_of_steps_are_the_steps(level: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Encoded by some steps at a time, decoded by some groups of rows at a time."""
-    monkeypatch.setenv("LLMZIP_KERNELS", kernels)
+    monkeypatch.setenv("LLMZIP_KERNELS", level)
     size, num_tokens, num_rows = 64, 613, 71
     vocabulary = words(size)
-    tokens, masses = rows_of(size, num_tokens, num_rows, seed=5)
-    payload, bits = encoded(vocabulary, tokens, num_rows, masses)
+    tokens, masses = rows_of(size, num_tokens, seed=5)
+    payload, bits = encoder_of(vocabulary, tokens, num_rows, masses).finish()
     encoder = MixEncoder(vocabulary, tokens, num_rows, with_model=True)
     starts = np.array(encoder._rows.row_starts())
     steps = encoder._rows.steps
@@ -170,8 +155,8 @@ def test_what_the_library_would_not_notice_is_refused(level: str, monkeypatch: p
 
 def test_steps_are_walked_once(level: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LLMZIP_KERNELS", level)
-    tokens, masses = rows_of(64, 100, 10, seed=7)
-    expected = encoded(words(64), tokens, 10, masses)
+    tokens, masses = rows_of(64, 100, seed=7)
+    expected = encoder_of(words(64), tokens, 10, masses).finish()
     encoder = MixEncoder(words(64), tokens, 10, with_model=True)
     encoder.add(np.arange(100), masses)
     encoder.walk(6)
@@ -190,7 +175,80 @@ def outcome(code: bytes) -> bytes | str:
 @pytest.mark.parametrize("code", [b"\xff" * 64, b"\xff" * 8 + bytes(40), bytes(7) + b"\xff" * 50])
 def test_damaged_codes_end_alike(code: bytes, level: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Numbers outside of the coder's range among them."""
-    monkeypatch.setenv("LLMZIP_KERNELS", "none")
+    monkeypatch.setenv("LLMZIP_KERNELS", "portable")
     right = outcome(code)
     monkeypatch.setenv("LLMZIP_KERNELS", level)
     assert outcome(code) == right
+
+
+# -- which level computes ----------------------------------------------------------------------------------------------
+
+
+def test_the_variable_chooses_the_level(monkeypatch: pytest.MonkeyPatch) -> None:
+    best = LEVELS[-1]
+    for value, expected in {
+        "": best,
+        "none": "portable",
+        "portable": "portable",
+        "avx2": "avx2" if "avx2" in LEVELS else best,
+        "avx512": "avx512" if "avx512" in LEVELS else best,
+        "amx": best,
+        "triton": best,
+    }.items():
+        monkeypatch.setenv("LLMZIP_KERNELS", value)
+        assert library.chosen().level == expected
+
+
+# -- without the library -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """A process that finds no library of the mixer."""
+    monkeypatch.setattr(library, "FOLDER", tmp_path)
+    caches = (library.library, coder._pair, coder.rangecoder.functions)
+    for cache in caches:
+        cache.cache_clear()
+    yield
+    monkeypatch.undo()
+    for cache in caches:
+        cache.cache_clear()
+
+
+@pytest.mark.usefixtures("missing")
+def test_a_missing_library_is_one_error_that_says_what_to_do() -> None:
+    for function in (lambda: encode_bytes(b"abc"), lambda: decode_bytes(b"abc", 3), lambda: coder.use("compiled")):
+        with pytest.raises(EngineError, match=r"mixer cannot be loaded: .*install llmzip again: pip install") as caught:
+            function()
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("missing")
+def test_stale_and_foreign_libraries_count_as_missing(tmp_path: Path) -> None:
+    (tmp_path / "_mixer.so").write_bytes(b"\x7fELF of another machine")
+    with pytest.raises(EngineError, match="from other sources or for another machine"):
+        encode_bytes(b"abc")
+    (file,) = (file for file in LIBRARY_FOLDER.glob("_mixer*") if file.suffix != ".h")
+    (tmp_path / "_mixer.so").write_bytes(file.read_bytes())  # without the sources that it was built from
+    with pytest.raises(EngineError, match="from other sources or for another machine"):
+        encode_bytes(b"abc")
+
+
+def test_the_command_line_says_so_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "text").write_bytes(b"abcabc" * 99)
+    code = (
+        "import sys; from pathlib import Path; from llmzip.mixing import library; library.FOLDER = Path('nowhere');"
+        "from llmzip.cli.main import main; sys.exit(main(['-6', '-m', 'small', 'text']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        env=os.environ | {"PYTHONPATH": str(Path(llmzip.__file__).parents[1])},
+    )
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 1 and line.startswith("llmzip: text: llmzip's mixer cannot be loaded: ")
+    assert [file.name for file in tmp_path.iterdir()] == ["text"]

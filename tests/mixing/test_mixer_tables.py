@@ -93,7 +93,7 @@ def test_squash_and_stretch_are_symmetric() -> None:
 
 def test_squash_undoes_stretch_within_rounding() -> None:
     stretch = tables.stretch_table()
-    back = tables.squash_table()[stretch + tables.LOGIT_MAX]
+    back = tables.squash_table()[stretch + tables.MAX_LOGIT]
     q = (2 * np.arange(4096) + 1) * 8  # in units of 2^-16
     # Half a step of 1/256 nat, and the rounding of both tables; the first and the last entry are cut to 2047.
     error = np.abs(back - q)

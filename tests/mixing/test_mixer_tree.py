@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
-import mixer_by_the_document as document
+import documented
 import mixer_samples as samples
 import numpy as np
 import pytest
@@ -25,20 +26,34 @@ WORDS = st.lists(
 LARGE = WORDS.map(lambda words: [b"\x7f%03d" % n for n in range(256)] + words * 3)
 
 
+def nodes_of(tree: Any) -> list[Any]:
+    """The inner nodes of a documented tree, in the order of their numbers."""
+    nodes, left = [], [tree.root]
+    while left:
+        node = left.pop()
+        if isinstance(node, documented.reference.Node):
+            nodes.append(node)
+            left += reversed(node.children)
+    assert [node.number for node in nodes] == list(range(tree.nodes))
+    return nodes
+
+
 def check(table: list[bytes]) -> None:
     """Everything that section 10.2 says, and that paths, children and bounds agree."""
-    tree, expected = build_tree(table), document.Tree(table)
+    tree, expected = build_tree(table), documented.reference.Tree(table)
     size = len(table)
-    assert tree.token.tolist() == expected.token
+    nodes = nodes_of(expected)
+    assert tree.token.tolist() == expected.token_of
+    assert tree.leaf.tolist() == expected.leaf_of
     assert np.array_equal(tree.leaf[tree.token], np.arange(size))
-    assert [[node.a, node.m, node.b] for node in expected.nodes] == tree.bounds.reshape(-1, 3).tolist()
-    assert [node.treelet for node in expected.nodes] == tree.treelet.tolist()
-    assert [node.place for node in expected.nodes] == tree.slot.tolist()
+    assert [[node.a, node.m, node.b] for node in nodes] == tree.bounds.reshape(-1, 3).tolist()
+    assert [node.treelet for node in nodes] == tree.treelet.tolist()
+    assert [node.place for node in nodes] == tree.slot.tolist()
     starts, steps = paths(tree)
     assert starts[0] == 0 and starts.shape == (size + 1,) and starts[-1] <= len(steps)
     for leaf in range(size):
         way = steps[starts[leaf] : starts[leaf + 1]].tolist()
-        assert [(step >> 1, step & 1) for step in way] == expected.path(leaf)
+        assert [step & 1 for step in way] == list(expected.path(tree.token[leaf]))
         node = 0
         for step in way:
             assert step >> 1 == node

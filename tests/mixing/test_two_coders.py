@@ -213,9 +213,9 @@ def test_the_compiled_coder_refuses_other_probabilities(probability: float) -> N
     coder.use("compiled")
     encoder, decoder = Encoder(), Decoder(b"some bytes")
     wrong = np.array([0.5, probability], dtype=np.float32)
-    with pytest.raises(ValueError, match="no multiple of"):
+    with pytest.raises(ValueError, match="not a multiple of"):
         encoder.encode_bits(np.array([1, 1], dtype=np.int32), wrong)
-    with pytest.raises(ValueError, match="no multiple of"):
+    with pytest.raises(ValueError, match="not a multiple of"):
         decoder.decode_bits(wrong)
     assert encoder.finish() == b"", "something was encoded"
     half = np.full(8, 0.5, dtype=np.float32)
@@ -267,11 +267,6 @@ def test_missing_coders_are_told_by_name(monkeypatch: pytest.MonkeyPatch) -> Non
         with pytest.raises(EngineError, match=r"^constriction is not installed$"):
             coder.use("constriction")
         coder.use("compiled")
-        coder._pair.cache_clear()
-        monkeypatch.setattr(coder.rangecoder, "built", lambda: False)
-        for name in ("", "compiled"):
-            with pytest.raises(EngineError, match=r"install a C\+\+ compiler"):
-                coder.use(name)
     finally:
         coder._pair.cache_clear()
 
@@ -340,7 +335,7 @@ def test_damaged_archives_end_alike(level: int, rng: np.random.Generator) -> Non
 # -- machines without constriction -------------------------------------------------------------------------------------
 
 WITHOUT = "import sys; sys.modules['constriction'] = None\n"
-COMMAND = "from llmzip.cli.main import main; main()\n"
+COMMAND = "import sys; from llmzip.cli.main import main; sys.exit(main())\n"
 NOT_BUILT = "from llmzip.system import libraries; libraries._candidates = lambda folder, stem: iter(())\n"
 
 
@@ -374,11 +369,11 @@ def test_without_constriction_the_archive_is_the_same(level: int, tmp_path: Path
 def test_without_constriction_and_kernels_the_mixer_codes_the_same(tmp_path: Path) -> None:
     code = (
         "import sys\nfrom llmzip.mixing.mixer import decode_bytes, encode_bytes\n"
-        "from llmzip.mixing import library\nassert library.chosen() is None\n"
+        "from llmzip.mixing import library\nassert library.chosen().level == 'portable'\n"
         "payload, _ = encode_bytes(b'abc, abc; abc')\nassert decode_bytes(payload, 13) == b'abc, abc; abc'\n"
         "assert sys.modules['constriction'] is None\nprint(payload.hex())"
     )
-    done = run(WITHOUT + code, folder=tmp_path, LLMZIP_KERNELS="none", NUMBA_DISABLE_JIT="1")
+    done = run(WITHOUT + code, folder=tmp_path, LLMZIP_KERNELS="none")
     assert done.returncode == 0, done.stderr
     assert done.stdout.decode().strip() == encode_bytes(b"abc, abc; abc")[0].hex()
 
@@ -391,9 +386,7 @@ def test_without_any_coder_there_is_one_line_that_says_what_to_install(level: in
         done = run(WITHOUT + NOT_BUILT + COMMAND, *arguments, folder=tmp_path)
         (line,) = done.stderr.decode().splitlines()
         assert (
-            done.returncode == 1
-            and "no coder: " in line
-            and "install a C++ compiler, such as g++, then llmzip again" in line
+            done.returncode == 1 and "mixer cannot be loaded: " in line and "install llmzip again: pip install" in line
         )
         assert sorted(file.name for file in tmp_path.iterdir()) == ["text", "whole.llmz"]
     # What needs no coder works.

@@ -78,11 +78,11 @@ def test_there_is_no_warning_where_nothing_can_be_done_or_it_was_chosen(told: Ca
 
 @pytest.mark.skipif(kernels.library("") is None, reason="the kernels were not built")
 def test_there_is_no_warning_with_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(libraries, "_told", False)
+    monkeypatch.setattr(libraries, "_has_warned", False)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         llmzip.Decompressor()
-    assert libraries._told
+    assert libraries._has_warned
 
 
 @pytest.mark.parametrize("value", ["bogus", "AVX2", " none", "0", "avx2,amx"])
@@ -91,7 +91,7 @@ def test_a_misspelt_choice_is_refused_by_whoever_asks(value: str, monkeypatch: p
     for asks in (kernels.chosen, library.chosen, lambda: support.unavailable(kernels.torch.device("cuda"))):
         with pytest.raises(SettingsError, match=r"LLMZIP_KERNELS: .* is none of none, portable, avx2, avx512, amx"):
             asks()
-    monkeypatch.setattr(libraries, "_told", False)
+    monkeypatch.setattr(libraries, "_has_warned", False)
     with pytest.raises(SettingsError):
         llmzip.compress(b"text")
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-from ... import mixing
 from ...format.headers import MAGIC
 from ...measures.estimate import DEFAULT_SECONDS, Estimate, estimate
 from ...measures.extrapolation import Range
@@ -71,7 +70,6 @@ def estimate_command(
         **use,
     )
     settings = with_local_model(settings, messages, offline)
-    mixing.on_compiling = messages.compiling
     outcomes = Outcomes(messages, output.file_record)
     for name in map(input_name, files):
         started = time.perf_counter()

@@ -23,7 +23,7 @@ has_transformers = pytest.mark.skipif(importlib.util.find_spec("transformers") i
 
 WORK = [
     pytest.param("embedded", {}, id="kernels", marks=has_kernels),
-    pytest.param("checkpoint", {"LLMZIP_KERNELS": "none"}, id="torch and numba"),
+    pytest.param("checkpoint", {"LLMZIP_KERNELS": "none"}, id="torch"),
     pytest.param("in_float", {}, id="float", marks=has_transformers),
 ]
 
@@ -77,7 +77,7 @@ def test_servers_may_load_before_they_fork(run: Callable[..., None], work: str, 
 
 @has_kernels
 def test_forks_during_the_first_use(run: Callable[..., None]) -> None:
-    """Not without kernels: numba and torch's own first steps have hung a child there, once in some ten runs."""
+    """Not without kernels: torch's own first steps have hung a child there, once in some ten runs."""
     run("at_the_first_use", "embedded", {})
 
 

@@ -1,0 +1,142 @@
+"""The mixer written from docs/numerics.md alone (tests/contract/reference), run as an encoder that shows its decisions.
+
+It shares no code with the package.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llmzip.mixing.coder import Encoder
+from llmzip.mixing.state import Learned
+
+Decision = tuple[int, int]
+"""k, the probability of a one in units of 2^-16, and the bit."""
+
+
+def _load() -> Any:
+    """Loads the module by its path: others have its name."""
+    path = Path(__file__).parents[1] / "contract" / "reference" / "mixer.py"
+    spec = importlib.util.spec_from_file_location("documented_mixer", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # its dataclasses look there
+    spec.loader.exec_module(module)
+    return module
+
+
+reference = _load()
+
+
+def interval(k: int, bit: int) -> tuple[int, int]:
+    """Left end and size of a decision's interval of 2^24 (section 9)."""
+    q = 2**16 - k
+    z = 2**8 * q if q <= 2**15 else 2**8 * q - 1
+    return (z, 2**24 - z) if bit else (0, z)
+
+
+@dataclass(frozen=True)
+class Coded:
+    """A frame as the document has it.
+
+    Attributes:
+        payload: what the range coder makes of the decisions' intervals.
+        bits: ideal length of the decisions.
+        mixer: the reference, with all that it has learnt.
+    """
+
+    payload: bytes
+    bits: float
+    mixer: Any
+
+
+def encode(
+    table: Sequence[bytes],
+    tokens: Sequence[int],
+    num_rows: int,
+    masses: np.ndarray | None = None,
+    prompt: tuple[Sequence[int], np.ndarray] | None = None,
+) -> Coded:
+    """Encodes a frame.
+
+    Args:
+        table: bytes of each token.
+        tokens: in the order of the text.
+        num_rows: R.
+        masses: (N, V), or None without a model.
+        prompt: tokens, and their masses.
+    """
+    mixer = reference.Mixer(list(table), len(tokens) + (len(prompt[0]) if prompt else 0))
+    if prompt:
+        mixer.begin_prompt(list(prompt[0]))
+        for token, row in zip(prompt[0], prompt[1].tolist(), strict=True):
+            assert mixer.step([row], 1) == [token]
+    decisions = _decisions(mixer, list(tokens), num_rows, None if masses is None else masses.tolist())
+    left, frequency = np.array([interval(k, bit) for k, bit in decisions], dtype=np.int64).T
+    encoder = Encoder()
+    encoder.encode(left, frequency)
+    bits = -sum(math.log2((k if bit else 65536 - k) / 65536) for k, bit in decisions)
+    return Coded(encoder.finish(), bits, mixer)
+
+
+def _decisions(mixer: Any, tokens: list[int], num_rows: int, masses: list[list[int]] | None) -> list[Decision]:
+    short, num_long = divmod(len(tokens), num_rows)
+    starts = [row * short + min(row, num_long) for row in range(num_rows)]
+    steps = short + (num_long > 0)
+    places = [[start + step for start in (starts if step < short else starts[:num_long])] for step in range(steps)]
+    bits = _bits_in_order(mixer.tree, [[tokens[place] for place in step] for step in places])
+    decisions: list[Decision] = []
+
+    def bit(k: int) -> int:
+        decisions.append((k, next(bits)))
+        return decisions[-1][1]
+
+    mixer.begin(num_rows, steps, bit)
+    for step in places:
+        step_masses = None if masses is None else [masses[place] for place in step]
+        assert mixer.step(step_masses, len(step)) == [tokens[place] for place in step]
+    assert next(bits, None) is None
+    return decisions
+
+
+def _bits_in_order(tree: Any, steps: list[list[int]]) -> Iterator[int]:
+    """Yields the bits of the tokens of each step in the order of section 10.1."""
+    for step in steps:
+        for first in range(0, len(step), 32):
+            paths = [list(tree.path(token)) for token in step[first : first + 32]]
+            for depth in range(max(map(len, paths))):
+                yield from (path[depth] for path in paths if depth < len(path))
+
+
+def assert_learnt(learned: Learned, follower: np.ndarray, mixer: Any) -> None:
+    """Asserts that the package's arrays hold what the reference has learnt, and nothing else."""
+    states = [[pair.p << 10 | pair.n for pair in pairs] for pairs in mixer.state_map]
+    assert learned.state_map[:, : len(states[0])].tolist() == states
+    assert learned.match_map.tolist() == [[pair.p << 10 | pair.n for pair in pairs] for pairs in mixer.match_map]
+    assert learned.final_weight.tolist() == mixer.final_weights
+    weight = np.tile(np.array(reference.FIRST_WEIGHTS), (len(learned.weight), 1))
+    updates = np.zeros(len(weight), dtype=np.int64)
+    for number, weight_set in mixer.weights.items():
+        weight[number], updates[number] = weight_set.w, weight_set.u
+    assert np.array_equal(learned.weight, weight) and np.array_equal(learned.updates, updates)
+    for table, rows in ((learned.node_map, mixer.node_map), (learned.pair_map, mixer.pair_map)):
+        expected = np.tile(np.array(reference.FIRST_MAP), (len(table), 1))
+        for row, entries in rows.items():
+            expected[row] = entries
+        assert np.array_equal(table, expected)
+    blocks = np.zeros((2**mixer.block_bits, 16), dtype=np.uint8)
+    for number, block in mixer.blocks.items():
+        blocks[number] = list(block)
+    assert np.array_equal(learned.blocks, blocks)
+    followers = np.zeros(len(follower), dtype=np.int64)
+    for leaf, pair in mixer.followers.items():
+        followers[2 * leaf : 2 * leaf + 2] = pair
+    assert np.array_equal(follower, followers)
