@@ -11,25 +11,25 @@ import io
 import os
 import warnings
 from collections.abc import Iterator
-from typing import Any, BinaryIO, Literal, cast, overload
+from typing import Any, BinaryIO, Literal, TypeVar, cast, overload
 
-from ..codec.reader import FrameDecoder
-from ..errors import LLMZipError
-from ..format import reading
 from ..settings import DEFAULT_LEVEL, DEFAULT_MODEL, check_type
 from ..system.streams import Readable, Writable, flush_all, write_all
 from .incremental import Buffer, Compressor, Model, as_bytes, decompress_settings, refuse_copies
+from .rawreader import RawReader
 
 File = str | bytes | os.PathLike[str] | Readable | Writable
 _BinaryMode = Literal["r", "rb", "w", "wb", "x", "xb", "a", "ab"]
 _TextMode = Literal["rt", "wt", "xt", "at"]
+_FILE_MODES = ("r", "rb", "w", "wb", "x", "xb", "a", "ab")
+_ResultT = TypeVar("_ResultT", bytes, int)
 
 
 class LLMZipFile(io.BufferedIOBase):
-    """A file that reads or writes archives; see `open`.
+    """A file that reads or writes archives; see `open` for its arguments.
 
-    Reading goes through all archives of the file. Seeking back starts anew; seeking forward decodes and drops.
-    Non-blocking files are waited for.
+    Reading continues through all archives of the file. Seeking back decodes from the start again; seeking forward
+    decodes what is between. If a non-blocking file has no data yet, the call waits for it.
     """
 
     FLUSH_FRAME: Literal[1] = Compressor.FLUSH_FRAME
@@ -47,17 +47,16 @@ class LLMZipFile(io.BufferedIOBase):
         device: str = "auto",
         prompt: Buffer = b"",
     ) -> None:
-        kinds = {"r": "rb", "rb": "rb", "w": "wb", "wb": "wb", "x": "xb", "xb": "xb", "a": "ab", "ab": "ab"}
         self._file: BinaryIO | None = None  # close() must work even if what follows raises
         self._compressor: Compressor | None = None
+        self._buffered: io.BufferedReader[RawReader] | None = None
+        self._num_written = 0
         self._poses = False
         check_type("mode", mode, str)
-        if mode not in kinds:
+        if mode not in _FILE_MODES:
             raise ValueError(f"Invalid mode: {mode!r}")
-        raw_mode = kinds[mode]
-        self._writing = raw_mode != "rb"
-        if not self._writing and level is not None:
-            raise TypeError("level is for writing; an archive knows how it was made")
+        file_mode = mode[0] + "b"
+        self._writing = file_mode != "rb"
         if self._writing:
             self._compressor = Compressor(
                 level=DEFAULT_LEVEL if level is None else level,
@@ -65,18 +64,19 @@ class LLMZipFile(io.BufferedIOBase):
                 device=device,
                 prompt=prompt,
             )
-        self._settings = decompress_settings(model, device, prompt)
+        elif level is not None:
+            raise TypeError("level is for writing; an archive records how it was made")
+        settings = decompress_settings(model, device, prompt)
         self._owned = isinstance(file, (str, bytes, os.PathLike))
         if isinstance(file, (str, bytes, os.PathLike)):
-            self._file = cast("BinaryIO", builtins.open(file, raw_mode))  # noqa: SIM115 - closed by close()
+            self._file = cast("BinaryIO", builtins.open(file, file_mode))  # noqa: SIM115 - closed by close()
         elif hasattr(file, "write" if self._writing else "read"):
             self._file = cast("BinaryIO", file)
         else:
             raise TypeError("file must be a path, or a file object with a read or write method")
-        self._position = 0
-        self._start = self._file.tell() if not self._writing and self._seekable_below() else 0
-        self._continues = raw_mode == "ab" and self._owned and self._file.tell() > 0
-        self._restart()
+        self._continues = file_mode == "ab" and self._owned and self._file.tell() > 0
+        if not self._writing:
+            self._buffered = io.BufferedReader(RawReader(self._file, settings))
 
     # -- state
 
@@ -109,13 +109,13 @@ class LLMZipFile(io.BufferedIOBase):
 
     def seekable(self) -> bool:
         self._open()
-        return self._poses or (not self._writing and self._seekable_below())
+        return self._poses or (self._buffered is not None and self._buffered.raw.seekable())
 
     def fileno(self) -> int:
         return self._open().fileno()
 
     def close(self) -> None:
-        """Writes the rest of the archive; closes the file if this object opened it. May be called twice."""
+        """Writes the rest of the archive, and closes the file if this object opened it. May be called twice."""
         if self._file is None:
             return
         try:
@@ -130,10 +130,10 @@ class LLMZipFile(io.BufferedIOBase):
     # -- writing
 
     def flush(self, mode: int = FLUSH_FRAME) -> None:
-        """Makes all that was written so far readable for whoever has the file: ends the frame and hands it on.
+        """Ends the frame, so that everything written so far can be read by whoever has the file.
 
-        A frame of its own costs some 10 bytes, and what comes later is compressed without what came before: so seldom,
-        or not at all. For a file that is read it does nothing.
+        Each frame costs about 10 bytes, and later text is compressed without the frames before it: flush seldom or not
+        at all. In a file opened for reading this does nothing.
 
         Raises:
             ValueError: the file is closed, or the mode is not FLUSH_FRAME.
@@ -146,106 +146,72 @@ class LLMZipFile(io.BufferedIOBase):
             flush_all(file)
 
     def write(self, data: Any) -> int:
-        """Takes bytes of the text; returns how many."""
+        """Compresses more bytes of the text; returns their number."""
         file = self._open()
         if self._compressor is None:
             raise io.UnsupportedOperation("write: the file is open for reading")
         raw = as_bytes(data)
         write_all(file, self._compressor.compress(raw))
-        self._position += len(raw)
+        self._num_written += len(raw)
         return len(raw)
 
-    # -- reading
+    # -- reading: a call that meets an error hands out the text before it, and the next call raises
 
     def read(self, size: int | None = -1) -> bytes:
-        """Up to `size` bytes of the text, all of it for a negative size; b"" at the end.
+        """Reads up to `size` bytes of the text, or all of it if `size` is negative; b"" at the end.
 
         Raises:
-            TruncatedError (an EOFError), CorruptError, FormatError, ModelError.
+            TruncatedError (an EOFError), CorruptError, FormatError, ModelError. All of the text is never a part of it:
+                without a size the error is raised at once.
         """
-        self._reading()
-        parts: list[bytes] = []
-        left = -1 if size is None or size < 0 else size
-        # Who asks for everything must not take a part for it.
-        while left and (self._fill() if left < 0 else self._fill_behind(parts)):
-            part = self._take(left)
-            parts.append(part)
-            left -= len(part) if left > 0 else 0
-        return b"".join(parts)
+        wanted = -1 if size is None or size < 0 else size
+        return self._unless_failed(self._reader("read").read(wanted), wanted)
 
     def read1(self, size: int = -1) -> bytes:
-        """Up to `size` bytes, of one frame at most."""
-        self._reading()
-        return self._take(size) if self._fill() else b""
+        """Reads up to `size` bytes, from at most one frame."""
+        return self._unless_failed(self._reader("read").read1(size), size)
 
     def readinto(self, buffer: Any) -> int:
-        """Reads into a writable buffer; returns how many bytes."""
-        view = memoryview(buffer).cast("B")
-        data = self.read(len(view))
-        view[: len(data)] = data
-        return len(data)
+        """Reads into a writable buffer; returns the number of bytes."""
+        return self._unless_failed(self._reader("read").readinto(buffer), memoryview(buffer).nbytes)
 
     def readinto1(self, buffer: Any) -> int:
-        """As `readinto`, of one frame at most."""
-        view = memoryview(buffer).cast("B")
-        data = self.read1(len(view))
-        view[: len(data)] = data
-        return len(data)
+        """Reads into a writable buffer from at most one frame; returns the number of bytes."""
+        return self._unless_failed(self._reader("read").readinto1(buffer), memoryview(buffer).nbytes)
 
     def peek(self, size: int = -1) -> bytes:
-        """Some of the bytes that come next, without moving on; b"" only at the end."""
-        self._reading()
-        return bytes(self._text[self._at :]) if self._fill() else b""
+        """Returns some of the next bytes without moving on; b"" only at the end."""
+        return self._unless_failed(self._reader("read").peek(size))
 
     def readline(self, size: int | None = -1) -> bytes:
-        """The next line with its end, or `size` bytes of it."""
-        self._reading()
-        parts: list[bytes] = []
-        left = -1 if size is None or size < 0 else size
-        while left and self._fill_behind(parts):
-            end = self._text.find(b"\n", self._at) + 1 or len(self._text)
-            part = self._take(end - self._at if left < 0 else min(left, end - self._at))
-            parts.append(part)
-            left -= len(part) if left > 0 else 0
-            if part.endswith(b"\n"):
-                break
-        return b"".join(parts)
+        """Reads the next line with its end, or up to `size` bytes of it."""
+        return self._unless_failed(self._reader("read").readline(size), size)
 
     def tell(self) -> int:
-        """Position in the text, in bytes; in an appended file counted from where it was opened."""
+        """Returns the position in the text in bytes; in an appended file it counts from where the file was opened."""
         self._open()
-        return int(self._continues) if self._poses else self._position
+        if self._poses:
+            return int(self._continues)
+        return self._num_written if self._buffered is None else self._buffered.tell()
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Moves in the text; returns the new position, at most the text's end."""
-        self._reading("seek")
-        if not self._seekable_below():
+        reader = self._reader("seek")
+        if not reader.raw.seekable():
             raise io.UnsupportedOperation("seek: the underlying file cannot seek")
-        if whence == io.SEEK_CUR:
-            offset += self._position
-        elif whence == io.SEEK_END:
-            while self._fill():
-                self._take(-1)
-            offset += self._position
-        elif whence != io.SEEK_SET:
-            raise ValueError(f"Invalid value for whence: {whence!r}")
-        if offset < 0:
-            raise ValueError(f"negative seek position {offset}")
-        if offset < self._position:
-            self._open().seek(self._start)
-            self._position = 0
-            self._restart()
-        while self._position < offset and self._fill():
-            self._take(offset - self._position)
-        return self._position
+        target = offset + (reader.tell() if whence == io.SEEK_CUR else 0)
+        position = reader.seek(offset, whence)
+        if reader.raw.error is not None and (position < target or whence == io.SEEK_END):
+            raise reader.raw.error
+        return position
 
     # -- helpers
 
     @contextlib.contextmanager
     def posing_as_seekable(self) -> Iterator[None]:
-        """For the constructor of io.TextIOWrapper, which asks where it stands to know whether a byte order mark is due.
+        """Lets the constructor of io.TextIOWrapper ask for the position, on which a byte order mark depends.
 
-        Where it cannot seek it writes none at all (python/cpython#80485).
+        It writes none to files that cannot seek (python/cpython#80485).
         """
         self._poses = self._writing
         try:
@@ -258,53 +224,22 @@ class LLMZipFile(io.BufferedIOBase):
             raise ValueError("I/O operation on closed file")
         return self._file
 
-    def _reading(self, what: str = "read") -> None:
+    def _reader(self, operation: str) -> io.BufferedReader[RawReader]:
         self._open()
-        if self._writing:
-            raise io.UnsupportedOperation(f"{what}: the file is open for writing")
+        if self._buffered is None:
+            raise io.UnsupportedOperation(f"{operation}: the file is open for writing")
+        return self._buffered
 
-    def _seekable_below(self) -> bool:
-        file = self._open()
-        return bool(getattr(file, "seekable", lambda: False)())
+    def _unless_failed(self, result: _ResultT, size: int | None = -1) -> _ResultT:
+        """Returns what the buffered reader gave; raises the raw file's error if that is nothing.
 
-    def _restart(self) -> None:
-        self._text, self._at = b"", 0
-        self._error: Exception | None = None
-        self._frames: Iterator[bytes] = iter(())
-        if not self._writing:
-            decoder = FrameDecoder(self._settings)
-            self._frames = (decoder.decode(frame) for frame in reading.read_archives(self._open()))
-
-    def _fill(self) -> bool:
-        """Makes sure that text is at hand; False at the end. A damaged file raises here again and again."""
-        while self._at >= len(self._text):
-            if self._error is not None:
-                raise self._error
-            try:
-                text = next(self._frames, None)
-            except Exception as error:
-                self._error = error
-                raise
-            if text is None:
-                return False
-            self._text, self._at = text, 0
-        return True
-
-    def _fill_behind(self, parts: list[bytes]) -> bool:
-        """As `_fill`, but what was read before an error is handed out first; the next call raises the error."""
-        try:
-            return self._fill()
-        except LLMZipError:
-            if parts:
-                return False
-            raise
-
-    def _take(self, size: int) -> bytes:
-        end = len(self._text) if size < 0 else min(len(self._text), self._at + size)
-        part = self._text[self._at : end]
-        self._at = end
-        self._position += len(part)
-        return part
+        Args:
+            result: text, or its number of bytes; None and 0 bytes stand for nothing.
+            size: the number of bytes asked for; whoever asks for 0 gets no error.
+        """
+        if not result and size != 0 and self._buffered is not None and self._buffered.raw.error is not None:
+            raise self._buffered.raw.error
+        return result
 
 
 class _TextFile(io.TextIOWrapper):

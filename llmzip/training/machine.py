@@ -14,6 +14,8 @@ import torch
 
 _MATRIX, _SMALL = 1536, 384
 _RUNS = 5
+_DTYPE_RUNS = 30
+"""Of each format; about 20 ms in all, half a second where bfloat16 is emulated."""
 _BF16_GAIN = 1.3
 """bfloat16 must be this much faster than float32 to be taken on a CPU: some only emulate it."""
 
@@ -27,27 +29,46 @@ def synchronise(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def matrix_flops(device: torch.device, dtype: torch.dtype, size: int | None = None) -> float:
-    """Floating-point operations per second of square matrix products, large ones by default; the best of some runs."""
-    size = size or _MATRIX * (6 if device.type == "cuda" else 1)
-    a = torch.randn(size, size, device=device).to(dtype)
-    best = float("inf")
-    for _ in range(_RUNS + 1):
-        synchronise(device)
-        start = time.perf_counter()
-        torch.mm(a, a)
-        synchronise(device)
-        best = min(best, time.perf_counter() - start)
-    return 2 * size**3 / best
+def matrix_flops(device: torch.device, dtype: torch.dtype) -> float:
+    """Measures the floating-point operations per second of large square matrix products: the best of a few runs."""
+    size = _MATRIX * (6 if device.type == "cuda" else 1)
+    return 2 * size**3 / min(_product_seconds(device, _square(device, dtype, size)) for _ in range(_RUNS + 1))
 
 
 def choose_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where the device computes it in hardware, else float32."""
+    """Returns bfloat16 where the device computes it in hardware, else float32.
+
+    The weights at the end depend on this choice, so other programs on the machine must not change it. Hence products on
+    one thread (two threads of which one has lost its core wait for each other), the formats in turn (a load that comes
+    and goes slows both), and the best of many runs of less than a scheduler's time slice.
+    """
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    # Small products: where bfloat16 is emulated, large ones take half a minute.
-    gain = matrix_flops(device, torch.bfloat16, _SMALL) / matrix_flops(device, torch.float32, _SMALL)
-    return torch.bfloat16 if gain >= _BF16_GAIN else torch.float32
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        # Small products: where bfloat16 is emulated, large ones take half a minute.
+        operands = {dtype: _square(device, dtype, _SMALL) for dtype in (torch.bfloat16, torch.float32)}
+        best = dict.fromkeys(operands, float("inf"))
+        for _ in range(_DTYPE_RUNS):
+            for dtype, operand in operands.items():
+                best[dtype] = min(best[dtype], _product_seconds(device, operand))
+    finally:
+        torch.set_num_threads(threads)
+    return torch.bfloat16 if best[torch.float32] / best[torch.bfloat16] >= _BF16_GAIN else torch.float32
+
+
+def _square(device: torch.device, dtype: torch.dtype, size: int) -> torch.Tensor:
+    return torch.randn(size, size, device=device).to(dtype)
+
+
+def _product_seconds(device: torch.device, operand: torch.Tensor) -> float:
+    """Measures the time of one product of a square matrix with itself."""
+    synchronise(device)
+    start = time.perf_counter()
+    torch.mm(operand, operand)
+    synchronise(device)
+    return time.perf_counter() - start
 
 
 def can_compile(device: torch.device) -> bool:

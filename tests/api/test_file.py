@@ -249,3 +249,83 @@ def test_arguments_of_wrong_types_are_named(name):
             with pytest.raises((TypeError, ValueError), match=what) as raised:
                 call(**{**right, parameter: value})
             assert not isinstance(raised.value, UnicodeError)
+
+
+# -- reading up to damage
+
+TEXT = bytes(range(11, 256)) * 40  # longer than a buffer, and b"\n" is not in it
+
+
+def reads_by(how: str, file: Any, size: int) -> bytes:
+    if how == "readinto":
+        buffer = bytearray(size)
+        return bytes(buffer[: file.readinto(buffer)])
+    if how == "peek":
+        return file.read(len(file.peek()[:size]))
+    return getattr(file, how)(size)
+
+
+@pytest.fixture(scope="module")
+def cut_short() -> bytes:
+    """An archive whose second frame ends too soon."""
+    return two_frames(TEXT, b"y" * 100)[:-30]
+
+
+@pytest.mark.parametrize("size", [1000, 8192, len(TEXT), len(TEXT) + 1])
+@pytest.mark.parametrize("how", ["read", "read1", "readinto", "readline", "peek"])
+def test_every_way_to_read_hands_out_the_text_before_the_damage(cut_short, how, size):
+    file = llmzip.open(io.BytesIO(cut_short))
+    parts = []
+    for _ in range(len(TEXT) // min(size, 1000) + 2):
+        try:
+            parts.append(reads_by(how, file, size))
+        except llmzip.TruncatedError:
+            break
+        assert parts[-1], "the damage looks like the end of the text"
+    assert b"".join(parts) == TEXT
+    for again in ("read", "read1", "readinto", "readline", "peek"):
+        assert file.tell() == len(TEXT)
+        with pytest.raises(llmzip.TruncatedError):
+            reads_by(again, file, size)
+    with pytest.raises(llmzip.TruncatedError):
+        file.read()
+    assert file.read(0) == file.readline(0) == b""
+    assert file.readinto(bytearray()) == 0
+
+
+def test_seeking_stops_at_the_damage_and_back_works(cut_short):
+    file = llmzip.open(io.BytesIO(cut_short))
+    for offset, whence in ((len(TEXT) + 1, io.SEEK_SET), (0, io.SEEK_END), (1, io.SEEK_CUR)):
+        with pytest.raises(llmzip.TruncatedError):
+            file.seek(offset, whence)
+        assert file.tell() == len(TEXT)
+    assert file.seek(0, io.SEEK_CUR) == len(TEXT)
+    assert file.seek(-100, io.SEEK_CUR) == len(TEXT) - 100
+    assert file.read(200) == TEXT[-100:]
+    with pytest.raises(llmzip.TruncatedError):
+        file.read(1)
+    assert file.seek(5) == 5
+    assert file.read(10) == TEXT[5:15]
+
+
+class InterruptedOnce(io.BytesIO):
+    """A file that is interrupted when it is read behind a place."""
+
+    place: int | None = None
+
+    def read(self, size: int | None = -1) -> bytes:
+        if self.place is not None and self.tell() >= self.place:
+            self.place = None
+            raise KeyboardInterrupt
+        return super().read(size)
+
+
+def test_an_interrupted_read_is_not_the_end_of_the_text():
+    source = InterruptedOnce(two_frames(TEXT, b"y" * 100))
+    source.place = 40
+    file = llmzip.open(source)
+    with pytest.raises(KeyboardInterrupt):
+        file.read()
+    for size in (1, -1):
+        with pytest.raises(llmzip.LLMZipError, match="interrupted"):
+            file.read(size)
