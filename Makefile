@@ -117,8 +117,8 @@ golden: $(BIN)/test.stamp ## make the golden files anew; look at the difference 
 	LLMZIP_UPDATE_GOLDEN=1 $(BIN)/python -m pytest -q tests/engines tests/contract/golden tests/mixing
 	$(BIN)/python tests/contract/vectors/generate.py
 
-docs: $(BIN)/test.stamp ## write docs/cli.md anew from --help
-	LLMZIP_UPDATE_DOCS=1 $(BIN)/python -m pytest -q tests/cli -k docs
+docs: $(BIN)/test.stamp ## rewrite docs/cli.md from --help, and the packages of docs/architecture.md from their docstrings
+	LLMZIP_UPDATE_DOCS=1 $(BIN)/python -m pytest -q tests/cli/test_help.py tests/docs/test_architecture.py
 
 # In an environment of its own: it needs neither torch nor llmzip, which is read and not imported.
 $(SITE_VENV)/site.stamp: $(LOCK) pyproject.toml
@@ -127,7 +127,7 @@ $(SITE_VENV)/site.stamp: $(LOCK) pyproject.toml
 	@touch $@
 
 site: $(SITE_VENV)/site.stamp ## build the documentation into site/; warnings and dead links are errors
-	$(SITE_VENV)/bin/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(SITE_VENV)/bin/python -m mkdocs build --strict --quiet
 
 bench: $(BIN)/test.stamp ## llmzip and others on the text files under CORPUS="DIR..."; LEVEL=6, MODEL=name, BENCH=options
 	$(BIN)/llmzip bench --text-only --level $(LEVEL) --model $(or $(MODEL),default) --output bench-results $(BENCH) $(CORPUS)

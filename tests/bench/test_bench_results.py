@@ -259,6 +259,7 @@ def test_tables_of_the_readme_and_of_the_benchmarks(tmp_path: Path) -> None:
     short = readme.read_text().splitlines()[2:-2]
     assert short[0] == "| all 2 files | bytes | ratio | bits/byte | compress | decompress |"
     assert [line.split(" | ")[0] for line in short[2:]] == [
-        f"| {name}" for name in ("gzip -9", "bzip2 -9", "xz -9e", "zstd --ultra -22", "llmzip -1 base", "llmzip -6 base")
+        f"| {name}"
+        for name in ("gzip -9", "bzip2 -9", "xz -9e", "zstd --ultra -22", "llmzip -1 base", "llmzip -6 base")
     ]
     assert short[2].startswith("| gzip -9 | 490 | 4.082 | 1.960 | ")
