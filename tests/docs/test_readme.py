@@ -73,6 +73,17 @@ def test_make_targets_exist():
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
+def test_only_make_site_installs_the_packages_of_the_documentation():
+    installs = re.findall(r'-e "?\.(\S*)', (_ROOT / "Makefile").read_text(encoding="utf-8"))
+    assert installs and not any("docs" in extras for extras in installs)
+    extra = re.search(r"^docs = \[\n(.*?)^\]", (_ROOT / "pyproject.toml").read_text("utf-8"), re.MULTILINE | re.DOTALL)[
+        1
+    ]
+    packages = re.findall(r'^ *("[^"]+")', extra, re.MULTILINE)
+    done = subprocess.run(["make", "-n", "-B", "site"], cwd=_ROOT, check=True, capture_output=True, text=True)
+    assert packages and f"-c constraints.txt {' '.join(packages)}\n" in done.stdout
+
+
 def test_ci_runs_the_readmes_test_command():
     assert "make test" in _README
     assert "make test" in (_ROOT / ".ci" / "run").read_text(encoding="utf-8")
