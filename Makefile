@@ -4,6 +4,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+SITE_VENV := .venv-docs
+SITE_PACKAGES := $(shell sed -n '/^docs = \[/,/^\]/s/^ *\("[^"]*"\).*/\1/p' pyproject.toml)
 # Exact versions of everything that is installed here; `make lock` writes them anew.
 LOCK := constraints.txt
 TORCH := $(shell sed -n 's/^torch==\([0-9.]*\).*/\1/p' $(LOCK))
@@ -23,7 +25,7 @@ LEVEL ?= 6
 # Waiting threads of torch give up the core soon: on a busy machine spinning costs a factor of ten.
 export GOMP_SPINCOUNT ?= 1000
 
-.PHONY: help setup demo test test-slow check fuzz golden docs bench readme-tables bench-mixer bench-train bench-logs bench-windows bench-speed bench-levels embedded dist clean lock test-newest test-oldest
+.PHONY: help setup demo test test-slow check fuzz golden docs site picture bench readme-tables bench-mixer bench-train bench-logs bench-windows bench-speed bench-levels embedded dist clean lock test-newest test-oldest
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -115,14 +117,26 @@ golden: $(BIN)/test.stamp ## make the golden files anew; look at the difference 
 	LLMZIP_UPDATE_GOLDEN=1 $(BIN)/python -m pytest -q tests/engines tests/contract/golden tests/mixing
 	$(BIN)/python tests/contract/vectors/generate.py
 
-docs: $(BIN)/test.stamp ## write docs/cli.md anew from --help
-	LLMZIP_UPDATE_DOCS=1 $(BIN)/python -m pytest -q tests/cli -k docs
+docs: $(BIN)/test.stamp ## rewrite docs/cli.md from --help, and the packages of docs/architecture.md from their docstrings
+	LLMZIP_UPDATE_DOCS=1 $(BIN)/python -m pytest -q tests/cli/test_help.py tests/docs/test_architecture.py
+
+# In an environment of its own: it needs neither torch nor llmzip, which is read and not imported.
+$(SITE_VENV)/site.stamp: $(LOCK) pyproject.toml
+	$(PYTHON) -m venv $(SITE_VENV)
+	$(SITE_VENV)/bin/python -m pip install -q -c $(LOCK) $(SITE_PACKAGES)
+	@touch $@
+
+site: $(SITE_VENV)/site.stamp ## build the documentation into site/; warnings and dead links are errors
+	NO_MKDOCS_2_WARNING=1 $(SITE_VENV)/bin/python -m mkdocs build --strict --quiet
 
 bench: $(BIN)/test.stamp ## llmzip and others on the text files under CORPUS="DIR..."; LEVEL=6, MODEL=name, BENCH=options
 	$(BIN)/llmzip bench --text-only --level $(LEVEL) --model $(or $(MODEL),default) --output bench-results $(BENCH) $(CORPUS)
 
-readme-tables: $(BIN)/llmzip.stamp ## the results in README.md from bench-results/results.json
+readme-tables: $(BIN)/llmzip.stamp ## rewrite the results in README.md and docs/benchmarks.md from bench-results/results.json
 	$(BIN)/python tools/readme_tables.py bench-results/results.json
+
+picture: ## draw the picture at the top of README.md from the table there
+	$(PYTHON) tools/picture.py
 
 bench-mixer: $(BIN)/test.stamp ## what each part of the mixer is worth, on the .txt files under CORPUS=DIR
 	$(LOCKED) matplotlib
@@ -151,4 +165,4 @@ dist: ## build wheel and source archive
 	$(PYTHON) -m pip wheel -q --no-deps -w dist .
 
 clean: ## remove what was built
-	rm -rf $(VENV) .venv-newest .venv-oldest build dist *.egg-info .pytest_cache .hypothesis bench-results
+	rm -rf $(VENV) $(SITE_VENV) .venv-newest .venv-oldest build dist site *.egg-info .pytest_cache .hypothesis bench-results

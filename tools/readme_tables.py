@@ -1,8 +1,9 @@
-"""Writes the tables of README.md's results anew from what `llmzip bench` measured; `make readme-tables`.
+"""Rewrites the tables of results from what `llmzip bench` measured; `make readme-tables`.
 
-    python tools/readme_tables.py bench-results/results.json [README.md]
+    python tools/readme_tables.py bench-results/results.json [README.md [docs/benchmarks.md]]
 
-Only what is between the two markers changes. Exit code 1, and nothing is written, if a row failed or is missing.
+README.md gets a row for each compressor, docs/benchmarks.md all files and all columns. Only what is between the two
+markers changes. Exit status 1, and nothing is written, if a row failed or is missing.
 """
 
 from __future__ import annotations
@@ -24,21 +25,26 @@ PROSE = (
     "alice29.txt", "asyoulik.txt", "lcet10.txt", "plrabn12.txt",
 )  # fmt: skip
 PROSE_NAME = "the twelve above"
-NOT_SHOWN = ("zstd -19",)  # beside --ultra -22, which is never larger by more than some bytes
+NOT_SHOWN = ("zstd -19",)  # next to --ultra -22, which is never larger by more than a few bytes
+SHORT_COLUMNS = ("bytes", "ratio", "bits/byte", "compress", "decompress")
+"""Columns of the table in README.md."""
 
 
 def base_name(row: Row) -> str:
-    """Of the file, without its folder."""
+    """Returns the name of a row's file without its folder."""
     return row.file.rpartition("/")[2]
 
 
 def short(label: str) -> str:
-    """A label without the flags that only set the window."""
+    """Returns a label without the flags that only set the window size."""
     return re.sub(r" --(long|lgwin)=\d+", "", label)
 
 
 def size_table(rows: list[Row]) -> list[str]:
-    """Bytes by file, the prose first and added up; the smallest bold, and the bits/byte of the first llmzip."""
+    """Returns the table of bytes by file: prose first, with its sum; the smallest size of each file in bold.
+
+    The last column has the bits/byte of the first llmzip.
+    """
     names = [name for name in dict.fromkeys(row.name for row in rows) if name not in NOT_SHOWN]
     lead = next(row.name for row in rows if row.via == LLMZIP)
     by_file: dict[str, dict[str, Row]] = {}
@@ -67,18 +73,29 @@ def size_table(rows: list[Row]) -> list[str]:
 
 
 def total_table(rows: list[Row]) -> list[str]:
-    """All files together: sizes with and without the model, speeds, memory."""
-    found = totals(rows)
-    heading = f"all {found[0].of_files} files"
+    """Returns the table of all files together: sizes with and without the model, speeds, memory."""
+    sums = totals(rows)
+    heading = f"all {sums[0].of_files} files"
     lines = [f"| {heading} | " + " | ".join(COLUMNS) + " |", "|---|" + "---:|" * len(COLUMNS)]
-    return [*lines, *(f"| {total.name} | " + " | ".join(cells(total)) + " |" for total in found)]
+    return [*lines, *(f"| {total.name} | " + " | ".join(cells(total)) + " |" for total in sums)]
 
 
-def block(facts: dict[str, Any]) -> str:
-    """What stands between the markers.
+def short_table(rows: list[Row]) -> list[str]:
+    """Returns the table of README.md: a row for each compressor over all files."""
+    places = [COLUMNS.index(name) for name in SHORT_COLUMNS]
+    sums = [total for total in totals(rows) if total.name not in NOT_SHOWN]
+    lines = [f"| all {sums[0].of_files} files | " + " | ".join(SHORT_COLUMNS) + " |", "|---|" + "---:|" * len(places)]
+    for total in sums:
+        values = cells(total)
+        lines.append(f"| {short(total.name)} | " + " | ".join(values[place] for place in places) + " |")
+    return lines
+
+
+def blocks(facts: dict[str, Any]) -> tuple[str, str]:
+    """Returns what belongs between the markers of README.md and of docs/benchmarks.md.
 
     Raises:
-        ValueError: a row has no figures, or there is none of llmzip.
+        ValueError: a row has no figures, or no row is llmzip's.
     """
     rows = [Row.from_dict(row) for row in facts["rows"] if row["piece_bytes"] is None]
     bad = [f"{row.file}: {row.name}: {row.error}" for row in rows if row.status != OK]
@@ -93,27 +110,41 @@ def block(facts: dict[str, Any]) -> str:
         f"Measured with llmzip {machine['llmzip']}{commit} on {machine['processor']}, {machine['cores']} cores, "
         f"Python {machine['python']}; {versions}."
     )
-    return "\n".join([*size_table(rows), "", *total_table(rows), "", below])
+    return "\n".join(short_table(rows)), "\n".join([*size_table(rows), "", *total_table(rows), "", below])
 
 
-def main() -> int:
-    """See the top of this file."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("results", type=Path, help="results.json of llmzip bench --output")
-    parser.add_argument("readme", type=Path, nargs="?", default=Path(__file__).parents[1] / "README.md")
-    options = parser.parse_args()
-    text = options.readme.read_text(encoding="utf-8")
+def replaced(text: str, block: str) -> str:
+    """Returns a document with `block` between its markers.
+
+    Raises:
+        ValueError: the markers are missing.
+    """
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        print(f"{options.readme}: no markers {BEGIN} and {END}", file=sys.stderr)
-        return 1
+        raise ValueError(f"no markers {BEGIN} and {END}")
+    return f"{before}{BEGIN}\n{block}\n{END}{after}"
+
+
+def main() -> int:
+    """Rewrites both documents, or neither."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", type=Path, help="results.json of llmzip bench --output")
+    root = Path(__file__).parents[1]
+    parser.add_argument("readme", type=Path, nargs="?", default=root / "README.md")
+    parser.add_argument("document", type=Path, nargs="?", default=root / "docs" / "benchmarks.md")
+    options = parser.parse_args()
+    current = options.results
     try:
-        written = block(json.loads(options.results.read_text(encoding="utf-8")))
+        written = blocks(json.loads(options.results.read_text(encoding="utf-8")))
+        texts = {}
+        for current, block in zip((options.readme, options.document), written, strict=True):
+            texts[current] = replaced(current.read_text(encoding="utf-8"), block)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        print(f"{options.results}: {error}", file=sys.stderr)
+        print(f"{current}: {error}", file=sys.stderr)
         return 1
-    options.readme.write_text(f"{before}{BEGIN}\n{written}\n{END}{after}", encoding="utf-8")
+    for path, text in texts.items():
+        path.write_text(text, encoding="utf-8")
     return 0
 
 

@@ -219,13 +219,14 @@ def test_no_chart_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert reason is not None and "llmzip[bench]" in reason and not list(tmp_path.iterdir())
 
 
-def test_tables_of_the_readme(tmp_path: Path) -> None:
-    readme, facts = tmp_path / "README.md", tmp_path / "results.json"
-    readme.write_text("before\n<!-- results: begin -->\nold\n<!-- results: end -->\nafter\n")
+def test_tables_of_the_readme_and_of_the_benchmarks(tmp_path: Path) -> None:
+    readme, document, facts = (tmp_path / name for name in ("README.md", "benchmarks.md", "results.json"))
+    for file in (readme, document):
+        file.write_text("before\n<!-- results: begin -->\nold\n<!-- results: end -->\nafter\n")
 
     def write(rows: list[Row]) -> subprocess.CompletedProcess[str]:
         facts.write_text(json.dumps(report.to_json(rows, [], RUN)))
-        command = [sys.executable, str(ROOT / "tools" / "readme_tables.py"), str(facts), str(readme)]
+        command = [sys.executable, str(ROOT / "tools" / "readme_tables.py"), str(facts), str(readme), str(document)]
         return subprocess.run(
             command, capture_output=True, text=True, check=False, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}
         )
@@ -237,9 +238,15 @@ def test_tables_of_the_readme(tmp_path: Path) -> None:
     rows += [
         dataclasses.replace(one, file="d/book1", compressed_bytes=(one.compressed_bytes or 0) - 10) for one in rows
     ]
+    unmarked = document.read_text()
+    document.write_text("no markers\n")
+    done = write(rows)
+    assert done.returncode == 1 and "benchmarks.md: no markers" in done.stderr and "old" in readme.read_text()
+    document.write_text(unmarked)
     assert (write(rows).stderr, write(rows).returncode) == ("", 0)
-    text = readme.read_text()
-    assert text.startswith("before\n") and text.endswith("<!-- results: end -->\nafter\n") and "old" not in text
+    for file in (readme, document):
+        text = file.read_text()
+        assert text.startswith("before\n") and text.endswith("<!-- results: end -->\nafter\n") and "old" not in text
     assert "| file | bytes | gzip -9 | bzip2 -9 | xz -9e | zstd --ultra -22 | llmzip -1 base | llmzip -6 base |" in text
     lines = text.splitlines()
     book = next(n for n, line in enumerate(lines) if line.startswith("| book1 | 1,000 | 240 |"))
@@ -249,3 +256,10 @@ def test_tables_of_the_readme(tmp_path: Path) -> None:
         "| all 2 files | bytes | ratio |" in text
         and "Measured with llmzip 0.1.0, commit 0123456789ab on a processor" in text
     )
+    short = readme.read_text().splitlines()[2:-2]
+    assert short[0] == "| all 2 files | bytes | ratio | bits/byte | compress | decompress |"
+    assert [line.split(" | ")[0] for line in short[2:]] == [
+        f"| {name}"
+        for name in ("gzip -9", "bzip2 -9", "xz -9e", "zstd --ultra -22", "llmzip -1 base", "llmzip -6 base")
+    ]
+    assert short[2].startswith("| gzip -9 | 490 | 4.082 | 1.960 | ")

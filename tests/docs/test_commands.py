@@ -16,6 +16,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,6 +90,7 @@ LINES = (
 SHORTENED: dict[str, tuple[str, str]] = {
     r"^make ": ("make -n ", "prints what it would run: it installs, runs all tests, or takes minutes"),
     r"^pip install \.$": ("test -f pyproject.toml -a -f setup.py", "builds in a new environment, from the network"),
+    r"^pip install torch .*": (r"python -m \g<0> --help", "downloads 200 MB"),
     r"^python corpora/fetch\.py .*$": (r"\g<0> --list", "downloads: lists what it would fetch"),
     r"^python corpora/make_logs\.py .*$": (r"\g<0> --bytes 100000 --days 2", "writes 20 MB"),
     r"^(python examples/classify_by_distance\.py)$": (r"\1 --help", "test_examples.py runs it, with small"),
@@ -97,12 +99,15 @@ SHORTENED: dict[str, tuple[str, str]] = {
     r"^eval (\"\$\(_LLMZIP_COMPLETE=zsh_source .*)": (r"test -n \1", "there may be no zsh"),
     r"^(_LLMZIP_COMPLETE=fish_source llmzip) \| source": (r'test -n "$(\1)"', "there may be no fish"),
     r"--level 1,6,9 -m base,small": ("--peers gzip --level 1,2 -m small", "six measurements, in two processes each"),
+    r"--level 1,6,9 notes\.txt": ("--level 1 notes.txt", "the other levels decode slowly"),
+    r"--context 31,127,255,511 a\.txt": ("--context 31,127 a.txt", "the longer contexts are those of the text"),
     r"--programs --timeout 600": ("--program gzip --timeout 600 --no-llmzip", "which programs there are differs"),
     r"^llmzip bench( --text-only.*)? (notes\.txt|canterbury)": (r"\g<0> --peers xz -m small", "all take long"),
 }
 """Pattern -> what stands in its place, and why."""
 
 ENDINGS: dict[str, tuple[int, str, str]] = {
+    r"-t damaged\.llmz": (4, r"damaged\.llmz: frame 0: damaged", "the archive is damaged"),
     r" damaged\.llmz": (4, r"damaged\.llmz: bytes .* are lost", "the archive is damaged"),
     r"(pull|--model) HuggingFaceTB/": (3, "HF_HUB_OFFLINE|not in the Hugging Face cache", "stops at the download"),
     r"-m org/name": (3, "`llmzip models pull org/name` downloads it", "entropy downloads nothing"),
@@ -112,13 +117,17 @@ ENDINGS: dict[str, tuple[int, str, str]] = {
 ONLY_PARSED: dict[str, str] = {
     r"^llmzip train /var/log/app": "reads a folder of the system",
     r"/var/log/app/2026-06-01\.log": "reads a folder of the system",
-    r"^llmzip train --resume": "goes on with a training that was interrupted, which test_train.py does",
+    r"^llmzip train --resume": "continues an interrupted training, which test_train.py does",
+    r"--from app-model": "continues from a model, which test_train.py does",
 }
 """Pattern -> why only its options are read."""
 
 NEEDS_SHELL = re.compile(r"[|$(]|^\w+=|^(?!llmzip )")
 
 # -- what they find --------------------------------------------------------------------------------------------------
+
+_LONG_AGO = 1_700_000_000
+"""When the logs were written, as seconds since 1970: before yesterday, which is what `find -mtime +1` wants."""
 
 _OUTPUTS = re.compile(r"(?:-o|--output|--html|--plot|--export|>) (\S+)")
 _TEXTS = ("a.txt", "b.txt", "c.txt", "notes.txt", "book.txt", "a.log", "b.log")
@@ -132,7 +141,7 @@ class Stage:
     line: str
 
     def fill(self) -> None:
-        words = set(re.findall(r"[^\s'\"()|<>;=]+", self.line)) - set(_OUTPUTS.findall(self.line))
+        words = set(re.findall(r"[^\s'\"()|<>;=,]+", self.line)) - set(_OUTPUTS.findall(self.line))
         if not self.line.startswith("llmzip "):
             self._link_the_project()
         for word in sorted(words):
@@ -146,6 +155,15 @@ class Stage:
             _write(path / "a.txt")
         elif name in ("a", "b", "c") or path.suffix in (".txt", ".log"):
             _write(path)
+        elif name in ("logs", "logs/*.llmz"):
+            for log in _LOGS:
+                self._make(log)
+                if name != "logs":
+                    self._archive(Path(f"{log}.llmz"))
+        elif name.endswith(".tar.llmz"):
+            self._make("logs")
+            with llmzip.open(name, "wb", model="small") as file, tarfile.open(fileobj=file, mode="w|") as archive:
+                archive.add(_LOGS[0])
         elif name == "app-model":
             shutil.copytree(EMBEDDED[1].folder, path)
         elif name == "my-texts.jsonl":
@@ -161,6 +179,8 @@ class Stage:
         elif name == "notes.packets":
             _write(Path("for packets"))
             assert main(["packets", "-m", "small", "for packets", "-o", name]) == 0
+        elif name == "tokens.llmz":
+            self._archive(path)
         elif name == "tokens.npy":
             self._archive(Path("for tokens.llmz"))
             assert main(["windows", "--export", name, "for tokens.llmz"]) == 0
@@ -191,6 +211,8 @@ def _write(path: Path, size: int | None = None) -> None:
     text = (ROOT / "corpora" / ("service.log" if is_log else "prose-en.txt")).read_bytes()
     begin = sum(path.name.encode()) % 50 * 100
     path.write_bytes(text[begin : begin + (size or (LOG_BYTES if is_log else TEXT_BYTES))])
+    if is_log:
+        os.utime(path, (_LONG_AGO, _LONG_AGO))
 
 
 # -- running them ----------------------------------------------------------------------------------------------------
