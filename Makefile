@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 SITE_VENV := .venv-docs
 SITE_PACKAGES := $(shell sed -n '/^docs = \[/,/^\]/s/^ *\("[^"]*"\).*/\1/p' pyproject.toml)
-# Exact versions of everything that is installed here; `make lock` writes them anew.
+# Exact versions of everything that is installed here; `make lock` rewrites them.
 LOCK := constraints.txt
 TORCH := $(shell sed -n 's/^torch==\([0-9.]*\).*/\1/p' $(LOCK))
 PIP = $(BIN)/python -m pip install -q
@@ -20,12 +20,13 @@ FOREIGN := tests/models/hub tests/contract/vectors $(addprefix tests/cli/test_,h
   tests/bench/test_bench_results.py
 FOREIGN_FLOAT := tests/engines/hf tests/measures/test_scoring.py tests/models/test_rope.py
 PYTORCH_CPU := https://download.pytorch.org/whl/cpu
+PLATFORMS ?= manylinux_2_17_x86_64 manylinux_2_17_aarch64 macosx_11_0_x86_64 macosx_11_0_arm64
 CORPUS ?= corpora
 LEVEL ?= 6
 # Waiting threads of torch give up the core soon: on a busy machine spinning costs a factor of ten.
 export GOMP_SPINCOUNT ?= 1000
 
-.PHONY: help setup demo test test-slow check fuzz golden docs site picture bench readme-tables bench-mixer bench-train bench-logs bench-windows bench-speed bench-levels embedded dist clean lock test-newest test-oldest
+.PHONY: help setup demo test test-slow check fuzz golden docs site picture bench readme-tables bench-mixer bench-train bench-logs bench-windows bench-speed bench-levels embedded dist wheels clean lock test-newest test-oldest
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -95,7 +96,7 @@ test-oldest: ## the same with the lower bounds of pyproject.toml, in .venv-oldes
 	$(BIN)/python -m pip list
 	$(BIN)/python -m pytest -q -n 2 -m "not slow" $(FOREIGN_FLOAT)
 
-lock: ## write constraints.txt anew: the newest versions that pyproject.toml and tools/lock.in allow
+lock: ## rewrite constraints.txt: the newest versions that pyproject.toml and tools/lock.in allow
 	@scratch=$$(mktemp -d) && trap 'rm -rf "$$scratch"' EXIT && $(PYTHON) -m venv "$$scratch/uv" && \
 	"$$scratch/uv/bin/python" -m pip install -q uv && \
 	"$$scratch/uv/bin/uv" pip compile -q --universal --python-version 3.10 --all-extras --no-header --no-annotate \
@@ -113,7 +114,7 @@ check: $(BIN)/test.stamp ## lint and types
 fuzz: $(BIN)/test.stamp ## more random damage and more random bytes
 	LLMZIP_FUZZ=deep $(BIN)/python -m pytest -q tests/contract/fuzz tests/contract/property
 
-golden: $(BIN)/test.stamp ## make the golden files anew; look at the difference before you commit it
+golden: $(BIN)/test.stamp ## rewrite the golden files; read the difference before committing it
 	LLMZIP_UPDATE_GOLDEN=1 $(BIN)/python -m pytest -q tests/engines tests/contract/golden tests/mixing
 	$(BIN)/python tests/contract/vectors/generate.py
 
@@ -161,8 +162,13 @@ bench-levels: $(BIN)/test.stamp ## size and speed of -1 to -9 for TEXT=FILE, wit
 embedded: $(BIN)/llmzip.stamp ## put MODEL=DIR, made by llmzip train, into the package as NAME=name
 	$(BIN)/python tools/make_embedded.py $(MODEL) --name $(NAME)
 
-dist: ## build wheel and source archive
+dist: ## build a wheel for this platform and any Python 3
 	$(PYTHON) -m pip wheel -q --no-deps -w dist .
+
+wheels: ## build wheels for PLATFORMS="TAG...": Linux and macOS, x86-64 and ARM, all with Zig
+	for platform in $(PLATFORMS); do \
+	  LLMZIP_PLATFORM=$$platform $(PYTHON) -m pip wheel -q --no-deps -w dist . || exit 1; \
+	done
 
 clean: ## remove what was built
 	rm -rf $(VENV) $(SITE_VENV) .venv-newest .venv-oldest build dist site *.egg-info .pytest_cache .hypothesis bench-results

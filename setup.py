@@ -1,7 +1,7 @@
 """Builds the mixer's library and the exact engine's kernels; everything else is in pyproject.toml.
 
 The mixer is required. The kernels are optional: without them llmzip computes the same bits with torch, several times
-slower. Neither uses Python's or C++'s own library, so one wheel of a platform serves every version of Python.
+slower. Neither uses Python's C interface, so one wheel of a platform serves every version of Python.
 """
 
 import hashlib
@@ -15,6 +15,7 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
 
 ROOT = Path(__file__).parent
 sys.path.insert(0, str(ROOT / "tools"))
@@ -52,6 +53,10 @@ def library(name: str, folder: str, *, optional: bool = False) -> Extension:
 class BuildLibraries(build_ext):
     """Builds libraries for ctypes, with this machine's C++ compiler or with Zig's."""
 
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        self.force = True  # a library that another build left may be for another platform
+
     def run(self) -> None:
         self._zig = build_backend.needs_zig()
         if self._zig and importlib.util.find_spec("ziglang") is None:
@@ -85,7 +90,11 @@ class BuildLibraries(build_ext):
 
     def _zig_cpp(self, *arguments: str) -> None:
         caches = {"ZIG_GLOBAL_CACHE_DIR": self._cache, "ZIG_LOCAL_CACHE_DIR": self._cache}
-        subprocess.run([sys.executable, "-m", "ziglang", "c++", *arguments], check=True, env=os.environ | caches)
+        done = subprocess.run(
+            [sys.executable, "-m", "ziglang", "c++", *arguments], check=False, env=os.environ | caches
+        )
+        if done.returncode:
+            raise CompileError(f"Zig failed with exit status {done.returncode}")
 
     def get_ext_filename(self, fullname: str) -> str:
         """Returns a name without Python's version, of which the libraries are independent."""

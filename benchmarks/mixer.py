@@ -2,8 +2,8 @@
 
 Takes ten pieces of 30,000 bytes of every .txt file under DIR (at most 3 of them with --quick), asks the model once, and
 then encodes all of them with copies of the package in which one thing was changed. One row, so that only the mixer
-counts. Each copy is compiled anew, some 25 s; results go to OUTPUT/mixer.jsonl as they come, and a run that was
-stopped goes on where it was. At the end: OUTPUT/mixer.md and, with matplotlib, OUTPUT/mixer.svg.
+counts. The mixer of each copy is built anew, which needs a C++ compiler; results go to OUTPUT/mixer.jsonl as they come,
+and a run that was stopped resumes where it was. At the end: OUTPUT/mixer.md and, with matplotlib, OUTPUT/mixer.svg.
 `mixer.py --redraw docs/log.md` draws docs/mixer.svg from the table there, and measures nothing.
 """
 
@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 _PACKAGE = Path(__file__).resolve().parents[1] / "llmzip"
+_PREDICTOR = "native/predictor.h"
 _PIECE_BYTES = 30_000
 _RUNS = 3
 
@@ -54,45 +55,45 @@ Point = tuple[int, int, float]
 
 def _variants() -> dict[str, list[Change]]:
     """Name -> (file, text, text in its place)."""
-    off = "        inputs[at, context] = logit if state != 0 else 0\n"
-    some = off.replace("state != 0", "state != 0 and {}")
+    off = "inputs[context] = state ? logit : 0;"
     variants: dict[str, list[Change]] = {"all": []}
     for number, name in enumerate(_CONTEXTS):
-        variants[f"without context {number}, {name}"] = [("predictor.py", off, some.format(f"context != {number}"))]
+        changed = f"inputs[context] = state && context != {number} ? logit : 0;"
+        variants[f"without context {number}, {name}"] = [(_PREDICTOR, off, changed)]
     for count in (2, 4, 6, 9, 12, 15):
-        variants[f"first {count} contexts"] = [
-            ("predictor.py", "for context in range(NUM_CONTEXTS)", f"for context in range({count})")
-        ]
+        # As many bytes of the hashes' blocks are read and learnt as there are contexts.
+        variants[f"first {count} contexts"] = [(_PREDICTOR, "context < CONTEXTS;", f"context < {count};")]
     for number, name in enumerate(("node", "shape", "last byte")):
-        left = f"for i in ({', '.join(str(n) for n in range(3) if n != number)}):\n        "
+        left = f"for (int i = {int(number == 0)}; i < SETS; i += {2 if number == 1 else 1})"
+        if number == 2:
+            left = "for (int i = 0; i < SETS - 1; i++)"
         variants[f"without weight set {number}, by {name}"] = [
-            ("predictor.py", "for i in range(NUM_SETS):\n        dot", f"{left}dot"),
-            ("predictor.py", "for i in range(NUM_SETS):\n        logit,", f"{left}logit,"),
-            ("predictor.py", "65536 // NUM_SETS", "65536 // 2"),
+            (_PREDICTOR, "for (int i = 0; i < SETS; i++)", left),
+            ("state.py", "65536 // NUM_SETS", "65536 // 2"),
         ]
-    variants["without the language model"] = [("predictor.py", "inputs[at, _MODEL] = model", "inputs[at, _MODEL] = 0")]
+    variants["without the language model"] = [(_PREDICTOR, "inputs[MODEL] = model;", "inputs[MODEL] = 0;")]
     for match in (0, 1):
+        entry = "    const int entry = (int)smaller(length, MATCH_LENGTHS - 1);\n"
         variants[f"without match model {match}"] = [
-            ("predictor.py", "    entry = min(length, MATCH_LENGTHS - 1)\n",
-             f"    length = 0 if match == {match} else length\n    entry = min(length, MATCH_LENGTHS - 1)\n")
-        ]  # fmt: skip
-    last = "(2 * mixed + by_node + by_pair + 2) >> 2"
-    variants["without final maps"] = [("predictor.py", last, "mixed")]
-    variants["without the pair map"] = [("predictor.py", last, "(mixed + by_node + 1) >> 1")]
-    variants["without the node map"] = [("predictor.py", last, "(mixed + by_pair + 1) >> 1")]
-    rates = "_RATE_LEAST, _RATE_SPAN, _RATE_FALL = "
+            (_PREDICTOR, entry, f"    if (match == {match}) length = 0;\n{entry}")
+        ]
+    last = "(2 * place.mixed + by_node + by_pair + 2) >> 2"
+    variants["without final maps"] = [(_PREDICTOR, last, "place.mixed + 0 * (by_node + by_pair)")]
+    variants["without the pair map"] = [(_PREDICTOR, last, "(place.mixed + by_node + 0 * by_pair + 1) >> 1")]
+    variants["without the node map"] = [(_PREDICTOR, last, "(place.mixed + by_pair + 0 * by_node + 1) >> 1")]
     for least, span, fall in ((6, 84, 100), (24, 66, 100), (12, 38, 100), (12, 158, 100), (12, 78, 25), (12, 78, 400)):
         variants[f"rate {least} + {span} falling by {fall}"] = [
-            ("predictor.py", f"{rates}12, 78, 100", f"{rates}{least}, {span}, {fall}")
+            (_PREDICTOR, "12 + 78 * 100 / (100 + *updates)", f"{least} + {span} * {fall} / ({fall} + *updates)")
         ]
-    for name, value, others in (
-        ("_STATE_UPDATES", 255, (60, 1000)), ("_MAP_RATE", 6, (5, 7)), ("_RATE_FINAL", 6, (0, 20)),
-        ("_WEIGHT_MODEL", 40000, (20000, 65536)), ("_WEIGHT_CONTEXT", 4000, (2000, 8000)),
-    ):  # fmt: skip
+    for name, file, text, value, others in (
+        ("updates of states", _PREDICTOR, "learnt(*entry, bit, {}, learned.rate)", 255, (60, 1000)),
+        ("rate of final weights", _PREDICTOR, "(int64_t)error * {} * logit", 6, (0, 20)),
+        ("shift of final maps", _PREDICTOR, ">> {};\n    entry", 13, (12, 14)),
+        ("_MODEL_WEIGHT", "state.py", "_MODEL_WEIGHT = {}\n", 40000, (20000, 65536)),
+        ("_CONTEXT_WEIGHT", "state.py", "_CONTEXT_WEIGHT = {}\n", 4000, (2000, 8000)),
+    ):
         for other in others:
-            variants[f"{name} {other} instead of {value}"] = [
-                ("predictor.py", f"{name} = {value}\n", f"{name} = {other}\n")
-            ]
+            variants[f"{name} {other} instead of {value}"] = [(file, text.format(value), text.format(other))]
     return variants
 
 
@@ -134,7 +135,7 @@ def _encode_all(cache: Path) -> None:
 
     vocabulary = load.load(choose_model("default"), EngineSettings()).vocabulary
     sizes, best, count = {}, 0.0, 0
-    for run in range(_RUNS + 1):  # the first one compiles
+    for run in range(_RUNS + 1):  # the first one warms up
         begin = 0.0
         for file in sorted(cache.glob("*.npz")):
             piece = np.load(file)
@@ -160,11 +161,15 @@ def _run(name: str, changes: list[Change], cache: Path) -> dict[str, object]:
             if text not in source:
                 raise SystemExit(f"{name}: {file} has no {text!r}")
             path.write_text(source.replace(text, other))
-        done = subprocess.run(
-            [sys.executable, __file__, "--child", str(cache)],
-            env=os.environ | {"PYTHONPATH": place, "NUMBA_CACHE_DIR": f"{place}/cache"},
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        for name_in_root in ("setup.py", "pyproject.toml", "README.md", "LICENSE", "tools"):
+            (Path(place) / name_in_root).symlink_to(_PACKAGE.parent / name_in_root)
+        for command in (["setup.py", "-q", "build_ext", "--inplace"], [__file__, "--child", str(cache.resolve())]):
+            done = subprocess.run(
+                [sys.executable, *command],
+                cwd=place, env=os.environ | {"PYTHONPATH": place}, capture_output=True, text=True, check=False,
+            )  # fmt: skip
+            if done.returncode:
+                break
     if done.returncode:
         raise SystemExit(f"{name}: {done.stderr}")
     return {"name": name, **json.loads(done.stdout)}

@@ -1,4 +1,4 @@
-// The range coder for Python (rangecoder.py), in both directions: it stands in for constriction, with the same bits.
+// The range coder for Python (rangecoder.py), in both directions, in constriction's place and with the same bits.
 // No array is read or written outside of what its arguments say, whatever the code and the tables hold.
 
 #include "state.h"

@@ -1,5 +1,5 @@
-// Hashes of the text before a token, kept up to date token by token (docs/numerics.md section 10.5); knows no
-// probabilities. contexts.py is the same in Python. Included once for each instruction set (mixer.h).
+// Hashes of the text before a token, kept up to date token by token (docs/numerics.md section 10.5); must not know
+// probabilities. Included once for each level of instructions (mixer.h).
 
 namespace {
 
@@ -13,8 +13,8 @@ INLINE uint32_t mixed_hash(uint32_t state, uint32_t value) {
 INLINE uint32_t ring_bytes(const uint8_t* ring, int64_t length, int64_t position, int64_t end) {
     if (position + RING < length + 8 || position >= end) return 0;
     const uint32_t first = ring[position & (RING - 1)];
-    const uint32_t second = ring[least(position + 1, end) & (RING - 1)];
-    return first | second << 8 | (uint32_t)ring[least(position + 2, end) & (RING - 1)] << 16;
+    const uint32_t second = ring[smaller(position + 1, end) & (RING - 1)];
+    return first | second << 8 | (uint32_t)ring[smaller(position + 2, end) & (RING - 1)] << 16;
 }
 
 INLINE void hash_contexts(const Texts& texts, int64_t row, int64_t steps, int64_t vocab, uint32_t guess, uint32_t* out) {
@@ -48,9 +48,9 @@ INLINE void hash_contexts(const Texts& texts, int64_t row, int64_t steps, int64_
     out[10] = mixed_hash(mixed_hash(10, last), before);
     out[11] = mixed_hash(mixed_hash(11, s[BEGINNING]), field);
     out[12] = mixed_hash(mixed_hash(12, last & 0xFFFF), last & 0xFF);
-    out[13] = mixed_hash(mixed_hash(mixed_hash(13, same_field), field), least(place, 15));
+    out[13] = mixed_hash(mixed_hash(mixed_hash(13, same_field), field), smaller(place, 15));
     out[14] = mixed_hash(mixed_hash(14, bracket), t1);
-    out[15] = mixed_hash(mixed_hash(mixed_hash(15, s[BEGINNING_BEFORE]), least(column, 40)), column > 0 ? t1 : 0);
+    out[15] = mixed_hash(mixed_hash(mixed_hash(15, s[BEGINNING_BEFORE]), smaller(column, 40)), column > 0 ? t1 : 0);
     out[16] = mixed_hash(mixed_hash(16, t2), t3);
     out[17] = mixed_hash(17, last & 0xFF);
 }
@@ -107,7 +107,7 @@ INLINE void append_byte(const Texts& texts, int64_t row, int byte) {
         if (s[FIELD] < FIELDS) here[s[FIELD]] = length;
     }
     if (opening) {
-        s[DEPTH] = least(s[DEPTH] + 1, NESTING - 1);
+        s[DEPTH] = smaller(s[DEPTH] + 1, NESTING - 1);
         texts.bracket[row * NESTING + s[DEPTH]] = byte;
     } else if (closing && s[DEPTH] > 0) {
         s[DEPTH]--;

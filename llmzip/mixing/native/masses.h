@@ -1,5 +1,5 @@
-// A model's masses as logits at the nodes of the tree (docs/numerics.md section 10.7, input 18); must not know rows of
-// text, statistics or the coder. masses.py is the same in Python. Included once for each instruction set (mixer.h).
+// A model's masses as logits at the nodes of the tree (docs/numerics.md section 10.7, input 18); must not know texts,
+// statistics or the coder. Included once for each level of instructions (mixer.h).
 
 namespace {
 
@@ -41,7 +41,7 @@ INLINE Span whole(const Row& row) { return {0, row.end}; }
 INLINE int model_logit(const Row& row, const Tree& tree, int64_t node, const Span& span, int64_t* middle) {
     *middle = sum_before(row, tree, tree.bounds[3 * node + 1]);
     const int logit = logarithm(tree, span.end - *middle) - logarithm(tree, *middle - span.first);
-    return (int)clamped(logit, -LOGIT_MAX, LOGIT_MAX);
+    return (int)clamped(logit, -MAX_LOGIT, MAX_LOGIT);
 }
 
 INLINE void descend(Span* span, int64_t middle, int bit) { (bit ? span->first : span->end) = middle; }

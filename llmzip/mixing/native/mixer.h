@@ -1,4 +1,4 @@
-// The mixer, once for each instruction set: whoever includes this defines NAME(x), the names of the functions.
+// The mixer, included once for each level of instructions: the file that does so defines NAME(x), the functions' names.
 
 #include "state.h"
 #include "contexts.h"
@@ -37,7 +37,7 @@ extern "C" int64_t NAME(encode)(const Mixer* m, int64_t first, int64_t last, flo
     for (int64_t step = first; step < last; step++) {
         const int64_t rows = active_rows(m->tree, step);
         for (group.first = 0; group.first < rows; group.first += GROUP) {
-            group.size = least(GROUP, rows - group.first);
+            group.size = smaller(GROUP, rows - group.first);
             done += encode_group(*m, group, step, probability + done, bits + done);
         }
     }
@@ -50,7 +50,7 @@ extern "C" void NAME(begin)(Mixer* m) { begin(m->coder); }
 extern "C" int NAME(decode)(Mixer* m, int64_t first, int64_t last) {
     Group group;
     for (group.first = first; group.first < last; group.first += GROUP) {
-        group.size = least(GROUP, last - group.first);
+        group.size = smaller(GROUP, last - group.first);
         if (!decode_group(*m, group)) return 0;
     }
     return 1;

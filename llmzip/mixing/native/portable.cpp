@@ -3,7 +3,7 @@
 #include "mixer.h"
 #include "../../system/native/processor.h"
 
-// Of which sources this was built.
+// Digest of the sources that this was built from.
 extern "C" const char* llmzip_sources(void) { return LLMZIP_SOURCES; }
 
 // The best of the levels: 2 for AVX-512, 1 for AVX2, 0 for neither.

@@ -1,5 +1,5 @@
 // Experts, mixing and learning for one binary decision of one row (docs/numerics.md sections 10.4, 10.7, 10.8); must not
-// know tokens' order, frames or the coder. predictor.py is the same in Python. Included once for each instruction set.
+// know the order of tokens, frames or the coder. Included once for each level of instructions (mixer.h).
 
 namespace {
 
@@ -68,9 +68,9 @@ INLINE void find_blocks(const Learned& learned, Place& place) {
     place.found = true;
 }
 
-// Tells what a match model expects; length: tokens that agree, or 0 if it expects nothing.
+// Sets the inputs of a match model; length: tokens that agree, or 0 if it expects nothing.
 INLINE void set_match(const Learned& learned, Place& place, int match, int64_t length, int bit) {
-    const int entry = (int)least(length, MATCH_LENGTHS - 1);
+    const int entry = (int)smaller(length, MATCH_LENGTHS - 1);
     int32_t* input = place.inputs + MATCH + 2 * match;
     place.match_length[match] = entry;
     place.match_bit[match] = bit;
@@ -120,12 +120,12 @@ INLINE void predict(const Learned& learned, const Tree& tree, Place& place, int 
     int64_t total = 0;
     for (int i = 0; i < SETS; i++) {
         const int64_t sum = dot(weights(learned, place.chosen[i]), inputs);
-        place.logit[i] = (int32_t)clamped((sum + 32768) >> 16, -LOGIT_MAX, LOGIT_MAX);
+        place.logit[i] = (int32_t)clamped((sum + 32768) >> 16, -MAX_LOGIT, MAX_LOGIT);
         total += (int64_t)final_weight[i] * place.logit[i];
     }
-    const int32_t logit = (int32_t)clamped((total + 32768) >> 16, -LOGIT_MAX, LOGIT_MAX);
+    const int32_t logit = (int32_t)clamped((total + 32768) >> 16, -MAX_LOGIT, MAX_LOGIT);
     const int32_t at = (int32_t)clamped(logit + 2048, 0, 4095);
-    place.mixed = learned.squash[logit + LOGIT_MAX];
+    place.mixed = learned.squash[logit + MAX_LOGIT];
     place.bucket = at >> 7;
     place.part = at & 127;
     place.pair = pair_of(place);
@@ -139,20 +139,20 @@ INLINE void train(int32_t* weight, const int32_t* inputs, int32_t step) {
     const int32_t high = step >> 12, low = step & 4095;
     for (int i = 0; i < INPUTS; i++) {
         const int32_t value = weight[i] + ((high * inputs[i] + ((low * inputs[i] + (1 << 19)) >> 12)) >> 8);
-        const int32_t above = value > -WEIGHT_MOST ? value : -WEIGHT_MOST;
-        weight[i] = above < WEIGHT_MOST ? above : WEIGHT_MOST;
+        const int32_t above = value > -MAX_WEIGHT ? value : -MAX_WEIGHT;
+        weight[i] = above < MAX_WEIGHT ? above : MAX_WEIGHT;
     }
 }
 
 // Moves a probability of 22 bits, above its 10-bit count, towards the bit: error * rate >> 16 from the error's upper and
 // lower 11 bits, rate < 2^16.
-INLINE uint32_t learnt(uint32_t entry, int bit, uint32_t updates_most, const int32_t* rates) {
+INLINE uint32_t learnt(uint32_t entry, int bit, uint32_t max_updates, const int32_t* rates) {
     const uint32_t count = entry & 1023;
     const int32_t old = (int32_t)(entry >> 10), error = (bit << 22) - old, rate = rates[count];
     int32_t value = old + (((error >> 11) * rate + (((error & 2047) * rate) >> 11)) >> 5);
     value = value > 1024 ? value : 1024;
     value = value < (1 << 22) - 1024 ? value : (1 << 22) - 1024;
-    return (uint32_t)value << 10 | (count < updates_most ? count + 1 : updates_most);
+    return (uint32_t)value << 10 | (count < max_updates ? count + 1 : max_updates);
 }
 
 INLINE void learn_final(int32_t* entry, int bit, int32_t part) {  // 2^20 * 2^7 < 2^31
@@ -169,10 +169,10 @@ INLINE void learn(const Learned& learned, Place& place, int bit) {
         const int32_t logit = place.logit[i];
         int32_t* updates = learned.updates + place.chosen[i];
         const int32_t rate = 12 + 78 * 100 / (100 + *updates);
-        *updates = (int32_t)least(*updates + 1, 65535);
-        train(weights(learned, place.chosen[i]), place.inputs, (target - learned.squash[logit + LOGIT_MAX]) * rate);
+        *updates = (int32_t)smaller(*updates + 1, 65535);
+        train(weights(learned, place.chosen[i]), place.inputs, (target - learned.squash[logit + MAX_LOGIT]) * rate);
         const int64_t change = ((int64_t)error * 6 * logit + (1 << 19)) >> 20;
-        final_weight[i] = (int32_t)clamped(final_weight[i] + change, -WEIGHT_MOST, WEIGHT_MOST);
+        final_weight[i] = (int32_t)clamped(final_weight[i] + change, -MAX_WEIGHT, MAX_WEIGHT);
     }
     learn_final(learned.node_map + (int64_t)place.node * BUCKETS + place.bucket, bit, place.part);
     learn_final(learned.pair_map + (int64_t)place.pair * BUCKETS + place.bucket, bit, place.part);

@@ -1,5 +1,5 @@
 // What the mixer of a frame knows, in arrays that Python made (docs/numerics.md section 10); must not know how it is used.
-// library.py has the same structures. Included once for each instruction set (mixer.h).
+// library.py has the same structures. Included once for each level of instructions (mixer.h).
 
 #include <cstdint>
 #include <cstring>
@@ -13,16 +13,16 @@ const int INPUTS = CONTEXTS + 1 + 2 * MATCHES + 1;  // one of the model, two for
 const int MODEL = CONTEXTS, MATCH = MODEL + 1, CONSTANT = MATCH + 2 * MATCHES;
 const int GROUP = 32;  // rows predicted together
 const int BLOCK_BYTES = 16, MATCH_LENGTHS = 32, SHAPES = 2048, LAST_BYTES = 512, BUCKETS = 33, PAIRS = 1 << 16;
-const int RING = 1 << 13, FIELDS = 64, NESTING = 64, MATCH_BITS = 20, MATCH_MOST = 40, SUM_LEAVES = 16;
-const int LOGIT_MAX = 2815, WEIGHT_MOST = 1 << 24;
+const int RING = 1 << 13, FIELDS = 64, NESTING = 64, MATCH_BITS = 20, MAX_MATCH = 40, SUM_LEAVES = 16;
+const int MAX_LOGIT = 2815, MAX_WEIGHT = 1 << 24;
 
-// Of a row: as in contexts.py.
+// Places in a row's scalars; state.py names those that it sets.
 enum {
     LENGTH, LINE, ABOVE, ABOVE_END, FIELD, FIELD_START, WORD, WORD_BEFORE, SHAPE, BEGINNING, BEGINNING_BEFORE, DEPTH,
     TOKENS, SCALARS
 };
 
-struct Learned {  // predictor.Learned
+struct Learned {  // state.Learned
     uint8_t* blocks;
     uint32_t *state_map, *match_map;
     int32_t *weight, *updates, *final_weight, *node_map, *pair_map;
@@ -31,7 +31,7 @@ struct Learned {  // predictor.Learned
     int64_t last_block;
 };
 
-struct Texts {  // contexts.Texts
+struct Texts {  // state.Texts
     int64_t* scalar;
     uint8_t* ring;
     int64_t *field_above, *field_here;
@@ -49,12 +49,12 @@ struct Tree {  // vocabulary.Shape
     int64_t rows, full_steps, long_rows, steps, vocab;
 };
 
-struct Matches {  // of walk.Scratch
+struct Matches {  // library.Walk makes them
     int64_t *pointer, *length;
     int32_t* found;
 };
 
-struct Known {  // walk.Known
+struct Known {  // state.Known
     const int32_t* leaf;
     const int64_t* start;
     int16_t* logit;
@@ -62,7 +62,7 @@ struct Known {  // walk.Known
     int32_t* guess;
 };
 
-struct Masses {  // masses.Masses
+struct Masses {  // state.Masses
     int32_t* leaf;
     int64_t *block, *end, *guess;
 };
@@ -84,8 +84,8 @@ struct Mixer {
     int64_t with_model;
 };
 
-INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
-INLINE int64_t clamped(int64_t x, int64_t low, int64_t high) { return least(most(x, low), high); }
+INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+INLINE int64_t clamped(int64_t x, int64_t low, int64_t high) { return smaller(larger(x, low), high); }
 
 }  // namespace

@@ -1,6 +1,6 @@
 // The walk over a frame's decisions, for encoding and decoding alike (docs/numerics.md section 10.1): steps, then groups
-// of rows, then depths of the tree, then rows; must not know engines or files. walk.py is the same in Python. Included
-// once for each instruction set (mixer.h).
+// of rows, then depths of the tree, then rows; must not know engines or files. Included once for each level of
+// instructions (mixer.h).
 
 namespace {
 
@@ -43,9 +43,9 @@ INLINE void predict_row(const Mixer& m, Place& place, int depth, int model) {
                 bit = step & 1;
                 length = m.matches.length[place.row * MATCHES + match];
                 if (match == 0)
-                    longest = 1 + (int)least(length >> 1, 7);
+                    longest = 1 + (int)smaller(length >> 1, 7);
                 else if (!longest)
-                    longest = 9 + (int)least(length >> 1, 5);
+                    longest = 9 + (int)smaller(length >> 1, 5);
             } else {
                 place.expected[match] = -1;
             }
@@ -77,7 +77,7 @@ INLINE void end_token(const Mixer& m, int64_t row, int32_t leaf) {
     const int64_t tokens = m.texts.scalar[row * SCALARS + TOKENS], end = begin + tokens;
     for (int match = 0; match < MATCHES; match++) {
         int64_t &pointer = m.matches.pointer[row * MATCHES + match], &length = m.matches.length[row * MATCHES + match];
-        // The own row is one token further by now, but the token that was expected lies before it.
+        // This row is one token longer by now, but the token that was expected is before its end.
         if (pointer >= 0 && is_known(m, pointer) && history[pointer] == leaf) {
             pointer++;
             length++;
@@ -92,7 +92,7 @@ INLINE void end_token(const Mixer& m, int64_t row, int32_t leaf) {
         if (pointer < 0 && found > 0) {
             const int64_t last = found - 1, first = last / steps * steps;
             int64_t agree = 0;
-            while (agree < MATCH_MOST && agree < tokens && last - agree >= first &&
+            while (agree < MAX_MATCH && agree < tokens && last - agree >= first &&
                    history[last - agree] == history[end - 1 - agree])
                 agree++;
             if (agree >= MATCH_TOKENS[match]) {
