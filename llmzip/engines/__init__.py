@@ -1,1 +1,1 @@
-"""Token ids to integer masses. Engines know nothing of texts, archives or files."""
+"""Engines: token ids to integer masses. They must not know texts, archives or files."""

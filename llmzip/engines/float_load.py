@@ -1,4 +1,7 @@
-"""A checkpoint to a model of transformers that runs token by token, and what is refused; must not know the engine."""
+"""Loads a checkpoint as a model of transformers that runs token by token; must not know the engine.
+
+What is not a causal language model, or needs code or files other than its own, is refused with the reason.
+"""
 
 from __future__ import annotations
 
@@ -18,38 +21,46 @@ from ..system.memory import allocations_checked
 from . import float_steps
 
 _CONSTANTS = re.compile(r"(^|\.)(masked_bias|inv_freq|position_ids|attn(\.attention)?\.bias|embed_positions\.weights)$")
-"""Tensors that older versions of transformers stored, though they follow from the configuration: masks, positions."""
+"""Tensors that older versions of transformers stored although the configuration determines them: masks, positions."""
 
 _ALIGNMENT = 64
-"""Bytes; torch's allocations on the CPU begin at multiples of it, on CUDA at those of 512."""
+"""Alignment of torch's allocations on the CPU in bytes; on CUDA it is 512."""
+
+_MAX_REASON_CHARACTERS = 200
+"""Length of an error of transformers in a message of ours."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """A model of transformers, and how it takes one token of every row at a time."""
+    """A model of transformers that runs token by token.
+
+    Attributes:
+        module: the model.
+        way: how it takes one token of every row at a time.
+    """
 
     module: Any
     way: float_steps.Way
 
     @property
     def config(self) -> Any:
-        """What its configuration says of text."""
+        """The part of its configuration that describes its language model."""
         return self.module.config.get_text_config()
 
 
 def load(folder: Path, config: dict[str, Any], device: torch.device, dtype: torch.dtype) -> tuple[Model, int]:
-    """The model, and the number of its logits.
+    """Loads a model; returns it and the number of its logits.
 
     Args:
-        folder: of the checkpoint.
-        config: what its configuration says.
-        device: where the model goes.
-        dtype: of its tensors.
+        folder: the checkpoint's.
+        config: the fields of its config.json.
+        device: where to load the model.
+        dtype: type of its tensors.
 
     Raises:
-        ModelUnsupportedError: as FloatEngine.
-        EngineError: transformers is not installed, or runs no model in a way that is known here.
-        ResourceError: it does not fit into the memory.
+        ModelUnsupportedError: as for FloatEngine.
+        EngineError: transformers is not installed, or this version runs no model in a way that llmzip knows.
+        ResourceError: the model does not fit into memory.
     """
     try:
         import transformers
@@ -84,10 +95,10 @@ def load(folder: Path, config: dict[str, Any], device: torch.device, dtype: torc
 
 
 def _aligned(module: Any) -> Any:
-    """The module with its tensors where torch would have put them.
+    """Moves tensors to addresses that torch would have chosen; returns the module.
 
-    They may lie in the mapped file, at whatever address its header leaves for them, and kernels for unaligned memory
-    add up in another order: a checkpoint that was written anew would give other bits.
+    Tensors may be in the mapped file, at whatever address its header leaves for them, and kernels for unaligned memory
+    add up in another order: a rewritten checkpoint would give other bits.
     """
     for tensor in (*module.parameters(), *module.buffers()):
         if tensor.data_ptr() % _ALIGNMENT:
@@ -97,14 +108,14 @@ def _aligned(module: Any) -> Any:
 
 @contextlib.contextmanager
 def _refusing(what: str) -> Iterator[None]:
-    """Turns whatever transformers raises into one line, but for a lack of memory.
+    """Turns whatever transformers raises into one line, except for a lack of memory.
 
-    A configuration may hold anything, and most of it is first looked at in the midst of the arithmetic: there is no
-    telling which class of error that ends with.
+    A configuration may hold anything, and most of it is first read in the middle of the arithmetic: the class of the
+    error cannot be known.
 
     Raises:
-        ModelUnsupportedError: beginning with `what`.
-        ResourceError: the memory does not do.
+        ModelUnsupportedError: its message begins with `what`.
+        ResourceError: there is not enough memory.
     """
     try:
         with allocations_checked():
@@ -112,16 +123,16 @@ def _refusing(what: str) -> Iterator[None]:
     except (LLMZipError, MemoryError):
         raise
     except Exception as error:
-        text = " ".join(str(error).split()).partition(" For details look at")[0]  # at a report that is not shown
-        reason = text[:200] or type(error).__name__
+        text = " ".join(str(error).split()).partition(" For details look at")[0]  # at a report that nobody sees
+        reason = text[:_MAX_REASON_CHARACTERS] or type(error).__name__
         raise ModelUnsupportedError(f"{what}: {reason}") from None
 
 
 def _check_files(folder: Path, config: dict[str, Any]) -> None:
-    """Transformers must read the files that the digest covers, and nothing else that says what the model is.
+    """Checks that transformers will read the files that the digest covers, and no others that define the model.
 
     Raises:
-        ModelUnsupportedError: it would not.
+        ModelUnsupportedError: it would read others.
     """
     for name in ("transformers_weights", "configuration_files"):
         if config.get(name):
@@ -138,10 +149,10 @@ def _check_files(folder: Path, config: dict[str, Any]) -> None:
 
 
 def _check_tensors(folder: Path, loading: Mapping[str, Any]) -> None:
-    """What transformers says about loading: every tensor must have been there. It fills others with random numbers.
+    """Checks in transformers' report that it found every tensor: it fills missing ones with random numbers.
 
     Raises:
-        ModelUnsupportedError: naming the first one that was not, or that nothing was done with.
+        ModelUnsupportedError: a tensor is missing, has another shape or is not used; the message names it.
     """
     for name in sorted(loading["missing_keys"]):
         raise ModelUnsupportedError(f"model {folder}: the checkpoint lacks {name}")
@@ -157,12 +168,12 @@ def _check_tensors(folder: Path, loading: Mapping[str, Any]) -> None:
 
 @torch.inference_mode()
 def _check_causal(module: Any, kind: str, folder: Path, device: torch.device) -> tuple[Model, int]:
-    """The model and the number of its logits, if its predictions do not look ahead and it can be run step by step.
+    """Returns a model and the number of its logits, if its predictions do not look ahead and it runs step by step.
 
     Raises:
-        ModelUnsupportedError: it is not so.
-        EngineError: this version of transformers runs no model in a way that is known here.
-        ResourceError: the memory does not do.
+        ModelUnsupportedError: it looks ahead, or does not run step by step.
+        EngineError: this version of transformers runs no model in a way that llmzip knows.
+        ResourceError: there is not enough memory.
     """
     ids = torch.tensor([[1, 2, 3, 4], [1, 2, 3, 9], [6, 5, 7, 8]], device=device)
     try:
@@ -186,10 +197,10 @@ def _check_causal(module: Any, kind: str, folder: Path, device: torch.device) ->
 
 
 def _no_way(error: float_steps.NoWayError, kind: str, folder: Path) -> ModelUnsupportedError:
-    """That a model does not run token by token, once it is sure that others do.
+    """Returns the error for a model that does not run token by token, if others do.
 
     Raises:
-        EngineError: they do not.
+        EngineError: others do not run either.
     """
     version = _check_understood(error)
     if error.gives_state:
@@ -200,24 +211,24 @@ def _no_way(error: float_steps.NoWayError, kind: str, folder: Path) -> ModelUnsu
 
 
 def _check_understood(error: Exception) -> str:
-    """The version of transformers, of which llmzip runs a Llama at least: so an error is the model's own.
+    """Checks that llmzip can run a Llama with this transformers, so that an error is the model's; returns the version.
 
     Raises:
-        EngineError: not even that; a name that this module relies on has changed.
+        EngineError: it cannot; a name that this module relies on has changed.
     """
     import transformers
 
     version = str(transformers.__version__)
     if not _runs_a_llama(transformers):
         raise EngineError(
-            f"llmzip and transformers {version} do not understand each other: not even a small Llama runs token by "
-            f"token; install another version of transformers ({error})"
+            f"llmzip does not work with transformers {version}: not even a small Llama runs token by token; "
+            f"install another version of transformers ({error})"
         ) from None
     return version
 
 
 def _runs_a_llama(transformers: Any) -> bool:
-    """Whether a model that every version of transformers has, and that is known to work, runs token by token."""
+    """Returns whether a Llama runs token by token: every version of transformers has it, and it is known to work."""
     with torch.random.fork_rng([]), contextlib.suppress(Exception):
         config = transformers.LlamaConfig(
             vocab_size=16, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,

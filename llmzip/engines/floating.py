@@ -1,8 +1,8 @@
-"""Any causal language model of transformers, in floating point; must not know text or archives.
+"""The float engine: any causal language model of transformers, in floating point; must not know text or archives.
 
 It promises less than the exact engine: the same bits only on the same hardware with the same software, and only while
-every call has the same shapes. So a frame is coded step by step in both directions, all rows in every step, and the
-environment is stored and compared. What a step gives becomes integers by the tables of the exact arithmetic.
+every call has the same shapes. So a frame is coded step by step in both directions, with all rows in every step, and
+the environment is stored and compared. The tables of the exact arithmetic convert the logits of a step to integers.
 Shapes: B rows, T new tokens, V vocabulary.
 """
 
@@ -26,19 +26,37 @@ from ..models.config import MAX_CONTEXT, MAX_VOCAB, ExactConfig
 from ..numerics import ops, tables
 from ..system import forks, processor
 from . import float_load, float_steps
-from .float_steps import LARGEST
+from .float_steps import MAX_LOGIT
 from .readout import DeviceReadout
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+"""Types of the computation by their names in settings."""
+
 _UNSTABLE_KEYS = ("transformers_version", "_name_or_path", "dtype", "torch_dtype", "use_cache")
+"""Fields of a configuration that do not describe the model."""
+
 _DEFAULT_CONTEXT = 1024
+"""Positions that a model sees unless the caller asks for another number: more make every step slower."""
+
 MAX_THREADS = 4096
+"""Threads that an archive may ask for."""
+
+_MIN_CONTEXT = 2
+_MIN_VOCAB = 16
+
+_MAX_ENVIRONMENT_BYTES = 200
+"""Length of the environment in an archive."""
 
 _computing_lock = forks.Lock()
 
 
 class FloatCache:
-    """What the model keeps of the tokens that the rows were fed, in whatever form it keeps it."""
+    """What the model keeps of the tokens that its rows have read, in whatever form it keeps it.
+
+    Attributes:
+        length: number of positions read so far.
+        state: the model's own; None before the first token.
+    """
 
     def __init__(self) -> None:
         self.length = 0
@@ -53,18 +71,19 @@ class FloatEngine:
     """Runs a model of transformers on one device. One object, one call at a time.
 
     Args:
-        folder: of the checkpoint.
+        folder: the checkpoint's.
         device: to run on.
-        dtype: of the computation.
-        context: most input tokens that one position may see; None for the model's own length, at most 1,024.
-        start_token: fed before a row's first token; None for the model's BOS, else its EOS, else 0.
-        threads: of the CPU, which the bits depend on; None for what torch is set to.
+        dtype: type of the computation, one of DTYPES.
+        context: number of input tokens that one position may see at most; None for the model's own length, but at most
+            1,024.
+        start_token: the id fed before a row's first token; None for the model's BOS, else its EOS, else 0.
+        threads: number of CPU threads, on which the bits depend; None for what torch is set to.
 
     Raises:
-        ModelUnsupportedError: transformers does not know it, it is no causal model, it needs code of its own, its
-            tensors are not those that its configuration asks for, or the context is out of range.
+        ModelUnsupportedError: transformers does not know the model, it is not a causal language model, it needs code
+            of its own, its tensors are not those that its configuration describes, or the context is out of range.
         EngineError: transformers is not installed.
-        ResourceError: it does not fit into the memory.
+        ResourceError: the model does not fit into memory.
     """
 
     stepwise = True
@@ -82,7 +101,7 @@ class FloatEngine:
         self.device, self.dtype = torch.device(device), dtype
         self._threads = threads or torch.get_num_threads()
         with _computing(self._threads):
-            self._threads = torch.get_num_threads()  # should torch have taken another number
+            self._threads = torch.get_num_threads()  # torch may have chosen another number
             self._model, self.vocab_size = float_load.load(
                 folder, layout.read_config(folder), self.device, DTYPES[dtype]
             )
@@ -91,11 +110,12 @@ class FloatEngine:
         self.context = context or min(_DEFAULT_CONTEXT, longest or _DEFAULT_CONTEXT)
         if longest is not None and self.context > longest:
             raise ModelUnsupportedError(f"model {folder}: {longest} positions, fewer than the {self.context} asked for")
-        if not 2 <= self.context <= MAX_CONTEXT:
+        if not _MIN_CONTEXT <= self.context <= MAX_CONTEXT:
             raise ModelUnsupportedError(
-                f"model {folder}: a context of {self.context:,} positions is out of range (2 to {MAX_CONTEXT:,})"
+                f"model {folder}: a context of {self.context:,} positions is out of range "
+                f"({_MIN_CONTEXT} to {MAX_CONTEXT:,})"
             )
-        if not 16 <= self.vocab_size <= MAX_VOCAB:
+        if not _MIN_VOCAB <= self.vocab_size <= MAX_VOCAB:
             raise ModelUnsupportedError(f"model {folder}: a vocabulary of {self.vocab_size:,} is out of range")
         self.start_token = _start_token(inner, self.vocab_size) if start_token is None else start_token
         self.batch_tokens = self.context
@@ -103,14 +123,19 @@ class FloatEngine:
 
     @property
     def num_parameters(self) -> int:
+        """Number of weights."""
         return sum(parameter.numel() for parameter in self._model.module.parameters())
 
     @property
     def weights_bytes(self) -> int:
+        """Size of the weights in memory, in bytes."""
         return self.num_parameters * DTYPES[self.dtype].itemsize
 
     def flops_per_token(self, length: int) -> int | None:
-        """Of one token's forward pass, on the average over a sequence of so many; None if its shape has no formula."""
+        """Returns the operations of one token's forward pass, averaged over a sequence of `length` tokens.
+
+        None if there is no formula for the model's shape.
+        """
         try:
             family = families.read(self._model.module.config.to_dict())
             config = ExactConfig(planes=2, context=self.context, start_token=0, **family.settings)
@@ -119,9 +144,11 @@ class FloatEngine:
         return config.flops_per_token(length)
 
     def new_cache(self, rows: int, chunk: int, positions: int) -> FloatCache:
+        """Returns an empty cache, as `Engine.new_cache`."""
         return FloatCache()
 
     def step_bytes(self, rows: int, chunk: int, positions: int) -> int:
+        """Estimates the memory of a cache and of one step of all rows, in bytes."""
         config = self._model.config
         layers, hidden = (int(getattr(config, name, 0) or 0) for name in ("num_hidden_layers", "hidden_size"))
         kept = min(positions, self.context) * 2 * layers * hidden * DTYPES[self.dtype].itemsize
@@ -129,7 +156,7 @@ class FloatEngine:
 
     @torch.inference_mode()
     def forward(self, ids: torch.Tensor, cache: FloatCache | None = None) -> torch.Tensor:
-        """Logits of one new token of every row: (B, 1, V) float32."""
+        """Computes the logits after one new token of every row: (B, 1, V) float32."""
         if cache is None or ids.shape[1] != 1:
             raise EngineError("the float engine takes one token of every row at a time")
         if cache.length >= self.context:
@@ -141,9 +168,9 @@ class FloatEngine:
 
     @torch.inference_mode()
     def prefill(self, ids: torch.Tensor) -> torch.Tensor:
-        """Logits behind all of some rows' inputs at once, (B, T) to (B, T, V) float32.
+        """Computes the logits after all inputs of some rows at once, (B, T) to (B, T, V) float32.
 
-        For measuring only: their last bits are not those of `forward`.
+        For measurements only: their last bits are not those of `forward`.
         """
         if ids.shape[1] > self.context:
             raise EngineError(f"{ids.shape[1]} positions exceed the context of {self.context}")
@@ -152,8 +179,8 @@ class FloatEngine:
 
     @torch.inference_mode()
     def masses(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Integers from the logits that `forward` gave, (n, V): as numerics section 6.7 from its z."""
-        logits = torch.nan_to_num(hidden, nan=-LARGEST).clamp_(-LARGEST, LARGEST)
+        """Converts logits of `forward`, (n, V), to masses, as docs/numerics.md section 6.7 does from its z."""
+        logits = torch.nan_to_num(hidden, nan=-MAX_LOGIT).clamp_(-MAX_LOGIT, MAX_LOGIT)
         steps = logits * tables.log2e_steps()
         peak = steps.amax(-1, keepdim=True).add_(0.5)
         return ops.exp2_lookup(self._exp2, ops.exp2_index(torch.sub(peak, steps, out=steps)))
@@ -162,7 +189,7 @@ class FloatEngine:
         return DeviceReadout(self.vocab_size, self.device)
 
     def environment(self) -> str:
-        """Everything that the bits may depend on, as `name=value` joined by blanks."""
+        """Describes everything that the bits may depend on, as `environment` does."""
         import transformers
 
         attention = str(self._model.module.config._attn_implementation)
@@ -170,7 +197,7 @@ class FloatEngine:
 
 
 def environment(device: torch.device, threads: int, transformers_version: str, attention: str) -> str:
-    """Device and software, in one line of at most 200 characters."""
+    """Describes device and software as `name=value`, separated by spaces: at most 200 ASCII characters."""
     if device.type == "cuda":
         hardware = f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}".replace(" ", "_")
     else:
@@ -180,7 +207,7 @@ def environment(device: torch.device, threads: int, transformers_version: str, a
         f"device={device.type} hardware={hardware} threads={threads} attention={attention} "
         f"torch={torch.__version__} transformers={transformers_version}"
     )
-    return line.encode("ascii", "replace").decode("ascii")[:200]
+    return line.encode("ascii", "replace").decode("ascii")[:_MAX_ENVIRONMENT_BYTES]
 
 
 def threads_of(environment: str) -> int | None:
@@ -192,16 +219,16 @@ def threads_of(environment: str) -> int | None:
 
 @contextlib.contextmanager
 def _computing(threads: int) -> Iterator[None]:
-    """Torch with so many threads and its deterministic kernels, for as long as a step takes.
+    """Sets torch's number of threads and its deterministic kernels for as long as a step takes.
 
-    Both are settings of the whole process, which others change between two steps; so they are set for each, and engines
-    in several threads of Python take turns.
+    Both are settings of the whole process, which others may change between two steps. So each step sets them, and
+    engines in several threads of Python take turns.
     """
     with _computing_lock, forks.whole:
         if threads > 1 and forks.is_single():
             raise EngineError(
                 f"the float engine cannot compute with {threads} threads in a child of a process that used this build "
-                "of torch; start the child by multiprocessing's method spawn"
+                "of torch; start the child with multiprocessing's method spawn"
             )
         torch.set_num_threads(threads)
         before = torch.are_deterministic_algorithms_enabled()
@@ -214,10 +241,10 @@ def _computing(threads: int) -> Iterator[None]:
 
 
 def digest(folder: Path) -> bytes:
-    """SHA-256 of a checkpoint: its configuration, less what says nothing of the model, and its tensors as stored.
+    """Computes the SHA-256 of a checkpoint: of its configuration, less _UNSTABLE_KEYS, and its tensors as stored.
 
     Raises:
-        ModelError: it cannot be read.
+        ModelError: the checkpoint cannot be read.
     """
     config = {name: value for name, value in layout.read_config(folder).items() if name not in _UNSTABLE_KEYS}
     sha = hashlib.sha256(b"llmzip float model, version 1\n")
@@ -231,10 +258,10 @@ def digest(folder: Path) -> bytes:
 
 
 def _longest(config: Any, folder: Path) -> int | None:
-    """How many positions a model has; None if its configuration does not tell.
+    """Returns how many positions a model has; None if its configuration does not say.
 
     Raises:
-        ModelUnsupportedError: it says something else than a number.
+        ModelUnsupportedError: the configuration says something other than a number.
     """
     for name in ("max_position_embeddings", "n_positions"):
         value = getattr(config, name, None)
@@ -246,5 +273,6 @@ def _longest(config: Any, folder: Path) -> int | None:
 
 
 def _start_token(config: Any, vocab_size: int) -> int:
-    found = (getattr(config, name, None) for name in ("bos_token_id", "eos_token_id"))
-    return next((token for token in found if type(token) is int and 0 <= token < vocab_size), 0)
+    """Returns the model's BOS, else its EOS, else 0."""
+    tokens = (getattr(config, name, None) for name in ("bos_token_id", "eos_token_id"))
+    return next((token for token in tokens if type(token) is int and 0 <= token < vocab_size), 0)

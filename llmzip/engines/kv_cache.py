@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 
@@ -27,7 +27,7 @@ class CachedLayer:
 
 
 LayerT = TypeVar("LayerT", bound="CachedLayer")
-CacheT = TypeVar("CacheT", bound="LayerCaches")  # type: ignore[type-arg]
+CacheT = TypeVar("CacheT", bound="LayerCaches[Any]")
 
 
 class LayerCaches(Generic[LayerT]):

@@ -1,10 +1,10 @@
-"""The exact operations: integer reductions, and float32 that rounds once per operation; must not know models.
+"""The exact operations: sums of integers, and float32 that rounds once per operation; must not know models.
 
-Every function gives the same bits on every device, batch size and thread count, because each sum is a sum of
-integers that is exact in the type that holds it (the bound is in its docstring), and everything else is
-elementwise IEEE-754 float32 through + - * / min max round, one rounding each (docs/numerics.md section 2).
-Not allowed here: sqrt, exp, rsqrt, softmax, addcmul, lerp, a float division by a Python number (CUDA turns it
-into a product), torch.compile. T, S, D, H, K, N are sizes; `*_q` are integer-valued.
+Every function gives the same bits on every device and for every batch size and number of threads, because each sum is
+a sum of integers that is exact in the type that holds it (the bound is in its docstring), and everything else is
+elementwise IEEE-754 float32 with + - * / min max round, one rounding each (docs/numerics.md section 2). Not allowed
+here: sqrt of float32, exp, rsqrt, softmax, addcmul, lerp, a float division by a Python number (CUDA turns it into a
+product), torch.compile. T, S, D, H, K, N are sizes; `*_q` are integer-valued.
 """
 
 from __future__ import annotations
@@ -19,30 +19,43 @@ from ..errors import EngineError
 from . import tables
 
 TINY = 2.0**-40
-"""Lower bound of a row's largest magnitude, so that no scale is subnormal."""
+"""Lower bound of the largest magnitude in a row, so that no scale is subnormal."""
 
 ACT_MAX = 127
-ACT_MAX_2 = 32512  # 127 * 256: two int8 planes
+"""Largest quantised activation in one int8 plane."""
+
+ACT_MAX_2 = 32512
+"""Largest quantised activation in two int8 planes: 127 * 256."""
+
 NORM_MAX = 2047
+"""Largest quantised value in the sums of a norm: 11 bits."""
+
 KV_MAX = 127
-WEIGHT_SUM = 131072.0  # 2^17, about the sum of the integer attention weights of one query
-VALUE_KEYS = 2048  # keys whose weighted sum of values is exact: 127 * (2^17 + 1 + 2048 / 2) < 2^24
-_K_FLOAT = 1024  # 127 * 127 * 1024 < 2^24
+"""Largest quantised key or value."""
+
+WEIGHT_SUM = 131072.0
+"""About the sum of the integer attention weights of one query: 2^17."""
+
+VALUE_KEYS = 2048
+"""Keys whose weighted sum of values is exact in float32: 127 * (2^17 + 1 + 2048 / 2) < 2^24."""
+
+_FLOAT_TERMS = 1024
+"""Terms of an int8 product that are exact in float32: 128 * 127 * 1024 < 2^24."""
 
 
 def query_max(head_dim: int) -> int:
-    """The largest 2^n - 1 such that a dot product of queries and keys stays below 2^24."""
+    """Returns the largest 2^n - 1 for which a dot product of a query and a key stays below 2^24."""
     return (1 << (((1 << 24) - 1) // (KV_MAX * head_dim)).bit_length() - 1) - 1
 
 
 @cache
 def inverse(n: int) -> float:
-    """1 / n as float32."""
+    """Returns 1 / n as float32."""
     return tables.float32(Fraction(1, n))
 
 
 def quantise(x: torch.Tensor, q_max: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows as integers with one scale each: round(x * (q_max / a)) and a * (1 / q_max), a = max(max |x|, TINY).
+    """Quantises rows: round(x * (q_max / a)), and the scale a * (1 / q_max), with a = max(max |x|, TINY).
 
     Args:
         x: (..., K) float32, finite.
@@ -58,10 +71,11 @@ def quantise(x: torch.Tensor, q_max: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def quantise_heads(x: torch.Tensor, q_max: torch.Tensor, q_unit: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """As `quantise`, with a bound for each head.
+    """Quantises rows as `quantise` does, with a bound for each head.
 
     Args:
-        x: (..., n, D) float32; q_max, q_unit: (n, 1) float32, the bounds and their inverses rounded to float32.
+        x: (..., n, D) float32.
+        q_max, q_unit: (n, 1) float32, the bounds and their inverses rounded to float32.
 
     Returns:
         (..., n, D) and (..., n, 1) float32.
@@ -71,10 +85,11 @@ def quantise_heads(x: torch.Tensor, q_max: torch.Tensor, q_unit: torch.Tensor) -
 
 
 def square_root(v: torch.Tensor) -> torch.Tensor:
-    """Correctly rounded square roots, through float64: torch.sqrt of float32 is not, on every CPU.
+    """Computes correctly rounded square roots by way of float64: torch.sqrt of float32 isn't correct on every CPU.
 
     The root of a 24-bit number is never within 2^-51 of itself of a point halfway between two float32 (that point's
-    square has 50 bits, the last one set), so a float64 root off by less than two units in its last place rounds right.
+    square has 50 bits, the last one set), so a float64 root with an error of less than two units in its last place
+    rounds correctly.
 
     Args:
         v: float32, positive and normal.
@@ -83,12 +98,14 @@ def square_root(v: torch.Tensor) -> torch.Tensor:
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
-    """x / sqrt(mean(x^2) + eps) * weight.
+    """Computes x / sqrt(mean(x^2) + eps) * weight.
 
-    The mean comes from the row in 11 bits and a sign: the sum of squares is at most 2047^2 * K < 2^53 in float64.
+    The mean is that of the row in 11 bits and a sign: the sum of squares is at most 2047^2 * K < 2^53 in float64.
 
     Args:
-        x: (..., K) float32; weight: (..., K) float32, broadcast; eps: float32 value.
+        x: (..., K) float32.
+        weight: (..., K) float32, broadcast.
+        eps: a float32 value.
 
     Returns:
         (..., K) float32.
@@ -101,12 +118,15 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
 
 
 def centred(x: torch.Tensor) -> torch.Tensor:
-    """x minus its mean over the last dimension, the mean from the row in 11 bits and a sign.
+    """Subtracts from x its mean over the last dimension, the mean of the row in 11 bits and a sign.
 
     The sum is at most 2047 * K in magnitude, exact in float64.
 
     Args:
         x: (..., K) float32.
+
+    Returns:
+        (..., K) float32.
     """
     x_q, scale = quantise(x, NORM_MAX)
     total = x_q.sum(-1, keepdim=True, dtype=torch.float64).to(torch.float32)
@@ -114,49 +134,51 @@ def centred(x: torch.Tensor) -> torch.Tensor:
 
 
 def exp2_index(steps: torch.Tensor) -> torch.Tensor:
-    """Table indices of arguments in units of 2^-10 bits; overwrites its argument.
+    """Converts arguments in units of 2^-10 bits to indices of the table; overwrites its argument.
 
     Args:
         steps: float32 >= 0.
 
     Returns:
-        int64 in [0, EXP2_SIZE): the argument, cut to an integer.
+        int64 in [0, EXP2_SIZE): the argument, truncated.
     """
     return steps.clamp_(max=float(tables.EXP2_SIZE - 1)).to(torch.int64)
 
 
 def exp2_lookup(table: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """E[index], in the table's dtype (gather is the fastest look-up torch has on CPUs).
+    """Returns E[index] in the table's dtype (gather is torch's fastest look-up on CPUs).
 
     Args:
-        table: (EXP2_SIZE,); index: (..., n) int64.
+        table: (EXP2_SIZE,).
+        index: (..., n) int64.
     """
     flat = index.reshape(-1, index.shape[-1])
     return torch.gather(table.expand(flat.shape[0], -1), 1, flat).view(index.shape)
 
 
 def silu(x: torch.Tensor, exp2_unit: torch.Tensor) -> torch.Tensor:
-    """x * sigmoid(x).
+    """Computes x * sigmoid(x).
 
     Args:
-        x: (..., K) float32; exp2_unit: (EXP2_SIZE,) float32, the table times 2^-20 (exact).
+        x: (..., K) float32.
+        exp2_unit: (EXP2_SIZE,) float32, the table times 2^-20 (exact).
     """
     return _times_sigmoid(x, x.abs().mul_(tables.log2e_steps()), exp2_unit)
 
 
 def gelu_tanh(x: torch.Tensor, exp2_unit: torch.Tensor) -> torch.Tensor:
-    """x * sigmoid(2 sqrt(2 / pi) (x + 0.044715 x^3)), which is x (1 + tanh(...)) / 2.
+    """Computes x * sigmoid(2 sqrt(2 / pi) (x + 0.044715 x^3)), which is x (1 + tanh(...)) / 2.
 
     Args:
         x, exp2_unit: as in `silu`.
     """
     first, third = tables.gelu_factors()
-    size = x.abs().clamp_(max=4096.0)  # where E is 0 long since; the cube stays finite
+    size = x.abs().clamp_(max=4096.0)  # E is 0 well below that; the cube stays finite
     return _times_sigmoid(x, torch.mul(size, size).mul_(third).add_(first).mul_(size), exp2_unit)
 
 
 def _times_sigmoid(x: torch.Tensor, steps: torch.Tensor, exp2_unit: torch.Tensor) -> torch.Tensor:
-    """x / (1 + E) for x >= 0 and x * E / (1 + E) below, E = 2^-20 * E[steps + 1/2]; overwrites `steps`.
+    """Computes x / (1 + E) for x >= 0 and x * E / (1 + E) for x < 0, E = 2^-20 * E[steps + 1/2]; overwrites `steps`.
 
     One of the two terms of u below is 0.
     """
@@ -166,10 +188,11 @@ def _times_sigmoid(x: torch.Tensor, steps: torch.Tensor, exp2_unit: torch.Tensor
 
 
 def gelu(x: torch.Tensor, normal: torch.Tensor) -> torch.Tensor:
-    """x * Phi(x), Phi the normal distribution's integral: x - x * N for x >= 0 and x * N below.
+    """Computes x * Phi(x), Phi the integral of the normal distribution: x - x * N for x >= 0 and x * N for x < 0.
 
     Args:
-        x: (..., K) float32; normal: (NORMAL_SIZE + 1,) float32, the table times 2^-24 (exact), then 0.
+        x: (..., K) float32.
+        normal: (NORMAL_SIZE + 1,) float32, the table times 2^-24 (exact), then 0.
     """
     index = x.abs().mul_(float(tables.NORMAL_STEPS)).add_(0.5).clamp_(max=float(tables.NORMAL_SIZE)).to(torch.int64)
     part = exp2_lookup(normal, index).mul_(x)
@@ -177,10 +200,12 @@ def gelu(x: torch.Tensor, normal: torch.Tensor) -> torch.Tensor:
 
 
 def soft_cap(x: torch.Tensor, cap: float, exp2_unit: torch.Tensor) -> torch.Tensor:
-    """c tanh(x / c) as c (1 - E) / (1 + E) with the sign of x, E = exp(-2 |x| / c) from the table.
+    """Computes c tanh(x / c) as c (1 - E) / (1 + E) with the sign of x, E = exp(-2 |x| / c) from the table.
 
     Args:
-        x: float32, in table steps; cap: c in natural-logarithm units, binary64; exp2_unit: as in `silu`.
+        x: float32, in steps of the table.
+        cap: c in natural-logarithm units, binary64.
+        exp2_unit: as in `silu`.
     """
     limit, slope = tables.cap_factors(cap)
     e = exp2_lookup(exp2_unit, exp2_index(x.abs().mul_(slope).add_(0.5)))
@@ -189,11 +214,13 @@ def soft_cap(x: torch.Tensor, cap: float, exp2_unit: torch.Tensor) -> torch.Tens
 
 
 def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, out: torch.Tensor) -> None:
-    """Rotary embedding, halves paired as Hugging Face pairs them: (a cos - b sin, b cos + a sin), each op rounded.
+    """Rotates halves, paired as Hugging Face pairs them: (a cos - b sin, b cos + a sin), each operation rounded.
 
     Args:
-        x: (B, T, H, D) float32; cos, sin: (T, 1, P) float32, multiples of 2^-14, P <= D / 2 pairs of i and i + P; what
-            lies behind is left alone; out: (B, T, H, D) float32.
+        x: (B, T, H, D) float32.
+        cos, sin: (T, 1, P) float32, multiples of 2^-14, for P <= D / 2 pairs of i and i + P; values from 2 P on are
+            only copied.
+        out: (B, T, H, D) float32.
     """
     half = cos.shape[-1]
     a, b = x[..., :half], x[..., half : 2 * half]
@@ -204,20 +231,26 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, out: torch.Ten
 
 
 class Kernels:
-    """The two matrix products, in a form that is exact on this device (docs/numerics.md section 5).
+    """The two matrix products, in a form that is exact on a device (docs/numerics.md section 5).
 
-    Chosen by a self-test with extreme values, because some builds saturate (oneDNN's int8 path without VNNI) or
-    lower the precision of float32 products behind the caller's back (oneDNN's and CUDA's fast modes).
+    A self-test with extreme values chooses it, because some builds saturate (oneDNN's int8 path without VNNI) or
+    lower the precision of float32 products without the caller's knowledge (oneDNN's and CUDA's fast modes).
+
+    Args:
+        device: the device.
+        shapes: the shapes (N, K) of the weight matrices; libraries choose their kernels by shape.
+
+    Raises:
+        EngineError: no form is exact.
     """
 
     def __init__(self, device: torch.device, shapes: Iterable[tuple[int, int]] = ()) -> None:
-        """Takes the device and the shapes (N, K) of the weight matrices: libraries pick their kernels by shape."""
         self.device = device
         self._shapes = sorted({(min(n, 1024), k) for n, k in shapes} | {(64, 520)})
         self._choose()
 
     def check(self) -> None:
-        """Chooses again when the caller has changed torch's precision since; called by every forward pass."""
+        """Chooses again if somebody has changed torch's precision since; every forward pass calls this."""
         if _precision_settings() != self._settings:
             self._choose()
 
@@ -234,19 +267,20 @@ class Kernels:
         self._int8_mm = _mm_int8 if self.int8_native else self._mm_float
 
     def describe(self) -> str:
-        """Which forms were chosen, for a verbose report."""
+        """Describes which forms were chosen, for a verbose report."""
         return f"int8 products: {'native' if self.int8_native else 'float'}, float products: {self.float_dtype}"
 
     def linear(
         self, x: torch.Tensor, weight_q: torch.Tensor, weight_scale: torch.Tensor, planes: int, gain: float = 1.0
     ) -> torch.Tensor:
-        """x @ weight.T with int8 weights and activations of 8 bits, or of 16 bits in two planes.
+        """Computes x @ weight.T with int8 weights and activations of 8 bits, or of 16 bits in two planes.
 
         Args:
             x: (n, K) float32.
-            weight_q: (N, K) int8, |w| <= 127; weight_scale: (N,) float32.
+            weight_q: (N, K) int8, |w| <= 127.
+            weight_scale: (N,) float32.
             planes: 1 or 2.
-            gain: float32 factor folded into the row scale.
+            gain: float32 factor of the row scale.
 
         Returns:
             (n, N) float32 = (sum * (scale * gain)) * weight_scale. |sum| <= 128 * 127 * K < 2^31 for K <= 132,104.
@@ -265,25 +299,25 @@ class Kernels:
         return y.mul_(scale).mul_(weight_scale)
 
     def product(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        """a @ b of integer-valued float32 whose sums of magnitudes stay below 2^24: exact in float32."""
+        """Computes a @ b of integer-valued float32 whose sums of magnitudes stay below 2^24: exact in float32."""
         if self.float_dtype is torch.float32:
             return torch.matmul(a, b)
         return torch.matmul(a.to(self.float_dtype), b.to(self.float_dtype)).to(torch.float32)
 
     def _mm_float(self, a: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
-        """The same sums from products of at most 1,024 terms: 128 * 127 * 1024 < 2^24."""
+        """Computes a @ w.T in int32 from float products of at most _FLOAT_TERMS terms."""
         total = torch.zeros(a.shape[0], w.shape[0], dtype=torch.int32, device=a.device)
-        for k in range(0, a.shape[1], _K_FLOAT):
-            part = a[:, k : k + _K_FLOAT].to(self.float_dtype) @ w[:, k : k + _K_FLOAT].to(self.float_dtype).T
-            total += part.to(torch.int32)
+        for first in range(0, a.shape[1], _FLOAT_TERMS):
+            terms = slice(first, first + _FLOAT_TERMS)
+            total += (a[:, terms].to(self.float_dtype) @ w[:, terms].to(self.float_dtype).T).to(torch.int32)
         return total
 
 
 def _precision_settings() -> tuple[object, ...]:
-    """The switches of torch that may lower the precision of float32 products."""
+    """Returns the settings of torch that may lower the precision of float32 products."""
     try:
         legacy: object = torch.get_float32_matmul_precision()
-    except RuntimeError:  # torch refuses to tell once the newer switches below have been used
+    except RuntimeError:  # torch no longer answers once the newer settings below have been used
         legacy = "mixed"
     newer = [
         getattr(getattr(torch.backends, backend).matmul, "fp32_precision", None)
@@ -300,7 +334,7 @@ def _precision_settings() -> tuple[object, ...]:
 
 
 def _mm_int8(a: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
-    """a @ w.T in int32; on CUDA the operands are padded to the shapes that `_int_mm` takes."""
+    """Computes a @ w.T in int32; on CUDA it pads the operands to shapes that `_int_mm` accepts."""
     if not a.is_cuda:
         return torch._int_mm(a, w.T)
     rows, columns = a.shape[0], w.shape[0]
@@ -315,7 +349,7 @@ def _mm_int8(a: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
 
 
 def _int8_product_exact(device: torch.device, columns: int, terms: int) -> bool:
-    """Whether native products of a shape are exact; rows of all 127 and of all -128 reach the limits."""
+    """Returns whether native products of a shape are exact; rows of all 127 and of all -128 reach the limits."""
     n = torch.arange((64 + columns) * terms, dtype=torch.int64, device="cpu")
     pattern = (((n * n * 40503 + n * 2654435761) >> 7) % 255 - 127).view(64 + columns, terms)
     a, w = pattern[:64].clone(), pattern[64:].clone()
@@ -325,12 +359,12 @@ def _int8_product_exact(device: torch.device, columns: int, terms: int) -> bool:
     a8, w8 = a.to(device, torch.int8), w.to(device, torch.int8)
     try:
         return all(torch.equal(_mm_int8(a8[:m], w8).cpu(), expected[:m]) for m in (1, 2, 17, 64))
-    except RuntimeError:  # no such kernel on this device
+    except RuntimeError:  # this device has no such kernel
         return False
 
 
 def _float_products_exact(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether products with sums up to 2^24 - 1 of 12-bit by 8-bit and of 17-bit by 8-bit values are exact."""
+    """Returns whether products with sums up to 2^24 - 1 of 12-bit by 8-bit and 17-bit by 8-bit values are exact."""
     n = torch.arange(96 * 64, dtype=torch.int64, device="cpu")
     pattern = ((n * n * 7919 + n * 104729) >> 3) % 4095 - 2047
     q = pattern.view(96, 64)

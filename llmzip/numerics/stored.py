@@ -1,6 +1,6 @@
-"""Tables that take a while to compute are kept beside the program, and computed where a file is not what it should be.
+"""Tables that take long to compute: read from files next to the program, and computed where a file is not intact.
 
-Each function says the SHA-256 of its table, which the documents state: a file that has it holds the table.
+Each function states the SHA-256 of its table, as the documents do; a file with that hash holds the table.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ from pathlib import Path
 import numpy as np
 
 FOLDER = Path(__file__).parent / "stored"
+"""Where the files are: NAME.bin, little-endian int32."""
 
 TABLES: dict[str, Callable[[], np.ndarray]] = {}
 """Name -> the function that computes the table, for tools and tests."""
 
 
 def stored(sha256: str) -> Callable[[Callable[[], np.ndarray]], Callable[[], np.ndarray]]:
-    """A function without arguments that makes a table of int32, which is read from a file of its name instead.
+    """Makes a function without arguments read its table of int32 from the file of its name, and compute it otherwise.
 
     Args:
-        sha256: of the table as little-endian int32.
+        sha256: hash of the table as little-endian int32, in hexadecimal.
     """
 
     def decorate(make: Callable[[], np.ndarray]) -> Callable[[], np.ndarray]:
@@ -37,8 +38,8 @@ def stored(sha256: str) -> Callable[[Callable[[], np.ndarray]], Callable[[], np.
                 return make()
             return np.frombuffer(data, dtype="<i4").astype(np.int32)
 
-        found = functools.cache(read)
-        functools.update_wrapper(found, make)  # __wrapped__ computes
-        return found
+        cached = functools.cache(read)
+        functools.update_wrapper(cached, make)  # __wrapped__ computes
+        return cached
 
     return decorate

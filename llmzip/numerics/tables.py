@@ -1,7 +1,7 @@
-"""Constants and tables of the exact arithmetic, from Python integers and `decimal` only; must not know torch.
+"""Constants and tables of the exact arithmetic, computed with Python's integers and `decimal`; must not know torch.
 
-No value here comes from libm: its last bits differ between systems. A test asserts the SHA-256 of each
-table (docs/numerics.md sections 3 and 4).
+No value comes from libm, whose last bits differ between systems. A test asserts the SHA-256 of each table
+(docs/numerics.md sections 3 and 4).
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import numpy as np
 from .stored import stored
 
 EXP2_STEPS = 1024
-"""Steps of the exponential's argument in one power of two: indices are in units of 2^-10 bits."""
+"""Steps of the exponential's argument per power of two: indices are in units of 2^-10 bits."""
 
 EXP2_BITS = 20
-"""The table's first entry is 2^20."""
+"""Bits of the table: its first entry is 2^20."""
 
 EXP2_SIZE = 22 * EXP2_STEPS
-"""Entries of the table; the last one is 0, so an index may be clamped to EXP2_SIZE - 1."""
+"""Entries of the table; the last one is 0, so that any index may be clamped to EXP2_SIZE - 1."""
 
 PI = Decimal("3.14159265358979323846264338327950288419716939937510582097494459230781640628620899")
 DECIMAL_CONTEXT = Context(
@@ -36,11 +36,11 @@ DECIMAL_CONTEXT = Context(
     flags=[],
     traps=[InvalidOperation, DivisionByZero, Overflow],
 )
-"""A context of our own in every field: the caller's may round otherwise or trap inexact results."""
+"""A context that sets every field: the caller's may round differently or trap inexact results."""
 
 
 def float32(value: Decimal | Fraction | float) -> float:
-    """The float32 nearest to an exact value (ties to even), as a Python float.
+    """Rounds an exact value to the nearest float32 (ties to even); returns it as a Python float.
 
     Args:
         value: finite; magnitude in [2^-126, 2^127] or 0.
@@ -62,9 +62,9 @@ def float32(value: Decimal | Fraction | float) -> float:
 
 @functools.cache
 def exp2_octave() -> tuple[int, ...]:
-    """B[f] = floor(2^30 * 2^(-f/1024) + 1/2) for f = 0 .. EXP2_STEPS - 1."""
+    """Computes B[f] = floor(2^30 * 2^(-f/1024) + 1/2) for f = 0 .. EXP2_STEPS - 1."""
     bits = 400
-    root = 1 << (bits - 1)  # 2^-1, and then ten square roots: 2^(-1/1024)
+    root = 1 << (bits - 1)  # 2^-1; ten square roots of it give 2^(-1/1024)
     for _ in range(10):
         root = isqrt(root << bits)
     octave = []
@@ -77,9 +77,9 @@ def exp2_octave() -> tuple[int, ...]:
 
 @functools.cache
 def exp2_table() -> np.ndarray:
-    """E[k] = 2^20 * 2^(-k/1024), rounded, for k = 0 .. EXP2_SIZE - 1.
+    """Computes E[k] = 2^20 * 2^(-k/1024), rounded, for k = 0 .. EXP2_SIZE - 1.
 
-    Built from a 30-bit table of one octave, `exp2_octave`, as
+    It is derived from a 30-bit table of one octave, `exp2_octave`, as
     E[k] = (B[k mod 1024] + 2^(9+n)) >> (10+n) with n = floor(k / 1024).
 
     Returns:
@@ -96,13 +96,13 @@ def exp2_table() -> np.ndarray:
 
 @functools.cache
 def log2e_steps() -> float:
-    """1024 * log2(e) as float32: natural-logarithm units into table steps."""
+    """Returns 1024 * log2(e) as float32, which converts natural-logarithm units to steps of the table."""
     with localcontext(DECIMAL_CONTEXT):
         return float32(EXP2_STEPS / Decimal(2).ln())
 
 
 def attention_factor(head_dim: int, scale: float = 0.0) -> float:
-    """1024 * log2(e) / sqrt(head_dim), or times a scale of binary64 that is not 0, as float32."""
+    """Returns 1024 * log2(e) / sqrt(head_dim) as float32; or 1024 * log2(e) * scale if the binary64 scale is not 0."""
     with localcontext(DECIMAL_CONTEXT):
         factor = Decimal(scale) if scale else 1 / Decimal(head_dim).sqrt()
         return float32(EXP2_STEPS / Decimal(2).ln() * factor)
@@ -110,7 +110,7 @@ def attention_factor(head_dim: int, scale: float = 0.0) -> float:
 
 @functools.cache
 def cap_factors(cap: float) -> tuple[float, float]:
-    """For c tanh(x / c), c of binary64: c in table steps, and 2 / c table steps for each of x; float32."""
+    """Returns the float32 factors of c tanh(x / c), c of binary64: c in steps of the table, and 2 / c per step of x."""
     with localcontext(DECIMAL_CONTEXT):
         steps = EXP2_STEPS / Decimal(2).ln() * Decimal(cap)
         return float32(steps), float32(2 * EXP2_STEPS / Decimal(2).ln() / steps)
@@ -118,17 +118,17 @@ def cap_factors(cap: float) -> tuple[float, float]:
 
 @functools.cache
 def gelu_factors() -> tuple[float, float]:
-    """1024 log2(e) * 2 sqrt(2 / pi), and that times 0.044715, as float32."""
+    """Returns 1024 log2(e) * 2 sqrt(2 / pi), and that times 0.044715, as float32."""
     with localcontext(DECIMAL_CONTEXT):
         first = EXP2_STEPS / Decimal(2).ln() * 2 * (2 / PI).sqrt()
         return float32(first), float32(first * Decimal("0.044715"))
 
 
 def rope_steps(theta: float, head_dim: int) -> list[int]:
-    """Turns per position of each rotary pair, in units of 2^-64 turn.
+    """Computes the turns per position of each rotary pair, in units of 2^-64 turn.
 
     Args:
-        theta: the RoPE base, > 1.
+        theta: base of the rotary frequencies, > 1.
         head_dim: even.
 
     Returns:
@@ -141,10 +141,10 @@ def rope_steps(theta: float, head_dim: int) -> list[int]:
 
 
 def rope_tables(pair_steps: Sequence[int], positions: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cosines and sines of the rotary angles in units of 2^-14.
+    """Computes cosines and sines of the rotary angles in units of 2^-14.
 
     Args:
-        pair_steps: per pair, 2^-64 turns per position.
+        pair_steps: turns per position of each pair, in units of 2^-64 turn.
         positions: number of positions, >= 1.
 
     Returns:
@@ -153,7 +153,7 @@ def rope_tables(pair_steps: Sequence[int], positions: int) -> tuple[np.ndarray, 
     Source: docs/numerics.md section 4.
     """
     steps = np.array(pair_steps, dtype=np.uint64)
-    # uint64 products wrap, which is just what a phase in units of 2^-64 turn wants
+    # Products of uint64 wrap, as a phase in units of 2^-64 turn must.
     phase = np.arange(positions, dtype=np.uint64)[:, None] * steps[None, :]
     quadrant = (phase >> np.uint64(62)).astype(np.int64)
     fraction = ((phase >> np.uint64(30)) & np.uint64(0xFFFFFFFF)).astype(np.int64)
@@ -175,16 +175,18 @@ def rope_tables(pair_steps: Sequence[int], positions: int) -> tuple[np.ndarray, 
 
 
 NORMAL_STEPS = 4096
-"""Steps of the normal distribution's argument in one standard deviation."""
+"""Steps of the normal distribution's argument per standard deviation."""
 
 NORMAL_SIZE = 6 * NORMAL_STEPS
+"""Entries of the table: six standard deviations."""
 
 
 @stored("b840df797bb9186dfb885c556949e205e809b7f2302943633e59cab6e0c6e8d2")
 def normal_table() -> np.ndarray:
-    """N[k] = 2^24 * Phi(-k/4096), rounded, for k = 0 .. NORMAL_SIZE - 1; Phi is the normal distribution's integral.
+    """Computes N[k] = 2^24 * Phi(-k/4096), rounded, for k = 0 .. NORMAL_SIZE - 1.
 
-    By the series Phi(-x) = 1/2 - phi(x) (x + x^3/3 + x^5/(3*5) + ...), in integers of 192 bits.
+    Phi is the integral of the normal distribution, by the series Phi(-x) = 1/2 - phi(x) (x + x^3/3 + x^5/(3*5) + ...)
+    in integers of 192 bits.
 
     Returns:
         (NORMAL_SIZE,) int32; non-increasing, N[0] = 2^23.
@@ -195,7 +197,7 @@ def normal_table() -> np.ndarray:
     with localcontext(DECIMAL_CONTEXT) as context:
         context.prec = 90
         peak = int((2**bits / (2 * PI).sqrt()).to_integral_value())  # phi(0)
-        # phi(x) from one place to the next: times exp(-(2k + 1) / 2^25)
+        # From phi(k / 4096) to phi((k + 1) / 4096): times exp(-(2k + 1) / 2^25).
         ratio = int((2**bits * (Decimal(-1) / 2**25).exp()).to_integral_value())
         ratio2 = int((2**bits * (Decimal(-1) / 2**24).exp()).to_integral_value())
     table, density = [], peak

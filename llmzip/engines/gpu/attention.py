@@ -45,7 +45,7 @@ def _scores(
 
 
 @triton.jit(do_not_specialize=["T"])
-def attend(
+def attend(  # one kernel, because its three passes share the queries, and the sums that are in registers
     query_high, query_low, query_scale,
     keys, key_scale,
     values, value_scale, peaks,

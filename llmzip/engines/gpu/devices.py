@@ -1,4 +1,4 @@
-"""Which CUDA devices there are, how many rows fit on one, and copies to the processor; must not know frames."""
+"""CUDA devices: which there are, how many rows fit on one, and copies to the processor; must not know frames."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ from ...system.memory import free_bytes
 from ..base import Engine
 
 _SHARE = 0.8
-"""Of the free memory that caches may take: the allocator's pieces do not fit together without gaps."""
+"""Share of the free memory that caches may take: the allocator leaves gaps between them."""
+
+_MAX_ROWS = 1 << 20
+"""Number of rows that is as good as no limit."""
 
 
 def devices(name: str) -> list[torch.device]:
-    """The devices that a name stands for: "cuda" for all there are.
+    """Returns the devices that a name stands for; "cuda" stands for all CUDA devices.
 
     Args:
-        name: as `runtime.find_device` gives it: cpu, cuda or cuda:N.
+        name: what `load.find_device` returns: cpu, cuda or cuda:N.
     """
     if name != "cuda":
         return [torch.device(name)]
@@ -26,7 +29,7 @@ def devices(name: str) -> list[torch.device]:
 
 
 def missing() -> str:
-    """Why torch finds no CUDA device, in one line: no driver, one that is too old, a torch without CUDA."""
+    """Says in one line why torch finds no CUDA device: no driver, one that is too old, a torch without CUDA."""
     try:
         torch.cuda.init()  # type: ignore[no-untyped-call]
     except (RuntimeError, AssertionError) as error:
@@ -36,26 +39,26 @@ def missing() -> str:
 
 
 def most_rows(engine: Engine[Any], chunk: int, positions: int) -> int:
-    """Rows that fit into the free memory at once, at least 1; 2^20 where the system does not tell.
+    """Returns how many rows fit into the free memory at once, at least 1; 2^20 if the system does not report it.
 
     Args:
         engine: on its device.
-        chunk, positions: as for `Engine.new_cache`.
+        chunk, positions: as in `Engine.new_cache`.
     """
     free = free_bytes(engine.device)
     if free is None:
-        return 1 << 20
-    return max(1, min(1 << 20, int(free * _SHARE) // max(1, engine.step_bytes(1, chunk, positions))))
+        return _MAX_ROWS
+    return max(1, min(_MAX_ROWS, int(free * _SHARE) // max(1, engine.step_bytes(1, chunk, positions))))
 
 
 class HostCopies:
-    """Copies tensors of one device to the processor through memory that the device writes by itself."""
+    """Copies tensors of one device to the processor, through pinned memory that the device writes on its own."""
 
     def __init__(self) -> None:
         self._buffer = torch.empty(0, dtype=torch.uint8)
 
     def fetch(self, tensor: torch.Tensor) -> np.ndarray:
-        """The values, valid until the next call; waits for this thread's stream only."""
+        """Returns the values of a tensor, valid until the next call; waits for this thread's stream only."""
         if tensor.device.type != "cuda":
             return tensor.numpy()
         size = tensor.numel() * tensor.element_size()

@@ -1,6 +1,6 @@
-"""Frequencies on CUDA devices: kernels for the chains of torch operations in engines/frequencies.py, same integers.
+"""Frequencies on CUDA devices: kernels give the integers of engines/frequencies.py; must not know models or the coder.
 
-A step of many rows makes tables of megabytes; plain torch reads and writes its intermediate results a dozen times.
+The tables of one step of many rows are megabytes; plain torch reads and writes its intermediate results a dozen times.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from ..frequencies import TOTAL_BITS, Frequencies
 from . import support
 
 _OPTIONS = {"enable_fp_fusion": False}
-"""There are no floats here; Triton warns where nothing is said."""
+"""Options of every launch. There are no floats here, but without the option Triton warns."""
 
 _AT_ONCE = 4096
-"""Masses that a program reads at once."""
+"""Number of masses that a program reads at once."""
 
 
 def frequencies(vocab_size: int, device: torch.device, total_bits: int = TOTAL_BITS) -> Frequencies:
-    """The fastest form of `Frequencies` that a device has."""
+    """Returns the fastest form of `Frequencies` that a device has."""
     if device.type != "cuda" and not support.interpreted():
         return Frequencies(vocab_size, total_bits)
     if support.unavailable(device) or _fails(vocab_size, device, total_bits):
@@ -31,8 +31,8 @@ def frequencies(vocab_size: int, device: torch.device, total_bits: int = TOTAL_B
 
 @functools.cache
 def _fails(vocab_size: int, device: torch.device, total_bits: int) -> bool:
-    """Whether the kernels give other integers than plain torch for masses at their extremes, or do not compile."""
-    plain, own = Frequencies(vocab_size, total_bits), DeviceFrequencies(vocab_size, total_bits)
+    """Returns whether the kernels give other integers than plain torch for extreme masses, or do not compile."""
+    plain, device_split = Frequencies(vocab_size, total_bits), DeviceFrequencies(vocab_size, total_bits)
     rows = 6
     n = torch.arange(rows * vocab_size, dtype=torch.int64, device="cpu").view(rows, vocab_size)
     masses = ((n * n * 40503 + n * 2654435761) >> 9) % ((1 << 20) + 1)
@@ -42,11 +42,11 @@ def _fails(vocab_size: int, device: torch.device, total_bits: int) -> bool:
     tokens = torch.tensor([0, vocab_size - 1, 1, vocab_size // 2, vocab_size - 2, 5], device=device)
     try:
         pairs = []
-        for split in (plain, own):
+        for split in (plain, device_split):
             sums, bounds = split.group_bounds(masses)
             groups = torch.div(tokens, split.group_size, rounding_mode="floor")
             inner = split.symbol_bounds(masses, sums, bounds, groups)
-            pairs.append((sums, bounds, inner, split.sums(masses, tokens, True), *split.find(masses, tokens * 7)))
+            pairs.append((sums, bounds, inner, split.sums(masses, tokens, ranks=True), *split.find(masses, tokens * 7)))
         return not all(torch.equal(a, b) for a, b in zip(*pairs, strict=True))
     except torch.cuda.OutOfMemoryError:
         raise
@@ -56,13 +56,14 @@ def _fails(vocab_size: int, device: torch.device, total_bits: int) -> bool:
 
 @functools.cache
 def _kernels() -> ModuleType:
+    """Imports the kernels, and Triton with them."""
     from . import counts
 
     return counts
 
 
 class DeviceFrequencies(Frequencies):
-    """As `Frequencies`, on a device where the kernels run; the docstrings are there."""
+    """Frequencies on a device where the kernels run; methods are documented in `Frequencies`."""
 
     def group_bounds(self, masses: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         n, groups, size = len(masses), self.num_groups, self.group_size
@@ -114,5 +115,5 @@ class DeviceFrequencies(Frequencies):
 
 
 def _power(n: int) -> int:
-    """The least power of two that is not below n."""
+    """Returns the smallest power of two that is at least n."""
     return 1 << max(0, n - 1).bit_length()

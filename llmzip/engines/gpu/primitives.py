@@ -1,23 +1,32 @@
-"""The few float operations of the kernels that must not be left to a compiler's taste; must not know models.
+"""The few float operations of the Triton kernels that a compiler must not choose itself; must not know models.
 
-Each is exact on NVIDIA devices for the reason it states, and in Triton's interpreter, which computes with numpy.
+Each is exact on NVIDIA devices for the reason that it states, and in Triton's interpreter, which computes with numpy.
 Kernels use + - * on float32 (one rounding each: they are launched with `enable_fp_fusion=False`, so that no product and
-sum become one), minima, maxima, comparisons, conversions, and these; never `/`, tl.exp, tl.sqrt or a float tl.dot.
+sum are fused), minima, maxima, comparisons, conversions and these functions; never `/`, tl.exp, tl.sqrt or a float
+tl.dot.
 """
 
-# No `from __future__ import annotations`: Triton looks at the annotations of kernels.
+# No `from __future__ import annotations`: Triton reads the annotations of kernels.
 import triton
 import triton.language as tl
 
 from ...numerics.ops import inverse
 
 OPTIONS = {"enable_fp_fusion": False}
-"""What every launch is given: PTX without fma, and ptxas with --fmad=false."""
+"""Options of every launch: PTX without fma, and ptxas with --fmad=false."""
 
 TINY = tl.constexpr(2.0**-40)
+"""Lower bound of the largest magnitude in a row, as in numerics/ops.py."""
+
 _MAGIC = tl.constexpr(12582912.0)
+"""1.5 * 2^23, which rounds a small number that is added to it to an integer."""
+
 _MAGIC_BITS = tl.constexpr(0x4B400000)
+"""The bits of _MAGIC."""
+
 _LAST_STEP = tl.constexpr(22527.0)
+"""Last index of the table of the exponential, where it is 0."""
+
 _2_20 = tl.constexpr(2.0**-20)
 _INVERSE_2047 = tl.constexpr(inverse(2047))
 INVERSE_127 = tl.constexpr(inverse(127))
@@ -25,32 +34,32 @@ INVERSE_127 = tl.constexpr(inverse(127))
 
 @triton.jit
 def nearest(x):
-    """rne(x) as int32, for |x| <= 2^22.
+    """Rounds x to int32, ties to even, for |x| <= 2^22.
 
-    x + 1.5 * 2^23 lies from 2^23 to 2^24, where floats are the integers: the one rounding of the sum is the rounding
-    wanted, ties to even since 1.5 * 2^23 is even, and the float's bits count up by one from integer to integer.
+    x + 1.5 * 2^23 is between 2^23 and 2^24, where floats are the integers: the one rounding of the sum is the wanted
+    one, ties go to even because 1.5 * 2^23 is even, and the float's bits count up by one from integer to integer.
     """
     return (x + _MAGIC).to(tl.int32, bitcast=True) - _MAGIC_BITS
 
 
 @triton.jit
 def divide(x, y):
-    """x / y, rounded once: PTX div.rn, where `/` would become div.full with an error of 2 units in the last place."""
+    """Computes x / y, rounded once: PTX div.rn; `/` would be div.full with an error of 2 units in the last place."""
     return tl.math.div_rn(x, y)
 
 
 @triton.jit
 def root(x):
-    """The square root, correctly rounded: PTX sqrt.rn is IEEE's, as numpy's is (numerics.md asks for no more)."""
+    """Computes the correctly rounded square root: PTX sqrt.rn is IEEE's, and so is numpy's."""
     return tl.math.sqrt_rn(x)
 
 
 @triton.jit
 def exp2_entry(octave, steps):
-    """E[min(steps, 22527) cut to an integer] as int32 (numerics.md section 3), from one octave of the table.
+    """Computes E[min(steps, 22527), truncated] as int32 (numerics.md section 3), from one octave of the table.
 
     With k = 1024 n + f, E[k] = floor((B[f] + 2^(9+n)) / 2^(10+n)) = floor((floor(B[f] / 2^(9+n)) + 1) / 2), which
-    stays below 2^31. 4 KB of B stay in the cache nearest to the processor; 88 KB of E would not.
+    stays below 2^31. The 4 KiB of B stay in the innermost cache; the 88 KiB of E would not.
 
     Args:
         octave: pointer to the 1,024 int32 B[f].
@@ -62,19 +71,20 @@ def exp2_entry(octave, steps):
 
 @triton.jit
 def largest(x):
-    """max(max |x|, TINY) over the last axis of (R, C), (R, 1)."""
+    """Computes max(max |x|, TINY) over the last axis: (R, C) to (R, 1)."""
     return tl.maximum(tl.max(tl.abs(x), 1), TINY)[:, None]
 
 
 @triton.jit
 def rms_factor(x, inverse, eps):
-    """1 / sqrt(mean(x^2) + eps) of each row (numerics.md section 6.2).
+    """Computes 1 / sqrt(mean(x^2) + eps) of each row (numerics.md section 6.2).
 
-    2047^2 C < 2^53 in int64 for C <= 2^17.
+    The sum of squares is at most 2047^2 C < 2^53 in int64.
 
     Args:
-        x: (R, C) float32, C <= 2^17, 0 behind a row's end.
-        inverse: 1 / number of values in a row, float32; eps: float32.
+        x: (R, C) float32, C <= 2^17, 0 after the end of a row.
+        inverse: 1 / number of values in a row, float32.
+        eps: float32.
 
     Returns:
         (R, 1) float32.
@@ -88,13 +98,13 @@ def rms_factor(x, inverse, eps):
 
 @triton.jit
 def quantise127(x):
-    """Quantise(x, 127) of each row: (R, C) int8 and scales (R, 1) float32."""
+    """Computes Quantise(x, 127) of each row: (R, C) int8 and scales (R, 1) float32."""
     peak = largest(x)
     return nearest(x * divide(127.0, peak)).to(tl.int8), peak * INVERSE_127
 
 
 @triton.jit
 def silu_times(gate, up, octave, log2e):
-    """act(gate) * up (numerics.md section 6.5)."""
+    """Computes act(gate) * up (numerics.md section 6.5)."""
     e = exp2_entry(octave, tl.abs(gate) * log2e + 0.5).to(tl.float32) * _2_20
     return divide(tl.where(gate >= 0, gate, gate * e), 1.0 + e) * up

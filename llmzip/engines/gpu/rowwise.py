@@ -1,7 +1,8 @@
-"""Kernels that see whole rows: embedding, norms, quantisation, masses, value peaks; must not know models.
+"""Triton kernels that see whole rows: embedding, norms, quantisation, masses, value peaks; must not know models.
 
-A program takes a few rows, all values of each at once, so each row is read once. n rows of C values; `BLOCK` is the
-power of two above C.
+A program takes a few rows with all their values at once, so that each row is read once.
+
+Parameters: n rows of C values; a program takes ROWS rows of BLOCK values, BLOCK a power of two that is at least C.
 """
 
 import triton
@@ -12,9 +13,10 @@ from .primitives import exp2_entry, quantise127, rms_factor
 
 @triton.jit(do_not_specialize=["n"])
 def embed(ids, weight, scale, gain, x, n, C, VOCAB, ROWS: tl.constexpr, BLOCK: tl.constexpr):
-    """x[n, C] float32 = embedding rows of ids (n,) int64, times the gain.
+    """Looks up embedding rows of ids, (n,) int64, times the gain, into x, (n, C) float32.
 
-    weight: (VOCAB, C) int8; scale: (VOCAB,) float32. Other ids are read as the nearest one: no memory but the table's.
+    weight: (VOCAB, C) int8; scale: (VOCAB,) float32. Ids outside the vocabulary are read as the nearest one inside, so
+    that no memory outside the table is read.
     """
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     c = tl.arange(0, BLOCK)
@@ -27,7 +29,7 @@ def embed(ids, weight, scale, gain, x, n, C, VOCAB, ROWS: tl.constexpr, BLOCK: t
 
 @triton.jit(do_not_specialize=["n"])
 def norm_quantise(x, weight, q, scale, n, C, inverse, eps, ROWS: tl.constexpr, BLOCK: tl.constexpr):
-    """Quantise(RMSNorm(x, weight), 127): x (n, C) float32 to q (n, C) int8 and scale (n,) float32."""
+    """Computes Quantise(RMSNorm(x, weight), 127): x (n, C) float32 to q (n, C) int8 and scale (n,) float32."""
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     c = tl.arange(0, BLOCK)
     inside = (row < n)[:, None] & (c < C)[None]
@@ -40,7 +42,7 @@ def norm_quantise(x, weight, q, scale, n, C, inverse, eps, ROWS: tl.constexpr, B
 
 @triton.jit(do_not_specialize=["n"])
 def quantise(x, q, scale, n, C, ROWS: tl.constexpr, BLOCK: tl.constexpr):
-    """Quantise(x, 127): x (n, C) float32 to q (n, C) int8 and scale (n,) float32."""
+    """Computes Quantise(x, 127): x (n, C) float32 to q (n, C) int8 and scale (n,) float32."""
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     c = tl.arange(0, BLOCK)
     inside = (row < n)[:, None] & (c < C)[None]
@@ -51,9 +53,10 @@ def quantise(x, q, scale, n, C, ROWS: tl.constexpr, BLOCK: tl.constexpr):
 
 @triton.jit
 def masses(steps, out, octave, VOCAB, BLOCK: tl.constexpr):
-    """out[row, VOCAB] int32 = E[max z + 1/2 - z] of a row of logits z in table steps; one program a row.
+    """Computes E[max z + 1/2 - z] of rows of logits z in steps of the table into out, (n, VOCAB) int32.
 
-    `out` may be the memory of `steps` itself: each value is read before it is written, by the thread that writes it.
+    A program takes one row, BLOCK values at once. `out` may be the memory of `steps`: the thread that writes a value
+    has read it before.
     """
     row = tl.program_id(0).to(tl.int64) * VOCAB
     v = tl.arange(0, BLOCK)
@@ -74,11 +77,12 @@ def _larger(a, b):
 
 @triton.jit(do_not_specialize=["T"])
 def value_peaks(scales, peak, out, begin_at, T, G, BLOCK: tl.constexpr):
-    """Running maxima of value scales since the context began; one program for each row and head.
+    """Computes running maxima of value scales since the context began; a program takes one head of one row.
 
     Args:
-        scales: (B, T, G) float32, of the new tokens.
-        peak: (B, G) float32, before them; after them on return. Not read where the context begins.
+        scales: (B, T, G) float32, those of the new tokens.
+        peak: (B, G) float32, the maximum before the new tokens, and after them on return. Not read where the context
+            begins.
         out: (B, G, T) float32.
         begin_at: pointer to the position of the first new token, int32.
     """

@@ -1,6 +1,6 @@
 """Whether the Triton kernels are available on a device, and their modules; must not know models.
 
-Triton is imported here and nowhere else, when a device is first asked about.
+The modules of the kernels import Triton, so they are imported only when a device is first asked about.
 """
 
 from __future__ import annotations

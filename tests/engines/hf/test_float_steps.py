@@ -155,9 +155,9 @@ def test_the_way_is_found_by_what_it_does(kind: type[Sums], way: float_steps.Way
 @pytest.mark.parametrize(
     ("kind", "gives", "reason"),
     [
-        (Inside, True, "does not lead to the predictions of the whole"),
-        (Forgetful, True, "does not lead to the predictions of the whole"),
-        (Bare, False, "gives nothing back but its predictions"),
+        (Inside, True, "steps differ from the whole sequence"),
+        (Forgetful, True, "steps differ from the whole sequence"),
+        (Bare, False, "returns nothing but its predictions"),
     ],
 )
 def test_no_way(kind: type[Sums], gives: bool, reason: str) -> None:
@@ -273,7 +273,7 @@ def test_a_model_without_state_is_told_from_a_foreign_transformers(
     # A version that calls the state what llmzip takes for something else.
     name = FloatEngine(llama)._model.way.output
     monkeypatch.setattr(float_steps, "_NO_STATES", {*float_steps._NO_STATES, name})
-    with pytest.raises(EngineError, match=r"do not understand each other: .*; install another version") as caught:
+    with pytest.raises(EngineError, match=r"does not work with transformers .*: .*; install another version") as caught:
         FloatEngine(llama)
     assert "model" not in str(caught.value).split(":")[0]
     # A version that takes none of the arguments.
@@ -283,7 +283,7 @@ def test_a_model_without_state_is_told_from_a_foreign_transformers(
         raise TypeError("forward() got an unexpected keyword argument 'use_cache'")
 
     monkeypatch.setattr(transformers.LlamaForCausalLM, "forward", foreign)
-    with pytest.raises(EngineError, match=r"do not understand each other: .* argument 'use_cache'"):
+    with pytest.raises(EngineError, match=r"does not work with transformers .*: .* argument 'use_cache'"):
         FloatEngine(llama)
 
 

@@ -1,1 +1,1 @@
-"""The compiled kernels: C++ for several instruction sets, with which forward.py computes; see kernels.h."""
+"""The compiled kernels in C++, once for each instruction set; kernels.h explains them."""

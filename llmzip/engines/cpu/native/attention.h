@@ -2,37 +2,37 @@
 
 namespace {
 
-const int AHEAD = 32;    // positions whose values are asked of the memory before they are needed
-const int TOGETHER = 4;  // queries that go over the keys together
-const int VECTORS = LEVEL >= 2 ? 4 : 2;  // of values at once: with two queries their sums fill the registers
+const int AHEAD = 32;    // positions ahead whose values are prefetched
+const int TOGETHER = 4;  // queries that read the keys together
+const int VECTORS = LEVEL >= 2 ? 4 : 2;  // vectors of values at once: with two queries, their sums fill the registers
 
 struct Query {
     const int16_t* q;
     float scale;
     float value_peak;
-    int64_t first, last;  // slots that it sees
+    int64_t first, last;  // the slots that it sees
     float* out;
 };
 
-// Weights of up to 2^18 as three planes of WEIGHT_BITS, [TOGETHER, 3, stride] bytes.
+// Weights of up to 2^18 as three planes of WEIGHT_BITS bits, [TOGETHER, 3, stride] bytes.
 struct Planes {
     const uint8_t* bytes;
     int64_t stride;
-    bool third;  // some weight needs it
+    bool third;  // whether some weight needs the third plane
 };
 
-// out[d .. d + LANES * W) of R queries: the sums of their weights times values are below 2^31 (numerics 5).
+// Computes out[d .. d + LANES * W) of R queries: sums of weights times values are below 2^31 (numerics.md section 5).
 template <int R, int W>
 INLINE void mix_values(const Query* queries, const Planes* planes, int first_query, const int8_t* values, int64_t dim,
                        int64_t d, int64_t first, int64_t last) {
     const uint8_t* weights = planes->bytes + 3 * first_query * planes->stride;
-    const int8_t* here = values + first * dim + 4 * d;
+    const int8_t* begin = values + first * dim + 4 * d;
     vi low[R][W] = {}, high[R][W] = {};
     for (int64_t s = 0; s <= last - first; s += 4) {
         vi v[W];
         for (int w = 0; w < W; w++) {
-            v[w] = load<vi>(here + s * dim + 4 * w * LANES);
-            __builtin_prefetch(here + (s + AHEAD) * dim + 4 * w * LANES);
+            v[w] = load<vi>(begin + s * dim + 4 * w * LANES);
+            __builtin_prefetch(begin + (s + AHEAD) * dim + 4 * w * LANES);
         }
         for (int r = 0; r < R; r++) {
             int32_t lower, upper;
@@ -49,9 +49,9 @@ INLINE void mix_values(const Query* queries, const Planes* planes, int first_que
             vi highest = {};
             if (planes->third)
                 for (int64_t s = 0; s <= last - first; s += 4) {
-                    int32_t some;
-                    memcpy(&some, weights + (3 * r + 2) * planes->stride + s, 4);
-                    highest = add_weighted(highest, load<vi>(here + s * dim + 4 * w * LANES), some);
+                    int32_t four;
+                    memcpy(&four, weights + (3 * r + 2) * planes->stride + s, 4);
+                    highest = add_weighted(highest, load<vi>(begin + s * dim + 4 * w * LANES), four);
                 }
             const vi total = low[r][w] + (high[r][w] << WEIGHT_BITS) + (highest << 2 * WEIGHT_BITS);
             const float unit = queries[first_query + r].value_peak * 0x1p-17f;
@@ -59,7 +59,9 @@ INLINE void mix_values(const Query* queries, const Planes* planes, int first_que
         }
 }
 
-// numerics 6.4 for some queries of one row and key/value head. z: room for TOGETHER * (slots + 32).
+// Computes attention (numerics.md section 6.4) of TOGETHER queries of one row and key/value head: scores, exponentials,
+// integer weights, weighted values. These steps share the memory of z, so they are one function. z: room for
+// TOGETHER * (slots + 32) floats; planes: for three times as many bytes.
 INLINE void attend(const Query* queries, const int8_t* keys, const int8_t* values, const float* key_scale,
                    const float* value_scale, int64_t slots, int64_t dim, const float* exp2, float* z,
                    uint8_t* planes) {
@@ -73,8 +75,8 @@ INLINE void attend(const Query* queries, const int8_t* keys, const int8_t* value
     vi lane;
     for (int i = 0; i < LANES; i++) lane[i] = i;
     const vf hidden = splat(-INFINITY);
-    vf most[TOGETHER];
-    for (int j = 0; j < TOGETHER; j++) most[j] = hidden;
+    vf maxima[TOGETHER];
+    for (int j = 0; j < TOGETHER; j++) maxima[j] = hidden;
     for (int64_t begin = first; begin <= last; begin += LANES) {
         const int8_t* block = keys + begin / BLOCK_KEYS * BLOCK_KEYS * dim + begin % BLOCK_KEYS * 2;
         vi sum[TOGETHER] = {};
@@ -96,20 +98,20 @@ INLINE void attend(const Query* queries, const int8_t* keys, const int8_t* value
                 const vi slot = lane + (int32_t)begin;
                 score = (slot < (int32_t)queries[j].first) | (slot > (int32_t)queries[j].last) ? hidden : score;
             }
-            most[j] = larger(score, most[j]);
+            maxima[j] = larger(score, maxima[j]);
             store(z + j * stride + begin - first, score);
         }
     }
     int32_t any = 0;
     for (int j = 0; j < TOGETHER; j++) {
         float* weights = z + j * stride;
-        const float peak = peak_of(most[j]) + 0.5f;
+        const float peak = peak_of(maxima[j]) + 0.5f;
         int64_t total = 0;
         vi part = {};
         for (int64_t i = 0; i <= last - first; i += LANES) {
             vf e = gather(exp2, to_int(smaller(peak - load<vf>(weights + i), (float)EXP2_LAST)));
             part += to_int(e);
-            if (i / LANES % 1024 == 1023) {  // 2^20 each: not more than so many of them
+            if (i / LANES % 1024 == 1023) {  // 2^20 each: the sum of 1024 is below 2^31
                 total += sum_of(part);
                 part = vi{};
             }
@@ -124,7 +126,8 @@ INLINE void attend(const Query* queries, const int8_t* keys, const int8_t* value
             const vi whole = to_int(p);
             all |= whole;
             for (int plane = 0; plane < 3; plane++)
-                store_narrow((int8_t*)to + plane * stride + i, (whole >> (plane * WEIGHT_BITS)) & ((1 << WEIGHT_BITS) - 1));
+                store_narrow((int8_t*)to + plane * stride + i,
+                             (whole >> (plane * WEIGHT_BITS)) & ((1 << WEIGHT_BITS) - 1));
         }
         for (int i = 0; i < LANES; i++) any |= all[i];
     }
@@ -137,14 +140,14 @@ INLINE void attend(const Query* queries, const int8_t* keys, const int8_t* value
         for (int j = 0; j < TOGETHER; j += 2) mix_values<2, 1>(queries, &packed, j, values, dim, d, first, last);
 }
 
-// q[n, H * D], scale2: attention of rows x new tokens, quantised. Each token sees what is before it, and with a window
-// only so many positions, itself included.
+// Computes attention of rows x new tokens, quantised, into q[n, H * D] and scale2. Each token sees itself and earlier
+// positions; with a window, that many positions at most.
 INLINE void attention(int64_t rows, int64_t new_tokens, const Model* m, int64_t window, const Store* cache,
                       const Room* room) {
     const int64_t num_heads = m->heads, kv_heads = m->kv_heads, dim = m->dim, slot = cache->slot;
     float* row = room->row;
     const int64_t size = num_heads * dim, group = num_heads / kv_heads;
-    // Some tokens together, so that TOGETHER queries share keys; their heads' outputs lie in `row` until all are there.
+    // Takes several tokens at once, so that TOGETHER queries share keys; `row` holds the outputs of their heads.
     const int64_t together = group >= TOGETHER ? 1 : TOGETHER / group;
     for (int64_t r = 0; r < rows; r++)
         for (int64_t t = 0; t < new_tokens; t += together) {
@@ -152,20 +155,20 @@ INLINE void attention(int64_t rows, int64_t new_tokens, const Model* m, int64_t 
             for (int64_t g = 0; g < kv_heads; g++) {
                 const int64_t place = (r * kv_heads + g) * cache->slots;
                 for (int64_t begin = 0; begin < tokens * group; begin += TOGETHER) {
-                    Query some[TOGETHER];
+                    Query queries[TOGETHER];
                     for (int j = 0; j < TOGETHER; j++) {
-                        // Where there are fewer, the last one is computed again.
+                        // If there are fewer, the last one is computed again.
                         const int64_t which = begin + j < tokens * group ? begin + j : tokens * group - 1;
                         const int64_t token = which / group, head = g * group + which % group;
-                        const int64_t n = r * new_tokens + t + token, here = slot + t + token;
-                        some[j].q = room->queries + (n * num_heads + head) * dim;
-                        some[j].scale = room->query_scale[n * num_heads + head];
-                        some[j].value_peak = room->value_peak[n * kv_heads + g];
-                        some[j].first = window && here + 1 > window ? here + 1 - window : 0;
-                        some[j].last = here;
-                        some[j].out = row + token * size + head * dim;
+                        const int64_t n = r * new_tokens + t + token, its_slot = slot + t + token;
+                        queries[j].q = room->queries + (n * num_heads + head) * dim;
+                        queries[j].scale = room->query_scale[n * num_heads + head];
+                        queries[j].value_peak = room->value_peak[n * kv_heads + g];
+                        queries[j].first = window && its_slot + 1 > window ? its_slot + 1 - window : 0;
+                        queries[j].last = its_slot;
+                        queries[j].out = row + token * size + head * dim;
                     }
-                    attend(some, cache->keys + place * dim, cache->values + place * dim, cache->key_scale + place,
+                    attend(queries, cache->keys + place * dim, cache->values + place * dim, cache->key_scale + place,
                            cache->value_scale + place, cache->slots, dim, m->exp2_steps, room->z,
                            room->planes);
                 }

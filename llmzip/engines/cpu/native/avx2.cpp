@@ -1,4 +1,4 @@
-// The kernels for AVX2.
+// The kernels for processors with AVX2.
 #if defined(__x86_64__)
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx2"))), apply_to = function)

@@ -1,8 +1,8 @@
-// The exact forward pass for one instruction set: included by one file for each, which defines NAME(x), and LEVEL as
-// 3 (AVX-512 with VNNI, and AMX), 2 (AVX-512 with VNNI) or 1 (AVX2).
+// The exact forward pass for one instruction set. One source file for each includes this one and defines NAME(x), and
+// LEVEL as 3 (AVX-512 with VNNI, and AMX), 2 (AVX-512 with VNNI) or 1 (AVX2).
 //
 // Rules (docs/numerics.md): each float operation rounds once, in the order of section 6; sums are sums of integers.
-// Build with -ffp-contract=off and without any -ffast-math. Nothing here allocates, and nothing knows Python.
+// Build with -ffp-contract=off and without -ffast-math. Nothing here allocates memory or knows Python.
 
 #include "model.h"
 #include "vectors.h"
@@ -15,8 +15,9 @@
 
 extern "C" {
 
-// rows x new tokens through all layers, into room->x. They lie in the stores, one for each layer, from their slot on.
-// cosines, sines: of the positions, [new, turned] for each of the two tables.
+// Takes rows x new tokens through all layers, into room->x. Their keys and values go into the stores, one for each
+// layer, from the store's slot on. cosines, sines: those of the positions, [new, turned] for each of the two rotary tables;
+// turned: pairs of each table.
 void NAME(forward)(const Model* m, int64_t rows, int64_t new_tokens, const int64_t* ids, const float* const* cosines,
                    const float* const* sines, const int64_t* turned, const Store* stores, const Room* room) {
     const int64_t n = rows * new_tokens;
@@ -39,7 +40,7 @@ void NAME(forward)(const Model* m, int64_t rows, int64_t new_tokens, const int64
     }
 }
 
-// out[n, V]: masses behind hidden states [n, hidden].
+// Computes the masses out[n, V] after hidden states [n, hidden].
 void NAME(masses)(const Model* m, int64_t n, const float* hidden, const Room* room, int32_t* out) {
     memcpy(room->x, hidden, sizeof(float) * n * m->hidden);
     norm(n, m, m->final_norm, room);
@@ -47,13 +48,13 @@ void NAME(masses)(const Model* m, int64_t n, const float* hidden, const Room* ro
     head_masses(n, m, room, out);
 }
 
-// found[n, 6]: sums of masses [n, V] before the token's group, before the token, before the next one, before the next
-// group, all; and how many ids are likelier.
-void NAME(sums)(int64_t n, int64_t vocab, int64_t group, const int32_t* masses, const int64_t* tokens, int64_t* found) {
-    for (int64_t t = 0; t < n; t++) sums_around(vocab, group, masses + t * vocab, tokens[t], found + 6 * t);
+// Sums masses [n, V] into out[n, 6]: those before the token's group, before the token, before the next token, before
+// the next group, all; and counts the ids that are likelier. group: ids of a group.
+void NAME(sums)(int64_t n, int64_t vocab, int64_t group, const int32_t* masses, const int64_t* tokens, int64_t* out) {
+    for (int64_t t = 0; t < n; t++) sums_around(vocab, group, masses + t * vocab, tokens[t], out + 6 * t);
 }
 
-// sums, bounds[n, groups + 1] of masses [n, V]; units: the total of all frequencies, less V.
+// Computes sums and bounds, [n, groups + 1], of masses [n, V]; units: the sum of all frequencies, less V.
 void NAME(group_bounds)(int64_t n, int64_t vocab, int64_t group, int64_t units, const int32_t* masses, int64_t* sums,
                         int64_t* bounds) {
     const int64_t stride = (vocab + group - 1) / group + 1;
@@ -61,12 +62,13 @@ void NAME(group_bounds)(int64_t n, int64_t vocab, int64_t group, int64_t units, 
         group_bounds(vocab, group, units, masses + t * vocab, sums + t * stride, bounds + t * stride);
 }
 
-// out[n, group + 1]: the bounds within the groups `which`, each 0 <= which < groups.
-void NAME(symbol_bounds)(int64_t n, int64_t vocab, int64_t group, int64_t units, const int32_t* masses, const int64_t* sums,
-                         const int64_t* which, int64_t stretch, int64_t* out) {
+// Computes out[n, group + 1], the bounds within the groups `which`, 0 <= which < groups.
+void NAME(symbol_bounds)(int64_t n, int64_t vocab, int64_t group, int64_t units, const int32_t* masses,
+                         const int64_t* sums, const int64_t* which, int64_t stretch, int64_t* out) {
     const int64_t stride = (vocab + group - 1) / group + 1;
     for (int64_t t = 0; t < n; t++)
-        symbol_bounds(vocab, group, units, masses + t * vocab, sums + t * stride, which[t], stretch, out + t * (group + 1));
+        symbol_bounds(vocab, group, units, masses + t * vocab, sums + t * stride, which[t], stretch,
+                      out + t * (group + 1));
 }
 
 }  // extern "C"

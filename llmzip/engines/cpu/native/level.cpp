@@ -1,4 +1,4 @@
-// Which of the kernels this processor has.
+// Finds out which of the kernels this processor can run.
 
 #include "../../../system/native/processor.h"
 
@@ -6,7 +6,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-// Linux gives a process the tiles of AMX when it asks.
+// Asks Linux for the tiles of AMX, which a process gets only on request.
 static bool may_use_tiles() {
     const int request_permission = 0x1023, tile_data = 18;
     return syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
@@ -15,10 +15,10 @@ static bool may_use_tiles() {
 static bool may_use_tiles() { return false; }
 #endif
 
-// Of which sources this was built.
+// Returns the digest of the sources from which this was built.
 extern "C" const char* llmzip_sources(void) { return LLMZIP_SOURCES; }
 
-// The best level: 3, 2 or 1 as in kernels.h, 0 for none.
+// Returns the best level: 3, 2 or 1 as in kernels.h, 0 for none.
 extern "C" int llmzip_best_level(void) {
 #if defined(__x86_64__)
     const Processor has = processor();

@@ -1,11 +1,11 @@
-// What the kernels are given: addresses and sizes, laid out as kernels.py and forward.py fill them in.
+// The structures that the kernels get: addresses and sizes, which kernels.py mirrors and forward.py fills in.
 
 #pragma once
 
 #include <cstdint>
 
-// A matrix of int8 weights. packed: [outputs / 16, terms / 4, 16, 4]; sums: of each output's weights, times 128; scale: of
-// each output. Outputs are filled up with zeros to a multiple of 16, terms are one.
+// A matrix of int8 weights. packed: [outputs / 16, terms / 4, 16, 4]; sums: the sum of each output's weights times 128;
+// scale: that of each output. Outputs are padded with zeros to a multiple of 16; terms are a multiple of 4.
 struct Matrix {
     const int8_t* packed;
     const int32_t* sums;
@@ -20,7 +20,7 @@ struct Layer {
     const float* qk_norm;   // [H + G, D], may be null
     struct Matrix qkv, out, gate_up, down;
     int64_t window;  // positions that a token sees, itself included; 0 for all
-    int64_t rope;    // which of the two tables of turns; -1 for none
+    int64_t rope;    // which of the two rotary tables; -1 for none
 };
 
 struct Model {
@@ -29,15 +29,15 @@ struct Model {
     const int8_t* embedding;  // [V, hidden]
     const float* embedding_scale;
     const float* final_norm;
-    const int32_t* exp2;      // the table of numerics 3, as integers, as floats, and times 2^-20
+    const int32_t* exp2;      // the table of numerics.md section 3 as integers, as floats, and times 2^-20
     const float* exp2_steps;
     const float* exp2_unit;
     struct Matrix head;
     const struct Layer* layer;
 };
 
-// What attention keeps of a layer, for some rows: keys [rows, G, blocks, D / 2, 16, 2] int8, their positions in blocks
-// of 16; values [rows, G, slots / 4, D, 4] int8; scales [rows, G, slots]; peak [rows, G], of all values' scales so far.
+// The cache of a layer, for some rows: keys [rows, G, blocks, D / 2, 16, 2] int8, positions in blocks of 16; values
+// [rows, G, slots / 4, D, 4] int8; scales [rows, G, slots]; peak [rows, G], the largest value scale so far.
 struct Store {
     int8_t* keys;
     int8_t* values;
@@ -48,12 +48,12 @@ struct Store {
     int64_t slot;   // of the first new token
 };
 
-// Buffers of a thread, for n tokens, n a multiple of 32, and W the widest output filled up to a multiple of 16.
+// Buffers of a thread, for n tokens, n a multiple of 32. W is the widest output, padded to a multiple of 16.
 struct Room {
     float* x;            // [n, hidden]
     int32_t* sums;       // [n, W]
     int8_t* q;           // [n, widest input]
-    void* shifted;       // [n, widest input] of two bytes
+    void* shifted;       // [n, widest input], two bytes each
     float* scale;        // [n]
     float* scale2;       // [n]
     float* row;          // [max(W, 4 H D) + 16]

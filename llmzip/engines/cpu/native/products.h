@@ -1,13 +1,14 @@
-// Products of int8 matrices: sums[n, N] = a[n, K] * weights[N, K], exact in int32 (numerics 5: 128 * 127 * K < 2^31).
-// Weights are packed once, so that what is used together lies together. Included once for each LEVEL (kernels.h).
+// Products of int8 matrices: sums[n, N] = a[n, K] * weights[N, K], exact in int32 (numerics.md section 5:
+// 128 * 127 * K < 2^31). Weights are packed once, so that what is used together is contiguous. kernels.h includes this
+// file once for each LEVEL.
 
 namespace {
 
-const int PACKED = 16;  // outputs that lie together
+const int PACKED = 16;  // outputs that are packed together
 
 #if LEVEL >= 2
 
-// Some rows by 16 * W outputs. VNNI multiplies bytes without a sign by bytes with one: `a` has 128 added to each.
+// Multiplies R rows by 16 * W outputs. VNNI multiplies unsigned by signed bytes: `a` has 128 added to each byte.
 template <int R, int W>
 INLINE void vnni_tile(const uint8_t* a, int64_t terms, const int8_t* packed, const int32_t* sums_of_weights, int32_t* out,
                       int64_t stride) {
@@ -49,7 +50,7 @@ INLINE void vnni_multiply(const Matrix* m, int64_t n, const int8_t* a, uint8_t* 
 
 #if LEVEL == 3
 
-// Tiles of 16 rows of 64 bytes. 0 to 3 are sums, 4 and 5 rows of a, 6 and 7 weights.
+// Configures tiles of 16 rows of 64 bytes: 0 to 3 hold sums, 4 and 5 rows of a, 6 and 7 weights.
 INLINE void amx_configure() {
     alignas(64) uint8_t config[64] = {};
     config[0] = 1;
@@ -111,7 +112,7 @@ INLINE void amx_multiply(const Matrix* m, int64_t n, const int8_t* a, int32_t* s
 
 #if LEVEL == 1
 
-// Some rows by 8 outputs: int16 pairs, whose products of two fit into int32.
+// Multiplies R rows by 8 outputs: pairs of int16, whose sums of two products fit into int32.
 template <int R>
 INLINE void avx2_tile(const int16_t* a, int64_t terms, const int8_t* packed, int32_t* out, int64_t stride) {
     __m256i sum[R][2];
@@ -129,7 +130,7 @@ INLINE void avx2_tile(const int16_t* a, int64_t terms, const int8_t* packed, int
         }
     }
     for (int r = 0; r < R; r++) {
-        // Neighbouring lanes belong to one output; hadd leaves the middle two quarters swapped.
+        // Neighbouring lanes belong to one output; hadd swaps the two middle quarters.
         const __m256i both = _mm256_hadd_epi32(sum[r][0], sum[r][1]);
         _mm256_storeu_si256((__m256i*)(out + r * stride), _mm256_permute4x64_epi64(both, 0xd8));
     }
@@ -146,7 +147,7 @@ INLINE void avx2_multiply(const Matrix* m, int64_t n, const int8_t* a, int16_t* 
 
 #endif
 
-// n rows, rounded up to what a kernel takes together; the sums of rows that are not there mean nothing.
+// Multiplies n rows, rounded up to the rows that a kernel takes together; the sums of the extra rows mean nothing.
 INLINE void multiply(const Matrix* m, int64_t n, const Room* room) {
     const int64_t stride = (m->outputs + PACKED - 1) / PACKED * PACKED;
 #if LEVEL == 3

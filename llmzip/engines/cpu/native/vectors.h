@@ -1,5 +1,5 @@
-// Vectors as long as the machine's, in the compiler's own terms (GCC and Clang); intrinsics only where those do not say
-// it. Included once for each LEVEL (kernels.h).
+// Vectors of the machine's length, written as the vector types of GCC and Clang, and as intrinsics where these cannot
+// express an operation. kernels.h includes this file once for each LEVEL.
 
 #include <cmath>
 #include <cstdint>
@@ -35,23 +35,23 @@ INLINE vi splat(int32_t x) { return vi{} + x; }
 INLINE vf to_float(vi x) { return __builtin_convertvector(x, vf); }
 INLINE vi to_int(vf x) { return __builtin_convertvector(x, vi); }  // towards zero
 INLINE vf rounded(vf x) { return (x + ROUND) - ROUND; }
-INLINE vi magnitude(vf x) { return (vi)x & 0x7fffffff; }  // as integers these compare like the floats
+INLINE vi magnitude(vf x) { return (vi)x & 0x7fffffff; }  // as integers, magnitudes compare like floats
 INLINE vi larger(vi a, vi b) { return a > b ? a : b; }
 INLINE vf larger(vf a, vf b) { return a > b ? a : b; }
 INLINE vf smaller(vf a, float b) { return a < b ? a : splat(b); }
 
 INLINE float peak_of(vi magnitudes) {
-    int32_t most = magnitudes[0];
-    for (int i = 1; i < LANES; i++) most = magnitudes[i] > most ? magnitudes[i] : most;
+    int32_t largest = magnitudes[0];
+    for (int i = 1; i < LANES; i++) largest = magnitudes[i] > largest ? magnitudes[i] : largest;
     float value;
-    memcpy(&value, &most, 4);
+    memcpy(&value, &largest, 4);
     return value > TINY ? value : TINY;
 }
 
 INLINE float peak_of(vf x) {
-    float most = x[0];
-    for (int i = 1; i < LANES; i++) most = x[i] > most ? x[i] : most;
-    return most;
+    float largest = x[0];
+    for (int i = 1; i < LANES; i++) largest = x[i] > largest ? x[i] : largest;
+    return largest;
 }
 
 INLINE int64_t sum_of(vi x) {
@@ -70,7 +70,7 @@ INLINE vf gather(const float* table, vi index) {
 
 INLINE vi gather(const int32_t* table, vi index) { return (vi)gather((const float*)table, index); }
 
-// Conversions between lanes of other widths, which compilers make one by one (GCC 12).
+// Widens int8; compilers would convert the lanes one by one (GCC 12).
 INLINE vi widened(const int8_t* from) {
 #if LEVEL >= 2
     return (vi)_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)from));
@@ -79,7 +79,7 @@ INLINE vi widened(const int8_t* from) {
 #endif
 }
 
-// The next two values of some keys, as int16 pairs.
+// Returns the next two values of LANES keys, as pairs of int16.
 INLINE vs pairs(const int8_t* from) {
 #if LEVEL >= 2
     return (vs)_mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i*)from));
@@ -88,7 +88,7 @@ INLINE vs pairs(const int8_t* from) {
 #endif
 }
 
-// Values that fit are stored as int16, as int8.
+// Stores values as int16 or int8, in which they fit.
 INLINE void store_narrow(int16_t* to, vi x) {
 #if LEVEL >= 2
     _mm256_storeu_si256((__m256i*)to, _mm512_cvtepi32_epi16((__m512i)x));
@@ -116,10 +116,10 @@ INLINE vi add_products(vi sum, vs keys, int32_t query) {
 #endif
 }
 
-// Adds to each lane the products of four bytes with the four weights in `four`, which have no sign: 8 bits each where the
-// machine has VNNI, else 7, so that two products fit into int16.
+// Bits of a weight in `add_weighted`: with 7, without VNNI, two products fit into int16.
 const int WEIGHT_BITS = LEVEL >= 2 ? 8 : 7;
 
+// Adds to each lane the products of four bytes with the four weights in `four`, which are unsigned.
 INLINE vi add_weighted(vi sum, vi bytes, int32_t four) {
 #if LEVEL >= 2
     return (vi)_mm512_dpbusd_epi32((__m512i)sum, _mm512_set1_epi32(four), (__m512i)bytes);
