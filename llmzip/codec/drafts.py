@@ -229,9 +229,18 @@ class Drafter:
         payload, bits = _coded(coder, tokens, plan, table, progress)
         if model.engine.stepwise and not is_sample and not _comes_back(coder, tokens, payload, plan):
             raise EngineError("the float engine does not decode what it encoded: its results vary on this machine")
-        record = (plan.num_rows, plan.overlap) if profile == levels.EXPLICIT else (0, 0)
+        num_rows, overlap = (plan.num_rows, plan.overlap) if profile == levels.EXPLICIT else (0, 0)
         method = MIXED if mixed else LM
-        header = FrameHeader(method, False, len(data), len(payload), len(tokens), profile, *record)
+        header = FrameHeader(
+            method,
+            last=False,
+            original_bytes=len(data),
+            payload_bytes=len(payload),
+            num_tokens=len(tokens),
+            profile=profile,
+            rows=num_rows,
+            overlap=overlap,
+        )
         return Draft(header, payload, data, bits)
 
     def _windows(self, data: bytes, window_bits: int) -> list[Draft]:
@@ -248,7 +257,7 @@ class Drafter:
             with self._all_reported(sum(map(len, part))) as progress:
                 coded = frames.encode(self._model.load(), part, window_bits, self._settings.model_reset, progress)
             for text, frame in zip(part, coded, strict=True):
-                stored = Draft(FrameHeader(STORED, False, len(text), len(text)), text, text)
+                stored = _draft(STORED, text, text)
                 draft = stored if frame is None else Draft(*frame, text)
                 drafts.append(min(draft, stored, key=lambda draft: draft.bytes))
         return drafts
@@ -280,10 +289,16 @@ def _comes_back(coder: FrameCoder, tokens: np.ndarray, payload: bytes, plan: Row
     return bool((decoded == tokens).all())  # there are as many
 
 
+def _draft(method: int, payload: bytes, data: bytes, bits: float | None = None) -> Draft:
+    """Returns a draft without tokens."""
+    header = FrameHeader(method, last=False, original_bytes=len(data), payload_bytes=len(payload))
+    return Draft(header, payload, data, bits)
+
+
 def _plain_draft(data: bytes) -> Draft:
     """Returns the smallest draft by the methods that learn nothing: stored, LZMA, Zstandard."""
     method, payload = methods.compress_plain(data)
-    return Draft(FrameHeader(method, False, len(data), len(payload)), payload, data)
+    return _draft(method, payload, data)
 
 
 def _adaptive_draft(data: bytes) -> Draft:
@@ -291,7 +306,7 @@ def _adaptive_draft(data: bytes) -> Draft:
     from ..mixing.mixer import encode_bytes
 
     payload, bits = encode_bytes(data)
-    return Draft(FrameHeader(MIXED, False, len(data), len(payload)), payload, data, bits)
+    return _draft(MIXED, payload, data, bits)
 
 
 def _run_drafts(run: list[bytes], whole: Draft) -> list[Draft]:

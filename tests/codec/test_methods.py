@@ -144,7 +144,7 @@ def test_a_window_larger_than_any_frame_needs_is_damaged() -> None:
 
 BOMB = textwrap.dedent("""
     import lzma, resource, sys, zstandard
-    from llmzip import methods
+    from llmzip.codec import methods
     from llmzip.errors import CorruptError
 
     size = 1 << 28
