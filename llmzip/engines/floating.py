@@ -32,7 +32,9 @@ from .readout import DeviceReadout
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _UNSTABLE_KEYS = ("transformers_version", "_name_or_path", "dtype", "torch_dtype", "use_cache")
 _DEFAULT_CONTEXT = 1024
-MAX_THREADS = 4096
+
+_MAX_THREADS = 4096
+"""Threads that an archive may ask for at most."""
 
 _computing_lock = forks.Lock()
 
@@ -186,7 +188,7 @@ def threads_of(environment: str) -> int | None:
     """Returns the number of threads that an archive's environment names; None if it names none that can be."""
     fields = dict(part.split("=", 1) for part in environment.split(" ") if "=" in part)
     number = fields.get("threads", "")
-    return int(number) if number.isdecimal() and 1 <= int(number) <= MAX_THREADS else None
+    return int(number) if number.isdecimal() and 1 <= int(number) <= _MAX_THREADS else None
 
 
 def _processor() -> str:
