@@ -1,4 +1,4 @@
-"""What the headers of a file tell, without decoding anything; must not know engines, coders or payloads."""
+"""Facts from the headers of a file, without decoding anything; must not know engines, coders or payloads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..models.choice import describe_model
 
 @dataclass(frozen=True)
 class FrameInfo:
-    """One frame, as its header tells it. Sizes in bytes; `rows` is 0 where the profile's rule applies."""
+    """One frame as its header describes it. Sizes are in bytes; `rows` is 0 where the profile's rule applies."""
 
     method: str
     offset_bytes: int
@@ -38,24 +38,24 @@ class ArchiveEntry:
 
 @dataclass(frozen=True)
 class ArchiveInfo:
-    """What the headers of a file tell, without decoding anything."""
+    """Facts from the headers of a file."""
 
     archives: list[ArchiveEntry]
     compressed_bytes: int
 
     @property
     def original_bytes(self) -> int:
-        """Bytes of the text."""
+        """Size of the text in bytes."""
         return sum(frame.original_bytes for archive in self.archives for frame in archive.frames)
 
     @property
     def num_frames(self) -> int:
-        """Frames of all archives."""
+        """Number of frames of all archives."""
         return sum(len(archive.frames) for archive in self.archives)
 
     @property
     def frames_by_method(self) -> dict[str, int]:
-        """How many frames have each method, in the order in which methods first occur."""
+        """Number of frames of each method, in the order in which methods first occur."""
         methods: dict[str, int] = {}
         for archive in self.archives:
             for frame in archive.frames:
@@ -68,7 +68,7 @@ class ArchiveInfo:
         return ",".join(dict.fromkeys(archive.model for archive in self.archives if archive.model is not None)) or None
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-able form; keys are only ever added."""
+        """Returns a form for JSON; later versions only add keys."""
         return {
             "schema": 1,
             "original_bytes": self.original_bytes,

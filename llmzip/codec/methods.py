@@ -1,4 +1,4 @@
-"""The methods that need no model: stored, LZMA2, Zstandard; bytes to payload and back, knows no frames or files."""
+"""The plain methods: stored, LZMA2 and Zstandard, from bytes to payload and back; knows no frames or files."""
 
 from __future__ import annotations
 
@@ -11,13 +11,21 @@ from ..errors import CorruptError
 from ..format.headers import LZMA, MAX_FRAME_BYTES, STORED, ZSTD
 
 _ZSTD_LEVEL = 19
-_LEAST_DICTIONARY_BITS = 12
+
+_MAX_TEXT_ENTROPY = 7.3
+"""Order-0 entropy above which bytes are not text, in bits per byte."""
+
+_MIN_NOISE_BYTES = 512
+"""Inputs below this size have too few bytes for their entropy to mean anything."""
+
+_MIN_DICTIONARY_BITS = 12
+"""Of LZMA2: the smallest dictionary that its format has, 4 KiB."""
 _ZSTD_FLAGS = 0b11100111
 """Bits of a frame header's first byte for content size, single segment, checksum and dictionary (RFC 8878)."""
 
 
 def compress_plain(data: bytes) -> tuple[int, bytes]:
-    """The smallest of the three, stored first where they are equal.
+    """Compresses by the smallest of the three, stored first where they are equal.
 
     Args:
         data: 1 to 2^26 bytes.
@@ -39,7 +47,7 @@ def compress_plain(data: bytes) -> tuple[int, bytes]:
 
 
 def decompress_plain(method: int, payload: bytes, original_bytes: int) -> bytes:
-    """The original bytes.
+    """Returns the original bytes.
 
     Args:
         method: STORED, LZMA or ZSTD.
@@ -47,7 +55,7 @@ def decompress_plain(method: int, payload: bytes, original_bytes: int) -> bytes:
         original_bytes: how many bytes must come out, at most 2^26; nothing much larger is ever allocated.
 
     Raises:
-        CorruptError: the payload is no output of the method, or stands for another number of bytes.
+        CorruptError: the payload is not an output of the method, or stands for another number of bytes.
     """
     if method == STORED:
         return payload
@@ -55,7 +63,7 @@ def decompress_plain(method: int, payload: bytes, original_bytes: int) -> bytes:
         if method == LZMA:
             return _unlzma(payload, original_bytes)
         if not payload or payload[0] & _ZSTD_FLAGS:
-            # With a content size in the frame, the library would allocate what it says, not what we say.
+            # With a content size in the frame, the library would allocate that size, not ours.
             raise CorruptError("damaged: the zstd frame's header has fields that llmzip does not write")
         # The window cannot be larger than what the largest frame needs.
         decompressor = zstandard.ZstdDecompressor(
@@ -80,19 +88,19 @@ def _unlzma(payload: bytes, original_bytes: int) -> bytes:
 
 
 def _filters(original_bytes: int) -> list[dict[str, int]]:
-    """LZMA2 with a dictionary that holds the whole frame (format section 3)."""
-    bits = max(_LEAST_DICTIONARY_BITS, (original_bytes - 1).bit_length())
+    """Returns LZMA2 with a dictionary that holds the whole frame (format section 3)."""
+    bits = max(_MIN_DICTIONARY_BITS, (original_bytes - 1).bit_length())
     return [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": 1 << bits}]
 
 
 def looks_random(data: bytes) -> bool:
     """Whether bytes are so evenly spread that no language model needs to be asked.
 
-    Above 7.3 bits of order-0 entropy per byte there is no text in any encoding that a tokenizer knows; short inputs
-    cannot be told from text in this way.
+    No text in any encoding that a tokenizer knows has more than 7.3 bits of order-0 entropy per byte. Below 512 bytes
+    noise cannot be distinguished from text in this way.
     """
-    if len(data) < 512:
+    if len(data) < _MIN_NOISE_BYTES:
         return False
     counts = [data.count(byte) for byte in range(256)]
     entropy = -sum(n / len(data) * math.log2(n / len(data)) for n in counts if n)
-    return entropy > 7.3
+    return entropy > _MAX_TEXT_ENTROPY

@@ -1,4 +1,4 @@
-"""Several things at once, their results in order; must not know what they are."""
+"""Work on several items at once, with results in order; must not know what the items are."""
 
 from __future__ import annotations
 
@@ -16,15 +16,19 @@ ResultT = TypeVar("ResultT")
 def in_order(
     items: Iterable[ItemT], work: Callable[[ItemT], ResultT], at_once: Callable[[ItemT], int]
 ) -> Iterator[tuple[ItemT, ResultT]]:
-    """Does the work for items, on a thread each where several are done at once, and yields results in their order.
+    """Works on items, on a thread each where several are done at once, and yields results in their order.
 
     Args:
         items: taken one after the other, and no further than the work has come.
-        at_once: of an item: how many like it may be worked on at once, 1 or more; asked in their order.
+        work: returns the result of an item.
+        at_once: returns how many items like one may be worked on at once, 1 or more; asked in their order.
+
+    Yields:
+        each item with its result.
 
     Raises:
-        what the work raised, or whoever gives the items: after the results of all items before, and when no work goes
-        on any more.
+        what `items`, `work` or `at_once` raise: after the results of all items before, and once no thread works any
+        more.
     """
     waiting: deque[tuple[ItemT, Future[ResultT]]] = deque()
     pool: ThreadPoolExecutor | None = None
@@ -34,19 +38,19 @@ def in_order(
         while True:
             try:
                 item = next(source)
-                most = at_once(item)
+                max_items = at_once(item)
             except StopIteration:
                 break
             except Exception as error:
                 failed = error
                 break
-            while len(waiting) >= most:
+            while len(waiting) >= max_items:
                 before, future = waiting.popleft()
                 yield before, future.result()
-            if most == 1:
+            if max_items == 1:
                 yield item, work(item)
                 continue
-            pool = pool or ThreadPoolExecutor(most, "llmzip-frame")
+            pool = pool or ThreadPoolExecutor(max_items, "llmzip-frame")
             waiting.append((item, pool.submit(work, item)))
         while waiting:
             before, future = waiting.popleft()
@@ -59,13 +63,13 @@ def in_order(
 
 
 def one_at_a_time(progress: Callable[[int], None] | None) -> Callable[[int], None] | None:
-    """The same for callers on several threads."""
+    """Returns a progress that several threads may call."""
     if progress is None:
         return None
     lock = Lock()
 
-    def tell(done: int) -> None:
+    def report(done: int) -> None:
         with lock:
             progress(done)
 
-    return tell
+    return report

@@ -1,4 +1,4 @@
-"""Parts of archives: a range of the text, or some windows, reading and decoding only what they need; no options."""
+"""Parts of archives: a range of the text, or some windows, of which no more is read and decoded than they need."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Place:
 
     Attributes:
         frame: without its payload.
-        begin: where its text begins in the file's text.
-        first_window: how many windows the frames before it hold.
+        begin: where its text begins in the file's text, in bytes.
+        first_window: number of windows in the frames before it.
     """
 
     frame: Frame
@@ -33,23 +33,23 @@ class Place:
 
     @property
     def end(self) -> int:
-        """Where its text ends."""
+        """Where the frame's text ends in the file's text, in bytes."""
         return self.begin + self.frame.header.original_bytes
 
     @property
     def num_windows(self) -> int:
-        """Windows in it; 0 if it is of another method."""
+        """Number of windows in the frame; 0 if it is of another method."""
         record = self.frame.header.windows
         return 0 if record is None else record.count
 
 
 class Salvaged(NamedTuple):
-    """A part of the text, or what is to be said of a part that is lost.
+    """A part of the text, or the reason why it is lost.
 
     Attributes:
-        begin, end: of the part; an end of None: whatever came after.
-        text: None if it is lost.
-        reason: why.
+        begin, end: of the part, in bytes; an end of None stands for all that came after.
+        text: the part; None if it is lost.
+        reason: why it is lost.
     """
 
     begin: int
@@ -64,7 +64,7 @@ class PartReader:
     Args:
         source: a seekable binary file, at its start.
         settings: model, engine.
-        salvaging: take what there is of a file that ends too early, or whose headers are damaged from some place on.
+        salvaging: take what is left of a file that ends too early, or whose headers are damaged from some place on.
 
     Raises:
         FormatError, CorruptError, TruncatedError: as docs/format.md section 8 says.
@@ -91,7 +91,7 @@ class PartReader:
             self._rest = self._lost_rest(position, error)
 
     def text(self, begin: int, end: int) -> Iterator[bytes]:
-        """The bytes from `begin` up to `end` of the text, in pieces; each has passed its checksum.
+        """Yields the bytes from `begin` up to `end` of the text, in pieces; each has passed its checksum.
 
         Raises:
             CorruptError, ModelError, EngineError, TokenizerError.
@@ -105,7 +105,7 @@ class PartReader:
                     yield self._decoder.decode(self._whole(place))[first:last]
 
     def windows(self, begin: int, end: int) -> Iterator[tuple[list[bytes], np.ndarray]]:
-        """The texts of windows `begin` up to `end`, as numbered through the file, and the bits that each did not need.
+        """Yields the texts of windows `begin` up to `end`, as numbered through the file, and each one's unused bits.
 
         A window that is read alone has no checksum.
 
@@ -119,7 +119,11 @@ class PartReader:
                 yield self._windows(place, range(first, last))
 
     def data(self, place: Place, begin: int = 0, end: int | None = None) -> bytes:
-        """Bytes of the payload of a frame."""
+        """Returns bytes of a frame's payload, from `begin` up to `end`.
+
+        Raises:
+            CorruptError: the file has become shorter.
+        """
         frame = place.frame
         size = frame.header.payload_bytes
         wanted = (size if end is None else end) - begin
@@ -130,7 +134,7 @@ class PartReader:
         return data
 
     def salvage(self) -> Iterator[Salvaged]:
-        """All of the text as far as it can be had: frame by frame, and frames of windows by their groups."""
+        """Yields all of the text that can be saved: frame by frame, and frames of windows by their groups."""
         for place in self.places:
             header = place.frame.header
             if header.method == WINDOWS:
@@ -144,7 +148,12 @@ class PartReader:
             yield self._rest
 
     def _lost_rest(self, position: Position, error: LLMZipError) -> Salvaged:
-        """What cannot be had where the headers come to an end that is none."""
+        """Returns what is lost where the headers end too early.
+
+        Args:
+            position: where that is.
+            error: what is wrong there.
+        """
         parser, begin = position.parser, self.num_bytes
         last = self.places[-1].frame if self.places else None
         if parser is not None and parser.unfinished is not None:
@@ -152,17 +161,18 @@ class PartReader:
             number = last.number + 1 if last is not None and last.archive is parser.header else 0
             if is_readable(head, alone=number == 0 and head.last):
                 last_one = ", the last one," if head.last else ""
-                what = f"frame {number}{last_one} of {head.original_bytes:,} bytes is not whole: {error}"
-                return Salvaged(begin, begin + head.original_bytes if head.last else None, None, what)
+                reason = f"frame {number}{last_one} of {head.original_bytes:,} bytes is not whole: {error}"
+                return Salvaged(begin, begin + head.original_bytes if head.last else None, None, reason)
         elif parser is not None and last is not None and last.archive is parser.header and last.header.last:
             return Salvaged(begin, begin, None, str(error))
         return Salvaged(begin, None, None, str(error))
 
     def _whole(self, place: Place) -> Frame:
+        """Returns a frame with its payload."""
         return replace(place.frame, payload=self.data(place))
 
     def _text_of_groups(self, place: Place, begin: int, end: int) -> bytes:
-        """Part of the text of a frame of windows: of the groups that it lies in."""
+        """Returns part of the text of a frame of windows, from the groups that it is in."""
         from ..windows import frames
 
         record = _record(place)
@@ -182,12 +192,13 @@ class PartReader:
         return out[begin - groups[0].begin : end - groups[0].begin]
 
     def _windows(self, place: Place, wanted: range) -> tuple[list[bytes], np.ndarray]:
+        """Returns the texts of windows of a frame, and their unused bits; reads no more than they need."""
         from ..windows import frames
 
         header, record = place.frame.header, _record(place)
         bits, first, end = record.window_bits, 0, record.data_bytes
         if not header.keeps_context:
-            first = wanted.start - wanted.start % (8 // gcd(bits, 8))  # begins with a byte
+            first = wanted.start - wanted.start % (8 // gcd(bits, 8))  # begins at a byte
             end = -(-wanted.stop * bits // 8)
         data = self.data(place, first * bits // 8, end)
         model = self._decoder.model(place.frame.archive)
@@ -195,6 +206,7 @@ class PartReader:
         return windows.texts, windows.spare_bits
 
     def _salvaged_windows(self, place: Place) -> Iterator[Salvaged]:
+        """Yields the groups of a frame of windows."""
         from ..windows import frames
 
         try:
@@ -219,7 +231,7 @@ class PartReader:
                 yield Salvaged(begin, end, None, f"frame {place.frame.number}: damaged: windows {numbers}")
 
     def _group_alone(self, place: Place, windows: range) -> bytes:
-        """The text of a group, empty if it does not decode."""
+        """Returns the text of a group, empty if it does not decode."""
         try:
             return b"".join(self._windows(place, windows)[0])
         except LLMZipError:

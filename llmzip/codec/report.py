@@ -1,4 +1,4 @@
-"""What was done, in numbers: sizes, bits per byte and per character; does no input or output and knows no model."""
+"""Reports of what was done, in numbers: sizes, bits per byte and per character; does no input or output."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ class FrameReport:
 
     Attributes:
         method: its name in the format.
-        original_bytes, compressed_bytes: of the text, and of the frame from tag to crc32.
-        rows, tokens: of method lm, else 0.
+        original_bytes: size of the text.
+        compressed_bytes: size of the frame from tag to crc32.
+        rows, tokens: of methods with a model, else 0.
         bound_bits: sum of -log2 of the coded probabilities; None where there are none, or when reading.
     """
 
@@ -33,11 +34,11 @@ class FrameReport:
 
 
 def frame_report(header: FrameHeader, size: int, bits: float | None) -> FrameReport:
-    """Reports a frame by its header.
+    """Returns the report of a frame with a header.
 
     Args:
         size: of the packed frame in bytes.
-        bits: ideal length, where there is one.
+        bits: ideal length of the payload, where there is one.
     """
     in_rows = header.uses_model and header.method != WINDOWS
     num_rows = plan.header_plan(header, headers.MAX_CONTEXT).num_rows if in_rows else 0
@@ -50,7 +51,7 @@ class StreamReport:
 
     Attributes:
         original_bytes, compressed_bytes: totals, the latter with all headers.
-        characters: Unicode characters of the text, or None if it is no valid UTF-8.
+        characters: Unicode characters of the text, or None if it is not valid UTF-8.
         frames: in order.
         model: name of the model that was used, or None.
         kernels: what computed it, or None.
@@ -67,12 +68,12 @@ class StreamReport:
 
     @property
     def bits_per_byte(self) -> float | None:
-        """8 * compressed / original bytes; None for an empty text."""
+        """Compressed bits per original byte; None for an empty text."""
         return 8 * self.compressed_bytes / self.original_bytes if self.original_bytes else None
 
     @property
     def bits_per_character(self) -> float | None:
-        """8 * compressed bytes / characters; None for an empty text or one that is no UTF-8."""
+        """Compressed bits per character; None for an empty text or one that is not valid UTF-8."""
         return 8 * self.compressed_bytes / self.characters if self.characters else None
 
 
@@ -84,7 +85,7 @@ class CharacterCounter:
         self._count: int | None = 0
 
     def add(self, data: bytes) -> None:
-        """The next piece; may end inside a character."""
+        """Counts the next piece, which may end inside a character."""
         if self._count is None:
             return
         try:
@@ -93,7 +94,7 @@ class CharacterCounter:
             self._count = None
 
     def finish(self) -> int | None:
-        """The number of characters, or None if the whole was no valid UTF-8."""
+        """Returns the number of characters, or None if the whole was not valid UTF-8."""
         if self._count is not None:
             try:
                 self._count += len(self._decoder.decode(b"", final=True))

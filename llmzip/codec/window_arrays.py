@@ -1,8 +1,7 @@
-"""Windows as arrays of tokens for training models on compressed text, and back; knows no model and no options.
+"""Arrays of windows, for training models on compressed text, and back to archives; knows no model and no options.
 
 The array has the bits of all windows, frame after frame, N bits to a token, the first bit of a token being its highest;
-what is left of a frame's last token is zeros. FILE.npy.json has what frames need besides: archives come back bit for
-bit.
+the rest of a frame's last token is zeros. FILE.npy.json has what else frames need, so archives come back bit for bit.
 """
 
 from __future__ import annotations
@@ -28,11 +27,11 @@ def save(path: Path, reader: PartReader, token_bits: int) -> None:
 
     Args:
         path: FILE.npy.
-        reader: of one archive.
-        token_bits: 8 or 16.
+        reader: reads one archive.
+        token_bits: N, 8 or 16.
 
     Raises:
-        SettingsError: a frame of the archive holds no windows.
+        SettingsError: a frame of the archive has no windows, or the file has several archives.
         OSError.
     """
     dtype = _DTYPES[token_bits]
@@ -40,11 +39,11 @@ def save(path: Path, reader: PartReader, token_bits: int) -> None:
     frames: list[dict[str, Any]] = []
     archives = {place.frame.archive for place in reader.places}
     if len(archives) > 1:
-        raise SettingsError("the file holds several archives: export each by itself")
+        raise SettingsError("the file has several archives: export each by itself")
     for place in reader.places:
         header, record = place.frame.header, place.frame.header.windows
         if record is None:
-            raise SettingsError(f"frame {place.frame.number} holds no windows: its method is {header.method_name}")
+            raise SettingsError(f"frame {place.frame.number} has no windows: its method is {header.method_name}")
         data = reader.data(place)
         windows = data[: record.data_bytes]
         windows += bytes(-len(windows) % dtype.itemsize)
@@ -66,7 +65,7 @@ def save(path: Path, reader: PartReader, token_bits: int) -> None:
 
 
 def load(path: Path) -> bytes:
-    """The archive that an array was made of.
+    """Returns the archive that an array was made of.
 
     Raises:
         CorruptError: the files do not belong together, or tokens are out of range.
@@ -77,7 +76,7 @@ def load(path: Path) -> bytes:
         tokens = np.load(path, allow_pickle=False)
         facts = json.loads(facts_path.read_text(encoding="utf-8"))
     except (ValueError, EOFError, RecursionError) as error:
-        reason = f"not an array of tokens, or {facts_path.name} does not tell of it: {error}"
+        reason = f"not an array of tokens, or {facts_path.name} does not describe it: {error}"
         raise CorruptError(f"damaged: {reason}") from None
     try:
         if facts["schema"] != _SCHEMA:
@@ -85,10 +84,10 @@ def load(path: Path) -> bytes:
         bits, frames = facts["token_bits"], facts["frames"]
         count = sum(frame["tokens"] for frame in frames)
         if tokens.dtype.kind not in "iu" or tokens.shape != (count,):
-            raise CorruptError(f"damaged: an array of {tokens.dtype} {tokens.shape}, not of {count:,} whole numbers")
+            raise CorruptError(f"damaged: an array of {tokens.dtype} {tokens.shape}, not {count:,} whole numbers")
         if count and not 0 <= int(tokens.min()) <= int(tokens.max()) < 1 << bits:
             raise CorruptError(
-                f"damaged: tokens are 0 to {(1 << bits) - 1:,}, here are {tokens.min():,} to {tokens.max():,}"
+                f"damaged: tokens must be 0 to {(1 << bits) - 1:,}, not {tokens.min():,} to {tokens.max():,}"
             )
         return _archive(tokens.astype(_DTYPES[bits].newbyteorder(">")), bytes.fromhex(facts["header"]), frames)
     except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
@@ -96,6 +95,13 @@ def load(path: Path) -> bytes:
 
 
 def _archive(tokens: np.ndarray, prefix: bytes, frames: list[dict[str, Any]]) -> bytes:
+    """Packs the frames again, after the archive's header.
+
+    Args:
+        tokens: of all frames, highest byte first.
+        prefix: the header.
+        frames: what FILE.npy.json has of each.
+    """
     out, at = b"", 0
     entries: list[tuple[int, int]] = []
     for number, facts in enumerate(frames):
@@ -104,9 +110,14 @@ def _archive(tokens: np.ndarray, prefix: bytes, frames: list[dict[str, Any]]) ->
         at += facts["tokens"]
         payload = windows + bytes.fromhex(facts["directory"])
         header = FrameHeader(
-            headers.WINDOWS, facts["original_bytes"], len(payload), num_tokens=facts["model_tokens"],
-            profile=facts["profile"], windows=record, last=number == len(frames) - 1,
-        )  # fmt: skip
+            headers.WINDOWS,
+            facts["original_bytes"],
+            len(payload),
+            num_tokens=facts["model_tokens"],
+            profile=facts["profile"],
+            windows=record,
+            last=number == len(frames) - 1,
+        )
         frame = writing.pack_frame(header, payload, facts["crc32"], prefix)
         entries.append((len(frame) - len(prefix), header.original_bytes))
         out, prefix = out + frame, b""

@@ -20,9 +20,10 @@ from .drafts import Draft, Drafter
 from .report import CharacterCounter, StreamReport, frame_report
 
 UNIT_BYTES = headers.MAX_FRAME_BYTES
-"""Input that is looked at together: the plain methods see all of it, as xz -9 does."""
+"""Input that is looked at together, 64 MiB: the plain methods see all of it, as xz -9 does."""
 
 _READ_BYTES = 1 << 20
+"""Input that is read at once: 1 MiB."""
 
 
 class ArchiveWriter:
@@ -31,6 +32,9 @@ class ArchiveWriter:
     Args:
         settings: level, model, engine.
         progress: called with numbers of bytes of the original that were done.
+
+    Attributes:
+        report: sizes and times of what was written so far.
     """
 
     def __init__(self, settings: CompressSettings, progress: Progress | None = None) -> None:
@@ -43,7 +47,7 @@ class ArchiveWriter:
         self.report = StreamReport()
 
     def write(self, data: bytes) -> bytes:
-        """Takes the next bytes of the original; returns what is ready of the archive, often nothing."""
+        """Takes the next bytes of the original; returns the part of the archive that is ready, often nothing."""
         self._characters.add(data)
         self._buffer += data
         out = b""
@@ -55,12 +59,12 @@ class ArchiveWriter:
         return out
 
     def flush_frame(self) -> bytes:
-        """Ends the frame; what comes later starts another one, and there must be something."""
+        """Ends the frame and returns what is left of it; what is written later starts another one."""
         unit, self._buffer = bytes(self._buffer), bytearray()
         return self._unit(unit, last=False) if unit else b""
 
     def finish(self) -> bytes:
-        """The rest of the archive."""
+        """Returns the rest of the archive."""
         out = self._unit(bytes(self._buffer), last=True)
         self._buffer = bytearray()
         if len(self._entries) > 1:
@@ -71,7 +75,8 @@ class ArchiveWriter:
         self.report.elapsed_seconds = time.perf_counter() - self._started
         return out
 
-    def _unit(self, data: bytes, last: bool) -> bytes:
+    def _unit(self, data: bytes, *, last: bool) -> bytes:
+        """Returns the frames of some input, before them the archive's header if they are its first ones."""
         if data:
             frames = self._drafter.best_frames(data, alone=last and not self._entries)
         else:  # an empty archive's only frame, or one that is there to be the last, after flush_frame()
@@ -83,17 +88,17 @@ class ArchiveWriter:
             self.report.compressed_bytes += len(prefix)
         out = b""
         for number, draft in enumerate(frames):
-            header, original = headers.with_last(draft.header, last and number == len(frames) - 1), draft.original
+            header = headers.with_last(draft.header, last and number == len(frames) - 1)
             if not headers.is_readable(header, alone=header.last and not self._entries):
-                raise RuntimeError(f"a frame that no reader would take: {header}")
-            frame = writing.pack_frame(header, draft.payload, zlib.crc32(original), prefix)
+                raise RuntimeError(f"no reader would accept this frame: {header}")
+            frame = writing.pack_frame(header, draft.payload, zlib.crc32(draft.original), prefix)
             size = len(frame) - len(prefix)
             prefix = b""
             if header.uses_model:
                 self.report.model, self.report.kernels = self._model.name, self._model.kernels
-            self._entries.append((size, len(original)))
+            self._entries.append((size, len(draft.original)))
             self.report.frames.append(frame_report(header, size, draft.bits))
-            self.report.original_bytes += len(original)
+            self.report.original_bytes += len(draft.original)
             self.report.compressed_bytes += size
             out += frame
         return out

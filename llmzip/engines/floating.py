@@ -38,7 +38,7 @@ _UNSTABLE_KEYS = ("transformers_version", "_name_or_path", "dtype", "torch_dtype
 _DEFAULT_CONTEXT = 1024
 """Positions that a model sees unless the caller asks for another number: more make every step slower."""
 
-MAX_THREADS = 4096
+_MAX_THREADS = 4096
 """Threads that an archive may ask for."""
 
 _MIN_CONTEXT = 2
@@ -214,7 +214,7 @@ def threads_of(environment: str) -> int | None:
     """Returns the number of threads that an archive's environment names; None if it names none that can be."""
     fields = dict(part.split("=", 1) for part in environment.split(" ") if "=" in part)
     number = fields.get("threads", "")
-    return int(number) if number.isdecimal() and 1 <= int(number) <= MAX_THREADS else None
+    return int(number) if number.isdecimal() and 1 <= int(number) <= _MAX_THREADS else None
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
-"""Rows of a frame in lanes, each of which goes through the model on its own, beside the coder; must not know coders.
+"""Lanes: rows of a frame that go through the model on their own while others are coded; must not know coders.
 
-A lane is some rows that follow each other. While one lane's tokens are being coded, others are in the model: on a
-thread each, where the engine takes several callers, else one after the other on a thread beside the coder's.
+A lane is a run of neighbouring rows. While one lane's tokens are being coded, others are in the model: on a thread
+each, where the engine takes several callers, else one after the other on a thread next to the coder's.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from ..system.threads import workers
 from .passes import NOTHING, History, masses_in_parts
 
 _PER_CALLER = 2
-"""Lanes for each thread: one is ready when the other goes to the coder."""
+"""Number of lanes for each thread: one is ready when the other goes to the coder."""
 
 Use = Callable[[np.ndarray, torch.Tensor], None]
 
 
 class Lane:
-    """Some rows of a frame, and the model's state behind them.
+    """Neighbouring rows of a frame, and the model's state after them.
 
     Attributes:
         first: number of the first row.
         plan: of these rows alone.
-        history: theirs.
+        history: of these rows.
     """
 
     def __init__(self, engine: Engine[Any], plan: RowPlan, rows: range, before: np.ndarray, chunk: int) -> None:
@@ -44,11 +44,11 @@ class Lane:
         self.history = History(engine, self.plan, before, chunk=chunk)
 
     def place(self, tokens: np.ndarray) -> None:
-        """All tokens of the frame, (N,) int64, of which this lane's are noted."""
+        """Notes this lane's tokens among all of the frame, (N,) int64."""
         self.history.place(tokens[self._tokens])
 
     def read(self, first_step: int, last_step: int, use: Use) -> np.ndarray:
-        """Goes over some steps, whose tokens are known.
+        """Reads the tokens of some steps, which were placed.
 
         Args:
             use: called with places in the frame, (n,) int64, and the masses of these tokens, (n, V) int32.
@@ -58,8 +58,8 @@ class Lane:
         """
         done = [NOTHING]
         # The last step may be one of long rows, of which this lane has none.
-        for own, hidden in self.history.read(first_step, min(last_step, self.plan.steps)):
-            places = own + self._tokens.start
+        for lane_places, hidden in self.history.read(first_step, min(last_step, self.plan.steps)):
+            places = lane_places + self._tokens.start
             done.append(places)
             for part, masses in masses_in_parts(self._engine, hidden):
                 use(places[part], masses)
@@ -67,14 +67,14 @@ class Lane:
 
 
 class Lanes:
-    """All lanes of a frame, and the threads they go through the model on. To be used as a context.
+    """All lanes of a frame, and the threads on which they go through the model; used as a context.
 
     Args:
         engine: the model.
         plan: the frame's rows.
         before: (p,) int64, what every row has read before.
-        unit: rows of a lane are a multiple of this, but the last one's; a lane has no fewer.
-        chunk: steps that a lane reads at once, if tokens are known; 0 if they are not.
+        unit: the number of rows of a lane is a multiple of this, except in the last one; a lane has no fewer.
+        chunk: steps that a lane reads at once where tokens are known; 0 where they are not.
     """
 
     def __init__(self, engine: Engine[Any], plan: RowPlan, before: np.ndarray, unit: int, chunk: int = 0) -> None:
@@ -85,7 +85,7 @@ class Lanes:
         self._ahead: dict[Lane, Future[Any]] = {}
         self._own: ThreadPoolExecutor | None = None
         self._process = os.getpid()
-        self._waits = count == 1 and not chunk  # each step for the one before it: threads would only cost time
+        self._waits = count == 1 and not chunk  # each step needs the one before: threads would only cost time
         if not self._waits and (count == 1 or engine.callers == 1):
             self._own = ThreadPoolExecutor(1, "llmzip-model")
         self.lanes = [Lane(engine, plan, range(*rows), before, max(chunk, 1)) for rows in itertools.pairwise(borders)]
@@ -94,7 +94,7 @@ class Lanes:
         return iter(self.lanes)
 
     def start(self, lane: Lane, function: Callable[..., Any], *arguments: Any) -> None:
-        """Begins something with a lane, which must be at rest."""
+        """Begins a task with a lane, which must have none pending."""
         if self._waits:
             done: Future[Any] = Future()
             self._ahead[lane] = done
@@ -104,7 +104,7 @@ class Lanes:
             self._ahead[lane] = submit(function, *arguments)
 
     def wait(self, lane: Lane) -> Any:
-        """Waits for what was begun with a lane, and returns its result or raises its error."""
+        """Waits for the lane's pending task; returns its result or raises its error."""
         return self._ahead.pop(lane).result()
 
     def __enter__(self) -> Lanes:
@@ -113,8 +113,8 @@ class Lanes:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Nothing goes on when this returns: what was begun uses memory that may go now."""
-        if os.getpid() != self._process:  # a child that was forked meanwhile: the threads are its parent's
+        """Ends or waits for all pending tasks, as they use memory that may be released now."""
+        if os.getpid() != self._process:  # a child that was forked in between: the threads are its parent's
             return
         for future in self._ahead.values():
             if not future.cancel():

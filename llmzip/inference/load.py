@@ -140,10 +140,10 @@ def load(choice: ModelChoice, settings: EngineSettings) -> LoadedModel:
 
 def all_devices(settings: EngineSettings) -> list[EngineSettings]:
     """Returns the settings for each device that frames can be shared out to: all CUDA devices if none was named."""
-    found = devices.devices(find_device(settings.device))
-    if len(found) == 1:
+    named = devices.devices(find_device(settings.device))
+    if len(named) == 1:
         return [settings]
-    return [dataclasses.replace(settings, device=str(device)) for device in found]
+    return [dataclasses.replace(settings, device=str(device)) for device in named]
 
 
 class _Opened(NamedTuple):

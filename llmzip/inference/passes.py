@@ -129,12 +129,12 @@ class _Frame:
     def _segments(self) -> list[Segment]:
         """Returns the segments of all rows, those of equal shape next to each other."""
         skipped = len(self.before)
-        found = [
+        runs = [
             segment
             for row, part in enumerate(self.plan.row_slices())
             for segment in segments(row, skipped + part.stop - part.start, self.context, self.plan.overlap, skipped)
         ]
-        return sorted(found, key=lambda segment: (segment.end - segment.begin, segment.known))
+        return sorted(runs, key=lambda segment: (segment.end - segment.begin, segment.known))
 
     def _inputs(self, segment: Segment) -> np.ndarray:
         """Returns a segment's inputs: input i of a row is the start token, then the prompt, then token i - p - 1."""

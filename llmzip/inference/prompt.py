@@ -1,4 +1,4 @@
-"""A text that both sides know beforehand, as tokens; must not know files, engines or frames."""
+"""A prompt: a text that both sides know beforehand, as tokens; must not know files, engines or frames."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ..mixing.mixer import MixEncoder
 
 MAX_TOKENS = 1 << 16
-"""Of the end of the text; what is before them is not used."""
+"""Tokens at the end of the text that are used: 65,536."""
 
 
 @dataclass
@@ -22,9 +22,9 @@ class Prompt:
     """What a model has read before a row begins (format section 4).
 
     Attributes:
-        tokens: (n,) int64: the mixer learns from them.
-        context: (p,) int64, the last of them: every row's first context begins with them, behind the start token.
-        reader: the mixer with the model's predictions of the tokens, once some frame has needed it.
+        tokens: (n,) int64, which the mixer learns from.
+        context: (p,) int64, the last of them: every row's first context begins with them, after the start token.
+        reader: the mixer with the model's predictions of the tokens, once a frame has needed it.
     """
 
     tokens: np.ndarray
@@ -33,11 +33,11 @@ class Prompt:
 
 
 def make(text: bytes, tokenizer: Tokenizer, context: int) -> Prompt:
-    """The prompt for a model that sees `context` positions: at most half of them are spent on it."""
+    """Returns the prompt for a model that sees `context` positions, of which it takes at most half."""
     tokens = tokenizer.encode(text)[-MAX_TOKENS:]
     return Prompt(tokens, tokens[-max(1, context // 2) :] if len(tokens) else tokens)
 
 
 def digest(text: bytes) -> bytes:
-    """SHA-256 of the whole text."""
+    """Returns the SHA-256 of the whole text."""
     return hashlib.sha256(b"llmzip prompt\n" + text).digest()

@@ -1,4 +1,4 @@
-"""A short text of several kinds, to try models on; must not know what is tried."""
+"""A short text of several kinds to try models on."""
 
 TEXT = """\
 The ferry left at six, when the harbour was still dark, and only the man who sold coffee on the quay saw it go. He had \

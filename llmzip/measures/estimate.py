@@ -138,8 +138,8 @@ def _best(places: Places, model: LoadedModel, settings: CompressSettings, second
         if other.size_bytes.value < best.candidate.size_bytes.value:
             best = _Choice(other, None)
     # The time of what is chosen without the model is among what was spent.
-    own = best.candidate.encode_seconds if best.model is not None else Range.exactly(0.0)
-    return _Choice(best.candidate._replace(encode_seconds=own.scaled(1, spent)), best.model)
+    encode = best.candidate.encode_seconds if best.model is not None else Range.exactly(0.0)
+    return _Choice(best.candidate._replace(encode_seconds=encode.scaled(1, spent)), best.model)
 
 
 def _whole(places: Places, settings: CompressSettings, model_choice: ModelChoice, start_seconds: float) -> Estimate:

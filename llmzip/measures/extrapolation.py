@@ -1,4 +1,4 @@
-"""From the numbers of a sample to those of a whole text, with a range; plain arithmetic, knows no texts or models."""
+"""Extrapolation from the numbers of a sample to those of a whole text, with a range; plain arithmetic."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _LATEST = 0.75
 """Weight of what the sample's last doubling gained; the rest is what the one before gained."""
 
 _LASTING = (0.9, 1.0, 0.8)
-"""From one doubling of the text to the next the gain becomes so many times as large: the likeliest, and the range."""
+"""Factors of the gain from one doubling of the text to the next: the likeliest, and the two ends of the range."""
 
 
 class Range(NamedTuple):
-    """A number that is not known exactly."""
+    """A number that is not known exactly: the likeliest value and its range."""
 
     value: float
     low: float
@@ -25,20 +25,24 @@ class Range(NamedTuple):
 
     @classmethod
     def exactly(cls, value: float) -> Range:
-        """No range."""
+        """Returns the range of a number that is known."""
         return cls(value, value, value)
 
     def scaled(self, factor: float, more: float = 0.0) -> Range:
-        """All three times a factor, and something added."""
+        """Returns all three numbers times a factor, and something added."""
         return Range(self.value * factor + more, self.low * factor + more, self.high * factor + more)
 
     def spread(self, part: float) -> Range:
-        """With so much more room on both sides, as a part of the value."""
+        """Returns a wider range.
+
+        Args:
+            part: by which each side grows, as a part of it; the lower one by 0.9 at most.
+        """
         return Range(self.value, self.low * (1 - min(part, 0.9)), self.high * (1 + part))
 
 
 def growth(rates: Sequence[float], doublings: float) -> Range:
-    """By what factor the bits per byte of a text change while it becomes longer.
+    """Returns by what factor the bits per byte of a text change while it becomes longer.
 
     Args:
         rates: bits per byte of a fourth of a sample, of half of it, and of all of it.
@@ -56,7 +60,7 @@ def growth(rates: Sequence[float], doublings: float) -> Range:
 
 
 def standard_error(bits: Sequence[float] | np.ndarray, sizes: Sequence[float] | np.ndarray) -> float:
-    """Of a sum of bits by a sum of bytes: the standard error that the pieces' own ratios tell, as a part of it."""
+    """Returns the standard error of a sum of bits by a sum of bytes, from the pieces' own ratios, as a part of it."""
     import numpy as np
 
     bits, sizes = np.asarray(bits, dtype=float), np.asarray(sizes, dtype=float)

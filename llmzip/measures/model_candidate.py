@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ..inference.load import LoadedModel
 
 _ROWS = 32
-"""Rows of a sample: a frame has up to 2,048, but few long ones tell more than many short ones."""
+"""Rows of a sample: a frame has up to 2,048, but few long ones show more than many short ones."""
 
 _FIRST_STEPS = 16
 """Steps of the first sample, which the second and third double."""

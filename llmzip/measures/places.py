@@ -1,4 +1,4 @@
-"""Pieces of a file for a sample: the parts that are no noise, evenly spread places in them; must not know models."""
+"""Places of a file for a sample: the parts that are not noise, and evenly spread pieces of them; knows no models."""
 
 from __future__ import annotations
 
@@ -9,18 +9,22 @@ from ..codec.methods import looks_random
 from ..format.headers import MAX_LM_BYTES
 from ..system.streams import read_upto
 
-_LOOKS, _LOOK_BYTES = 32, 1 << 13
+_MAX_LOOKS = 32
+"""Places at most where a file is looked at."""
+
+_LOOK_BYTES = 1 << 13
+"""Bytes that are looked at in each: 8 KiB."""
 
 
 class Places:
-    """A file.
+    """A file, of which parts are read.
 
     Args:
-        source: seekable.
+        source: a seekable binary file.
 
     Attributes:
-        size: bytes of the file.
-        texts: its parts that are no noise, once they are found.
+        size: of the file in bytes.
+        texts: its parts that are not noise, after `find_texts`.
     """
 
     def __init__(self, source: BinaryIO) -> None:
@@ -30,17 +34,17 @@ class Places:
 
     @property
     def text_bytes(self) -> int:
-        """Bytes that are no noise."""
+        """Size of all parts that are not noise, in bytes."""
         return sum(map(len, self.texts))
 
     def read(self, begin: int, size: int) -> bytes:
-        """Bytes of the file."""
+        """Returns up to `size` bytes of the file."""
         self._source.seek(begin)
         return read_upto(self._source, size)
 
     def find_texts(self) -> None:
-        """Looks at places all over the file; where there is noise, the model is never asked."""
-        step = max(MAX_LM_BYTES, -(-self.size // _LOOKS))
+        """Finds the parts that are not noise by looks all over the file; the model is never asked about noise."""
+        step = max(MAX_LM_BYTES, -(-self.size // _MAX_LOOKS))
         for begin in range(0, self.size, step):
             part = range(begin, min(begin + step, self.size))
             middle = begin + max(0, len(part) - _LOOK_BYTES) // 2
@@ -48,7 +52,7 @@ class Places:
                 self.texts.append(part)
 
     def spread(self, count: int, size: int) -> list[bytes]:
-        """So many pieces, evenly spread over the text; each begins with a character if it is UTF-8."""
+        """Returns `count` pieces, evenly spread over the text; each begins with a whole character if it is UTF-8."""
         total, pieces = self.text_bytes, []
         for number in range(count):
             offset = number * total // count
@@ -61,6 +65,6 @@ class Places:
         return pieces
 
     def run_of(self, size: int) -> bytes:
-        """Neighbouring bytes from the middle of the text."""
+        """Returns up to `size` neighbouring bytes from the middle of the text."""
         part = self.texts[len(self.texts) // 2]
         return self.read(part.start + max(0, len(part) - size) // 2, min(size, len(part)))

@@ -1,4 +1,4 @@
-"""Really codes and decodes tokens in rows and takes the time; must not know files, nor what is concluded from it."""
+"""Timed coding and decoding of samples in rows; must not know files, nor what is concluded from the times."""
 
 from __future__ import annotations
 
@@ -22,18 +22,22 @@ if TYPE_CHECKING:
     from ..inference.prompt import Prompt
 
 _STEPS = 10
+"""Steps that are timed one by one."""
+
 _FILLED = 64
+"""Tokens at once that fill a cache before."""
 
 
 @dataclass(frozen=True)
 class Coded:
-    """What coding rows gave.
+    """Size and times of coded rows.
 
     Attributes:
-        num_bytes: of the text.
-        bits: that it took.
-        encode_seconds, decode_seconds: 0 seconds if it was not decoded.
-        step_spread: by how much the time of a step varies, as a part of it.
+        num_bytes: size of the text.
+        bits: its ideal length when coded.
+        encode_seconds: that coding took.
+        decode_seconds: that decoding took; 0 if it was not decoded.
+        step_spread: standard deviation of a step's time, as a part of it.
     """
 
     num_bytes: int
@@ -48,7 +52,7 @@ class Trial:
 
     Args:
         model: with its engine.
-        mixed: with the mixer.
+        mixed: whether the mixer runs.
         overlap: as in a frame's plan.
         prompt: what every row has read before.
     """
@@ -59,10 +63,10 @@ class Trial:
         self._overlap = overlap
 
     def run(self, tokens: np.ndarray, *, decode: bool = True) -> Coded:
-        """Codes rows of equal length, (rows, steps) int64.
+        """Codes rows of equal length, (rows, steps) int64, and decodes them.
 
         Raises:
-            EngineError: they do not come back.
+            EngineError: they do not decode to what was encoded.
         """
         plan = RowPlan(tokens.size, len(tokens), self._overlap)
         flat = np.ascontiguousarray(tokens).reshape(-1)
@@ -83,7 +87,7 @@ class Trial:
         return Coded(num_bytes, bits, encode_seconds, decode_seconds, _spread(np.array([begun, *ticks])))
 
     def row_bits(self, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Bits by the model alone and bytes of each row: how different are the places?"""
+        """Returns bits by the model alone and bytes of each row, to see how much the places differ."""
         num_rows, steps = tokens.shape
         flat = np.ascontiguousarray(tokens).reshape(-1)
         plan = RowPlan(tokens.size, num_rows, min(self._overlap, steps))
@@ -92,7 +96,10 @@ class Trial:
         return bits, np.array([table.num_bytes(row) for row in tokens])
 
     def step_seconds(self, num_rows: int, depth: int) -> float:
-        """Of one step of so many rows, behind so many tokens; most take longer, as other processes get in the way."""
+        """Returns the seconds of one step of `num_rows` rows after `depth` tokens.
+
+        That is the quarter of the steps timed: most take longer, as other processes get in the way.
+        """
         engine: Any = self._engine
         cache = engine.new_cache(num_rows, RESTART_CHUNK, depth + _STEPS)
         if depth:
@@ -112,7 +119,7 @@ class Trial:
         return sorted(taken)[_STEPS // 4]
 
     def token_seconds(self, num_rows: int, length: int) -> float:
-        """Of one token in the prefill of so many rows of such a length; the better one of two runs."""
+        """Returns the seconds of one token in a prefill of `num_rows` rows of `length` tokens, the better of two."""
         engine: Engine[Any] = self._engine
         inputs = np.full((num_rows, length), engine.start_token, dtype=np.int64)
         best = float("inf")
@@ -125,7 +132,7 @@ class Trial:
 
 
 def _spread(ticks: np.ndarray, parts: int = 8) -> float:
-    """By how much the time of a step varies from one part of them to another, the growth with the depth apart."""
+    """Returns by how much the time of a step varies between parts of all, apart from its growth with the depth."""
     if len(ticks) <= 4 * parts:
         return 0.0
     means = np.diff(ticks[np.linspace(0, len(ticks) - 1, parts + 1).astype(int)])

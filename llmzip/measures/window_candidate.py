@@ -35,7 +35,7 @@ class _Sample(NamedTuple):
 
     Attributes:
         size: asked for of each text in bytes.
-        texts: what was found there.
+        texts: of the places.
         frames: of each text; None for one that has more tokens than bytes.
         encode_seconds, decode_seconds: of all.
     """

@@ -174,7 +174,7 @@ def test_tokens(call: Call, tmp_path: Path, bits: str, window_bits: str) -> None
         wrong[3] = 256
         np.save(tmp_path / "t.npy", wrong)
         code, _, err = call("windows", "--import", "t.npy")
-        assert code == 4 and "tokens are 0 to 255, here are" in err
+        assert code == 4 and "tokens must be 0 to 255, not" in err
         np.save(tmp_path / "t.npy", tokens[:-1])
         assert call("windows", "--import", "t.npy")[0] == 4
         (tmp_path / "t.npy.json").write_text("{}")

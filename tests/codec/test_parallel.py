@@ -38,9 +38,9 @@ def test_results_are_in_order_and_work_is_side_by_side() -> None:
 
 
 def test_one_at_once_takes_no_thread() -> None:
-    here = threading.current_thread()
-    found = list(in_order(range(3), lambda item: threading.current_thread(), lambda item: 1))
-    assert [thread for _, thread in found] == [here] * 3
+    this_thread = threading.current_thread()
+    results = list(in_order(range(3), lambda item: threading.current_thread(), lambda item: 1))
+    assert [thread for _, thread in results] == [this_thread] * 3
 
 
 def test_no_more_are_begun_than_may_be() -> None:
@@ -148,9 +148,9 @@ def test_progress_from_threads_adds_up() -> None:
         threading.Event().wait(0.0001)
         total[0] = before + done
 
-    tell = one_at_a_time(slow)
-    assert tell is not None and one_at_a_time(None) is None
-    threads = [threading.Thread(target=lambda: [tell(1) for _ in range(50)]) for _ in range(4)]
+    report = one_at_a_time(slow)
+    assert report is not None and one_at_a_time(None) is None
+    threads = [threading.Thread(target=lambda: [report(1) for _ in range(50)]) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -166,18 +166,18 @@ def test_archives_are_the_same_however_many_frames_are_made_at_once(
     settings = CompressSettings(level=level)
 
     def packed() -> tuple[bytes, list[int]]:
-        sink, told = io.BytesIO(), []
-        compress_stream(io.BytesIO(TEXT), sink, settings, told.append)
-        return sink.getvalue(), told
+        sink, reported = io.BytesIO(), []
+        compress_stream(io.BytesIO(TEXT), sink, settings, reported.append)
+        return sink.getvalue(), reported
 
     expected, _ = packed()
     assert len(llmzip.info(expected).archives[0].frames) > 3
     monkeypatch.setattr(capacity, "frames_at_once", lambda *arguments: 3)
-    found, told = packed()
-    assert found == expected and sum(told) == len(TEXT)
-    told, sink = [], io.BytesIO()
-    report = decompress_stream(io.BytesIO(expected + expected), sink, DecompressSettings(), told.append)
-    assert sink.getvalue() == TEXT + TEXT and sum(told) == 2 * len(TEXT)
+    archive, reported = packed()
+    assert archive == expected and sum(reported) == len(TEXT)
+    reported, sink = [], io.BytesIO()
+    report = decompress_stream(io.BytesIO(expected + expected), sink, DecompressSettings(), reported.append)
+    assert sink.getvalue() == TEXT + TEXT and sum(reported) == 2 * len(TEXT)
     assert [frame.original_bytes for frame in report.frames] == 2 * [
         frame.original_bytes for frame in llmzip.info(expected).archives[0].frames
     ]

@@ -1,4 +1,4 @@
-"""Checks rows in lockstep with an engine that needs no weights: plans, contexts that begin anew, order, damage."""
+"""Checks rows in lockstep with an engine that needs no weights: plans, contexts that begin again, order, damage."""
 
 from __future__ import annotations
 

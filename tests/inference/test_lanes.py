@@ -28,7 +28,7 @@ PLANS = [
 @pytest.fixture
 def make_engine(hash_engine: type[Any]) -> Callable[..., Any]:
     class Strict(hash_engine):  # type: ignore[misc]
-        """An engine that several threads may use, and that is told how long caches become."""
+        """An engine that several threads may use, and that notes how long caches become."""
 
         def __init__(self, callers: int) -> None:
             super().__init__(vocab_size=VOCAB, context=50)
@@ -55,7 +55,7 @@ def tokens_of(plan: RowPlan, seed: int = 3) -> np.ndarray:
 
 @pytest.mark.parametrize("mixed", [False, True])
 @pytest.mark.parametrize("plan", PLANS, ids=lambda plan: f"{plan.num_tokens} in {plan.num_rows}")
-def test_payloads_do_not_tell_how_many_lanes_there_were(
+def test_payloads_are_the_same_with_any_number_of_lanes(
     plan: RowPlan, mixed: bool, make_engine: Callable[..., Any]
 ) -> None:
     tokens = tokens_of(plan)

@@ -42,14 +42,14 @@ def test_rows_with_a_prompt_come_back(
 ) -> None:  # fmt: skip
     tokens, prompt = rng.integers(0, VOCAB, num_tokens), prompt_of(rng.integers(0, VOCAB, before), context)
     plan, tree = RowPlan(num_tokens, num_rows, overlap), vocabulary if mixed else None
-    found = {
+    frames = {
         rows.FrameCoder(hash_engine(vocab_size=VOCAB, context=context, batch_tokens=size), tree, prompt).encode(
             tokens, plan
         )
         for size in (1, 13, 1 << 20)
     }
-    assert len(found) == 1
-    ((payload, _),) = found
+    assert len(frames) == 1
+    ((payload, _),) = frames
     engine = hash_engine(vocab_size=VOCAB, context=context, batch_tokens=5)
     back = rows.FrameCoder(engine, tree, prompt).decode(payload, plan, ByteMeter(one_byte_each, num_tokens))
     assert back.tolist() == tokens.tolist()
@@ -68,7 +68,7 @@ def test_another_prompt_gives_another_payload(
     assert len(payloads) == 4
 
 
-def test_the_model_sees_the_prompt_behind_the_start_token(hash_engine: MakeEngine, vocabulary: Vocabulary) -> None:
+def test_the_model_sees_the_prompt_after_the_start_token(hash_engine: MakeEngine, vocabulary: Vocabulary) -> None:
     tokens, before = np.arange(12) % 7, np.arange(5) + 20
     engine, plan = hash_engine(vocab_size=VOCAB, context=32), RowPlan(12, 3, 2)
     learner = MixEncoder(vocabulary, before, 1, with_model=True)

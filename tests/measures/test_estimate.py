@@ -1,4 +1,4 @@
-"""Checks estimates against really compressed files, and the arithmetic behind them by hand."""
+"""Checks estimates against really compressed files, and their arithmetic by hand."""
 
 from __future__ import annotations
 
@@ -27,69 +27,69 @@ def text(num_bytes: int) -> bytes:
     return whole[:num_bytes]
 
 
-def check_order(found: Estimate) -> None:
-    for number in (found.compressed_bytes, found.compress_seconds, found.decompress_seconds):
+def check_order(estimated: Estimate) -> None:
+    for number in (estimated.compressed_bytes, estimated.compress_seconds, estimated.decompress_seconds):
         assert 0 <= number.low <= number.value <= number.high
 
 
 @pytest.mark.parametrize("level", [1, 6])
-def test_a_sample_tells_the_size(level: int) -> None:
+def test_a_sample_shows_the_size(level: int) -> None:
     data = text(40_000)
     settings = CompressSettings(level, "small", ENGINE)
-    found = estimate(io.BytesIO(data), settings, seconds=0.5)
-    assert not found.is_whole and found.pieces >= 8 and 2000 < found.sampled_bytes < len(data) / 2
-    assert (found.original_bytes, found.model) == (len(data), "small")
-    assert found.method == ("lm" if level == 1 else "mixed")
-    check_order(found)
+    estimated = estimate(io.BytesIO(data), settings, seconds=0.5)
+    assert not estimated.is_whole and estimated.pieces >= 8 and 2000 < estimated.sampled_bytes < len(data) / 2
+    assert (estimated.original_bytes, estimated.model) == (len(data), "small")
+    assert estimated.method == ("lm" if level == 1 else "mixed")
+    check_order(estimated)
     real = writer.compress_stream(io.BytesIO(data), io.BytesIO(), settings).compressed_bytes
-    assert found.compressed_bytes.low <= real <= found.compressed_bytes.high
-    assert found.compressed_bytes.value == pytest.approx(real, rel=0.3)
-    assert found.start_seconds > 0 and found.compress_seconds.value > 0
+    assert estimated.compressed_bytes.low <= real <= estimated.compressed_bytes.high
+    assert estimated.compressed_bytes.value == pytest.approx(real, rel=0.3)
+    assert estimated.start_seconds > 0 and estimated.compress_seconds.value > 0
 
 
 def test_a_small_file_is_compressed_whole() -> None:
     data = text(3000)
     settings = CompressSettings(6, "small", ENGINE)
-    found = estimate(io.BytesIO(data), settings)
+    estimated = estimate(io.BytesIO(data), settings)
     real = writer.compress_stream(io.BytesIO(data), io.BytesIO(), settings).compressed_bytes
-    assert found.is_whole and found.compressed_bytes == Range.exactly(real)
+    assert estimated.is_whole and estimated.compressed_bytes == Range.exactly(real)
     # So is a larger one if there is time for it.
-    found = estimate(io.BytesIO(text(9000)), settings, seconds=100)
-    assert found.is_whole and found.sampled_bytes == 9000
+    estimated = estimate(io.BytesIO(text(9000)), settings, seconds=100)
+    assert estimated.is_whole and estimated.sampled_bytes == 9000
 
 
 def test_an_empty_file_needs_no_model() -> None:
-    found = estimate(io.BytesIO(b""), CompressSettings(6, "small", ENGINE))
-    assert found.is_whole and found.start_seconds == 0 and found.model is None
+    estimated = estimate(io.BytesIO(b""), CompressSettings(6, "small", ENGINE))
+    assert estimated.is_whole and estimated.start_seconds == 0 and estimated.model is None
     archive = io.BytesIO()
     writer.compress_stream(io.BytesIO(b""), archive, CompressSettings())
-    assert found.compressed_bytes.value == archive.tell()
+    assert estimated.compressed_bytes.value == archive.tell()
 
 
 def test_noise_is_stored() -> None:
     data = random.Random(2).randbytes(200_000)
-    found = estimate(io.BytesIO(data), CompressSettings(6, "small", ENGINE))
-    assert (found.method, found.model, found.pieces, found.start_seconds) == ("stored", None, 0, 0)
+    estimated = estimate(io.BytesIO(data), CompressSettings(6, "small", ENGINE))
+    assert (estimated.method, estimated.model, estimated.pieces, estimated.start_seconds) == ("stored", None, 0, 0)
     real = writer.compress_stream(io.BytesIO(data), io.BytesIO(), CompressSettings()).compressed_bytes
-    assert abs(found.compressed_bytes.value - real) <= 32
+    assert abs(estimated.compressed_bytes.value - real) <= 32
 
 
 def test_what_repeats_itself_is_noticed() -> None:
     data = text(2_000) * 20
     settings = CompressSettings(6, "small", ENGINE)
-    found = estimate(io.BytesIO(data), settings, seconds=0.5)
+    estimated = estimate(io.BytesIO(data), settings, seconds=0.5)
     real = writer.compress_stream(io.BytesIO(data), io.BytesIO(), settings).compressed_bytes
-    assert real / 2 < found.compressed_bytes.value < 2 * real < 0.1 * len(data)
+    assert real / 2 < estimated.compressed_bytes.value < 2 * real < 0.1 * len(data)
 
 
 def test_windows() -> None:
     data = text(15_000)
     settings = CompressSettings(6, "small", ENGINE, window_bits=512)
-    found = estimate(io.BytesIO(data), settings, seconds=0.5)
+    estimated = estimate(io.BytesIO(data), settings, seconds=0.5)
     real = writer.compress_stream(io.BytesIO(data), io.BytesIO(), settings).compressed_bytes
-    assert found.method == "windows"
-    assert found.compressed_bytes.value == pytest.approx(real, rel=0.25)
-    check_order(found)
+    assert estimated.method == "windows"
+    assert estimated.compressed_bytes.value == pytest.approx(real, rel=0.25)
+    check_order(estimated)
 
 
 def test_growth_of_a_power_law_and_of_none() -> None:
@@ -120,7 +120,7 @@ def test_ranges() -> None:
     assert Range.exactly(3.0) == (3, 3, 3)
 
 
-def test_places_are_spread_over_what_is_no_noise() -> None:
+def test_places_are_spread_over_what_is_not_noise() -> None:
     half = 1 << 21
     noise = random.Random(3).randbytes(half)
     data = b"".join(b"%09d\n" % number for number in range(half // 10 + 1))[:half]
