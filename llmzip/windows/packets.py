@@ -115,7 +115,7 @@ def _pieces(model: LoadedModel, text: bytes, capacity: int, progress: Progress |
             while end < len(sizes) and sizes[end] <= len(windows[end]):
                 end += 1
             after = begin + sum(sizes[at : max(end, at + 1)])
-            if end > at:  # windows at to end - 1 do not pay: their text is cut anew, into full packets
+            if end > at:  # windows at to end - 1 do not pay: their text is cut into full packets
                 for start in range(begin, after, capacity):
                     yield _Piece(start, 0, text[start : min(start + capacity, after)])
             else:
