@@ -508,7 +508,7 @@ def test_headers_are_the_same_however_they_are_read(kind: str, skip_payloads: bo
         pack_header(Header(USER_MODEL, RECORD)),
     )
     data = two_frames() + lm
-    frames_read = list(read_archives(opened(data, kind), skip_payloads))
+    frames_read = list(read_archives(opened(data, kind), skip_payloads=skip_payloads))
     for frame, whole in zip(frames_read, frames(data), strict=True):
         assert frame.payload == (b"" if skip_payloads else whole.payload)
         fields: Callable[[Frame], tuple[object, ...]] = lambda f: (  # noqa: E731
@@ -526,7 +526,7 @@ def test_every_truncation_is_reported_with_its_place(kind: str, skip_payloads: b
         if length == boundary:
             continue
         with pytest.raises(TruncatedError, match=f"^truncated: the file ends at byte {length}, inside an archive$"):
-            list(read_archives(opened(data[:length], kind), skip_payloads))
+            list(read_archives(opened(data[:length], kind), skip_payloads=skip_payloads))
 
 
 def test_the_longest_record_is_readable() -> None:
