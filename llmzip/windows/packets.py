@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from math import log2
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -69,7 +69,7 @@ def encode(model: LoadedModel, text: bytes, packet_bytes: int, progress: Progres
     if table.escape is not None:
         raise SettingsError("packets need a tokenizer with a token for each byte")
     window_texts.check_engine(model.engine, 8 * capacity)
-    pieces = list(_pieces(model, text, capacity, progress)) or [_Piece(0, 0, b"")]
+    pieces = list(_pieces(model, text, capacity, table.num_bytes, progress)) or [_Piece(0, 0, b"")]
     ends = [piece.begin for piece in pieces[1:]] + [len(text)]
     name, whole = model_id(model.record.model_digest, model.record.tokenizer_digest), check16(text)
     return [
@@ -104,11 +104,17 @@ class _Piece(NamedTuple):
     data: bytes
 
 
-def _pieces(model: LoadedModel, text: bytes, capacity: int, progress: Progress | None) -> Iterator[_Piece]:
+def _pieces(
+    model: LoadedModel,
+    text: bytes,
+    capacity: int,
+    num_bytes: Callable[[np.ndarray], int],
+    progress: Progress | None,
+) -> Iterator[_Piece]:
     """Yields the data of all packets: windows, and text as it is where windows do not make it smaller."""
     begin = 0
     for counts, windows, ids in _windows(model, text, capacity, progress):
-        sizes = [model.tokenizer.tokens.num_bytes(part) for part in np.split(ids, np.cumsum(counts)[:-1])]
+        sizes = [num_bytes(part) for part in np.split(ids, np.cumsum(counts)[:-1])]
         at = 0
         while at < len(sizes):
             end = at
