@@ -81,7 +81,7 @@ class ArchiveParser:
         unfinished: header of a frame whose payload has not been passed yet, unchecked.
     """
 
-    def __init__(self, offset_bytes: int = 0, skip_payloads: bool = False) -> None:
+    def __init__(self, offset_bytes: int = 0, *, skip_payloads: bool = False) -> None:
         self.offset_bytes = offset_bytes
         self.header: Header | None = None
         self.unfinished: FrameHeader | None = None
@@ -228,7 +228,9 @@ class Position:
     parser: ArchiveParser | None = None
 
 
-def read_archives(source: BinaryIO, skip_payloads: bool = False, position: Position | None = None) -> Iterator[Frame]:
+def read_archives(
+    source: BinaryIO, *, skip_payloads: bool = False, position: Position | None = None
+) -> Iterator[Frame]:
     """Yields the frames of all archives in a file, front to back.
 
     Args:
@@ -247,8 +249,8 @@ def read_archives(source: BinaryIO, skip_payloads: bool = False, position: Posit
         if not start:
             if offset:
                 return
-            raise TruncatedError("truncated: the file is empty, not even an empty archive")
-        parser = position.parser = ArchiveParser(offset, skip_payloads)
+            raise TruncatedError("truncated: the file is empty")
+        parser = position.parser = ArchiveParser(offset, skip_payloads=skip_payloads)
         steps = parser.steps()
         answer: bytes | None = None
         try:
@@ -274,6 +276,7 @@ def read_archives(source: BinaryIO, skip_payloads: bool = False, position: Posit
 
 
 def _truncated(offset_bytes: int) -> TruncatedError:
+    """Makes the error for a file that ends inside an archive."""
     return TruncatedError(f"truncated: the file ends at byte {offset_bytes}, inside an archive")
 
 

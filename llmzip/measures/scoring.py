@@ -110,7 +110,7 @@ class Scorer:
         stride: 1 to context; None for half of the context. 1 gives every token all the context there is, at the price
             of a pass of the whole context for each; the context itself is the cheapest: contexts do not overlap.
         before: (p,) int64, what the model has read before each text; of more than half of the context only the end
-            counts. Contexts that begin anew do not go back to it.
+            counts. Contexts that are restarted do not go back to it.
         ranks: whether to find the rank of each token.
         alternatives: number of likeliest ids to find for each token.
         progress: called with the tokens that were just scored.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from math import log2
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -69,34 +69,64 @@ def encode(model: LoadedModel, text: bytes, packet_bytes: int, progress: Progres
     if table.escape is not None:
         raise SettingsError("packets need a tokenizer with a token for each byte")
     window_texts.check_engine(model.engine, 8 * capacity)
-    made: list[tuple[int, int, bytes]] = []  # begin, tokens, data
+    pieces = list(_pieces(model, text, capacity, table.num_bytes, progress)) or [_Piece(0, 0, b"")]
+    ends = [piece.begin for piece in pieces[1:]] + [len(text)]
+    name, whole = model_id(model.record.model_digest, model.record.tokenizer_digest), check16(text)
+    return [
+        pack(
+            Packet(
+                model=name,
+                text=whole,
+                number=number,
+                begin=piece.begin,
+                tokens=piece.tokens,
+                text_check=check16(text[piece.begin : end]),
+                data=piece.data,
+                last=number == len(pieces) - 1,
+                width=width(len(text)),
+            )
+        )
+        for number, (piece, end) in enumerate(zip(pieces, ends, strict=True))
+    ]
+
+
+class _Piece(NamedTuple):
+    """The part of a text that goes into one packet.
+
+    Attributes:
+        begin: where it begins in the text, in bytes.
+        tokens: tokens in the window; 0 if the data is the text itself.
+        data: the window or the text.
+    """
+
+    begin: int
+    tokens: int
+    data: bytes
+
+
+def _pieces(
+    model: LoadedModel,
+    text: bytes,
+    capacity: int,
+    num_bytes: Callable[[np.ndarray], int],
+    progress: Progress | None,
+) -> Iterator[_Piece]:
+    """Yields the data of all packets: windows, and text as it is where windows do not make it smaller."""
     begin = 0
     for counts, windows, ids in _windows(model, text, capacity, progress):
-        ends = np.cumsum(counts)
-        sizes = [table.num_bytes(part) for part in np.split(ids, ends[:-1])]
+        sizes = [num_bytes(part) for part in np.split(ids, np.cumsum(counts)[:-1])]
         at = 0
         while at < len(sizes):
-            # What windows do not make smaller goes as it is, without their borders.
             end = at
             while end < len(sizes) and sizes[end] <= len(windows[end]):
                 end += 1
             after = begin + sum(sizes[at : max(end, at + 1)])
-            if end > at:
-                made += (
-                    (start, 0, text[start : min(start + capacity, after)]) for start in range(begin, after, capacity)
-                )
+            if end > at:  # windows at to end - 1 do not pay: their text is cut into full packets
+                for start in range(begin, after, capacity):
+                    yield _Piece(start, 0, text[start : min(start + capacity, after)])
             else:
-                made.append((begin, int(counts[at]), windows[at]))
+                yield _Piece(begin, int(counts[at]), windows[at])
             begin, at = after, max(end, at + 1)
-    name, whole = model_id(model.record.model_digest, model.record.tokenizer_digest), check16(text)
-    ends_at = [part[0] for part in made[1:]] + [len(text)]
-    return [
-        pack(Packet(
-            name, whole, number, start, tokens, check16(text[start:end]), data, number == len(made) - 1,
-            width(len(text)),
-        ))
-        for number, ((start, tokens, data), end) in enumerate(zip(made, ends_at, strict=True))
-    ] if made else [pack(Packet(name, whole, 0, 0, 0, check16(b""), b"", True, 1))]  # fmt: skip
 
 
 def _windows(

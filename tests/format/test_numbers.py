@@ -11,7 +11,7 @@ from llmzip.format.numbers import bytes_needed, crc8, pack_varint, unpack_varint
 
 
 def crc8_bitwise(data: bytes) -> int:
-    """The checksum by its definition: long division by x^8 + x^4 + x^3 + x^2 + 1."""
+    """Computes the checksum by its definition, long division by x^8 + x^4 + x^3 + x^2 + 1."""
     remainder = 0
     for byte in data:
         remainder ^= byte

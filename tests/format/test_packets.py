@@ -1,4 +1,4 @@
-"""Checks the bytes of packets: as the document says, nothing else is taken, and no damage goes unseen."""
+"""Packets have the bytes that the document gives them; nothing else is accepted, and no damage goes unnoticed."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def packets(draw: st.DrawFn) -> Packet:
 
 
 def with_check(data: bytes, octets: int) -> bytes:
-    """The bytes with their check made right again."""
+    """Returns a packet's bytes with their check corrected."""
     place = 11 + 2 * octets
     rest = data[:place] + data[place + 2 :]
     return data[:place] + (zlib.crc32(rest) % 65536).to_bytes(2, "little") + data[place + 2 :]
@@ -89,7 +89,9 @@ def test_any_bytes_with_a_right_check(data: bytes, octets: int) -> None:
         b"",
         b"\x01",
         with_check(bytes.fromhex("b1 6d6f6465 3412 0200 2c01 0500 cdab 0000 010203"), 2),  # bit 7
-        with_check(bytes.fromhex("31 6d6f6465 3412 0200 2c01 0500 cdab 0000 0102"), 2),  # 16 bits are no window
+        with_check(
+            bytes.fromhex("31 6d6f6465 3412 0200 2c01 0500 cdab 0000 0102"), 2
+        ),  # 16 bits are too few for a window
         with_check(bytes.fromhex("31 6d6f6465 3412 0200 2c01 0000 cdab 0000"), 2),  # no data, and not the only packet
         with_check(bytes.fromhex("01 6d6f6465 3412 00 00 0000 0000 0000"), 1),  # an empty text without an end
         with_check(bytes.fromhex("11 6d6f6465 3412 03 02 0100 cdab 0000 010203"), 1),  # each packet has some text
@@ -112,15 +114,15 @@ def test_other_versions_are_named() -> None:
 
 
 def test_streams() -> None:
-    found = [pack(SAMPLE), b"", b"no packet"]
-    stream = stream_header() + b"".join(map(stream_entry, found))
-    assert list(read_stream(io.BytesIO(stream))) == found
+    packets = [pack(SAMPLE), b"", b"no packet"]
+    stream = stream_header() + b"".join(map(stream_entry, packets))
+    assert list(read_stream(io.BytesIO(stream))) == packets
     assert list(read_stream(io.BytesIO(stream_header()))) == []
     for cut in (1, 8, len(stream) - len(stream_header()) - 1):
         source, seen = read_stream(io.BytesIO(stream[:-cut])), []
         with pytest.raises(TruncatedError):
             seen.extend(source)
-        assert seen == [] or found[: len(seen)] == seen
+        assert seen == [] or packets[: len(seen)] == seen
 
 
 @pytest.mark.parametrize(("packet_bytes", "text_bytes"), [(31, 0), (8193, 0), (140, MAX_TEXT_BYTES + 1)])

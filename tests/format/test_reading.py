@@ -46,7 +46,7 @@ def raw_frame(
     prefix: bytes = NO_MODEL_HEADER,
     record: bytes = b"",
 ) -> bytes:
-    """A frame with whatever fields, valid or not, and a right check; the width is the tag's."""
+    """Makes a frame with any fields, valid or not, and a correct check; the width is the tag's."""
     width = (tag >> 4 & 3) + 1
     body = prefix + bytes([tag]) + b"".join(number.to_bytes(width, "little") for number in numbers) + record + payload
     return body + bytes([crc8(body)]) + crc32.to_bytes(4, "little")
@@ -57,7 +57,7 @@ def stored(data: bytes, last: bool, prefix: bytes = b"") -> bytes:
 
 
 def two_frames(first: bytes = b"one", second: bytes = b"second") -> bytes:
-    """An archive of two stored frames with its index."""
+    """Makes an archive of two stored frames with its index."""
     a, b = stored(first, False, NO_MODEL_HEADER), stored(second, True)
     return a + b + pack_index([(len(a) - len(NO_MODEL_HEADER), len(first)), (len(b), len(second))])
 
@@ -90,7 +90,7 @@ def frames(data: bytes, **options: bool) -> list[Frame]:
 
 
 def refusal(data: bytes, error: type[LLMZipError], **options: bool) -> str:
-    """The message with which data is refused."""
+    """Returns the message with which data is refused."""
     with pytest.raises(error) as caught:
         frames(data, **options)
     assert "\n" not in str(caught.value)
@@ -470,11 +470,11 @@ def test_archives_follow_each_other() -> None:
     single = stored(b"first", True, NO_MODEL_HEADER)
     data = single + two_frames() + single
     position = Position()
-    found = list(read_archives(io.BytesIO(data), position=position))
-    assert [frame.payload for frame in found] == [b"first", b"one", b"second", b"first"]
-    assert [frame.number for frame in found] == [0, 0, 1, 0]
+    frames_read = list(read_archives(io.BytesIO(data), position=position))
+    assert [frame.payload for frame in frames_read] == [b"first", b"one", b"second", b"first"]
+    assert [frame.number for frame in frames_read] == [0, 0, 1, 0]
     assert position.offset_bytes == len(data)
-    for frame in found:
+    for frame in frames_read:
         part = data[frame.offset_bytes : frame.offset_bytes + frame.size_bytes]
         assert part[-4:] == zlib.crc32(frame.payload).to_bytes(4, "little")
 
@@ -508,8 +508,8 @@ def test_headers_are_the_same_however_they_are_read(kind: str, skip_payloads: bo
         pack_header(Header(USER_MODEL, RECORD)),
     )
     data = two_frames() + lm
-    found = list(read_archives(opened(data, kind), skip_payloads))
-    for frame, whole in zip(found, frames(data), strict=True):
+    frames_read = list(read_archives(opened(data, kind), skip_payloads=skip_payloads))
+    for frame, whole in zip(frames_read, frames(data), strict=True):
         assert frame.payload == (b"" if skip_payloads else whole.payload)
         fields: Callable[[Frame], tuple[object, ...]] = lambda f: (  # noqa: E731
             f.number, f.offset_bytes, f.size_bytes, f.header, f.crc32, f.archive
@@ -526,7 +526,7 @@ def test_every_truncation_is_reported_with_its_place(kind: str, skip_payloads: b
         if length == boundary:
             continue
         with pytest.raises(TruncatedError, match=f"^truncated: the file ends at byte {length}, inside an archive$"):
-            list(read_archives(opened(data[:length], kind), skip_payloads))
+            list(read_archives(opened(data[:length], kind), skip_payloads=skip_payloads))
 
 
 def test_the_longest_record_is_readable() -> None:

@@ -1,4 +1,4 @@
-"""Checks distances against scores of single texts and formulas written out, and what texts they refuse."""
+"""Distances are those of the formulas, from scores of single texts; empty and long texts are refused."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ def test_what_says_the_same_is_near(found: Distances) -> None:
 
 
 def test_equal_texts_are_nearest(model: LoadedModel) -> None:
-    found = measure_distances(model, [TEXTS[0], TEXTS[0]])
-    assert found.matrix("max")[0, 1] < 0.5
+    distances = measure_distances(model, [TEXTS[0], TEXTS[0]])
+    assert distances.matrix("max")[0, 1] < 0.5
 
 
 def test_an_unknown_measure(found: Distances) -> None:

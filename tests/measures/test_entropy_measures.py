@@ -1,4 +1,4 @@
-"""Checks the measures of `llmzip entropy` against numbers worked out by hand."""
+"""The measures of `llmzip entropy` against numbers worked out by hand."""
 
 from __future__ import annotations
 
@@ -71,22 +71,22 @@ def test_information_capacity_by_hand() -> None:
 
 def test_all_measures_of_a_text() -> None:
     text = TextFacts(num_bytes=10, num_characters=8, num_words=2, zlib_bits=144)
-    found = entropy.measures(scores_of([1.0, 2.25, 4.0], [0, 1, 7]), text, MODEL)
-    assert (found["total_bits"], found["bits_per_byte"], found["bits_per_character"]) == (7.25, 0.725, 7.25 / 8)
-    assert found["perplexity_per_token"] == pytest.approx(2 ** (7.25 / 3))
-    assert found["perplexity_per_word"] == pytest.approx(2 ** (7.25 / 2))
-    assert (found["arithmetic_bits"], found["prefix_bits"]) == (8.75, 1 + 3 + 4)
-    assert found["prefix_bits_per_character"] == 1.0 and found["zlib_bits_per_byte"] == 14.4
-    assert found["ranks_zlib_bits"] == 8 * len(zlib.compress(b"0 1 7", 9))
-    assert (found["raw_rate"], found["adjusted_rate"], found["adjusted_rate_as_stored"]) == (0.2, 200.2, 70.2)
-    assert found["information_capacity"] == pytest.approx((80 / 3 - 7.25 / 3 - 24) / 20)
-    assert (found["context"], found["stride"], found["tokens"], found["bytes"]) == (31, 15, 3, 10)
+    values = entropy.measures(scores_of([1.0, 2.25, 4.0], [0, 1, 7]), text, MODEL)
+    assert (values["total_bits"], values["bits_per_byte"], values["bits_per_character"]) == (7.25, 0.725, 7.25 / 8)
+    assert values["perplexity_per_token"] == pytest.approx(2 ** (7.25 / 3))
+    assert values["perplexity_per_word"] == pytest.approx(2 ** (7.25 / 2))
+    assert (values["arithmetic_bits"], values["prefix_bits"]) == (8.75, 1 + 3 + 4)
+    assert values["prefix_bits_per_character"] == 1.0 and values["zlib_bits_per_byte"] == 14.4
+    assert values["ranks_zlib_bits"] == 8 * len(zlib.compress(b"0 1 7", 9))
+    assert (values["raw_rate"], values["adjusted_rate"], values["adjusted_rate_as_stored"]) == (0.2, 200.2, 70.2)
+    assert values["information_capacity"] == pytest.approx((80 / 3 - 7.25 / 3 - 24) / 20)
+    assert (values["context"], values["stride"], values["tokens"], values["bytes"]) == (31, 15, 3, 10)
 
 
 def test_bytes_that_are_no_text_have_no_characters() -> None:
     text = TextFacts(num_bytes=10, num_characters=None, num_words=None, zlib_bits=144)
-    found = entropy.measures(scores_of([1.0, 2.25, 4.0], [0, 1, 7]), text, MODEL)
-    missing = {name for name, value in found.items() if value is None}
+    values = entropy.measures(scores_of([1.0, 2.25, 4.0], [0, 1, 7]), text, MODEL)
+    missing = {name for name, value in values.items() if value is None}
     schemes = {f"{scheme}_bits_per_character" for scheme in ("arithmetic", "prefix", "ranks_zlib", "zlib")}
     assert missing == {"characters", "words", "bits_per_character", "perplexity_per_word", *schemes}
 
@@ -94,9 +94,9 @@ def test_bytes_that_are_no_text_have_no_characters() -> None:
 def test_pieces() -> None:
     text = TextFacts(num_bytes=10, num_characters=10, num_words=2, zlib_bits=144)
     pieces = [scores_of([1.0, 6.0], [0, 0]), scores_of([7.75], [0])]
-    found = entropy.piece_measures(pieces, 5, text, MODEL)
+    values = entropy.piece_measures(pieces, 5, text, MODEL)
     # 8 bits are 1 byte, 8.25 bits are 2.
-    assert found == {"piece_bytes": 5, "pieces": 2, "piece_raw_rate": 0.3, "piece_adjusted_rate": 200.3}
+    assert values == {"piece_bytes": 5, "pieces": 2, "piece_raw_rate": 0.3, "piece_adjusted_rate": 200.3}
 
 
 def config_of(name: str) -> ExactConfig:

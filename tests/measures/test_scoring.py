@@ -1,4 +1,4 @@
-"""Checks scores against one token after the other by the definition, against steps, archives and the other engine."""
+"""Scores are those of the definition, token by token, and agree with steps, archives and the other engine."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ CORPORA = Path(__file__).parents[2] / "corpora"
 
 
 def model_of(engine: Any) -> Any:
-    """What scoring needs of a loaded model."""
+    """Makes what scoring needs of a loaded model."""
     return SimpleNamespace(engine=engine)
 
 
 def by_the_definition(
     engine: Any, tokens: np.ndarray, context: int, stride: int, before: np.ndarray = NOTHING
 ) -> tuple[list[float], list[float], list[int], list[list[int]]]:
-    """Coded bits, model bits, ranks and orders of ids, each token's context fed by itself, in Python's integers."""
+    """Computes coded bits, model bits, ranks and orders of ids in Python's integers, feeding each context by itself."""
     inputs = [engine.start_token, *before.tolist(), *tokens.tolist()]
     coded, own, ranks, orders = [], [], [], []
     begin = 0
@@ -70,7 +70,7 @@ def by_the_definition(
 
 
 def same(one: Scores, two: Scores) -> None:
-    """Bit for bit."""
+    """Asserts that scores are equal, bit for bit."""
     for name in ("tokens", "coded_bits", "model_bits", "ranks", "alternatives", "alternative_bits"):
         first, second = getattr(one, name), getattr(two, name)
         assert (first is None) == (second is None) and (first is None or np.array_equal(first, second)), name
@@ -84,27 +84,27 @@ def test_scores_are_those_of_the_definition(
     engine = hash_engine(vocab_size=vocab_size, context=300)
     tokens = rng.integers(0, vocab_size, 40)
     coded, own, ranks, orders = by_the_definition(engine, tokens, context, stride)
-    found = Scorer(model_of(engine), context, stride, ranks=True, alternatives=5).score(tokens)
-    assert found.coded_bits == pytest.approx(coded, rel=1e-12)
-    assert found.model_bits == pytest.approx(own, rel=1e-12)
-    assert found.ranks is not None and found.ranks.tolist() == ranks and found.ranks.dtype == np.int32
-    assert found.alternatives is not None and found.alternatives.tolist() == [order[:5] for order in orders]
-    assert (found.context, found.stride) == (context, stride)
+    scores = Scorer(model_of(engine), context, stride, ranks=True, alternatives=5).score(tokens)
+    assert scores.coded_bits == pytest.approx(coded, rel=1e-12)
+    assert scores.model_bits == pytest.approx(own, rel=1e-12)
+    assert scores.ranks is not None and scores.ranks.tolist() == ranks and scores.ranks.dtype == np.int32
+    assert scores.alternatives is not None and scores.alternatives.tolist() == [order[:5] for order in orders]
+    assert (scores.context, scores.stride) == (context, stride)
     # The likeliest id costs what the token costs where it is the token.
-    assert found.alternative_bits is not None
-    first = found.ranks == 0
-    assert np.array_equal(found.alternative_bits[first, 0], found.model_bits[first])
+    assert scores.alternative_bits is not None
+    first = scores.ranks == 0
+    assert np.array_equal(scores.alternative_bits[first, 0], scores.model_bits[first])
 
 
 def test_a_stride_of_one_feeds_each_token_its_whole_context(hash_engine: MakeEngine, rng: np.random.Generator) -> None:
     engine, tokens, context = hash_engine(vocab_size=50, context=64), rng.integers(0, 50, 60), 9
     inputs = np.concatenate([[engine.start_token], tokens])
-    found = Scorer(model_of(engine), context, 1, ranks=True).score(tokens)
+    scores = Scorer(model_of(engine), context, 1, ranks=True).score(tokens)
     for place, token in enumerate(tokens):
         seen = inputs[max(0, place + 1 - context) : place + 1]
         assert len(seen) == min(context, place + 1)
         masses = engine.masses(engine.forward(torch.from_numpy(seen[None])).reshape(-1, 1))[-1].double()
-        assert 2.0 ** -found.model_bits[place] == pytest.approx(max(masses[token], 0.5) / masses.sum())
+        assert 2.0 ** -scores.model_bits[place] == pytest.approx(max(masses[token], 0.5) / masses.sum())
 
 
 @pytest.mark.parametrize("batch_tokens", [3, 64, 1 << 16])
@@ -201,9 +201,9 @@ def test_the_bits_are_those_of_an_archive(small: LoadedModel) -> None:
 def test_steps_of_a_model_are_its_prefill(small: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     tokens = small.tokenizer.encode((CORPORA / "prose-de.txt").read_bytes()[:400])
     pieces = [tokens[:70], tokens[70:130], tokens[130:]]
-    found = Scorer(small, 40, 11, ranks=True, alternatives=3).score_many(pieces)
+    scores = Scorer(small, 40, 11, ranks=True, alternatives=3).score_many(pieces)
     monkeypatch.setattr(small.engine, "stepwise", True)
-    for one, two in zip(found, Scorer(small, 40, 11, ranks=True, alternatives=3).score_many(pieces), strict=True):
+    for one, two in zip(scores, Scorer(small, 40, 11, ranks=True, alternatives=3).score_many(pieces), strict=True):
         same(one, two)
 
 
@@ -220,7 +220,7 @@ def test_scores_tell_a_text_from_noise(small: LoadedModel, rng: np.random.Genera
 def float_and_exact(
     random_checkpoint: Any, write_checkpoint: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Any, Any]:
-    """Both engines with one checkpoint of random weights."""
+    """Loads one checkpoint of random weights into both engines."""
     pytest.importorskip("transformers")
     from llmzip.engines.floating import FloatEngine
 

@@ -1,4 +1,4 @@
-"""From scores of tokens to units, lines, spans and profiles, for any bytes and any tokens."""
+"""Scores of tokens become units, lines, spans and profiles, for any bytes and any tokens."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TEXTS = [
 
 
 def cut(data: bytes, seed: int) -> np.ndarray:
-    """Random sizes of tokens."""
+    """Draws random sizes of tokens."""
     chance = random.Random(seed)
     sizes: list[int] = []
     while sum(sizes) < len(data):
@@ -42,7 +42,7 @@ def test_units_are_whole_characters_and_as_small_as_can_be(data: bytes, seed: in
     units = surprisal.units_of(data, sizes, bits)
     assert units.bits.sum() == bits.sum() and units.ends[-1] == len(data) and units.token_ends[-1] == len(sizes)
     ends = set(units.ends.tolist())
-    # By the document: a place is no cut if a character that is whole UTF-8 goes on there.
+    # By the document: nothing is cut within a character that is valid UTF-8.
     whole = data.decode("utf-8", "surrogateescape")
     allowed, place = {0}, 0
     for character in whole:
@@ -63,7 +63,7 @@ def test_a_character_of_several_tokens_is_one_unit() -> None:
     assert units.ends.tolist() == [4, 5] and units.begins.tolist() == [0, 4] and units.token_ends.tolist() == [3, 4]
 
 
-def test_an_escape_belongs_to_the_byte_behind_it() -> None:
+def test_an_escape_belongs_to_the_byte_after_it() -> None:
     table = [b"", b"a", b"bc", b"d"]
     ids = np.array([1, 0, 2, 2, 0, 1])
     sizes = surprisal.token_sizes(ids, table, 0)
@@ -80,7 +80,7 @@ def test_tokens_of_another_text_are_refused(data: bytes, sizes: list[int]) -> No
 
 
 def test_lines_share_all_bits() -> None:
-    # Tokens: "a\n\nb" lies in three lines, and counts in the first.
+    # Tokens: "a\n\nb" is in three lines, and counts in the first.
     units = surprisal.units_of(b"xa\n\nb\ncd", np.array([1, 4, 1, 2]), np.array([1.0, 2.0, 4.0, 8.0]))
     lines = surprisal.lines_of(units)
     assert lines.ends.tolist() == [3, 4, 6, 8] and lines.begins.tolist() == [0, 3, 4, 6]

@@ -33,7 +33,7 @@ TEXTS = {
 
 
 class Reader(HTMLParser):
-    """The text of the page's rows, and all of its tags."""
+    """A parser that collects the text of the page's rows and all of its tags."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)

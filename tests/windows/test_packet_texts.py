@@ -1,4 +1,4 @@
-"""Texts in packets by an embedded model: any bytes come back, in any order; what is lost costs its own text only."""
+"""Packets by an embedded model: any bytes come back, in any order; a packet that is lost costs only its own text."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_damage_with_a_right_check_counts_as_lost(model: LoadedModel) -> None:
 
 
 def test_one_hostile_packet_does_not_take_others_with_it(model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A packet may promise more text than fits into the memory; those that are decoded beside it are well."""
+    """A packet may claim more text than fits into the memory; the others that are decoded with it are unharmed."""
     monkeypatch.setattr(window_packets, "MAX_TEXT_BYTES", 600)
     packets = list(packets_of("English", 32))
     zeros = bytes(len(parse(packets[1]).data))

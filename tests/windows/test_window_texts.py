@@ -1,4 +1,4 @@
-"""Checks that tokens come back from windows, however they are batched, and that each window decodes alone."""
+"""Tokens come back from windows, however they are batched, and each window decodes alone."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ def texts_of(lists: list[list[int]]) -> list[np.ndarray]:
 def decode(engine: Any, windows: window_texts.Windows, window_bits: int, which: np.ndarray) -> list[np.ndarray]:
     most = np.full(len(windows.counts), 1 << 20)
     most[-1] = windows.counts[-1]
-    found = window_texts.WindowDecoder(engine, window_bits, ByteMeter(len, 10_000)).fresh(
+    decoded = window_texts.WindowDecoder(engine, window_bits, ByteMeter(len, 10_000)).fresh(
         windows.data, which, most[which]
     )
-    assert ((found.spare_bits >= 0) & (found.spare_bits < window_bits)).all()
-    return found.tokens
+    assert ((decoded.spare_bits >= 0) & (decoded.spare_bits < window_bits)).all()
+    return decoded.tokens
 
 
 @given(lists=TEXTS, window_bits=st.sampled_from([16, 17, 24, 40, 128, 999]), context=st.sampled_from([2, 5, 40]))
 def test_fresh_windows(hash_engine: MakeEngine, lists: list[list[int]], window_bits: int, context: int) -> None:
     texts = texts_of(lists)
     engine = hash_engine(context=context)
-    found = window_texts.encode(engine, texts, window_bits, fresh=True)
+    encoded = window_texts.encode(engine, texts, window_bits, fresh=True)
     small = hash_engine(context=context, batch_tokens=3)
     alone = [window_texts.encode(small, [text], window_bits, fresh=True)[0] for text in texts]
-    for text, windows, one in zip(texts, found, alone, strict=True):
+    for text, windows, one in zip(texts, encoded, alone, strict=True):
         assert windows.data == one.data and windows.counts.tolist() == one.counts.tolist()
         assert windows.counts.sum() == len(text) and windows.counts.min() >= 1 and windows.counts.max() <= context
         assert len(windows.data) == -(-len(windows.counts) * window_bits // 8)
