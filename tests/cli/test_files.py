@@ -146,7 +146,7 @@ def test_rm_refuses_a_pipe_that_has_a_name(run: Run, tmp_path: Path) -> None:
     os.close(write)
     done = run("-f", "--rm", "-o", "out.llmz", f"/dev/fd/{read}", pass_fds=(read,))
     os.close(read)
-    assert done.returncode == 1 and b"is a pipe" in done.stderr and done.stderr.count(b"\n") == 1
+    assert done.returncode == 1 and b"the text of a pipe" in done.stderr and done.stderr.count(b"\n") == 1
     assert not (tmp_path / "out.llmz").exists()
 
 
