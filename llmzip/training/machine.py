@@ -1,4 +1,4 @@
-"""What the machine can do: number format, compiling, and how fast; must not know texts, checkpoints or plans."""
+"""What the machine can do: number format, compiling, speed. Must not know texts, checkpoints or plans."""
 
 from __future__ import annotations
 
@@ -12,23 +12,32 @@ from typing import Any
 
 import torch
 
-_MATRIX, _SMALL = 1536, 384
-_RUNS = 5
+_MATRIX = 1536
+"""Rows and columns of the products that a CPU's speed is measured on; six times that on a GPU."""
+_SMALL_MATRIX = 384
+"""The same for comparing number formats: where bfloat16 is emulated, large products take half a minute."""
+_RUNS = 5  # of each product
 _BF16_GAIN = 1.3
-"""bfloat16 must be this much faster than float32 to be taken on a CPU: some only emulate it."""
+"""How much faster than float32 bfloat16 must be to be used on a CPU: some only emulate it."""
 
 _CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 _COMPILERS = ("g++", "clang++", "c++")
 
 
 def synchronise(device: torch.device) -> None:
-    """Waits until the device has done all that was asked of it."""
+    """Waits until the device has done all its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def matrix_flops(device: torch.device, dtype: torch.dtype, size: int | None = None) -> float:
-    """Floating-point operations per second of square matrix products, large ones by default; the best of some runs."""
+    """Measures floating-point operations per second of square matrix products, as the best of some runs.
+
+    Args:
+        device: to run on.
+        dtype: of the matrices.
+        size: rows and columns; None for large ones.
+    """
     size = size or _MATRIX * (6 if device.type == "cuda" else 1)
     a = torch.randn(size, size, device=device).to(dtype)
     best = float("inf")
@@ -42,11 +51,10 @@ def matrix_flops(device: torch.device, dtype: torch.dtype, size: int | None = No
 
 
 def choose_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where the device computes it in hardware, else float32."""
+    """Returns bfloat16 if the device computes it in hardware, else float32."""
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    # Small products: where bfloat16 is emulated, large ones take half a minute.
-    gain = matrix_flops(device, torch.bfloat16, _SMALL) / matrix_flops(device, torch.float32, _SMALL)
+    gain = matrix_flops(device, torch.bfloat16, _SMALL_MATRIX) / matrix_flops(device, torch.float32, _SMALL_MATRIX)
     return torch.bfloat16 if gain >= _BF16_GAIN else torch.float32
 
 
@@ -61,7 +69,7 @@ def compile_in(folder: Path) -> None:
     """Makes torch.compile keep its files in a folder of this training alone.
 
     The cache that all programs of a user share may hold what a killed process left half written, and that breaks every
-    later run; here it is begun anew by each process.
+    later run; here each process begins with an empty one.
     """
     if os.environ.get(_CACHE_VARIABLE) != str(folder):
         shutil.rmtree(folder, ignore_errors=True)

@@ -636,7 +636,7 @@ def test_bar_and_time(tmp_path: Path, text: Path) -> None:
         ("text.txt -o model --steps 0", "at least 1"),
         ("text.txt -o model --steps 1.5", "1.5"),
         ("text.txt -o model --preset huge", "huge"),
-        ("text.txt -o model --heads 3 --kv-heads 2", "3 heads are no multiple of 2"),
+        ("text.txt -o model --heads 3 --kv-heads 2", "3 heads are not a multiple of 2"),
         ("text.txt -o model --head-size 33", "even"),
         ("text.txt -o model --vocab 255", "vocab size must be 256"),
         ("text.txt -o model --layers 0", "num layers"),
