@@ -93,7 +93,7 @@ def _write_checkpoint(build: Path, config: dict[str, Any], tensors: dict[str, to
 
 
 def _results(trainer: Trainer, model: ExactModel, build: Path, listener: Listener) -> list[Result]:
-    """Compresses the beginning of each validation text, by llmzip and others, and compares what comes back."""
+    """Compresses the beginning of each validation text, by llmzip and others; checks that llmzip's archives decode."""
     engine = ExactEngine(model, trainer.device)
     texts = valid_texts(trainer.folder)
     results = []
