@@ -139,7 +139,7 @@ class TokenizerFile:
         return {ours: id for ours, id in ids.items() if ours is not None and ours != id and ours not in others}
 
     def _added_tokens(self) -> dict[str, dict[str, Any]]:
-        """Returns text -> entry of the tokens that are looked for before all others; special ones never stand for text."""
+        """Returns text -> entry of the tokens that are searched for first; special ones never stand for text."""
         return {str(entry["content"]): entry for entry in self.description.get("added_tokens") or ()}
 
     def _text_tokens(self, vocab_size: int) -> list[dict[str, Any]]:
