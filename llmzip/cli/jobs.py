@@ -349,8 +349,9 @@ class Jobs:
         if operation != TEST or self._messages.verbosity > 0:
             prefix = "OK, " if operation == TEST else ""
             self._messages.summary(shown, prefix + summary_text(report, decoding=decoding))
-        if operation == COMPRESS and self._options.compress.model != DEFAULT_MODEL:
-            self._messages.model_not_used(shown, report, os.fspath(self._options.compress.model))
+        model = os.fspath(self._options.compress.model)
+        if operation == COMPRESS and model != DEFAULT_MODEL:
+            self._messages.model_not_used(shown, report, model)
         self._messages.slower(report.kernels)
         for line in detail_texts(report):
             self._messages.detail(line)
