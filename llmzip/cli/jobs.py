@@ -248,8 +248,9 @@ class Jobs:
         if mode is not Mode.TEST or self._messages.verbosity > 0:
             prefix = "OK, " if mode is Mode.TEST else ""
             self._messages.summary(shown, prefix + summary_text(report, decoding=mode is not Mode.COMPRESS))
-        if mode is Mode.COMPRESS and compress.model != DEFAULT_MODEL:
-            self._messages.model_not_used(shown, report, os.fspath(compress.model))
+        model = os.fspath(compress.model)
+        if mode is Mode.COMPRESS and model != DEFAULT_MODEL:
+            self._messages.model_not_used(shown, report, model)
         if report.kernels is not None and report.kernels.is_slower:
             self._messages.slower(report.kernels.text)
         for line in detail_texts(report):

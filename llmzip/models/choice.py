@@ -116,7 +116,7 @@ def choose_model(name: str | os.PathLike[str]) -> ModelChoice:
     ref = resolve_model(parse_model(name))
     if ref.embedded is not None:
         return _embedded_choice(ref.embedded)
-    assert ref.folder is not None
+    assert ref.folder is not None  # resolved
     return ModelChoice(ref.text if ref.kind is Kind.HUB else ref.name, ref.folder)
 
 
@@ -221,7 +221,7 @@ def model_for_archive(header: Header, override: str | os.PathLike[str] | None) -
     by_code = embedded_by_code(header.model_code)
     record = header.model
     if record is None:
-        assert by_code is not None  # as check_model_code saw to
+        assert by_code is not None  # by check_model_code
         return _embedded_choice(by_code)
     for model in EMBEDDED:
         halves = model.model_digest[:DIGEST_BYTES], model.tokenizer_digest[:DIGEST_BYTES]

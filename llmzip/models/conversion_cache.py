@@ -134,7 +134,7 @@ def _read(path: Path) -> ExactModel | None:
 
 
 def _is_large(model: ExactModel) -> bool:
-    """Whether converting a model takes long enough to keep what comes of it."""
+    """Whether converting a model takes long enough to keep the result."""
     return sum(t.numel() for t in model.tensors().values() if t.dtype == torch.int8) >= _MIN_KEPT_BYTES
 
 

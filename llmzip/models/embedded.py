@@ -14,7 +14,7 @@ class EmbeddedModel:
 
     Attributes:
         code: number that an archive's header names it by, 1 to 14.
-        name: what users call it; the name of its folder too.
+        name: of the model and of its folder.
         model_digest, tokenizer_digest: whole SHA-256 digests that its files must have.
     """
 

@@ -26,8 +26,8 @@ class TokenizerFile:
 
     Attributes:
         folder: where it is, for messages.
-        description: contents of tokenizer.json, or what vocab.json and merges.txt amount to; nothing in it is checked
-            but that there is a model.
+        description: contents of tokenizer.json, or the equivalent of vocab.json and merges.txt; all that is checked is
+            that it holds a model.
     """
 
     folder: Path
@@ -125,7 +125,7 @@ class TokenizerFile:
         return changed
 
     def renumbered_ids(self, vocab_size: int, library_id: Callable[[str], int | None]) -> dict[int, int]:
-        """Returns the library's id -> the model's id for added tokens that the library numbers anew.
+        """Returns the library's id -> the model's id for added tokens that the library renumbers.
 
         The library does so with the added tokens that are left once the special ones are taken out.
 
@@ -139,11 +139,11 @@ class TokenizerFile:
         return {ours: id for ours, id in ids.items() if ours is not None and ours != id and ours not in others}
 
     def _added_tokens(self) -> dict[str, dict[str, Any]]:
-        """Text -> entry of the tokens that are found before all others; special ones never stand for text."""
+        """Returns text -> entry of the tokens that are searched for first; special ones never stand for text."""
         return {str(entry["content"]): entry for entry in self.description.get("added_tokens") or ()}
 
     def _text_tokens(self, vocab_size: int) -> list[dict[str, Any]]:
-        """The entries of the added tokens that stand for text."""
+        """Returns the entries of the added tokens that stand for text."""
         return [
             entry
             for entry in self._added_tokens().values()

@@ -26,7 +26,7 @@ def load_model(folder: Path, planes: int = 2, context: int = MAX_CONTEXT, start_
 
     Args:
         folder: with model.llmzw, or with config.json and *.safetensors.
-        planes: 1 or 2; like the two others for a checkpoint only: the int8 form carries its own.
+        planes: 1 or 2; this and the rest are for a checkpoint only, because the int8 form carries its own.
         context: maximum positions, cut to what the model was made for.
         start_token: id that each row begins with; None for the checkpoint's BOS, else its EOS, else 0.
 

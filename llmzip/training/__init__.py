@@ -1,1 +1,1 @@
-"""`llmzip train`: texts to a tokenizer and a model. Knows nothing of the command line."""
+"""`llmzip train`: from texts to a tokenizer and a model. Must not know the command line."""

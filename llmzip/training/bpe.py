@@ -1,7 +1,7 @@
-"""Trains byte-level BPE tokenizers on samples of text; must not know models or files other than tokenizer.json.
+"""Trains byte-level BPE tokenizers on samples of text. Must not know models or files other than the tokenizer's.
 
-All 256 bytes are tokens and there are no special ones, so any input can be represented. Digits go in groups of one or
-two and newlines stay together, which saved some 3 % of the tokens on mixed text against longer groups of digits.
+All 256 bytes are tokens and there are no special ones, so any input can be represented. Digits form groups of one or
+two and newlines stay together, which saved about 3 % of the tokens on mixed text against longer groups of digits.
 """
 
 from __future__ import annotations
@@ -13,17 +13,20 @@ from pathlib import Path
 from ..errors import TokenizerError
 
 PATTERN = r" ?\p{L}[\p{L}\p{M}]*|\p{N}{1,2}| ?[^\s\p{L}\p{N}]+|\s*[\r\n]+|\s+(?!\S)|\s+"
-"""Where tokens may not reach across: words with the blank before them, digits by two, punctuation, blanks."""
+"""Units that tokens do not cross: words with the blank before them, pairs of digits, punctuation, blanks."""
 
-_MIN_FREQUENCY = 2
+_MIN_FREQUENCY = 2  # of a pair that is merged
 
 
 def train(samples: Iterable[bytes], vocab_size: int) -> tuple[str, int]:
-    """A tokenizer.json, and how many tokens it has: fewer than asked for if the samples have no more pairs.
+    """Trains a tokenizer.
 
     Args:
-        samples: bytes of text; what is no UTF-8 is left out.
-        vocab_size: at least 256: each byte a token.
+        samples: bytes of text; bytes that are not valid UTF-8 are left out.
+        vocab_size: at least 256, because each byte is a token.
+
+    Returns:
+        tokenizer.json, and its number of tokens: fewer than `vocab_size` if the samples have no more pairs.
     """
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 

@@ -1,7 +1,7 @@
-"""Checkpoints: everything a training needs to go on at the same bits; must not know how it trains.
+"""Checkpoints: everything a training needs to continue at the same bits. Must not know how it trains.
 
-A checkpoint is one safetensors file, `step-NNNNNNNN.safetensors`, with JSON in its metadata. It is written beside its
-place and renamed, and the one before is removed only then: whenever the process dies, a whole one is left.
+A checkpoint is one safetensors file, `step-NNNNNNNN.safetensors`, with JSON in its metadata. It is written under
+another name and renamed, and only then is the one before removed: whenever the process dies, a whole one is left.
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ from safetensors.torch import save_file
 from ..errors import LLMZipError
 
 FOLDER = "unfinished"
-"""Where a training keeps its checkpoints and tokens, inside the model's folder."""
+"""Name of the folder for checkpoints and tokens, inside the model's folder."""
 
 _VERSION = 1
-_PREFIX, _SUFFIX = "step-", ".safetensors"
+_PREFIX = "step-"
+_SUFFIX = ".safetensors"
 
 
 def save(folder: Path, step: int, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> None:
     """Writes a checkpoint and removes older ones.
 
     Raises:
-        LLMZipError: it cannot be written; the one before is left.
+        LLMZipError: it cannot be written; the one before is kept.
     """
     path = folder / f"{_PREFIX}{step:08}{_SUFFIX}"
     unfinished = folder / f"{_PREFIX}{step:08}.tmp"
@@ -53,7 +54,7 @@ def save(folder: Path, step: int, tensors: Mapping[str, torch.Tensor], facts: Ma
 
 
 def load(folder: Path) -> tuple[int, dict[str, torch.Tensor], dict[str, Any]]:
-    """The newest checkpoint: its step, tensors and facts.
+    """Reads the newest checkpoint; returns its step, tensors and facts.
 
     Raises:
         LLMZipError: there is none, or it is damaged or of another version.
@@ -65,7 +66,7 @@ def load(folder: Path) -> tuple[int, dict[str, torch.Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as reader:
             facts = json.loads((reader.metadata() or {})["llmzip"])
-            tensors = {name: reader.get_tensor(name) for name in reader.keys()}  # noqa: SIM118 - no dict
+            tensors = {name: reader.get_tensor(name) for name in reader.keys()}  # noqa: SIM118 - not a dict
         version = facts.pop("version")
         step = int(facts.pop("step"))
         digest = facts.pop("digest", "")
@@ -85,7 +86,7 @@ def remove(folder: Path) -> None:
 
 
 def exists(folder: Path) -> bool:
-    """Whether there is a checkpoint to go on from."""
+    """Whether there is a checkpoint to continue from."""
     return bool(_steps(folder))
 
 
@@ -93,7 +94,7 @@ def restore(targets: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Ten
     """Copies a checkpoint's tensors over those of a training.
 
     Raises:
-        LLMZipError: it is one of another shape.
+        LLMZipError: the checkpoint is of another shape.
     """
     if targets.keys() != tensors.keys():
         odd = min(targets.keys() ^ tensors.keys())
@@ -110,7 +111,7 @@ def restore(targets: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Ten
 
 
 def _digest(tensors: Mapping[str, torch.Tensor]) -> str:
-    """SHA-256 of names and values, in the order of the names."""
+    """Returns the SHA-256 of names and values, in the order of the names."""
     sha = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         sha.update(name.encode() + b"\0")
@@ -119,6 +120,7 @@ def _digest(tensors: Mapping[str, torch.Tensor]) -> str:
 
 
 def _steps(folder: Path) -> list[int]:
+    """Returns the steps of all checkpoints in a folder, rising."""
     names = [path.name[len(_PREFIX) : -len(_SUFFIX)] for path in folder.glob(f"{_PREFIX}*{_SUFFIX}")]
     return sorted(int(name) for name in names if name.isdigit())
 

@@ -1,6 +1,6 @@
-"""From a trained network to a model's folder: checkpoint, int8 form, figures; must not know how it was trained.
+"""From a trained network to a model's folder: checkpoint, int8 form, figures. Must not know how it was trained.
 
-Everything is made inside the folder of the unfinished training and moved to its place at the end, so a training that
+Everything is built inside the folder of the unfinished training and moved to its place at the end, so a training that
 is killed here finishes when it is resumed.
 """
 
@@ -30,9 +30,9 @@ from .prepare import valid_texts
 from .trainer import Sample, Trainer
 
 GRID = 9.0
-"""Steps of 9/127 of a row's root mean square cost 0.001 bits/byte and take 5.9 bits a weight (docs/log.md)."""
+"""Steps of 9/127 of a row's root mean square cost 0.001 bits/byte and take 5.9 bits per weight (docs/log.md)."""
 
-_ARCHIVE_BYTES = 1 << 18
+_ARCHIVE_BYTES = 1 << 18  # 256 KiB of each validation text are compressed
 _BUILD = "model"
 
 
@@ -40,7 +40,7 @@ def finish(trainer: Trainer, listener: Listener) -> list[Result]:
     """Writes the model into its folder and removes what only the training needed.
 
     Raises:
-        LLMZipError: the disk, or a model that the exact engine refuses.
+        LLMZipError: the model cannot be written, or the exact engine refuses it.
     """
     unfinished = trainer.folder
     folder, build = unfinished.parent, unfinished / _BUILD
@@ -59,12 +59,12 @@ def finish(trainer: Trainer, listener: Listener) -> list[Result]:
         (build / "README.md").write_text(
             card.text(folder.resolve().name, trainer.facts, model=model, results=results, folder=build),
             encoding="utf-8",
-            errors="replace",  # names of files may be no UTF-8
+            errors="replace",  # names of files may not be valid UTF-8
         )
         (folder / "model.safetensors.index.json").unlink(missing_ok=True)  # of a model that is replaced
         for path in sorted(build.iterdir()):
             os.replace(path, folder / path.name)
-        # Without a checkpoint it is no unfinished training any more; without tokens it would be a broken one.
+        # Checkpoints first: without them there is no unfinished training; without tokens there would be a broken one.
         checkpoint.remove(unfinished)
         shutil.rmtree(unfinished)
     except OSError as error:
@@ -75,13 +75,13 @@ def finish(trainer: Trainer, listener: Listener) -> list[Result]:
 
 
 def _to_int8(trainer: Trainer, config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> ExactModel:
-    """With one plane of activations, or two if that is measurably better."""
+    """Returns the int8 form, with one plane of activations, or two if that is measurably better."""
     model = convert(config, tensors, 1, shapes.DECODED_CONTEXT, start_token=trainer.facts.start_token, grid=GRID)
     return planes.choose(model, [row for sample in trainer.samples for row in sample.rows], torch.device("cpu"))
 
 
 def exact_bits(engine: ExactEngine, sample: Sample) -> float:
-    """Code length of a sample by the exact engine's frequencies."""
+    """Returns the code length of a sample by the exact engine's frequencies."""
     return sum(planes.code_bits(engine, row.to(engine.device)) for row in sample.rows)
 
 
@@ -93,6 +93,7 @@ def _write_checkpoint(build: Path, config: dict[str, Any], tensors: dict[str, to
 
 
 def _results(trainer: Trainer, model: ExactModel, build: Path, listener: Listener) -> list[Result]:
+    """Compresses the beginning of each validation text, by llmzip and others; checks that llmzip's archives decode."""
     engine = ExactEngine(model, trainer.device)
     texts = valid_texts(trainer.folder)
     results = []

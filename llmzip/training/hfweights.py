@@ -1,4 +1,4 @@
-"""Weights under the names of Hugging Face checkpoints, and back; must not know how they are trained."""
+"""A network's weights under the names of Hugging Face checkpoints, and back. Must not know how they are trained."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..errors import ModelUnsupportedError
 from ..models import families
 from ..models.model import ExactModel
 from .network import Network
-from .shapes import Shape
+from .shapes import MAX_SEQUENCE, Shape
 
 _PLAIN = {
     "input_norm": "input_layernorm",
@@ -23,26 +23,26 @@ _PLAIN = {
 
 
 def names(shape: Shape) -> dict[str, list[tuple[str, int]]]:
-    """Parameter of the network -> its parts in a checkpoint, with the rows of each."""
-    found = {"embedding": [("model.embed_tokens.weight", shape.vocab_size)]}
+    """Returns parameter of the network -> its parts in a checkpoint, with the rows of each."""
+    parts = {"embedding": [("model.embed_tokens.weight", shape.vocab_size)]}
     if not shape.tied:
-        found["head"] = [("lm_head.weight", shape.vocab_size)]
+        parts["head"] = [("lm_head.weight", shape.vocab_size)]
     rows = {"out": shape.hidden_size, "down": shape.hidden_size, "q_norm": shape.head_dim, "k_norm": shape.head_dim}
     for number in range(shape.num_layers):
         ours, theirs = f"layers.{number}.", f"model.layers.{number}."
         for name, place in _PLAIN.items():
             if shape.qk_norm or name not in ("q_norm", "k_norm"):
-                found[ours + name] = [(f"{theirs}{place}.weight", rows.get(name, shape.hidden_size))]
+                parts[ours + name] = [(f"{theirs}{place}.weight", rows.get(name, shape.hidden_size))]
         projections = list(zip("qkv", shape.qkv_sizes, strict=True))
-        found[f"{ours}qkv"] = [(f"{theirs}self_attn.{x}_proj.weight", size) for x, size in projections]
+        parts[f"{ours}qkv"] = [(f"{theirs}self_attn.{x}_proj.weight", size) for x, size in projections]
         if shape.qkv_bias:
-            found[f"{ours}qkv_bias"] = [(f"{theirs}self_attn.{x}_proj.bias", size) for x, size in projections]
-        found[f"{ours}gate_up"] = [(f"{theirs}mlp.{x}_proj.weight", shape.mlp_size) for x in ("gate", "up")]
-    return found | {"final_norm": [("model.norm.weight", shape.hidden_size)]}
+            parts[f"{ours}qkv_bias"] = [(f"{theirs}self_attn.{x}_proj.bias", size) for x, size in projections]
+        parts[f"{ours}gate_up"] = [(f"{theirs}mlp.{x}_proj.weight", shape.mlp_size) for x in ("gate", "up")]
+    return parts | {"final_norm": [("model.norm.weight", shape.hidden_size)]}
 
 
 def export(network: Network) -> dict[str, torch.Tensor]:
-    """All weights under Hugging Face's names, float32 on the CPU."""
+    """Returns all weights under Hugging Face's names, float32 on the CPU."""
     parameters = dict(network.named_parameters())
     tensors: dict[str, torch.Tensor] = {}
     for name, parts in names(network.shape).items():
@@ -55,7 +55,7 @@ def load(network: Network, tensors: Mapping[str, torch.Tensor]) -> None:
     """Fills a network from a checkpoint.
 
     Raises:
-        ModelUnsupportedError: a tensor is missing, of another shape, or one that the network has no place for.
+        ModelUnsupportedError: a tensor is missing or of another shape, or the network has no place for it.
     """
     parameters, places = dict(network.named_parameters()), names(network.shape)
     known = {theirs for parts in places.values() for theirs, _ in parts} | {"lm_head.weight"}  # a tied one is not read
@@ -76,18 +76,22 @@ def load(network: Network, tensors: Mapping[str, torch.Tensor]) -> None:
 
 def load_int8(network: Network, model: ExactModel) -> None:
     """Fills a network from an int8 form: each weight is the integer times its row's scale."""
-    found = model.tensors()
+    tensors = model.tensors()
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             matrix = parameter.ndim == 2
-            parameter.copy_(found[f"{name}_q"] * found[f"{name}_scale"][:, None] if matrix else found[name])
+            parameter.copy_(tensors[f"{name}_q"] * tensors[f"{name}_scale"][:, None] if matrix else tensors[name])
 
 
 def shape_of_int8(model: ExactModel, sequence: int | None) -> Shape:
-    """The shape that a network must have to be filled from an int8 form.
+    """Returns the shape that a network must have to be filled from an int8 form.
+
+    Args:
+        model: the int8 form.
+        sequence: tokens of a training sequence; None for the model's window, at most 1,024.
 
     Raises:
-        ModelUnsupportedError: it has biases where no network has them.
+        ModelUnsupportedError: the model has biases where no network has them.
     """
     config, layer = model.config, model.layers[0]
     if any(bias is not None for bias in (layer.out_bias, layer.gate_up_bias, layer.down_bias)):
@@ -101,7 +105,7 @@ def shape_of_int8(model: ExactModel, sequence: int | None) -> Shape:
         num_kv_heads=config.num_kv_heads,
         head_dim=config.head_dim,
         mlp_size=config.mlp_size,
-        sequence=sequence or min(window, 1024),
+        sequence=sequence or min(window, MAX_SEQUENCE),
         rope_theta=config.rope_theta,
         norm_eps=config.norm_eps,
         qk_norm=layer.q_norm is not None,

@@ -1,4 +1,4 @@
-"""Who is told how a training goes. Knows nothing of trainings or of where the lines end up."""
+"""The protocol for reporting a training. Must not know trainings, or where the lines end up."""
 
 from __future__ import annotations
 
@@ -31,6 +31,6 @@ class Listener(Protocol):
         """Begins the steps of a training, of which some may be done.
 
         Returns:
-            a context with the function that counts one step and takes what it came to.
+            a context with the function that counts one step and takes its result as text.
         """
         ...

@@ -1,4 +1,4 @@
-"""What the machine can do: number format, compiling, and how fast; must not know texts, checkpoints or plans."""
+"""What the machine can do: number format, compiling, speed. Must not know texts, checkpoints or plans."""
 
 from __future__ import annotations
 
@@ -12,19 +12,27 @@ from typing import Any
 
 import torch
 
-_MATRIX, _SMALL = 1536, 384
+_MATRIX = 1536
+"""Rows and columns of the products that a CPU's speed is measured on; six times that on a GPU."""
+
+_SMALL_MATRIX = 384
+"""The same for comparing number formats: where bfloat16 is emulated, large products take half a minute."""
+
 _RUNS = 5
+"""Runs of each product for the speed."""
+
 _DTYPE_RUNS = 30
-"""Of each format; about 20 ms in all, half a second where bfloat16 is emulated."""
+"""Runs of each number format; about 20 ms in all, half a second where bfloat16 is emulated."""
+
 _BF16_GAIN = 1.3
-"""bfloat16 must be this much faster than float32 to be taken on a CPU: some only emulate it."""
+"""How much faster than float32 bfloat16 must be to be used on a CPU: some only emulate it."""
 
 _CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 _COMPILERS = ("g++", "clang++", "c++")
 
 
 def synchronise(device: torch.device) -> None:
-    """Waits until the device has done all that was asked of it."""
+    """Waits until the device has done all its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -47,8 +55,7 @@ def choose_dtype(device: torch.device) -> torch.dtype:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        # Small products: where bfloat16 is emulated, large ones take half a minute.
-        operands = {dtype: _square(device, dtype, _SMALL) for dtype in (torch.bfloat16, torch.float32)}
+        operands = {dtype: _square(device, dtype, _SMALL_MATRIX) for dtype in (torch.bfloat16, torch.float32)}
         best = dict.fromkeys(operands, float("inf"))
         for _ in range(_DTYPE_RUNS):
             for dtype, operand in operands.items():
@@ -82,7 +89,7 @@ def compile_in(folder: Path) -> None:
     """Makes torch.compile keep its files in a folder of this training alone.
 
     The cache that all programs of a user share may hold what a killed process left half written, and that breaks every
-    later run; here it is begun anew by each process.
+    later run; here each process begins with an empty one.
     """
     if os.environ.get(_CACHE_VARIABLE) != str(folder):
         shutil.rmtree(folder, ignore_errors=True)

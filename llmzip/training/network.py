@@ -1,6 +1,6 @@
-"""The floating-point network that is trained: forward pass and loss; must not know text, files or optimizers.
+"""The floating-point network that is trained: forward pass and loss. Must not know text, files or optimizers.
 
-The same function as the exact engine's and as transformers' Qwen3, Qwen2 and Mistral classes (with tests that compare
+It computes the same function as the exact engine and as transformers' Qwen3, Qwen2 and Mistral classes (tests compare
 them). Weights are float32; everything is computed in `dtype`, norms' sums in float32.
 Shapes: B sequences, T tokens, H hidden size, V vocabulary.
 """
@@ -17,12 +17,18 @@ from torch import nn
 
 from .shapes import Shape
 
-_LOSS_CHUNK, _LOSS_CHUNK_COMPILED, _LOSS_CHUNK_CUDA = 1024, 256, 16384
+_LOSS_CHUNK = 1024
+"""Tokens whose logits are held at once."""
+_LOSS_CHUNK_COMPILED = 256
+"""The same if the loss is compiled."""
+_LOSS_CHUNK_CUDA = 16384
+"""The same on a GPU."""
 LossAndSlope = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+"""Takes logits and targets as `plain_loss_and_slope` does."""
 
 
 class Layer(nn.Module):
-    """One decoder layer; queries, keys and values in one matrix, and so are gate and up."""
+    """One decoder layer; queries, keys and values are one matrix, and so are gate and up."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -39,7 +45,7 @@ class Layer(nn.Module):
         self.down = nn.Parameter(torch.zeros(hidden, shape.mlp_size))
 
     def forward(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-        """(B, T, H) to (B, T, H)."""
+        """Returns (B, T, H) from (B, T, H)."""
         shape, dtype = self.shape, x.dtype
         batch, length, _ = x.shape
         heads, kv_heads, dim = shape.num_heads, shape.num_kv_heads, shape.head_dim
@@ -55,10 +61,10 @@ class Layer(nn.Module):
 
 
 class Network(nn.Module):
-    """The decoder.
+    """A decoder of the Llama family.
 
     Args:
-        shape: of it.
+        shape: sizes and form.
         dtype: of the computation, float32 or bfloat16.
     """
 
@@ -79,11 +85,11 @@ class Network(nn.Module):
 
     @property
     def output_weight(self) -> nn.Parameter:
-        """(V, H), the head's or the embedding's."""
+        """(V, H): the head, or the embedding if it is tied."""
         return self.embedding if self.head is None else self.head
 
     def initialise(self, seed: int) -> None:
-        """Random weights: small embeddings, matrices of gain 0.6, output projections zero, sharp attention."""
+        """Draws random weights: small embeddings, matrices of gain 0.6, zero output projections, sharp attention."""
         random = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             nn.init.normal_(self.embedding, std=0.005, generator=random)
@@ -98,7 +104,7 @@ class Network(nn.Module):
                         norm.fill_(1.5)
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        """Final hidden states.
+        """Computes the final hidden states.
 
         Args:
             ids: (B, T) int64, 0 <= id < V, T at most `shape.sequence`; positions start at 0.
@@ -114,19 +120,19 @@ class Network(nn.Module):
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
-    """x / sqrt(mean(x^2) + eps) * weight over the last dimension, summed in float32."""
+    """Returns x / sqrt(mean(x^2) + eps) * weight over the last dimension, summed in float32."""
     wide = x.float()
     return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps) * weight).to(x.dtype)
 
 
 def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotary positions in the form of Hugging Face: pairs are i and i + D/2 of the head's D values."""
+    """Applies rotary positions in Hugging Face's form: pairs are i and i + D/2 of a head's D values."""
     first, second = x.chunk(2, -1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], -1)
 
 
 def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """Causal attention.
+    """Computes causal attention.
 
     Args:
         q: (B, T, heads, D).
@@ -136,8 +142,8 @@ def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor
         (B, T, heads, D).
     """
     if q.device.type == "cpu" and _FLASH is not None and torch.is_grad_enabled():
-        seen: torch.Tensor = _BlockedBackward.apply(q, k, v)  # type: ignore[no-untyped-call]
-        return seen
+        attended: torch.Tensor = _BlockedBackward.apply(q, k, v)  # type: ignore[no-untyped-call]
+        return attended
     k, v = _spread(k, q.shape[2]), _spread(v, q.shape[2])
     return F.scaled_dot_product_attention(
         q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), is_causal=True
@@ -145,39 +151,39 @@ def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor
 
 
 def _spread(x: torch.Tensor, heads: int) -> torch.Tensor:
-    """(B, T, G, D) to (B, T, heads, D)."""
+    """Repeats key and value heads for the query heads that share them: (B, T, G, D) to (B, T, heads, D)."""
     batch, length, groups, dim = x.shape
     spread = (batch, length, groups, heads // groups, dim)
     return x.unsqueeze(3).expand(spread).reshape(batch, length, heads, dim)
 
 
 _FLASH = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
-_ATTENTION_BLOCK = 128
+_ATTENTION_BLOCK = 128  # queries
 
 
 class _BlockedBackward(torch.autograd.Function):
     """Causal attention on a CPU: torch's forward pass, and a backward pass by matrix products.
 
     torch's own backward pass takes twice as long as this one compiled, and no less than this one uncompiled
-    (docs/log.md). Query heads that share keys go through one product; blocks of queries see no keys behind them.
+    (docs/log.md). Query heads that share keys go through one product; blocks of queries see no keys after them.
     """
 
     @staticmethod
     def forward(ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        """As `attention`."""
+        """Computes `attention`, and keeps what its gradients need."""
         assert _FLASH is not None
         heads = q.shape[2]
-        seen, log_sums = _FLASH(
+        attended, log_sums = _FLASH(
             q.transpose(1, 2), _spread(k, heads).transpose(1, 2), _spread(v, heads).transpose(1, 2), 0.0, True
         )
-        seen = seen.transpose(1, 2)
-        ctx.save_for_backward(q, k, v, seen, log_sums)
-        return seen  # type: ignore[no-any-return]
+        attended = attended.transpose(1, 2)
+        ctx.save_for_backward(q, k, v, attended, log_sums)
+        return attended  # type: ignore[no-any-return]
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Gradients of q, k and v."""
-        q, k, v, seen, log_sums = ctx.saved_tensors
+        """Returns the gradients of q, k and v."""
+        q, k, v, attended, log_sums = ctx.saved_tensors
         batch, length, heads, dim = q.shape
         groups = k.shape[2]
         sharing, scale = heads // groups, 1 / math.sqrt(dim)
@@ -189,7 +195,7 @@ class _BlockedBackward(torch.autograd.Function):
             return x.view(batch, groups, length, -1, dim).transpose(1, 2).reshape(batch, length, -1, dim).to(q.dtype)
 
         queries, keys, values, slopes = grouped(q), grouped(k), grouped(v), grouped(grads[0])
-        means = grouped((grads[0].float() * seen.float()).sum(-1, keepdim=True))
+        means = grouped((grads[0].float() * attended.float()).sum(-1, keepdim=True))
         sums = grouped(log_sums.transpose(1, 2).unsqueeze(3))
         d_queries = []
         d_keys = torch.zeros((batch * groups, length, dim), device=q.device)
@@ -197,24 +203,24 @@ class _BlockedBackward(torch.autograd.Function):
         for start in range(0, length, _ATTENTION_BLOCK):
             end = min(length, start + _ATTENTION_BLOCK)
             rows = (batch * groups, (end - start) * sharing, -1)
-            here, slope = queries[:, start:end].reshape(rows), slopes[:, start:end].reshape(rows)
-            scores = torch.bmm(here, keys[:, :end].mT).float() * scale
+            block, slope = queries[:, start:end].reshape(rows), slopes[:, start:end].reshape(rows)
+            scores = torch.bmm(block, keys[:, :end].mT).float() * scale
             times = torch.arange(start, end, device=q.device).repeat_interleave(sharing)
             seen_keys = times[:, None] >= torch.arange(end, device=q.device)
             weights = torch.where(seen_keys, torch.exp(scores - sums[:, start:end].reshape(rows)), 0.0)
             d_scores = torch.bmm(slope, values[:, :end].mT).float() - means[:, start:end].reshape(rows)
             d_scores = (weights * d_scores * scale).to(q.dtype)
             d_queries.append(torch.bmm(d_scores, keys[:, :end]).view(batch * groups, end - start, -1))
-            d_keys[:, :end] += torch.bmm(d_scores.mT, here)
+            d_keys[:, :end] += torch.bmm(d_scores.mT, block)
             d_values[:, :end] += torch.bmm(weights.to(q.dtype).mT, slope)
         return back(torch.cat(d_queries, 1)), back(d_keys), back(d_values)
 
 
 class Loss(torch.autograd.Function):
-    """Sum of -ln p of the targets; never holds more than a chunk of the logits.
+    """The sum of -ln p of the targets; never holds more than a chunk of the logits.
 
-    The gradients are made in the forward pass, where the logits are. They are summed in the order of the chunks, so
-    they are the same at every run.
+    The gradients are computed in the forward pass, where the logits are. They are summed in the order of the chunks, so
+    they are the same in every run.
     """
 
     @staticmethod
@@ -226,7 +232,16 @@ class Loss(torch.autograd.Function):
         loss_and_slope: LossAndSlope,
         chunk: int,
     ) -> torch.Tensor:
-        """hidden (n, H) of the computing dtype, weight (V, H) float32, targets (n,) int64."""
+        """Computes the sum.
+
+        Args:
+            ctx: torch's.
+            hidden: (n, H) of the computing dtype.
+            weight: (V, H) float32.
+            targets: (n,) int64.
+            loss_and_slope: gives loss and slope of a chunk.
+            chunk: tokens of a chunk.
+        """
         narrow = weight.to(hidden.dtype)
         d_hidden, d_weight = torch.empty_like(hidden), torch.zeros_like(weight)
         total = torch.zeros((), device=hidden.device)
@@ -241,7 +256,7 @@ class Loss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """Gradients of hidden and weight."""
+        """Returns the gradients of hidden and weight."""
         d_hidden, d_weight = ctx.saved_tensors
         return d_hidden * grads[0].to(d_hidden.dtype), d_weight * grads[0], None, None, None
 
@@ -249,21 +264,26 @@ class Loss(torch.autograd.Function):
 def loss_sum(
     hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, loss_and_slope: LossAndSlope | None = None
 ) -> torch.Tensor:
-    """Sum of -ln p of the targets, differentiable.
+    """Computes the sum of -ln p of the targets, differentiable.
 
     Args:
         hidden: (n, H) of the computing dtype.
-        weight: (V, H) float32, the output's.
+        weight: (V, H) float32, of the output.
         targets: (n,) int64.
-        loss_and_slope: the function of this name, compiled.
+        loss_and_slope: `plain_loss_and_slope`, compiled; None for it as it is.
     """
     chunk = _LOSS_CHUNK_CUDA if hidden.is_cuda else _LOSS_CHUNK_COMPILED if loss_and_slope else _LOSS_CHUNK
-    found: torch.Tensor = Loss.apply(hidden, weight, targets, loss_and_slope or plain_loss_and_slope, chunk)  # type: ignore[no-untyped-call]
-    return found
+    total: torch.Tensor = Loss.apply(hidden, weight, targets, loss_and_slope or plain_loss_and_slope, chunk)  # type: ignore[no-untyped-call]
+    return total
 
 
 def plain_loss_and_slope(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Sum of the losses, and the gradient of the logits in their dtype."""
+    """Returns the sum of the losses, and the gradient of the logits in their dtype.
+
+    Args:
+        logits: (n, V).
+        targets: (n,) int64.
+    """
     wide = logits.float()
     norm = wide.logsumexp(-1, keepdim=True)
     loss = norm.sum() - wide.gather(1, targets[:, None]).sum()
@@ -272,10 +292,10 @@ def plain_loss_and_slope(logits: torch.Tensor, targets: torch.Tensor) -> tuple[t
 
 
 def bits(network: Network, ids: torch.Tensor) -> torch.Tensor:
-    """-log2 p of every token of some rows that each start from an empty context; without gradients.
+    """Returns -log2 p of every token of rows that each start from an empty context; without gradients.
 
     Args:
-        network: the network.
+        network: to run.
         ids: (B, T + 1) int64, the start token first.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Updates: Muon for the matrices, Adam for embeddings, norms and biases; must not know what the weights mean.
+"""Updates of the weights: Muon for matrices, Adam for embeddings, norms and biases. Must not know what they mean.
 
 Muon: Jordan et al. 2024 (https://kellerjordan.github.io/posts/muon): momentum, then the nearest orthogonal matrix by
 five Newton-Schulz steps with the coefficients given there. Fused matrices are split first, and matrices of one shape
@@ -22,13 +22,13 @@ _ADAM_EPS = 1e-8
 
 
 class Optimizer:
-    """Holds the momenta.
+    """Muon and Adam over the parameters of a network, with their momenta.
 
     Args:
         parameters: name -> float32 parameter.
         plan: the rates.
-        shape: tells how fused matrices are split.
-        dtype: of Newton-Schulz' products.
+        shape: says how fused matrices are split.
+        dtype: of the products in the Newton-Schulz steps.
 
     Attributes:
         state: name -> momentum, of the same shape as the parameter: `muon.NAME`, or `mean.NAME` and `square.NAME`.
@@ -62,7 +62,7 @@ class Optimizer:
         """Updates all parameters by their gradients.
 
         Args:
-            number: of the step, counted from 0.
+            number: number of the step, from 0.
         """
         plan, rate = self._plan, self._plan.rate(number)
         self._step_adam(rate, number)
@@ -95,7 +95,7 @@ class Optimizer:
 
 
 def orthogonal(matrices: torch.Tensor) -> torch.Tensor:
-    """Nearly the orthogonal factors of some matrices.
+    """Returns nearly the orthogonal factors of matrices.
 
     Args:
         matrices: (n, rows, columns).

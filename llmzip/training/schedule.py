@@ -1,7 +1,7 @@
-"""How large a batch, how many steps, which learning rates: numbers only, from the budget; must not know torch.
+"""The plan of a training: size of a batch, number of steps, learning rates, from the budget. Must not know torch.
 
 The settings come from published runs on models of this size (docs/training.md names them) and are in tokens, not in
-seconds: a run that is interrupted must end at the same weights.
+seconds: a run that is interrupted must end with the same weights.
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-MIN_BATCH, MAX_BATCH = 4096, 131072
+MIN_BATCH = 4096  # tokens
+MAX_BATCH = 131072  # tokens
 _STEPS_WANTED = 3600
 """Batches grow with the number of tokens so that there are about this many steps."""
 
 _REFERENCE_BATCH = 8192
+"""Tokens of the batch that Adam's rates are given for."""
 
 
 @dataclass(frozen=True)
@@ -26,13 +28,14 @@ class Plan:
         micro_batch: sequences of one forward and backward pass; divides `batch`.
         sequence: tokens of a sequence.
         matrix_rate: Muon's learning rate.
-        embedding_rate, vector_rate: Adam's, for the embedding and head and for norms and biases.
-        momentum: Muon's.
+        embedding_rate: Adam's learning rate for embedding and head.
+        vector_rate: Adam's learning rate for norms and biases.
+        momentum: Muon's momentum after its first steps.
         weight_decay: of matrices, times the learning rate at each step.
-        warm_up: steps in which the rates rise.
-        decay_share: the last part of the steps, in which the rates fall in a line ...
-        final_rate: ... to this part of them ...
-        top_rate: ... from this part of them, which is below 1 only if the plan was changed while they fell.
+        warm_up: number of steps in which the rates rise.
+        decay_share: part of the steps, at their end, in which the rates fall linearly.
+        final_rate: factor of the rates that they fall to.
+        top_rate: factor of the rates that they fall from; below 1 only if the plan was changed while they fell.
     """
 
     steps: int
@@ -55,21 +58,21 @@ class Plan:
         return self.batch * self.sequence
 
     def rate(self, step: int) -> float:
-        """Factor of all learning rates at a step, counted from 0."""
+        """Returns the factor of all learning rates at a step, from 0."""
         return min(self.falling(step), (step + 1) / (self.warm_up + 1))
 
     def falling(self, step: int) -> float:
-        """The same without the warm-up."""
+        """Returns the same factor without the warm-up."""
         left = (self.steps - step) / max(1.0, self.decay_share * self.steps)
         return self.final_rate + (self.top_rate - self.final_rate) * min(1.0, left)
 
     def momentum_at(self, step: int) -> float:
-        """Muon's momentum at a step: it rises from 0.85 over the first 300 steps."""
+        """Returns Muon's momentum at a step: it rises from 0.85 over the first 300 steps."""
         return 0.85 + (self.momentum - 0.85) * min(1.0, step / 300)
 
 
 def batch_tokens(tokens: int) -> int:
-    """The batch for a budget of tokens: a power of two, 8 k for 30 M, 131 k for half a billion."""
+    """Returns the batch for a budget of tokens: a power of two, 8,192 for 30 million, 131,072 for 500 million."""
     wanted = max(1.0, tokens / _STEPS_WANTED)
     return min(MAX_BATCH, max(MIN_BATCH, 1 << round(math.log2(wanted))))
 
@@ -102,15 +105,15 @@ def make_plan(
 
 
 def change_steps(plan: Plan, done: int, steps: int) -> Plan:
-    """A plan that ends after another number of steps; no rate jumps.
+    """Returns a plan that ends after another number of steps, so that no rate jumps.
 
-    Rates that fall already go on to fall, in one line to the new end. Otherwise they fall over the usual part of the
+    Rates that are falling already continue linearly to the new end. Otherwise they fall over the usual part of the
     steps, or over all that are left if those are fewer.
 
     Args:
-        plan: so far.
-        done: steps that are done.
-        steps: the new number, more than `done`.
+        plan: the plan so far.
+        done: number of steps that are done.
+        steps: new number of steps in all, more than `done`.
     """
     left = (steps - done) / steps
     if done >= (1 - plan.decay_share) * plan.steps:

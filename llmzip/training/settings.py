@@ -1,4 +1,4 @@
-"""What the user of `llmzip train` may choose, checked; must not know texts, torch or files' contents."""
+"""Validated settings of `llmzip train`. Must not know texts, torch or the contents of files."""
 
 from __future__ import annotations
 
@@ -13,29 +13,33 @@ from ..settings import EngineSettings
 from .shapes import PRESETS, Shape
 
 DEFAULT_SECONDS = 20 * 60.0
-MIN_SECONDS, _MAX_SECONDS = 1.0, 1e8
+MIN_SECONDS = 1.0
+_MAX_SECONDS = 1e8  # three years
+_MAX_STEPS = 10**8
+_MIN_BATCH_TOKENS = 16
+_MAX_BATCH_TOKENS = 1 << 24  # 16,777,216
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """One training.
+    """What one training is to do.
 
     Attributes:
-        texts: files and directories.
-        folder: of the model that is made.
-        valid: files to validate on; none to keep a hundredth of the texts back.
+        texts: files and directories to train on.
+        folder: of the model that is written.
+        valid: files to validate on; empty to hold out a hundredth of the texts.
         mix: pattern of file names -> share of the training sequences, above 0 and at most 1.
         preset: name of a shape.
         overrides: fields of the shape that differ from the preset's.
         start_from: an embedded model's name or a folder, to continue from; its shape and tokenizer are kept.
-        seconds: for the steps of the training; None if `steps` says it.
-        steps: number of updates; None if `seconds` says it.
-        batch_tokens: of one update; None chooses by the budget.
-        matrix_rate, weight_decay: of Muon.
+        seconds: time for the steps of the training; None for 20 minutes, or if `steps` is given.
+        steps: number of updates; None if time decides.
+        batch_tokens: tokens of one update; None chooses by the budget.
+        matrix_rate, weight_decay: Muon's learning rate and weight decay.
         seed: of everything random.
         engine: device and threads.
         compile: whether to use torch.compile; None decides by budget and machine.
-        force: replace a model or an unfinished training that is there.
+        force: replace a model or an unfinished training in the folder.
     """
 
     texts: tuple[str, ...]
@@ -66,10 +70,12 @@ class TrainSettings:
             raise SettingsError(f"the time must be {MIN_SECONDS:g} to {_MAX_SECONDS:g} s, not {self.seconds:g}")
         if not 0 <= self.seed < 1 << 63:
             raise SettingsError(f"the seed must be 0 to 2^63 - 1, not {self.seed}")
-        if self.steps is not None and not 1 <= self.steps <= 10**8:
-            raise SettingsError(f"the number of steps must be at least 1, not {self.steps}")
-        if self.batch_tokens is not None and not 16 <= self.batch_tokens <= 1 << 24:
-            raise SettingsError(f"the batch must be 16 to {1 << 24:,} tokens, not {self.batch_tokens:,}")
+        if self.steps is not None and not 1 <= self.steps <= _MAX_STEPS:
+            raise SettingsError(f"the number of steps must be 1 to {_MAX_STEPS:,}, not {self.steps:,}")
+        if self.batch_tokens is not None and not _MIN_BATCH_TOKENS <= self.batch_tokens <= _MAX_BATCH_TOKENS:
+            raise SettingsError(
+                f"the batch must be {_MIN_BATCH_TOKENS} to {_MAX_BATCH_TOKENS:,} tokens, not {self.batch_tokens:,}"
+            )
         if not 0 < self.matrix_rate <= 1 or not 0 <= self.weight_decay <= 10:
             raise SettingsError("the learning rate must be above 0 and at most 1, the weight decay 0 to 10")
         for pattern, share in self.mix.items():
@@ -80,5 +86,5 @@ class TrainSettings:
         self.shape()
 
     def shape(self) -> Shape:
-        """Of a model from scratch."""
+        """Returns the shape of a model that is trained from scratch."""
         return dataclasses.replace(PRESETS[self.preset], **self.overrides)

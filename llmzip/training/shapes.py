@@ -1,4 +1,4 @@
-"""Shapes of models that can be trained, and the Hugging Face configurations that name them; must not know torch."""
+"""Shapes of models that can be trained, and their Hugging Face configurations. Must not know torch."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from typing import Any
 from ..errors import ModelUnsupportedError, SettingsError
 
 DECODED_CONTEXT = 16384
-"""Positions before a context begins anew when decoding. With a window in every layer only differences of positions
-matter, so they may pass the trained length."""
+"""Positions of one context when decoding. With a window in every layer only differences of positions matter, so they
+may exceed the trained length."""
+
+MAX_SEQUENCE = 1024
+"""Tokens of a training sequence that is taken from a checkpoint's window."""
 
 
 @dataclass(frozen=True)
@@ -22,10 +25,10 @@ class Shape:
         vocab_size, hidden_size, num_layers, num_heads, num_kv_heads, head_dim, mlp_size: sizes.
         sequence: tokens of one training sequence, and the window of every layer when decoding.
         rope_theta: base of the rotary angles.
-        norm_eps: of the RMS norms.
-        qk_norm: queries and keys are normalised (Qwen3).
-        qkv_bias: queries, keys and values have a bias (Qwen2).
-        tied: the head is the embedding.
+        norm_eps: epsilon of the RMS norms.
+        qk_norm: whether queries and keys are normalised (Qwen3).
+        qkv_bias: whether queries, keys and values have a bias (Qwen2).
+        tied: whether the head is the embedding.
     """
 
     vocab_size: int = 4096
@@ -60,7 +63,7 @@ class Shape:
         if not 1.0 < self.rope_theta <= 1e12 or not 2.0**-40 <= self.norm_eps <= 1.0:
             raise SettingsError(f"rope theta {self.rope_theta} or norm epsilon {self.norm_eps} is out of range")
         if self.num_heads % self.num_kv_heads:
-            raise SettingsError(f"{self.num_heads} heads are no multiple of {self.num_kv_heads} key/value heads")
+            raise SettingsError(f"{self.num_heads} heads are not a multiple of {self.num_kv_heads} key/value heads")
         if self.qk_norm and self.qkv_bias:
             raise SettingsError("no family has both norms and biases of queries and keys")
         if self.head_dim % 2:
@@ -73,7 +76,7 @@ class Shape:
 
     @property
     def num_parameters(self) -> int:
-        """All weights; a tied embedding counts once."""
+        """Number of weights; a tied embedding counts once."""
         h, heads = self.hidden_size, self.num_heads * self.head_dim
         layer = sum(self.qkv_sizes) * (h + self.qkv_bias) + heads * h + 3 * h * self.mlp_size
         layer += 2 * h + 2 * self.head_dim * self.qk_norm
@@ -81,8 +84,9 @@ class Shape:
 
     @property
     def flops_per_token(self) -> int:
-        """Floating-point operations of one token's forward and backward pass: matrix products, and the visible half
-        of the attention scores; three times those of the forward pass.
+        """Floating-point operations of one token's forward and backward pass, three times those of the forward pass.
+
+        They are those of the matrix products and of the visible half of the attention scores.
         """
         h, heads = self.hidden_size, self.num_heads * self.head_dim
         products = self.num_layers * (sum(self.qkv_sizes) * h + heads * h + 3 * h * self.mlp_size)
@@ -90,7 +94,7 @@ class Shape:
         return 3 * 2 * (products + self.vocab_size * h + attention)
 
     def describe(self) -> str:
-        """For people."""
+        """Returns the shape as people read it."""
         return (
             f"{self.num_parameters / 1e6:.1f} M parameters: {self.num_layers} layers of {self.hidden_size}, "
             f"{self.num_heads}/{self.num_kv_heads} heads of {self.head_dim}, MLP {self.mlp_size}, "
@@ -121,11 +125,11 @@ _SIZES = {
 
 
 def to_config(shape: Shape, start_token: int | None = None) -> dict[str, Any]:
-    """The Hugging Face configuration of a model of this shape (bf16 weights, a window in every layer).
+    """Returns the Hugging Face configuration of a model of this shape (bfloat16 weights, a window in every layer).
 
     Args:
         shape: of the model.
-        start_token: that each sequence began with; stored as the BOS.
+        start_token: token that each sequence began with; stored as the BOS.
     """
     windowed = ["sliding_attention"] * shape.num_layers
     config: dict[str, Any] = {
@@ -155,14 +159,14 @@ def to_config(shape: Shape, start_token: int | None = None) -> dict[str, Any]:
 
 
 def from_config(config: Mapping[str, Any], sequence: int | None) -> Shape:
-    """The shape of a Hugging Face checkpoint.
+    """Returns the shape of a Hugging Face checkpoint.
 
     Args:
         config: its config.json.
-        sequence: for training; None for the checkpoint's window, at most 1,024.
+        sequence: tokens of a training sequence; None for the checkpoint's window, at most 1,024.
 
     Raises:
-        ModelUnsupportedError: not of the Llama family, or of a form that cannot be trained here.
+        ModelUnsupportedError: it is not of the Llama family, or of a form that cannot be trained here.
     """
     family = config.get("model_type")
     if family not in ("llama", "mistral", "qwen2", "qwen3"):
@@ -186,7 +190,7 @@ def from_config(config: Mapping[str, Any], sequence: int | None) -> Shape:
         window = config.get("sliding_window") or config["max_position_embeddings"]
         return Shape(
             **sizes,
-            sequence=sequence or min(window, 1024),
+            sequence=sequence or min(window, MAX_SEQUENCE),
             rope_theta=float(rope.get("rope_theta") or config.get("rope_theta") or 10000.0),
             norm_eps=float(config["rms_norm_eps"]),
             qk_norm=family == "qwen3",
@@ -198,5 +202,5 @@ def from_config(config: Mapping[str, Any], sequence: int | None) -> Shape:
 
 
 def as_dict(shape: Shape) -> dict[str, Any]:
-    """For a checkpoint."""
+    """Returns the fields of a shape as a training's checkpoint stores them."""
     return dataclasses.asdict(shape)

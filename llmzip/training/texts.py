@@ -1,7 +1,7 @@
-"""Finds text files and reads them as documents and blocks; must not know tokens, models or torch.
+"""Finds text files and reads them as documents and blocks. Must not know tokens, models or torch.
 
-A document is a file, or what lies between NUL bytes in it. Files may be compressed with gzip, xz or zstd. Nothing is
-held in memory but one document's part.
+A document is a file, or the text between NUL bytes in it. Files may be compressed with gzip, xz or zstd. Only a part of
+one document is held in memory.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ import zstandard
 
 from ..errors import LLMZipError
 
-_READ_BYTES, _ZSTD_READ_BYTES = 1 << 20, 1 << 12
-_PROBE_BYTES = 1 << 16
-_MAX_CONTROL_SHARE = 0.02
+_READ_BYTES = 1 << 20  # 1 MiB
+_ZSTD_READ_BYTES = 1 << 12  # 4 KiB, which may become much more text
+_PROBE_BYTES = 1 << 16  # 64 KiB that show whether a file is text
+_MAX_CONTROL_SHARE = 0.02  # of bytes that text does not have
 _CONTROL = bytes({*range(1, 9), *range(14, 32)} - {27})
+_MAX_ZSTD_WINDOW = 1 << 31  # bytes
 _UNREADABLE = (OSError, EOFError, lzma.LZMAError, zlib.error, zstandard.ZstdError)
 
 
@@ -31,8 +33,8 @@ class TextFile:
     """A file to read.
 
     Attributes:
-        path: where it is.
-        source: number of the argument it came from.
+        path: where the file is.
+        source: number of the argument that it came from.
     """
 
     path: Path
@@ -45,7 +47,7 @@ class Block:
 
     Attributes:
         data: its bytes, at least one.
-        begins: it is the first of its document.
+        begins: whether it is the first of its document.
     """
 
     data: bytes
@@ -55,17 +57,17 @@ class Block:
 def find(
     names: Sequence[str | os.PathLike[str]], without: Path | None = None, passed_over: list[Path] | None = None
 ) -> list[TextFile]:
-    """The files that the arguments name; directories stand for all text files below them, in the order of names.
+    """Finds the files that the arguments name; directories stand for all text files below them, in the order of names.
 
     Args:
         names: files and directories.
         without: a directory to leave out: the one that is written to.
-        passed_over: gets the files below directories that are no text.
+        passed_over: receives the files below directories that are not text.
 
     Raises:
-        LLMZipError: a name that is no file or directory, a pipe, or a directory without text.
+        LLMZipError: a name that is not a file or directory, a pipe, or a directory without text.
     """
-    found: list[TextFile] = []
+    files: list[TextFile] = []
     for source, name in enumerate(names):
         path = Path(name)
         if os.fspath(name) == "-":
@@ -81,15 +83,16 @@ def find(
                 passed_over += sorted(set(all_below) - {file.path for file in below})
             if not below:
                 raise LLMZipError(f"{path}: no text in this directory")
-            found += below
+            files += below
         elif path.is_file():
-            found.append(TextFile(path, source))
+            files.append(TextFile(path, source))
         else:
-            raise LLMZipError(f"{path}: no file; it is read more than once, so write it to one first")
-    return found
+            raise LLMZipError(f"{path}: not a regular file; texts are read more than once, so write it to one first")
+    return files
 
 
 def _walk(top: Path, without: Path | None) -> Iterator[Path]:
+    """Yields the files below a directory in the order of names, without hidden ones and archives."""
     for folder, folders, files in os.walk(top):
         folders[:] = sorted(
             name
@@ -110,7 +113,7 @@ def _same(one: Path, other: Path) -> bool:
 
 
 def _looks_like_text(path: Path) -> bool:
-    """Whether few of the first bytes are control characters or no UTF-8."""
+    """Whether few of the first bytes are control characters or not valid UTF-8."""
     try:
         probe = next(_chunks(path), b"")[:_PROBE_BYTES]
     except _UNREADABLE:
@@ -121,10 +124,10 @@ def _looks_like_text(path: Path) -> bool:
 
 
 def chunks(path: Path) -> Iterator[bytes]:
-    """A file in parts, uncompressed if its suffix is .xz, .gz or .zst; every error is told by its name.
+    """Reads a file in parts, decompressed if its suffix is .xz, .gz or .zst.
 
     Raises:
-        LLMZipError: it cannot be read.
+        LLMZipError: it cannot be read; names the file.
     """
     try:
         yield from _chunks(path)
@@ -148,8 +151,8 @@ def _chunks(path: Path) -> Iterator[bytes]:
 
 
 def _zstd_chunks(file: BinaryIO) -> Iterator[bytes]:
-    """All frames of a zstd file; zstandard's own reader takes a frame that ends too early for a whole one."""
-    context = zstandard.ZstdDecompressor(max_window_size=1 << 31)
+    """Reads all frames of a zstd file; zstandard's own reader takes a frame that ends too early for a whole one."""
+    context = zstandard.ZstdDecompressor(max_window_size=_MAX_ZSTD_WINDOW)
     frame = None
     while data := file.read(_ZSTD_READ_BYTES):
         while data:
@@ -163,11 +166,11 @@ def _zstd_chunks(file: BinaryIO) -> Iterator[bytes]:
 
 
 def blocks(path: Path, size: int) -> Iterator[Block]:
-    """The documents of a file, cut into blocks of about `size` bytes, at ends of lines where there are any near.
+    """Reads the documents of a file, cut into blocks of about `size` bytes, at ends of lines if there are any near.
 
     Args:
         path: of the file.
-        size: bytes of a block; at most twice that much is in one.
+        size: bytes of a block, which holds less than twice as many.
 
     Raises:
         LLMZipError: the file cannot be read.
@@ -186,6 +189,7 @@ def blocks(path: Path, size: int) -> Iterator[Block]:
 
 
 def _cut(document: bytes, size: int, begins: bool) -> Iterator[Block]:
+    """Cuts what is left of a document into blocks; `begins` says whether the document begins here."""
     start = 0
     while len(document) - start >= 2 * size:
         end = start + _line_end(document[start : start + 2 * size], size)
@@ -196,7 +200,7 @@ def _cut(document: bytes, size: int, begins: bool) -> Iterator[Block]:
 
 
 def _line_end(data: bytes, size: int) -> int:
-    """A place to cut, from `size` on and below twice that: behind a line, else not inside a UTF-8 sequence."""
+    """Returns a place to cut, from `size` on and below twice that: after a line, else not inside a UTF-8 sequence."""
     newline = data.find(b"\n", size - 1, 2 * size - 1)
     if newline >= 0:
         return newline + 1

@@ -1,8 +1,8 @@
-"""The training itself: from tokens on the disk to weights, resumable at the same bits; must not know archives.
+"""The training itself: from tokens on the disk to weights, resumable at the same bits. Must not know archives.
 
 What a training does is settled before its first step and kept in its checkpoints: shape, plan, number format, threads,
-order of the sequences. Nothing later depends on clocks, so a training that was killed ends at the weights of one that
-was not (on a CPU of the same kind with the same torch; CUDA's sums are not always in one order).
+order of the sequences. Nothing later depends on clocks, so a training that was killed ends with the weights of one that
+was not (on a CPU of the same kind with the same torch; CUDA's sums are not always in the same order).
 """
 
 from __future__ import annotations
@@ -24,31 +24,31 @@ from .optimizer import Optimizer, clip, orthogonal
 from .schedule import Plan, change_steps
 from .shapes import Shape
 
-_GRADIENT_LIMIT = 1.0
-_EVALUATIONS = 20
-_EVALUATED_ROWS = 64
+_MAX_GRADIENT_NORM = 1.0
+_EVALUATIONS = 20  # in a training
+_EVALUATED_ROWS = 64  # of all samples together
 _ROWS_AT_ONCE = 16
-_SPEED_WINDOW = 20
+_SPEED_STEPS = 20  # that the speed is an average of
 
 
 @dataclass
 class Facts:
-    """What a checkpoint holds beside tensors; all of JSON's types.
+    """What a checkpoint holds besides tensors; all of JSON's types.
 
     Attributes:
         shape, plan: fields of `Shape` and `Plan`.
-        seed: of the order.
+        seed: of the order of sequences.
         dtype: "bfloat16" or "float32".
         compiled: whether torch.compile is used.
-        threads: of torch on the CPU.
-        device: "cpu" or "cuda".
-        torch_version: that it was begun with.
-        start_token: fed before each sequence.
-        tokens_digest: of the dataset.
-        peak_flops: of the device, measured at the start.
-        seconds: spent on steps so far.
-        history: (step, training bits per token, {file: validation bits per byte}).
-        about: for the model card.
+        threads: torch's threads on the CPU.
+        device: "cpu", "cuda" or "cuda:N".
+        torch_version: version of torch that the training was begun with.
+        start_token: id fed before each sequence.
+        tokens_digest: digest of the dataset.
+        peak_flops: floating-point operations per second of the device, measured at the start.
+        seconds: time spent on steps so far.
+        history: (step, training bits per token, {text: validation bits per byte}) of each evaluation.
+        about: what the model card says of the texts.
     """
 
     shape: dict[str, Any]
@@ -72,9 +72,9 @@ class Sample:
     """Text to validate on, as rows that each start from an empty context.
 
     Attributes:
-        name: of the file.
+        name: of the text.
         rows: (R, T + 1) int64, the start token first.
-        num_bytes: that the rows stand for.
+        num_bytes: bytes that the rows stand for.
     """
 
     name: str
@@ -109,6 +109,9 @@ class Trainer:
         facts: what is settled.
         dataset: the tokens.
         samples: to validate on.
+
+    Raises:
+        LLMZipError: the tokens are not those of the facts.
     """
 
     def __init__(self, folder: Path, facts: Facts, dataset: Dataset, samples: list[Sample]) -> None:
@@ -126,7 +129,7 @@ class Trainer:
         self.optimizer = Optimizer(self.parameters, self.plan, self.shape, self.dtype)
         self._order = Order(dataset.parts, self.shape.sequence, self.plan.steps * self.plan.batch, facts.seed)
         self.epochs = self._order.epochs(self.plan.steps * self.plan.batch)
-        # torch knows few operations on unsigned integers; two's complement holds the same bits.
+        # torch has few operations on unsigned integers; two's complement holds the same bits.
         signed = dataset.ids.view("<i2" if dataset.ids.itemsize == 2 else "<i4")
         self._ids = _from_map(signed).to(self.device)
         self._id_mask = (1 << 8 * dataset.ids.itemsize) - 1
@@ -147,20 +150,21 @@ class Trainer:
         samples: Callable[[Facts], list[Sample]],
         new_steps: Callable[[Facts, int], int] | None = None,
     ) -> Trainer:
-        """The training whose newest checkpoint is in `folder`.
+        """Continues the training whose newest checkpoint is in `folder`.
 
         Args:
             folder: with checkpoints.
             dataset: the tokens.
             samples: makes the samples to validate on.
-            new_steps: number of steps in all by facts and steps done, to end sooner or later than planned.
+            new_steps: gives the number of steps in all from the facts and the steps done, to end sooner or later than
+                planned; None for the planned number.
 
         Raises:
             LLMZipError: no checkpoint, or one that does not fit.
         """
-        step, tensors, facts_found = checkpoint.load(folder)
+        step, tensors, stored_facts = checkpoint.load(folder)
         try:
-            facts = Facts(**facts_found)
+            facts = Facts(**stored_facts)
             if facts.dtype not in ("bfloat16", "float32"):
                 raise TypeError(f"dtype {facts.dtype!r}")
             if facts.device != "cpu" and not torch.cuda.is_available():
@@ -178,12 +182,12 @@ class Trainer:
 
     @property
     def other_torch(self) -> str:
-        """The version of torch that the training was begun with, if it is not this one; else empty."""
+        """The version of torch that the training was begun with if it is not this one, else ""."""
         begun = self.facts.torch_version
         return begun if begun != str(torch.__version__) else ""
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Weights and momenta by name."""
+        """Returns weights and momenta by name."""
         return {f"weights.{name}": p.data for name, p in self.parameters.items()} | self.optimizer.state
 
     def save(self) -> None:
@@ -193,14 +197,14 @@ class Trainer:
     # -- steps -------------------------------------------------------------------------------------------------------
 
     def run(self) -> Iterator[StepReport]:
-        """Does the steps that are left; the caller decides between them whether to save or to stop."""
+        """Does the steps that are left; between them the caller may save or stop."""
         every = max(1, self.plan.steps // _EVALUATIONS)
         times: list[float] = []
         while self.step < self.plan.steps:
             start = time.perf_counter()
             loss = self.train_step()
             machine.synchronise(self.device)
-            times = [*times[1 - _SPEED_WINDOW :], time.perf_counter() - start]
+            times = [*times[1 - _SPEED_STEPS :], time.perf_counter() - start]
             self.facts.seconds += times[-1]
             self.step += 1
             evaluated = None
@@ -212,10 +216,10 @@ class Trainer:
             yield StepReport(self.step, loss, speed, share, evaluated)
 
     def train_step(self) -> float:
-        """One update; returns the mean bits per token.
+        """Makes one update; returns the mean bits per token.
 
         Raises:
-            FloatingPointError: the gradients are no numbers any more.
+            FloatingPointError: the gradients are not finite any more.
         """
         plan = self.plan
         starts = self._order.starts(self.step * plan.batch, plan.batch)
@@ -224,14 +228,14 @@ class Trainer:
             parameter.grad = None
         for first in range(0, plan.batch, plan.micro_batch):
             total += self.accumulate(self.batch(starts[first : first + plan.micro_batch]), plan.batch_tokens)
-        norm = clip(list(self.parameters.values()), _GRADIENT_LIMIT)
+        norm = clip(list(self.parameters.values()), _MAX_GRADIENT_NORM)
         if not bool(torch.isfinite(norm)):
-            raise FloatingPointError(f"step {self.step:,}: the loss is not finite; begin anew with a lower --rate")
+            raise FloatingPointError(f"step {self.step:,}: the loss is not finite; start again with a lower --rate")
         self.optimizer.step(self.step)
         return float(total) / plan.batch_tokens / float(np.log(2))
 
     def batch(self, starts: np.ndarray) -> torch.Tensor:
-        """(B, T + 1) int64: the start token, then T tokens from each place."""
+        """Returns (B, T + 1) int64: the start token, then T tokens from each place."""
         places = torch.from_numpy(starts).to(self.device)[:, None] + torch.arange(
             self.shape.sequence, device=self.device
         )
@@ -243,7 +247,7 @@ class Trainer:
 
         Args:
             ids: (B, T + 1) int64.
-            batch_tokens: of the whole batch.
+            batch_tokens: tokens of the whole batch.
         """
         hidden = self._forward(ids[:, :-1]).flatten(0, 1)
         loss = loss_sum(hidden, self.network.output_weight, ids[:, 1:].flatten(), self._loss_and_slope)
@@ -251,11 +255,11 @@ class Trainer:
         return loss.detach()
 
     def evaluate(self) -> dict[str, float]:
-        """Bits per byte of each sample."""
+        """Returns the bits per byte of each sample."""
         return {sample.name: self.sample_bits(sample) / sample.num_bytes for sample in self.samples}
 
     def sample_bits(self, sample: Sample) -> float:
-        """Bits of a sample's tokens."""
+        """Returns the bits of a sample's tokens."""
         total = 0.0
         for start in range(0, len(sample.rows), _ROWS_AT_ONCE):
             total += float(bits(self.network, sample.rows[start : start + _ROWS_AT_ONCE].to(self.device)).sum())
@@ -263,7 +267,7 @@ class Trainer:
 
 
 def _from_map(ids: np.ndarray) -> torch.Tensor:
-    """A tensor over a read-only memory map; nothing ever writes to it."""
+    """Returns a tensor over a read-only memory map; nothing ever writes to it."""
     import warnings
 
     with warnings.catch_warnings():
@@ -272,12 +276,12 @@ def _from_map(ids: np.ndarray) -> torch.Tensor:
 
 
 def make_samples(ids: Mapping[str, tuple[np.ndarray, np.ndarray]], sequence: int, start_token: int) -> list[Sample]:
-    """Rows from all over some texts, few enough to be cheap.
+    """Takes rows from all over the validation texts, few enough to be cheap.
 
     Args:
         ids: name -> (n,) token ids and (n,) bytes of each.
-        sequence: T.
-        start_token: put before each row.
+        sequence: T, tokens of a row at most.
+        start_token: id before each row.
     """
     samples = []
     each = max(1, _EVALUATED_ROWS // max(1, len(ids)))
@@ -294,10 +298,10 @@ def make_samples(ids: Mapping[str, tuple[np.ndarray, np.ndarray]], sequence: int
 
 
 def measure(trainer: Trainer) -> tuple[float, float]:
-    """Seconds of one part of a batch, forward and backward, and of an update; weights are changed.
+    """Measures the seconds of one part of a batch, forward and backward, and of an update; changes the weights.
 
     Raises:
-        ResourceError: there is not enough memory for it.
+        ResourceError: the memory is too small.
     """
     ids = trainer.batch(np.zeros(trainer.plan.micro_batch, dtype=np.int64))
     try:

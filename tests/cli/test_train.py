@@ -633,10 +633,10 @@ def test_bar_and_time(tmp_path: Path, text: Path) -> None:
         ("text.txt -o model --time 5y", "5y"),
         ("text.txt -o model --time -5", "-5"),
         ("text.txt -o model --save-every soon", "soon"),
-        ("text.txt -o model --steps 0", "at least 1"),
+        ("text.txt -o model --steps 0", "must be 1 to"),
         ("text.txt -o model --steps 1.5", "1.5"),
         ("text.txt -o model --preset huge", "huge"),
-        ("text.txt -o model --heads 3 --kv-heads 2", "3 heads are no multiple of 2"),
+        ("text.txt -o model --heads 3 --kv-heads 2", "3 heads are not a multiple of 2"),
         ("text.txt -o model --head-size 33", "even"),
         ("text.txt -o model --vocab 255", "vocab size must be 256"),
         ("text.txt -o model --layers 0", "num layers"),
@@ -661,7 +661,7 @@ def test_bar_and_time(tmp_path: Path, text: Path) -> None:
         ("-o model --resume --layers 3", "takes no --layers"),
         ("-o model --resume -f", "takes no --force"),
         ("-o model --resume --steps 9 --time 5m", "exclude each other"),
-        ("text.txt -o text.txt", "text.txt: exists and is no directory"),
+        ("text.txt -o text.txt", "text.txt: exists and is not a directory"),
     ],
 )
 def test_usage_errors(call: Call, tmp_path: Path, text: Path, arguments: str, words: str) -> None:
@@ -896,7 +896,7 @@ def test_force_keeps_what_is_there_if_the_text_is_missing(call: Call, unfinished
 
 def test_folder_that_cannot_be_made(call: Call, text: Path) -> None:
     code, err = call("train", text.name, "-o", "text.txt/model", *TINY, "--steps", "2", "-q")
-    assert (code, only_line(err.encode())) == (1, "text.txt/model/unfinished: cannot be made: Not a directory")
+    assert (code, only_line(err.encode())) == (1, "text.txt/model/unfinished: cannot be created: Not a directory")
 
 
 def test_resume_without_a_training(call: Call, tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ SHAPES = st.builds(
         ({"mlp_size": 704.0}, r"mlp size must be 8 to 65536, not 704\.0"),
         ({"sequence": "512"}, "sequence must be 16 to 65536, not '512'"),
         ({"sequence": 15}, "sequence"),
-        ({"num_heads": 4, "num_kv_heads": 3}, "4 heads are no multiple of 3 key/value heads"),
+        ({"num_heads": 4, "num_kv_heads": 3}, "4 heads are not a multiple of 3 key/value heads"),
         ({"head_dim": 63}, "head size must be even, not 63"),
     ],
 )
@@ -191,7 +191,7 @@ def test_what_old_configurations_leave_out() -> None:
         ({"vocab_size": 100}, "vocab size must be 256"),
         ({"num_attention_heads": 0}, "lacks or misstates"),
         ({"num_attention_heads": None}, "lacks or misstates"),
-        ({"num_attention_heads": 3, "num_key_value_heads": 2}, "no multiple"),
+        ({"num_attention_heads": 3, "num_key_value_heads": 2}, "not a multiple"),
         ({"rms_norm_eps": "x"}, "lacks or misstates"),
         ({"hidden_size": None}, "lacks or misstates"),
         ({"intermediate_size": None}, "mlp size must be"),

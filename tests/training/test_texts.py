@@ -113,7 +113,7 @@ def test_a_name_that_no_file_can_have_is_missing() -> None:
 
 
 def test_pipes_that_are_named_are_refused(tree: Path) -> None:
-    with pytest.raises(LLMZipError, match=r"pipe\.txt: no file; it is read more than once"):
+    with pytest.raises(LLMZipError, match=r"pipe\.txt: not a regular file; texts are read more than once"):
         found(tree, "b.txt", "pipe.txt")
     with pytest.raises(LLMZipError, match="write the standard input to a file first"):
         find(["-"])
