@@ -327,7 +327,7 @@ def _encode(
     engine = model.engine
     while True:
         try:
-            with allocations_checked():
+            with allocations_checked("not enough memory for the model; fewer rows need less (levels -7 to -9)"):
                 payload, bits = rows.encode(engine, tokens, plan, report, vocabulary, prompt)
                 break
         except ResourceError:

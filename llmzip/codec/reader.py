@@ -164,7 +164,7 @@ class FrameDecoder:
             if prompt_text:
                 raise CorruptError(f"frame {frame.number}: damaged: windows in an archive with a prompt")
             try:
-                with allocations_checked():
+                with allocations_checked("not enough memory for the model"):
                     return window_frames.decode(model, frame.header, frame.payload, progress)
             except CorruptError as error:
                 raise CorruptError(f"frame {frame.number}: {error}") from None
@@ -174,7 +174,7 @@ class FrameDecoder:
             frame_plan = plan.header_plan(frame.header, model.engine.context)
             vocabulary = model.vocabulary if frame.header.method == MIXED else None
             prompt = model.prompt(prompt_text)
-            with allocations_checked():
+            with allocations_checked("not enough memory for the model"):
                 tokens = rows.decode(
                     model.engine, frame.payload, frame_plan, table.num_bytes, original, progress, vocabulary, prompt
                 )

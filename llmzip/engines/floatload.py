@@ -107,7 +107,7 @@ def _refusing(what: str) -> Iterator[None]:
         ResourceError: the memory does not do.
     """
     try:
-        with allocations_checked():
+        with allocations_checked("not enough memory for the model"):
             yield
     except (LLMZipError, MemoryError):
         raise

@@ -168,7 +168,7 @@ def _ways(module: Any, outputs: list[str]) -> Iterator[Way]:
 def _attempt(what: Any) -> Any:
     """What a function returns or raises. A lack of memory is raised on: it says nothing of the way."""
     try:
-        with allocations_checked():
+        with allocations_checked("not enough memory for the model"):
             return what()
     except (LLMZipError, MemoryError):
         raise

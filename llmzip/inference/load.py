@@ -129,7 +129,7 @@ def load(choice: ModelChoice, settings: EngineSettings) -> LoadedModel:
         named = fields.get("threads", "")
         threads = int(named) if named.isdigit() and 1 <= int(named) <= 4096 else torch.get_num_threads()
     stamp = tuple((file.name, file.stat().st_mtime_ns) for file in sorted(choice.folder.iterdir()) if file.is_file())
-    with allocations_checked():
+    with allocations_checked("not enough memory for the model"):
         return _load(choice, device, settings.batch_tokens, threads, stamp)
 
 

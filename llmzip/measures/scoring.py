@@ -156,7 +156,7 @@ def score_rows(
     while True:
         sink = _Sink(tokens, engine, ranks, min(alternatives, engine.vocab_size))
         try:
-            with allocations_checked():
+            with allocations_checked("not enough memory for the model"):
                 for places, masses in _masses(engine, tokens, plan, progress, before, context):
                     sink.add(places, masses)
             return sink.finish(context, context - plan.overlap)
