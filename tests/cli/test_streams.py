@@ -57,7 +57,7 @@ def test_pass_through_needs_stdout_and_force(run: Run, archive: Path, noise: byt
 
 def test_stray_prints_do_not_reach_the_data() -> None:
     program = (
-        "import os; from llmzip import process\n"
+        "import os; from llmzip.system import process\n"
         "with process.standard_output() as data:\n"
         "    print('stray'); os.write(1, b'stray too\\n'); data.write(b'data')\n"
         "print('after')\n"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import llmzip
 
-_START = "from llmzip import torchparts; torchparts.defer(); import torch, sys\n"
+_START = "from llmzip.system import torchparts; torchparts.defer(); import torch, sys\n"
 
 
 def python(code: str) -> str:
@@ -34,7 +34,7 @@ def test_what_was_left_out_comes_when_it_is_wanted() -> None:
 
 
 def test_nothing_is_left_out_once_torch_is_there() -> None:
-    code = "import torch; from llmzip import torchparts; torchparts.defer(); torchparts.complete()\n"
+    code = "import torch; from llmzip.system import torchparts; torchparts.defer(); torchparts.complete()\n"
     code += "print(torch.linalg.qr(torch.empty(3, 4, device='meta'))[0].shape)"
     assert python(code) == "torch.Size([3, 3])\n"
 

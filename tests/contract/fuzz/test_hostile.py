@@ -119,11 +119,12 @@ def test_many_tiny_archives_take_time_in_proportion() -> None:
 LIMITED = textwrap.dedent("""
     import json, resource, sys, time
     import llmzip
-    from llmzip import models, runtime
+    from llmzip.inference import load
+    from llmzip.models import choice
     from llmzip.settings import EngineSettings
 
     archives = {name: bytes.fromhex(data) for name, data in json.load(sys.stdin).items()}
-    runtime.load(models.choose("default"), EngineSettings())
+    load.load(choice.choose("default"), EngineSettings())
     llmzip.decompress(llmzip.compress(b"something to warm up with"))
     used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 30), resource.RLIM_INFINITY))
