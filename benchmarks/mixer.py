@@ -1,10 +1,10 @@
-"""What each part of the mixer is worth: payload bytes and time without it; `make bench-mixer CORPUS=DIR`.
+"""Measures each part of the mixer by payload bytes and time without it; `make bench-mixer CORPUS=DIR`.
 
 Takes ten pieces of 30,000 bytes of every .txt file under DIR (at most 3 of them with --quick), asks the model once, and
-then encodes all of them with copies of the package in which one thing was changed. One row, so that only the mixer
-counts. Each copy is compiled anew, some 25 s; results go to OUTPUT/mixer.jsonl as they come, and a run that was
-stopped goes on where it was. At the end: OUTPUT/mixer.md and, with matplotlib, OUTPUT/mixer.svg.
-`mixer.py --redraw docs/log.md` draws docs/mixer.svg from the table there, and measures nothing.
+then encodes all of them with copies of the package in which one thing was changed. There is one row, so that only the
+mixer counts. Each copy is compiled, which takes about 25 s. Results are written to OUTPUT/mixer.jsonl at once, and a
+stopped run continues where it was. At the end it writes OUTPUT/mixer.md and, with matplotlib, OUTPUT/mixer.svg.
+`mixer.py --redraw docs/log.md` only draws docs/mixer.svg from the table there.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ _CONTEXTS = (
 
 Change = tuple[str, str, str]
 Point = tuple[int, int, float]
-"""Number of contexts, bytes of all pieces, microseconds a token."""
+"""Number of contexts, bytes of all pieces, microseconds per token."""
 
 
 def _variants() -> dict[str, list[Change]]:
-    """Name -> (file, text, text in its place)."""
+    """Returns name -> (file, text, replacement)."""
     off = "        inputs[at, context] = logit if state != 0 else 0\n"
     some = off.replace("state != 0", "state != 0 and {}")
     variants: dict[str, list[Change]] = {"all": []}
@@ -97,7 +97,7 @@ def _variants() -> dict[str, list[Change]]:
 
 
 def _prepare(folder: Path, cache: Path, quick: bool) -> None:
-    """Asks the model about every piece and keeps its answers."""
+    """Runs the model over every piece and stores its answers."""
     from llmzip.format.plan import RowPlan
     from llmzip.inference import load, passes
     from llmzip.mixing.mixer import MixEncoder
@@ -124,7 +124,7 @@ def _prepare(folder: Path, cache: Path, quick: bool) -> None:
 
 
 def _encode_all(cache: Path) -> None:
-    """In a copy of the package: prints bytes and time of all pieces as JSON."""
+    """Prints bytes and time of all pieces as JSON; runs in a copy of the package."""
     import time
 
     from llmzip.inference import load
@@ -192,7 +192,7 @@ def _write(results: list[dict], output: Path) -> None:
 
 
 def recorded(document: Path) -> list[Point]:
-    """The rows of the table in docs/log.md."""
+    """Reads the rows of the table in docs/log.md."""
     text = document.read_text(encoding="utf-8")
     cells = r" \| ([\d,]+) \| [-+\d.]+ % \|(?: [\d,]+ \|)+ ([\d.]+) \|$"
     found = re.findall(rf"^\| (?:first (\d+) contexts|all){cells}", text, re.MULTILINE)
@@ -200,7 +200,7 @@ def recorded(document: Path) -> list[Point]:
 
 
 def draw(points: list[Point], file: Path) -> None:
-    """Size and time against the number of contexts, as SVG for light and dark screens."""
+    """Draws size and time against the number of contexts, as SVG for light and dark screens."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -240,7 +240,7 @@ def draw(points: list[Point], file: Path) -> None:
 
 
 def main() -> None:
-    """See the top of this file."""
+    """Measures what the command line asks for, and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=Path)
     parser.add_argument("--output", type=Path, default=Path("bench-results"))

@@ -1,8 +1,9 @@
-"""Writes the tables of README.md's results anew from what `llmzip bench` measured; `make readme-tables`.
+"""Rewrites the result tables of README.md from what `llmzip bench` measured; `make readme-tables`.
 
     python tools/readme_tables.py bench-results/results.json [README.md]
 
-Only what is between the two markers changes. Exit code 1, and nothing is written, if a row failed or is missing.
+Only the text between the two markers changes. If a row failed or is missing, nothing is written and the exit status
+is 1.
 """
 
 from __future__ import annotations
@@ -22,21 +23,21 @@ PROSE = (
     "alice29.txt", "asyoulik.txt", "lcet10.txt", "plrabn12.txt",
 )  # fmt: skip
 PROSE_NAME = "the twelve above"
-NOT_SHOWN = ("zstd -19",)  # beside --ultra -22, which is never larger by more than some bytes
+NOT_SHOWN = ("zstd -19",)  # --ultra -22 is shown, and is at most a few bytes larger
 
 
 def base_name(row: Row) -> str:
-    """Of the file, without its folder."""
+    """Returns the name of a row's file without its folder."""
     return row.file.rpartition("/")[2]
 
 
 def short(label: str) -> str:
-    """A label without the flags that only set the window."""
+    """Returns a label without the flags that only set the window."""
     return re.sub(r" --(long|lgwin)=\d+", "", label)
 
 
 def size_table(rows: list[Row]) -> list[str]:
-    """Bytes by file, the prose first and added up; the smallest bold, and the bits/byte of the first llmzip."""
+    """Returns lines of sizes by file, prose first, with its sum. The smallest is bold; bits/byte: the first llmzip."""
     names = [name for name in dict.fromkeys(row.name for row in rows) if name not in NOT_SHOWN]
     lead = next(row.name for row in rows if row.via == LLMZIP)
     by_file: dict[str, dict[str, Row]] = {}
@@ -65,25 +66,25 @@ def size_table(rows: list[Row]) -> list[str]:
 
 
 def total_table(rows: list[Row]) -> list[str]:
-    """All files together: sizes with and without the model, speeds, memory."""
-    found = totals(rows)
-    heading = f"all {found[0].of_files} files"
+    """Returns lines about all files together: sizes with and without the model, speeds, memory."""
+    sums = totals(rows)
+    heading = f"all {sums[0].of_files} files"
     lines = [f"| {heading} | " + " | ".join(COLUMNS) + " |", "|---|" + "---:|" * len(COLUMNS)]
-    return [*lines, *(f"| {total.name} | " + " | ".join(cells(total)) + " |" for total in found)]
+    return [*lines, *(f"| {total.name} | " + " | ".join(cells(total)) + " |" for total in sums)]
 
 
 def block(facts: dict[str, Any]) -> str:
-    """What stands between the markers.
+    """Returns the text between the markers.
 
     Raises:
-        ValueError: a row has no figures, or there is none of llmzip.
+        ValueError: a row has no figures, or no row is llmzip's.
     """
     rows = [Row.from_dict(row) for row in facts["rows"] if row["piece_bytes"] is None]
-    bad = [f"{row.file}: {row.name}: {row.error}" for row in rows if row.status != OK]
-    bad += [f"{problem['file']}: {problem['error']}" for problem in facts["problems"]]
-    bad += [f"{total.name}: not of all files" for total in totals(rows) if not total.is_complete]
-    if bad or not any(row.via == LLMZIP for row in rows):
-        raise ValueError("; ".join(bad) or "no row of llmzip")
+    problems = [f"{row.file}: {row.name}: {row.error}" for row in rows if row.status != OK]
+    problems += [f"{problem['file']}: {problem['error']}" for problem in facts["problems"]]
+    problems += [f"{total.name}: not of all files" for total in totals(rows) if not total.is_complete]
+    if problems or not any(row.via == LLMZIP for row in rows):
+        raise ValueError("; ".join(problems) or "no row is llmzip's")
     machine = facts["run"]["machine"]
     commit = f", commit {machine['commit'][:12]}" if machine.get("commit") else ""
     versions = ", ".join(dict.fromkeys(row.version for row in rows if row.via != LLMZIP))
@@ -95,7 +96,7 @@ def block(facts: dict[str, Any]) -> str:
 
 
 def main() -> int:
-    """See the top of this file."""
+    """Rewrites the tables; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path, help="results.json of llmzip bench --output")
     parser.add_argument("readme", type=Path, nargs="?", default=Path(__file__).parents[1] / "README.md")
