@@ -161,8 +161,8 @@ class LLMZipFile(io.BufferedIOBase):
         """Reads up to `size` bytes of the text, or all of it if `size` is negative; b"" at the end.
 
         Raises:
-            TruncatedError (an EOFError), CorruptError, FormatError, ModelError. All of the text is never a part of it:
-                without a size the error is raised at once.
+            TruncatedError (an EOFError), CorruptError, FormatError, ModelError: the text cannot be read any further.
+                Without a size this is raised at once, so that a part never looks like all of the text.
         """
         wanted = -1 if size is None or size < 0 else size
         return self._unless_failed(self._reader("read").read(wanted), wanted)
