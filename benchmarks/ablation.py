@@ -1,11 +1,10 @@
-"""What each choice of the training recipe is worth: short trainings that differ in one thing; the log has the results.
+"""Measures each choice of the training recipe by short trainings that differ in one thing; docs/log.md has the results.
 
     python benchmarks/ablation.py --texts FOLDER --valid FILE... --output FILE.jsonl [--only NAME...]
 
-Every training reads the same number of bytes of text, in the same order where the vocabulary is the same, and is
-judged by the same slices of the validation files, each from an empty context. Two seeds of the plain recipe show what
-is noise. A line of JSON is added for each training, and trainings that have one are skipped, so it can be stopped at
-any time.
+Every training reads the same number of bytes, in the same order if the vocabulary is the same, and is evaluated on the
+same slices of the validation files, each from an empty context. Two seeds of the plain recipe show the noise. Each
+training adds a line of JSON, and trainings that have one are skipped, so the program can be stopped at any time.
 """
 
 from __future__ import annotations
@@ -63,7 +62,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "2 layers of 272": {"num_layers": 2, "hidden_size": 272, "mlp_size": 720},
     "MLP 768, 3 layers": {"num_layers": 3, "mlp_size": 728},
 }
-"""Name -> what differs; `embedding_rate` and `vector_rate` are factors."""
+"""Name of each training -> its differences; `embedding_rate` and `vector_rate` are factors."""
 
 _MIX_NAMES = ("prose", "docs", "code", "structured", "langs")
 _MIX = (0.45, 0.17, 0.15, 0.08, 0.15)
@@ -91,7 +90,7 @@ class Quiet:
 
 
 def prepared(work: Path, texts: str, vocab_size: int) -> Path:
-    """The folder of tokens for a vocabulary, made once."""
+    """Returns the folder of tokens for a vocabulary, written on first use."""
     folder = work / f"v{vocab_size}"
     if not (folder / "unfinished" / "tokens.json").exists():
         settings = TrainSettings(
@@ -109,7 +108,7 @@ def prepared(work: Path, texts: str, vocab_size: int) -> Path:
 
 
 def slices(path: Path, tokenizer: Tokenizer, start_token: int) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """(R, T + 1) ids, (R, T) which of them count, and the bytes that they stand for."""
+    """Returns (R, T + 1) ids, (R, T) whether each of them counts, and the number of bytes they stand for."""
     text = path.read_bytes()
     starts = [n * (len(text) - SLICE_BYTES) // (SLICES - 1) for n in range(SLICES)]
     rows = [tokenizer.encode(text[start : start + SLICE_BYTES]) for start in starts]
@@ -123,7 +122,7 @@ def slices(path: Path, tokenizer: Tokenizer, start_token: int) -> tuple[torch.Te
 
 
 def train(folder: Path, what: dict[str, Any], text_bytes: int, valid: list[Path]) -> dict[str, Any]:
-    """One training; bits per byte of each validation file and of weight averages."""
+    """Trains once; returns bits per byte of each validation file, and with averaged weights."""
     what = PLAIN | what
     data = Dataset(folder)
     if "mix" in what:

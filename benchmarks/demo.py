@@ -1,4 +1,4 @@
-"""`make demo`: one text through llmzip and back, beside gzip, bzip2, xz and zstd; uses only the public API."""
+"""`make demo`: compresses a text with llmzip and back, next to gzip, bzip2, xz and zstd. Uses only the public API."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import llmzip
 
 
 def main() -> int:
-    """Prints the table; exit code 1 if what came back is not what went in."""
+    """Prints the table; returns exit status 1 if a text does not come back unchanged."""
     path = Path(sys.argv[1])
     text = path.read_bytes()
     characters = len(text.decode("utf-8"))

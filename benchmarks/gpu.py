@@ -1,11 +1,11 @@
-"""Bits and speed of a CUDA device in one run of at most 8 minutes: `python benchmarks/gpu.py --output gpu.jsonl`.
+"""Checks bits and speed of a CUDA device in a run of at most 8 minutes: `python benchmarks/gpu.py --output gpu.jsonl`.
 
-First whether the device gives the processor's bits, stage by stage and for whole models; then what encoding and
-decoding take, part by part, for the embedded models and for random weights of public shapes. Each result is a line on
-the screen and one of JSON in the file as soon as it is there, so that a run that is cut off leaves what it measured.
-torch, numpy and Triton are enough; what needs more (the coder, whole archives) says so and is left out.
+First it compares the device's bits with the CPU's, stage by stage and for whole models. Then it measures encoding and
+decoding, part by part, for the embedded models and for random weights of public shapes. Each result is printed and
+written as a line of JSON at once, so a run that is cut off keeps what it measured. torch, numpy and Triton are enough;
+parts that need more (the coder, whole archives) are reported and skipped.
 
-Tried without a device: `--device cpu --tiny`, and the same with TRITON_INTERPRET=1 LLMZIP_KERNELS=triton.
+To try it without a device: `--device cpu --tiny`, and the same with TRITON_INTERPRET=1 LLMZIP_KERNELS=triton.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 _NEEDED = ("click", "constriction", "safetensors", "tokenizers", "tqdm", "zstandard", "huggingface_hub")
 MISSING = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
 if MISSING:
-    # The package's front needs them and the engines do not: the engines alone, then.
+    # llmzip/__init__.py needs them and the engines do not: import the engines alone.
     package = types.ModuleType("llmzip")
     package.__path__ = [str(ROOT / "llmzip")]
     sys.modules["llmzip"] = package
@@ -48,13 +48,13 @@ from llmzip.numerics import ops, tables  # noqa: E402
 from llmzip.training.machine import seconds_per_call  # noqa: E402
 
 BYTES_PER_TOKEN = {"small": 3.1, "base": 3.1}
-"""Of English prose; their vocabularies have 4,096 tokens. Others: 4.3, of some 50,000 and 128,000 tokens."""
+"""For English prose and vocabularies of 4,096 tokens. Other models, with about 50,000 or 128,000 tokens: 4.3."""
 
 MASSES_AT_ONCE = 1 << 27
 
 
 class Report:
-    """Prints results, and writes them, as they come.
+    """A report that prints and writes each result at once.
 
     Args:
         output: file for lines of JSON, or None.
@@ -73,7 +73,7 @@ class Report:
             self._file.flush()
 
     def equal(self, part: str, pairs: Iterator[tuple[str, torch.Tensor, torch.Tensor]]) -> None:
-        """Compares tensors of the processor and of the device by their hashes."""
+        """Compares tensors of the CPU and of the device by their hashes."""
         found, wrong = [], []
         for name, one, other in pairs:
             hashes = [hashlib.sha256(_bytes(tensor)).hexdigest()[:12] for tensor in (one, other)]
@@ -84,13 +84,13 @@ class Report:
         self.add(part, equal=not wrong, stages=" ".join(found), wrong=wrong)
 
     def attempt(self, name: str, part: Callable[[], None]) -> None:
-        """Runs a part, unless the time is up; one that fails leaves the others alone."""
+        """Runs a part, unless the time is up; a failure is reported and stops no other part."""
         if time.monotonic() > self._end:
             self.add(name, skipped="out of time")
             return
         try:
             part()
-        except Exception as error:  # whatever it is, the next part may work
+        except Exception as error:  # whatever failed, the next part may work
             self.failures += 1
             self.add(name, error=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
 
@@ -108,7 +108,7 @@ def _bytes(tensor: torch.Tensor) -> bytes:
 
 
 def extreme_rows(n: int, size: int) -> torch.Tensor:
-    """Rows of random numbers, zeros, one value, a spike, huge, tiny and subnormal ones, and halves."""
+    """Returns rows of random numbers, zeros, one value, a spike, huge, tiny and subnormal numbers, and halves."""
     x = torch.randn(max(n, 7), size, generator=torch.Generator().manual_seed(size))
     x[1], x[2], x[3] = 0.0, -3.0, torch.eye(size)[0] * 2.0**40
     x[4], x[5], x[6] = x[0] * 2.0**-60, 2.0**-140, torch.arange(size) - 63.5
@@ -116,7 +116,7 @@ def extreme_rows(n: int, size: int) -> torch.Tensor:
 
 
 def reference_stages(device: torch.device, n: int, size: int) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
-    """Every operation of plain torch, on the processor and on the device."""
+    """Yields the results of every plain torch operation, on the CPU and on the device."""
     x, cpu = extreme_rows(n, size), torch.device("cpu")
     generator = torch.Generator().manual_seed(n)
     weight = torch.randint(-127, 128, (48, size), generator=generator).to(torch.int8)
@@ -151,7 +151,7 @@ def reference_stages(device: torch.device, n: int, size: int) -> Iterator[tuple[
 
 
 def frequency_stages(device: torch.device, vocab: int) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
-    """Plain torch on the processor, and what the device has."""
+    """Yields frequencies by plain torch on the CPU, and by the device's own code."""
     generator = torch.Generator().manual_seed(vocab)
     masses = torch.randint((1 << 20) + 1, (33, vocab), generator=generator, dtype=torch.int32)
     masses[0], masses[1], masses[:, 5] = 1 << 20, 0, 1 << 20
@@ -175,7 +175,7 @@ def frequency_stages(device: torch.device, vocab: int) -> Iterator[tuple[str, to
 def model_stages(
     device: torch.device, model: ExactModel, rows: int, length: int, kernels: bool
 ) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
-    """Prefill, pieces and steps, masses: plain torch on the processor, and the device with its kernels or without."""
+    """Yields prefill, pieces, steps and masses: plain torch on the CPU, and the device with or without its kernels."""
     one, other = ExactEngine(model, "cpu"), ExactEngine(model, device, compiled=kernels)
     generator = torch.Generator().manual_seed(length)
     ids = torch.randint(model.config.vocab_size, (rows, length), generator=generator)
@@ -192,7 +192,7 @@ def model_stages(
 
 
 def check_bits(report: Report, device: torch.device, tiny: bool) -> None:
-    """All of it: reference operations, frequencies, models."""
+    """Compares reference operations, frequencies and models."""
 
     def transcript() -> None:
         start = time.perf_counter()
@@ -231,7 +231,7 @@ def embedded(name: str) -> ExactModel:
 
 
 def ceilings(report: Report, device: torch.device, tiny: bool) -> dict[str, float]:
-    """Bytes a second of copies and int8 operations a second of torch's product on large matrices."""
+    """Measures bytes per second of copies, and int8 operations per second of torch's product of large matrices."""
     size = 256 if tiny else 8192
     a = torch.randint(-100, 100, (size, size), dtype=torch.int8, device=device)
     peak = 2 * size**3 / seconds_per_call(device, lambda: torch._int_mm(a, a.T))
@@ -246,7 +246,7 @@ def ceilings(report: Report, device: torch.device, tiny: bool) -> dict[str, floa
 
 
 def measure(report: Report, name: str, model: ExactModel, device: torch.device, limits: dict[str, float], tiny: bool) -> None:  # fmt: skip # noqa: E501
-    """Encoding's and decoding's work on the device, and the coder's on the processor."""
+    """Measures the work of encoding and decoding on the device, and the coder's on the CPU."""
     config = model.config
     start = time.perf_counter()
     engine = ExactEngine(model, device)
@@ -287,11 +287,11 @@ def measure(report: Report, name: str, model: ExactModel, device: torch.device, 
 def _step(
     engine: ExactEngine, split: Frequencies, rows: int, positions: int, filled: int
 ) -> tuple[dict[str, float], float]:
-    """Seconds of the parts of one step of all rows, and the bytes of the cache that it reads."""
+    """Returns the seconds of each part of one step of all rows, and the bytes of the cache that the step reads."""
     device, config = engine.device, engine.model.config
     cache = engine.new_cache(rows, 64, positions)
     if hasattr(cache.layers[0], "keys") and device.type == "cuda":
-        for layer in cache.layers:  # what is in it does not change the time
+        for layer in cache.layers:  # the content does not change the time
             layer.keys.random_(-127, 128)
             layer.values.random_(-127, 128)
             for scales in (layer.key_scale, layer.value_scale, layer.peak):
@@ -350,7 +350,7 @@ def _speed(report: Report, part: str, tokens: int, times: dict[str, float], text
 
 
 def archives(report: Report, device: str, tiny: bool) -> None:
-    """Whole texts to archives and back, compared."""
+    """Compresses and decompresses whole texts, and compares them."""
     if MISSING:
         report.add("archives", skipped=f"not installed: {', '.join(MISSING)}")
         return
@@ -378,7 +378,7 @@ def archives(report: Report, device: str, tiny: bool) -> None:
 
 
 def main() -> int:
-    """Exit status 1 if bits differ or a part failed."""
+    """Runs all parts; returns exit status 1 if bits differ or a part failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--tiny", action="store_true", help="tiny shapes, to try the whole script")

@@ -1,8 +1,8 @@
-"""What each level costs and brings: sizes and speeds of -1 to -9 for some models, as a table and a chart.
+"""Measures sizes and speeds of the levels -1 to -9 for one or more models, as a table and a chart.
 
-`make bench-levels TEXT=FILE` (2 models, 9 levels, each archive decoded and compared; some minutes for 1 MB). Times are
-the best of `--times` rounds over all levels: a machine that is busy for a while slows no level more than others.
-`levels.py --redraw docs/speed.md` draws docs/levels.svg from the table there, and measures nothing.
+`make bench-levels TEXT=FILE` (2 models, 9 levels, each archive decoded and compared) takes a few minutes for 1 MB.
+Times are the best of `--times` rounds over all levels, so that passing load slows all levels alike.
+`levels.py --redraw docs/speed.md` only draws docs/levels.svg from the table there.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def measure(text: bytes, model: str, times: int, levels: list[int]) -> list[dict
 
 
 def recorded(document: Path) -> list[dict[str, Any]]:
-    """The rows of the table of levels in docs/speed.md, or in results that a run has left."""
+    """Reads the rows of the table of levels in docs/speed.md, or in the results of an earlier run."""
     text = document.read_text(encoding="utf-8")
     if document.suffix == ".json":
         return list(json.loads(text))
@@ -58,7 +58,7 @@ def recorded(document: Path) -> list[dict[str, Any]]:
 
 
 def draw(rows: list[dict[str, Any]], file: Path) -> None:
-    """Bits per byte against speed, a line for each model, as SVG for light and dark screens."""
+    """Draws bits per byte against speed, a line for each model, as SVG for light and dark screens."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

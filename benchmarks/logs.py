@@ -1,9 +1,9 @@
-"""The worked example of docs/training.md: new logs under a model of the old ones; `make bench-logs MODEL=DIR LOGS=DIR`.
+"""Measures the example of docs/training.md: new logs with a model of old ones; `make bench-logs MODEL=DIR LOGS=DIR`.
 
 Compresses every file of the given days, or pieces of it, with llmzip at its default level, with the trained model and
-with the embedded one, and with zstd -19, with a dictionary of `zstd --train`'s making from the training days, and
-xz -9e. Each archive of llmzip is decoded and compared. Dictionaries are made per service, as the logs of one service
-resemble each other, and over all files; the smaller result counts. Prints a Markdown table; --output DIR also writes
+with the embedded one, with zstd -19 and a dictionary that `zstd --train` made from the training days, and with xz -9e.
+Each llmzip archive is decoded and compared. There is a dictionary for each service, because the logs of one service
+resemble each other, and one for all files; the smaller result counts. Prints a Markdown table; --output DIR also writes
 logs.json.
 """
 
@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def pieces(data: bytes, size: int) -> Iterator[bytes]:
-    """Parts of at most `size` bytes, cut behind a line where there is one."""
+    """Cuts data into parts of at most `size` bytes, at ends of lines where possible."""
     start = 0
     while start < len(data):
         end = min(start + size, len(data))
@@ -78,7 +78,7 @@ def pieces(data: bytes, size: int) -> Iterator[bytes]:
 
 
 def dictionary(paths: Sequence[Path]) -> zstandard.ZstdCompressionDict:
-    """What zstd --train -B4096 makes of some files."""
+    """Returns the dictionary that zstd --train -B4096 makes from files."""
     samples = [
         data[start : start + _SAMPLE_BYTES]
         for path in paths
@@ -89,7 +89,7 @@ def dictionary(paths: Sequence[Path]) -> zstandard.ZstdCompressionDict:
 
 
 def line(row: dict[str, int | str], models: Sequence[str]) -> str:
-    """One line of the table."""
+    """Returns one line of the table."""
     keys = ("bytes", "xz", "zstd", "zstd_train", *models)
     share = int(row[models[0]]) / int(row["zstd_train"])
     return f"| {row['file']} | " + " | ".join(f"{row[key]:,}" for key in keys) + f" | {share:.2f} |"

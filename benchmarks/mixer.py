@@ -1,4 +1,4 @@
-"""What each part of the mixer is worth: payload bytes and time without it; `make bench-mixer CORPUS=DIR`.
+"""Measures each part of the mixer by payload bytes and time without it; `make bench-mixer CORPUS=DIR`.
 
 Takes ten pieces of 30,000 bytes of every .txt file under DIR (at most 3 of them with --quick), asks the model once, and
 then encodes all of them with copies of the package in which one thing was changed. One row, so that only the mixer
@@ -50,7 +50,7 @@ _CONTEXTS = (
 
 Change = tuple[str, str, str]
 Point = tuple[int, int, float]
-"""Number of contexts, bytes of all pieces, microseconds a token."""
+"""Number of contexts, bytes of all pieces, microseconds per token."""
 
 
 def _variants() -> dict[str, list[Change]]:
@@ -98,7 +98,7 @@ def _variants() -> dict[str, list[Change]]:
 
 
 def _prepare(folder: Path, cache: Path, quick: bool) -> None:
-    """Asks the model about every piece and keeps its answers."""
+    """Runs the model over every piece and stores its answers."""
     from llmzip.format.plan import RowPlan
     from llmzip.inference import load, passes
     from llmzip.mixing.mixer import MixEncoder
@@ -125,7 +125,7 @@ def _prepare(folder: Path, cache: Path, quick: bool) -> None:
 
 
 def _encode_all(cache: Path) -> None:
-    """In a copy of the package: prints bytes and time of all pieces as JSON."""
+    """Prints bytes and time of all pieces as JSON; runs in a copy of the package."""
     import time
 
     from llmzip.inference import load
@@ -197,7 +197,7 @@ def _write(results: list[dict], output: Path) -> None:
 
 
 def recorded(document: Path) -> list[Point]:
-    """The rows of the table in docs/log.md."""
+    """Reads the rows of the table in docs/log.md."""
     text = document.read_text(encoding="utf-8")
     cells = r" \| ([\d,]+) \| [-+\d.]+ % \|(?: [\d,]+ \|)+ ([\d.]+) \|$"
     found = re.findall(rf"^\| (?:first (\d+) contexts|all){cells}", text, re.MULTILINE)
@@ -205,7 +205,7 @@ def recorded(document: Path) -> list[Point]:
 
 
 def draw(points: list[Point], file: Path) -> None:
-    """Size and time against the number of contexts, as SVG for light and dark screens."""
+    """Draws size and time against the number of contexts, as SVG for light and dark screens."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -245,7 +245,7 @@ def draw(points: list[Point], file: Path) -> None:
 
 
 def main() -> None:
-    """See the top of this file."""
+    """Measures what the command line asks for, and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=Path)
     parser.add_argument("--output", type=Path, default=Path("bench-results"))

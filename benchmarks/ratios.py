@@ -1,7 +1,7 @@
-"""Stored speeds and what has become slower, for speed.py; measures nothing and must not import llmzip or torch.
+"""Stored speeds, and which speeds have fallen, for speed.py. Must not import llmzip or torch.
 
-A speed is kept as its ratio to that of a fixed loop on the same machine at the same moment, which most of what other
-programs take away leaves alone. Machines differ in more than such a loop shows, so each kind has its own ratios.
+A speed is stored as its ratio to the speed of a fixed loop on the same machine at the same time, because the load of
+other programs slows both. Machines differ in more than such a loop shows, so each kind has its own ratios.
 """
 
 from __future__ import annotations
@@ -12,32 +12,32 @@ from collections.abc import Mapping
 from pathlib import Path
 
 LOSS = 0.2
-"""The part of a stored ratio by which a speed may fall short of it."""
+"""Fraction of a stored ratio by which a speed may fall short of it."""
 
 Ratios = dict[str, float]
 
 
 def machine_kind(processor: str, instructions: str, threads: int) -> str:
-    """What machines with comparable ratios have in common."""
+    """Returns the properties that machines with comparable ratios share."""
     return f"{' '.join(processor.split())}, {instructions}, {threads} thread{'s' * (threads != 1)}"
 
 
 def name_of(model: str, level: int, text: bytes, direction: str) -> str:
-    """The name of a measurement; another text is another one."""
+    """Returns the name of a measurement, which depends on the text's content."""
     return f"{model} -{level}, {len(text):,} bytes ({hashlib.sha256(text).hexdigest()[:8]}), {direction}"
 
 
 def compare(stored: Mapping[str, Ratios], kind: str, found: Ratios, loss: float = LOSS) -> tuple[list[str], list[str]]:
-    """What has become slower.
+    """Finds speeds that have fallen.
 
     Args:
         stored: kind of machine -> name -> ratio.
-        kind: of this machine.
-        found: ratios of this run.
-        loss: that is allowed.
+        kind: the kind of this machine.
+        found: the ratios of this run.
+        loss: the fraction of a stored ratio that may be lost.
 
     Returns:
-        a line for each regression, and a line for each thing that could not be compared.
+        a line for each regression, and a line for each measurement that could not be compared.
     """
     known = stored.get(kind)
     if known is None:
@@ -56,16 +56,16 @@ def compare(stored: Mapping[str, Ratios], kind: str, found: Ratios, loss: float 
 
 
 def updated(stored: Mapping[str, Ratios], kind: str, found: Ratios) -> dict[str, Ratios]:
-    """What to store after a run; other kinds of machines and what was not measured stay."""
+    """Returns what to store after a run: other kinds of machines and other measurements stay."""
     merged = {**stored.get(kind, {}), **{name: float(f"{ratio:.4g}") for name, ratio in found.items()}}
     return {**stored, kind: dict(sorted(merged.items()))}
 
 
 def read(path: Path) -> dict[str, Ratios]:
-    """The stored ratios; none if there is no such file.
+    """Reads the stored ratios; returns {} if there is no such file.
 
     Raises:
-        ValueError: the file holds something else.
+        ValueError: the file does not hold ratios.
     """
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
@@ -78,5 +78,5 @@ def read(path: Path) -> dict[str, Ratios]:
 
 
 def write(path: Path, stored: Mapping[str, Ratios]) -> None:
-    """Stores ratios, in an order that makes small differences."""
+    """Stores ratios in a fixed order, so that changes make small diffs."""
     path.write_text(json.dumps(dict(sorted(stored.items())), indent=1) + "\n", encoding="utf-8")

@@ -1,6 +1,6 @@
-"""Speed and memory of models of public shapes with random weights: `python benchmarks/shapes.py --shape smollm2-135m`.
+"""Measures speed and memory of public shapes with random weights: `python benchmarks/shapes.py --shape smollm2-135m`.
 
-Rows are filled as they are for a long file. Prints tokens per second of prefill and of steps, the share of the device's
+Rows are filled as for a long file. Prints tokens per second of prefill and of steps, the share of the device's
 int8 products, and the memory of the process.
 """
 
@@ -38,7 +38,7 @@ SHAPES = {
 
 
 def random_model(shape: dict[str, object], context: int, planes: int) -> ExactModel:
-    """Integer weights of a shape; what they are does not change the time."""
+    """Returns random integer weights of a shape; their values do not change the time."""
     family = read({"model_type": "llama", "hidden_act": "silu", "rms_norm_eps": 1e-5,
                    "max_position_embeddings": 8192, **shape})  # fmt: skip
     config = ExactConfig(planes=planes, context=context, start_token=0, **family.settings)
@@ -62,7 +62,7 @@ def random_model(shape: dict[str, object], context: int, planes: int) -> ExactMo
 
 
 def measure(name: str, rows: int, context: int, planes: int, device: torch.device, steps: int) -> dict[str, object]:
-    """Figures of one shape."""
+    """Measures one shape."""
     model = random_model(SHAPES[name], context, planes)
     weights = sum(t.numel() * t.element_size() for t in model.tensors().values())
     products = sum(t.numel() for n, t in model.tensors().items() if t.dtype == torch.int8 and n != "embedding_q")
@@ -112,7 +112,7 @@ def measure(name: str, rows: int, context: int, planes: int, device: torch.devic
 
 
 def main() -> None:
-    """One line of JSON for each shape."""
+    """Prints one line of JSON for each shape."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", action="append", choices=list(SHAPES), help="default: all")
     parser.add_argument("--rows", type=int, default=32)

@@ -1,10 +1,10 @@
-"""Speed of llmzip here, part by part, beside what the machine can do: `make bench-speed TEXT=FILE MODEL=base`.
+"""Measures llmzip's speed part by part, next to what the machine can do: `make bench-speed TEXT=FILE MODEL=base`.
 
-Each text is compressed, decompressed and compared. Processor time of the parts is taken around their functions, on all
-threads; two threads have two microseconds in each that passes. The roofline: the int8 operations of the model's matrix
-products against the best that torch's int8 product reaches here on large matrices. `ratio` is bytes per second over the
-rounds per second of a fixed loop right before and after. benchmarks/speed.json holds ratios of some kinds of machines:
---check tells what has become slower by more than a fifth and exits with 1, --update stores what was measured.
+Each text is compressed, decompressed and compared. The CPU time of each part is measured around its functions and added
+up over all threads, so two threads may use two seconds per second. The roofline compares the int8 operations of the
+model's matrix products with the most that torch's int8 product reaches here on large matrices. `ratio` is bytes per
+second divided by the rounds per second of a fixed loop right before and after. benchmarks/speed.json holds ratios by
+kind of machine: --check lists speeds that have fallen by more than a fifth and exits with 1, --update stores new ones.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ SIZES = (1_000, 100_000, 1_000_000)
 STORED = Path(__file__).with_name("speed.json")
 _SHORT_BYTES, _SHORT_TIMES, _LONG_TIMES = 100_000, 7, 3
 _TRIES = 3
-"""What seems slower is measured again: on a busy machine ratios of one and the same program differ by a fifth."""
+"""Runs of a measurement that seems slower: on a busy machine ratios of the same program differ by a fifth."""
 
 
 _REST, _IDLE = "the rest", "idle"
 
 
 class Clock:
-    """Adds up the processor time of functions by parts, on all threads, without that of the functions they call."""
+    """A sum of the CPU time of functions by part, over all threads, without that of the functions they call."""
 
     def __init__(self) -> None:
         self.seconds: defaultdict[str, float] = defaultdict(float)
@@ -62,7 +62,7 @@ class Clock:
         self._lock = threading.Lock()
 
     def wrap(self, function: Callable[..., Any], part: str) -> Callable[..., Any]:
-        """The function with its time added to a part."""
+        """Returns the function wrapped, so that its time is added to a part."""
 
         def timed(*args: Any, **kwargs: Any) -> Any:
             stack = self._stack.__dict__.setdefault("inner", [])
@@ -81,7 +81,7 @@ class Clock:
         return timed
 
     def of(self, work: Callable[[], object]) -> dict[str, float]:
-        """Does it: processor seconds by parts, the rest of them, and seconds in which threads were idle."""
+        """Calls a function; returns CPU seconds by part, the rest of them, and the seconds that threads were idle."""
         self.seconds.clear()
         started, used = time.perf_counter(), time.process_time()
         work()
@@ -93,7 +93,7 @@ class Clock:
 
 
 def _places(engine: Any) -> list[tuple[Any, str, str]]:
-    """Where the parts' functions are: object, name, part."""
+    """Returns the functions of the parts: object, attribute, part."""
     places: list[tuple[Any, str, str]] = [
         (frequencies.Frequencies, "intervals", "frequencies"),
         (frequencies.Frequencies, "group_bounds", "frequencies"),
@@ -118,7 +118,7 @@ def _places(engine: Any) -> list[tuple[Any, str, str]]:
 
 @contextlib.contextmanager
 def profile(engine: Any) -> Iterator[Clock]:
-    """Times the parts meanwhile."""
+    """Times the parts while the context is active."""
     clock = Clock()
     before = [(where, name, getattr(where, name)) for where, name, _ in _places(engine)]
     for where, name, part in _places(engine):
@@ -139,7 +139,7 @@ def decompress(packed: io.BytesIO) -> None:
 
 
 def round_trip(text: bytes, settings: CompressSettings) -> tuple[int, float, float]:
-    """Size of the archive, and seconds of compressing and decompressing."""
+    """Returns the size of the archive, and the seconds of compressing and decompressing."""
     packed, unpacked = io.BytesIO(), io.BytesIO()
     started = time.perf_counter()
     compress_stream(io.BytesIO(text), packed, settings)
@@ -152,7 +152,7 @@ def round_trip(text: bytes, settings: CompressSettings) -> tuple[int, float, flo
 
 
 def int8_peak() -> float:
-    """int8 operations per second, multiplications and additions, of the best of some large products."""
+    """Measures int8 operations per second, multiplications and additions: the best of several large products."""
     best = 0.0
     for n, k, m in ((512, 1024, 1024), (1024, 2048, 2048), (2048, 1024, 4096)):
         a = torch.randint(-127, 128, (n, k), dtype=torch.int8)
@@ -165,7 +165,7 @@ def int8_peak() -> float:
 
 
 def bandwidth() -> float:
-    """Bytes per second read and written by a copy of 256 MB, the best of five."""
+    """Measures bytes per second read and written by a copy of 256 MB: the best of five."""
     source = np.ones(1 << 25, dtype=np.float64)
     sink = np.zeros_like(source)
     best = 0.0
@@ -177,7 +177,7 @@ def bandwidth() -> float:
 
 
 class FixedLoop:
-    """A loop that stays as it is while llmzip changes: int8 products in all threads, and copies of 32 MB.
+    """A fixed loop that never changes with llmzip: int8 products in all threads, and copies of 32 MB.
 
     Tried beside one and two other busy programs: times of llmzip vary by 35 to 47 % then, those in rounds of products
     by 11 to 17 %, of copies by 13 to 24 %, of both together by 9 to 16 %; those of numpy in one thread by 14 to 21 %.
@@ -191,11 +191,11 @@ class FixedLoop:
         self.rate()
 
     def rate(self) -> float:
-        """Rounds per second: the geometric mean of those of products and of copies."""
+        """Measures rounds per second: the geometric mean of products and copies."""
         return float(np.sqrt(self._rounds(self._products) * self._rounds(self._copies)))
 
     def _rounds(self, work: Callable[[], object]) -> float:
-        """Of some 0.1 s."""
+        """Measures rounds per second over about 0.1 s."""
         started, count = time.perf_counter(), 0
         while (spent := time.perf_counter() - started) < 0.1:
             work()
@@ -211,7 +211,7 @@ class FixedLoop:
 
 
 def measure(text: bytes, settings: CompressSettings, loop: FixedLoop) -> dict[str, Any]:
-    """A text several times: the best times, and the medians of the ratios to the loop around each time."""
+    """Measures a text several times: the best times, and the medians of the ratios to the loop around each time."""
     times, found = [], []
     before = loop.rate()
     for _ in range(_SHORT_TIMES if len(text) <= _SHORT_BYTES else _LONG_TIMES):
@@ -231,7 +231,7 @@ def measure(text: bytes, settings: CompressSettings, loop: FixedLoop) -> dict[st
 def measured(
     text: bytes, settings: CompressSettings, loop: FixedLoop, model: str, stored: ratios.Ratios
 ) -> tuple[dict[str, Any], ratios.Ratios]:
-    """A measurement, repeated where it seems slower than a stored one; and its ratios by their names."""
+    """Measures a text, again if it seems slower than stored; returns the result and its ratios by name."""
     names = {direction: ratios.name_of(model, settings.level, text, direction) for direction in ("encode", "decode")}
     row: dict[str, Any] = {}
     for _ in range(_TRIES):
@@ -243,13 +243,13 @@ def measured(
 
 
 def _better(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    """Two measurements of the same: the shorter times and the higher ratios."""
+    """Merges two measurements of the same text: the shorter times and the higher ratios."""
     choose = {name: min if name.endswith("_seconds") else max for name in other}
     return {**one, **{name: choose[name](one.get(name, value), value) for name, value in other.items()}}
 
 
 def start_up(model: str) -> dict[str, float]:
-    """Seconds of whole processes with a text of 1 KB, the best of three."""
+    """Measures the seconds of whole processes with a text of 1 KB: the best of three."""
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         text, archive = Path(folder, "text"), Path(folder, "text.llmz")
@@ -282,7 +282,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Prints the tables; 1 if something has become slower."""
+    """Prints the tables; returns 1 if a speed has fallen."""
     args = _arguments()
     stored = ratios.read(args.stored)  # before the work, should it be damaged
     model = load.load(choose_model(args.model), EngineSettings())
@@ -355,7 +355,7 @@ def _parts_text(level: int, size: int, count: int, times: dict[str, dict[str, fl
 
 
 def _stored(args: argparse.Namespace, stored: dict[str, ratios.Ratios], kind: str, found: ratios.Ratios) -> int:
-    """Compares and stores, as was asked for."""
+    """Compares and stores the ratios, as the options ask."""
     slower: list[str] = []
     if args.check:
         slower, unknown = ratios.compare(stored, kind, found)

@@ -1,8 +1,8 @@
-"""How fast `llmzip train` runs: tokens per second and share of the device's peak; `make bench-train`.
+"""Measures the speed of `llmzip train`: tokens per second and share of the device's peak; `make bench-train`.
 
-Trains nothing that is kept: some steps of a preset on the texts under corpora/, with and without torch.compile. The
-peak is measured in the same run, as the best of large square matrix products, so the share does not depend on what
-else the machine does. Prints a Markdown table; --output DIR also writes train.json.
+Trains presets for a few steps on the texts under corpora/, with and without torch.compile, and keeps nothing. The
+peak is measured in the same run, as the best of large square matrix products, so that other load affects both.
+Prints a Markdown table; --output DIR also writes train.json.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _CORPORA = Path(__file__).resolve().parents[1] / "corpora"
 
 
 def main() -> None:
-    """Measures the presets asked for."""
+    """Measures the presets given on the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", action="append", choices=list(shapes.PRESETS), help="default: all")
     parser.add_argument("--device", default="auto")
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def measure(preset: str, device: torch.device, compiled: bool, batch_tokens: int | None, runs: int) -> dict[str, Any]:
-    """Some steps of one preset."""
+    """Measures a few steps of one preset."""
     cuda = device.type == "cuda"
     dtype = machine.choose_dtype(device)
     shape = shapes.PRESETS[preset]
@@ -100,7 +100,7 @@ def measure(preset: str, device: torch.device, compiled: bool, batch_tokens: int
 
 
 def print_row(row: dict[str, Any], first: bool) -> None:
-    """One line of the table, with its head before the first."""
+    """Prints one line of the table, after its head if it is the first."""
     if first:
         print("| preset | parameters | compiled | tokens/s | update | MFLOP/token | peak, TFLOP/s | share of peak |")
         print("|---|---:|---|---:|---:|---:|---:|---:|")

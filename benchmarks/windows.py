@@ -1,10 +1,10 @@
-"""Equal-Info windows beside the figures of arXiv 2404.03626: `make bench-windows TEXT=FILE MODEL=small`.
+"""Measures Equal-Info windows next to the figures of arXiv 2404.03626: `make bench-windows TEXT=FILE MODEL=small`.
 
-Cuts evenly spread pieces of a text into windows of several widths, by llmzip's rule and by the two that were published,
-and prints how many bytes of text 8 bits of windows hold: the paper's unit. Beside it arithmetic coding without windows,
-static arithmetic coding of bytes, and gzip, of the same pieces. Every window of llmzip's rule is decoded and compared.
-With --round-trip also whole files go into archives of windows of each width and come back, with their speed beside that
-of ordinary rows (level -1).
+Cuts evenly spread pieces of a text into windows of several widths, by llmzip's rule and by the two published ones, and
+prints how many bytes of text 8 bits of windows hold, which is the paper's unit. Next to it are arithmetic coding
+without windows, static arithmetic coding of bytes, and gzip, for the same pieces. Every window of llmzip's rule is
+decoded and compared. --round-trip also compresses whole files to archives of windows of each width and back, and prints
+their speed next to that of ordinary rows (level -1).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _PAPER_KEPT, _PAPER_DELAY, _PAPER_PLAIN, _PAPER_STATIC, _PAPER_GZIP = 5.33, 2.20
 
 
 def entropy_bits(counts: np.ndarray) -> float:
-    """Of one symbol of a distribution."""
+    """Returns the entropy of a distribution in bits per symbol."""
     shares = counts[counts > 0] / counts.sum()
     return float(-(shares * np.log2(shares)).sum())
 
@@ -54,7 +54,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _round_trips(files: list[Path], widths: list[int], model: str) -> None:
-    """Prints sizes and speeds of archives, each of which came back."""
+    """Prints sizes and speeds of archives, each of them decoded and compared."""
     size = sum(file.stat().st_size for file in files)
     print(f"\n{len(files)} files, {size:,} bytes, by windows and by rows:\n")
     print("| | archives | bits/byte | encode KB/s | decode KB/s |\n|---|---:|---:|---:|---:|")
@@ -111,7 +111,7 @@ def main() -> None:
         lengths = collections.Counter(min(4, count) for windows in found for count in windows.counts.tolist())
         share = {length: lengths[length] / sum(lengths.values()) for length in (1, 2, 3, 4)}
         data = b"".join(windows.data for windows in found)
-        # What a model would save that only knows how often each 8-bit token occurs; of 16 bits there are too many.
+        # What a model of 8-bit token frequencies alone would save; tokens of 16 bits are too many to count.
         gain = (8 - entropy_bits(np.bincount(np.frombuffer(data, np.uint8), minlength=256))) * len(data) / size
         facts.append({"window_bits": bits, "bytes_per_8_bits": rate, "tokens": share, "gain": gain, "seconds": seconds})
         shares = ", ".join(f"{100 * share[length]:.0f} %" for length in share)

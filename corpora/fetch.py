@@ -1,9 +1,9 @@
-"""Downloads public benchmark corpora and verifies them; must not import llmzip.
+"""Downloads public benchmark corpora and verifies them. Must not import llmzip.
 
-The files are not part of the project and are not covered by its licence. What
-comes from the network is trusted for nothing: archives are unpacked by name
-into places chosen here, never where a member asks to go, and a file reaches
-its final name only when its size and hash are right.
+The files are not part of the project and are not covered by its licence. Data
+from the network is not trusted: archives are unpacked by name into folders
+chosen here, never where a member asks to go, and a file gets its final name
+only if its size and hash are right.
 
 Usage:
     python corpora/fetch.py DIR [--only NAME ...] [--base-url URL]
@@ -40,7 +40,7 @@ MAX_MEMBERS = 1000
 
 
 class Item(NamedTuple):
-    """One file as published. Without a hash only its size can be checked."""
+    """A file as published. Without a hash only its size can be checked."""
 
     name: str
     size: int
@@ -53,14 +53,14 @@ class Corpus(NamedTuple):
 
 
 class Member(NamedTuple):
-    """One regular file in an archive."""
+    """A regular file in an archive."""
 
     name: str
     open: Callable[[], BinaryIO]
 
 
 class FetchError(Exception):
-    """Anything that keeps a file from being fetched; the text is for the user."""
+    """An error that keeps a file from being fetched; its text is for the user."""
 
 
 def corpus(url: str, lines: str) -> Corpus:
@@ -187,7 +187,7 @@ def copy(source: BinaryIO, target: BinaryIO, limit: int) -> tuple[int, str]:
 
 
 def download(url: str, path: Path, limit: int) -> None:
-    """Writes what is at the URL to the path.
+    """Downloads a URL to a path.
 
     Raises:
         FetchError: there is nothing, too much or too little.
@@ -217,7 +217,7 @@ def address(entry: Corpus, base_url: str | None) -> str:
 
 
 def check_name(name: str) -> None:
-    """Refuses names by which an archive could be meant to write elsewhere.
+    """Refuses member names that lead out of the archive's folder.
 
     Raises:
         FetchError: the name is absolute, climbs, or is meant for Windows.
@@ -229,7 +229,7 @@ def check_name(name: str) -> None:
 
 @contextmanager
 def archive_errors() -> Iterator[None]:
-    """Turns what goes wrong while unpacking, bad input or full disk, into FetchError."""
+    """Turns errors of unpacking, such as bad input or a full disk, into FetchError."""
     try:
         yield
     except (
@@ -302,7 +302,7 @@ def by_base_name(members: list[Member]) -> dict[str, Member]:
 
 
 def fault(item: Item, size: int, digest: str) -> str | None:
-    """Says how these differ from what the table promises, if they do."""
+    """Returns how size and hash differ from the table, if they do."""
     if size != item.size:
         return f"has {size} bytes instead of {item.size}"
     if item.sha256 is not None and digest != item.sha256:
@@ -311,7 +311,7 @@ def fault(item: Item, size: int, digest: str) -> str | None:
 
 
 def is_right(path: Path, item: Item) -> bool:
-    """Tells whether the file is there already and is the one wanted."""
+    """Returns whether the right file already exists."""
     if not path.is_file() or path.stat().st_size != item.size:
         return False
     if item.sha256 is None:
@@ -351,7 +351,7 @@ def note(item: Item, text: str) -> str:
 
 
 class Task(NamedTuple):
-    """One archive to fetch, how large it may be, and where its files go."""
+    """An archive to fetch, its largest allowed size, and where its files go."""
 
     name: str
     url: str
@@ -365,7 +365,7 @@ def task_for(name: str, entry: Corpus, folder: Path, base_url: str | None) -> Ta
 
 
 def fetch_set(task: Task, items: Sequence[Item]) -> bool:
-    """Fetches these items of one set; returns whether all of them are right."""
+    """Fetches items of a set; returns whether all of them are right."""
     missing = []
     for item in items:
         if is_right(task.folder / item.name, item):
@@ -395,7 +395,7 @@ def fetch_missing(task: Task, missing: Sequence[Item], scratch: Path) -> bool:
 
 
 def fetch_item(task: Task, item: Item, found: Mapping[str, Member], scratch: Path) -> bool:
-    """Extracts one file and reports on it; one bad file does not stop the rest."""
+    """Extracts and reports a file; a bad file does not stop the others."""
     try:
         if item.name not in found:
             raise FetchError("not in the archive")
@@ -409,7 +409,7 @@ def fetch_item(task: Task, item: Item, found: Mapping[str, Member], scratch: Pat
 
 
 def select(table: Mapping[str, Corpus], only: Sequence[str] | None) -> dict[str, list[Item]]:
-    """Returns the items wanted of each set, all of them if none are named.
+    """Returns the selected items of each set; all of them if none are named.
 
     Raises:
         FetchError: a name is neither a set nor a file of one.
@@ -433,7 +433,7 @@ def list_table(table: Mapping[str, Corpus]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None, table: Mapping[str, Corpus] = TABLE) -> int:
-    """Runs the command line; another table serves the tests."""
+    """Runs the command line; tests pass another table."""
     parser = argparse.ArgumentParser(description="Download and verify public benchmark corpora.")
     parser.add_argument("folder", metavar="DIR", type=Path, nargs="?")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""Writes the generated corpus files and MANIFEST.tsv; must not import llmzip.
+"""Writes the generated corpus files and MANIFEST.tsv. Must not import llmzip.
 
 The bytes must be the same with every supported Python, so random numbers come
 from randrange alone and nothing is formatted by modules whose output has
@@ -6,7 +6,7 @@ changed between versions (csv, for one).
 
 Usage:
     python corpora/generate.py           write the files
-    python corpora/generate.py --check   exit 1 and name what differs
+    python corpora/generate.py --check   exit 1 and name the files that differ
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ NOT_CORPUS = {".gitattributes", "README.md", "generate.py", "fetch.py", MANIFEST
 
 
 class Entry(NamedTuple):
-    """What the manifest says of a file besides its size and hash."""
+    """The facts about a file in the manifest, besides its size and hash."""
 
     kind: str
     language: str
@@ -207,7 +207,7 @@ COLLECTORS = ("Brandt, M.", "Osei, K.", "Lindqvist, A.", "de Wael, P.", "")
 
 
 def csv_field(text: str) -> str:
-    """Quotes a field when RFC 4180 says that it has to be."""
+    """Quotes a field if RFC 4180 requires it."""
     if any(mark in text for mark in '",\n'):
         return '"' + text.replace('"', '""') + '"'
     return text
@@ -288,7 +288,7 @@ TRACEBACK = (
 
 
 class Journal:
-    """Collects log lines out of order, for they come from several processes."""
+    """A collection of log lines out of order, because they come from several processes."""
 
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
@@ -366,7 +366,7 @@ def booking(journal: Journal, at: int, number: int) -> None:
 
 
 def lock_failure(journal: Journal, at: int, account: int) -> None:
-    """A settlement that waits for a lock, gives up, and works the second time."""
+    """Logs a settlement that waits for a lock, gives up, and succeeds on the second try."""
     ident = request_id(journal.rng)
     trace = "\n".join(TRACEBACK).format(account=account)
     journal.add(
@@ -381,7 +381,7 @@ def lock_failure(journal: Journal, at: int, account: int) -> None:
 
 
 def routine(journal: Journal, at: int, minute: int) -> None:
-    """What the machines say whether or not anybody is buying tickets."""
+    """Logs the messages that machines write even if nobody buys tickets."""
     rng = journal.rng
     journal.add(
         at,
@@ -549,7 +549,7 @@ def manifest_line(name: str, data: bytes) -> str:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Returns what every file ought to hold; hand-written ones as they are."""
+    """Returns the expected content of every file; hand-written files are read."""
     found = {}
     for name in sorted(CATALOGUE):
         if name in GENERATORS:
@@ -566,7 +566,7 @@ def manifest(found: dict[str, bytes]) -> bytes:
 
 
 def style_problem(data: bytes) -> str | None:
-    """Says what is wrong with a hand-written text, if anything is."""
+    """Returns the faults of a hand-written text."""
     try:
         data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -579,7 +579,7 @@ def style_problem(data: bytes) -> str | None:
 
 
 def problems(folder: Path) -> list[str]:
-    """Compares the folder with what it ought to be; one message per fault."""
+    """Compares the folder with the expected content; returns one message per fault."""
     found, messages = contents(folder), []
     for name in sorted(CATALOGUE):
         path = folder / name
@@ -597,7 +597,7 @@ def problems(folder: Path) -> list[str]:
 
 
 def manifest_problems(folder: Path, found: dict[str, bytes]) -> list[str]:
-    """Names the files whose manifest line is wrong, rather than the manifest."""
+    """Returns the files whose manifest lines are wrong."""
     path = folder / MANIFEST
     if not path.is_file():
         return [f"{MANIFEST}: missing"]

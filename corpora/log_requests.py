@@ -1,4 +1,4 @@
-"""What one request, one exception, one job leaves in the logs."""
+"""The log lines of requests, exceptions and jobs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ JOB_ERRORS = ("status 502 from northpay", "timeout awaiting response headers", "
 
 
 class Passed(NamedTuple):
-    """What became of a request."""
+    """The outcome of a request."""
 
     trace: str
     status: int
@@ -29,7 +29,7 @@ class Passed(NamedTuple):
 
 
 class Requests(System):
-    """The services as they answer."""
+    """The services that answer requests."""
 
     def serve(
         self,
@@ -43,7 +43,7 @@ class Requests(System):
         status: int = 200,
         **fields: Any,
     ) -> Passed:
-        """Lets the storefront answer; part is what the answer depends on, and fails with."""
+        """Lets the storefront answer; the answer depends on `part` and fails with it."""
         dice, server = self.dice, self.dice.below(len(WEB))
         trace, method, path = dice.hex(16), *call.partition("?")[0].split(" ")
         took = dice.lognormal(median, 0.45) * (8 if dice.chance(0.008) else 1)
@@ -77,7 +77,7 @@ class Requests(System):
         return Passed(trace, status, end)
 
     def page(self, visit: Visit, path: str, median: float, size: float, route: str = "", **fields: Any) -> Passed:
-        """A page for a browser, with what it loads along with it."""
+        """Serves a page to a browser, with everything that it loads."""
         dice, first = self.dice, not visit.came_from.startswith(SITE)
         passed = self.serve(visit, f"GET {path}", median, size, route, **fields)
         visit.came_from = SITE + path
@@ -124,7 +124,7 @@ class Requests(System):
         self.orders(max(at, self.now), f"{level:5}", thread, f"e.f.orders.{text}", trace)
 
     def crash(self, passed: Passed, place: str, **known: Any) -> None:
-        """An exception of the order service, with its stack."""
+        """Logs an exception of the order service, with its stack."""
         dice, (_, minor, patch) = self.dice, self.versions["orders"]
         _, kind, message, cause = dice.pick([row for row in words.EXCEPTIONS if row[0] == place])
         slots, frames = Slots(self, **known), []
@@ -142,7 +142,7 @@ class Requests(System):
         self.order_log(passed.end - MS, "ERROR", "\n".join(parts), passed.trace)
 
     def task(self, queue: str, kind: str, trace: str = "", part: str = "", **fields: Any) -> Process:
-        """A job: into the queue, out of it, and again if it fails."""
+        """Puts a job into the queue and takes it out, again if it fails."""
         dice = self.dice
         stamp = ((self.start - EPOCH).days * DAY + self.now) // MS
         ident = "".join([CROCKFORD[stamp >> shift & 31] for shift in range(45, -1, -5)]) + dice.text(CROCKFORD, 16)

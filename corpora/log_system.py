@@ -1,7 +1,7 @@
 """The shop without its visitors: chance, clock, log formats, people, goods.
 
-Of floating point only what IEEE 754 fixes to the last bit is used, and of the random
-module only random(): both are the same with every Python on every machine.
+It uses only floating-point operations that IEEE 754 fixes to the last bit, and of the
+random module only random(): both are the same with every Python on every machine.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ NUMBERS = {
 
 
 class Dice:
-    """Chance of many shapes, from random() alone."""
+    """Random numbers of many distributions, from random() alone."""
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed).random
@@ -72,7 +72,7 @@ class Dice:
         raise AssertionError("weights add up to more than their sum")
 
     def favourite(self, options: Sequence[T]) -> T:
-        """Returns one of the options, the first ones far more often than the last."""
+        """Returns one of the options, the first far more often than the last."""
         share = self.random()
         return options[int(share * share * share * len(options))]
 
@@ -120,7 +120,7 @@ class User:
 
 @dataclass
 class Visit:
-    """One stay in the shop."""
+    """A visit to the shop."""
 
     user: User
     agent: str
@@ -139,7 +139,7 @@ class Visit:
 
 
 class Slots(dict[str, Any]):
-    """Fills a template: what is not given is drawn, once for each name."""
+    """The values for a template: those that are not given are drawn, once for each name."""
 
     def __init__(self, system: System, **given: Any) -> None:
         super().__init__(given)
@@ -193,7 +193,7 @@ class System:
         return self.now // DAY
 
     def flush(self, day: int) -> None:
-        """Writes what was logged before the midnight that has just passed."""
+        """Writes the lines logged before the last midnight."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for service, entries in sorted(self.entries.items()):
             entries.sort()
@@ -277,7 +277,7 @@ class System:
     # --- words, goods, people ------------------------------------------------
 
     def drawn(self, key: str) -> Any:
-        """Returns something for a slot of a template."""
+        """Returns a value for a slot of a template."""
         dice = self.dice
         if key in words.NOTE_WORDS:
             return dice.pick(words.NOTE_WORDS[key]).format_map(Slots(self))
@@ -313,7 +313,7 @@ class System:
         return draw[key]()
 
     def network(self) -> str:
-        """Returns the first half of addresses that are nobody's in the public network."""
+        """Returns the first half of addresses that belong to nobody on the public network."""
         dice = self.dice
         return f"100.{dice.between(64, 127)}" if dice.chance(0.6) else f"{dice.between(240, 254)}.{dice.below(256)}"
 
@@ -341,7 +341,7 @@ class System:
         return [product for _, _, product in keyed]
 
     def goods(self, category: str = "") -> Product:
-        """Returns a product on sale; a tenth of them come in the second half of the time."""
+        """Returns a product on sale; a tenth of them appear in the second half of the time."""
         live = self.products if self.day * 2 >= self.days else self.products[: len(self.products) * 9 // 10]
         return self.dice.favourite([product for product in live if not category or product.category == category])
 

@@ -1,4 +1,4 @@
-"""Those who come to the shop, and what they do there."""
+"""The visitors of the shop, and what they do there."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def quoted(text: str) -> str:
 
 
 def machine_visit(address: str, agent: str) -> Visit:
-    """Something that asks over HTTP and is nobody."""
+    """Returns a visit by an HTTP client without a user."""
     return Visit(User(0, "", "", address, "", 0, ""), agent, "HTTP/1.1", "", "-", False)
 
 
 class Visits(Requests):
-    """Visitors, each of them a process."""
+    """The visitors, each of them a process."""
 
     # --- people in the shop --------------------------------------------------
 
@@ -77,7 +77,7 @@ class Visits(Requests):
         yield 200 * MS
 
     def wanted(self) -> str:
-        """Returns what somebody types into the search field."""
+        """Returns a text that a visitor types into the search field."""
         dice = self.dice
         if dice.chance(0.3):
             return dice.favourite(words.SEARCH_OTHER)
@@ -168,7 +168,7 @@ class Visits(Requests):
             self.page(visit, path, 33, 18000, "/account/orders/:id", sql="order")
 
     def note(self, visit: Visit) -> Process:
-        """A message to the people of the shop."""
+        """Sends a message to the shop's staff."""
         dice, user = self.dice, visit.user
         known: dict[str, Any] = {"order": dice.pick(user.orders)} if user.orders else {}
         text = dice.favourite(words.NOTE).format_map(Slots(self, **known))
@@ -216,7 +216,7 @@ class Visits(Requests):
         yield SECOND
 
     def delivery(self, order: int, total: int, paid: str, trace: str, user: User) -> Process:
-        """What follows an order, for up to some hours."""
+        """Follows an order up for a few hours."""
         dice, to = self.dice, user.mail
         self.spawn(self.task("mail", "order-confirmation", trace, order=order, to=to, lang=self.drawn("lang")))
         fields: dict[str, Any] = {"order": order, "payment": paid, "amount": total, "currency": "EUR"}
@@ -239,7 +239,7 @@ class Visits(Requests):
     # --- and others ----------------------------------------------------------
 
     def app_user(self) -> Process:
-        """Somebody with the shop's own app, which calls the API and sends no referrer."""
+        """Simulates a visitor with the shop's own app, which calls the API and sends no referrer."""
         dice = self.dice
         visit = self.enter(agent=dice.weighted(words.APPS), signed_in=0.9)
         self.serve(visit, "GET /api/v2/home", 30, 5200, cache="hit")
@@ -283,7 +283,7 @@ class Visits(Requests):
                 self.serve(visit, f"GET /p/{old}", 8, 3900, "/p/:slug", status=404)
 
     def scanner(self) -> Process:
-        """Somebody trying doors."""
+        """Simulates a visitor who looks for vulnerabilities."""
         dice = self.dice
         visit = machine_visit(self.address(), dice.pick(words.SCANNERS))
         for _ in range(int(dice.lognormal(9, 0.8))):
@@ -292,7 +292,7 @@ class Visits(Requests):
             yield int(dice.lognormal(400, 0.9) * MS)
 
     def clerk(self) -> Process:
-        """Somebody of the shop in the back office."""
+        """Simulates a member of the staff in the back office."""
         dice, login = self.dice, self.dice.favourite(words.STAFF[:4])
         number = words.STAFF.index(login)
         visit = machine_visit(f"10.20.8.{31 + number}", words.AGENTS[number][1].format(c=143, f=145))
@@ -316,7 +316,7 @@ class Visits(Requests):
             yield int(dice.lognormal(50, 0.9) * SECOND)
 
     def probe(self) -> Process:
-        """The monitor from outside, which asks twice in a row."""
+        """Simulates the external monitor, which asks twice in a row."""
         watch = machine_visit("198.18.4.7", "uptime-probe/2")
         for _ in range(2):
             took, behind = int(self.dice.lognormal(3) * MS), f"10.20.1.{11 + self.dice.below(4)}:8080"

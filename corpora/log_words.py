@@ -1,7 +1,7 @@
 """The words of the logs: people, goods, programs, messages. Data only.
 
 Hosts, mail domains and addresses are of the kinds reserved for examples, so that
-nothing here can be anybody's.
+they cannot belong to anybody.
 """
 
 # ruff: noqa: E501

@@ -1,4 +1,4 @@
-"""Writes the logs of a made-up web shop, day by day; must not import llmzip.
+"""Writes the logs of a fictional web shop, day by day. Must not import llmzip.
 
 A simulation rather than a list of templates: visitors click through the shop, and
 every click leaves its lines in the log of each service that it passes, under one

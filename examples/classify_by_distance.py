@@ -2,8 +2,8 @@
 
     python examples/classify_by_distance.py [--model NAME] [FILE]
 
-FILE has a JSON object with the keys topic and text on each line; the default is topics.jsonl beside this program. Each
-text is compared with all the others and gets the topic of the one that is nearest to it.
+Each line of FILE is a JSON object with the keys topic and text; the default is topics.jsonl next to this program. Each
+text is compared with all others and gets the topic of the nearest one.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ MEASURES = {"max": "information distance, max", "mean": "information distance, m
 
 
 def nearest_topics(matrix: np.ndarray, topics: list[str]) -> list[str]:
-    """For each text the topic of the nearest other one; a distance that has two directions counts as their mean."""
+    """Returns the topic of each text's nearest other text; distances of two directions count as their mean."""
     both = (matrix + matrix.T) / 2
     np.fill_diagonal(both, np.inf)
     return [topics[number] for number in both.argmin(axis=1)]
 
 
 def main() -> None:
-    """Prints how many texts each measure gets right, and which ones it does not."""
+    """Prints how many texts each measure classifies correctly, and which ones it does not."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", nargs="?", type=Path, default=Path(__file__).with_name("topics.jsonl"))
     parser.add_argument("--model", default="default", help="an embedded model or a folder")
-    parser.add_argument("--show", action="store_true", help="show the texts that are taken for another topic")
+    parser.add_argument("--show", action="store_true", help="list the texts that get another topic")
     arguments = parser.parse_args()
 
     entries = [json.loads(line) for line in arguments.file.read_text(encoding="utf-8").splitlines()]

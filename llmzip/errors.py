@@ -1,19 +1,19 @@
-"""The exception tree and the exit codes; knows nothing else and imports nothing.
+"""The exception tree and the exit codes. Imports nothing.
 
 LLMZipError(Exception)                      exit 1
 |-- FormatError                             exit 1   not an llmzip archive, or one of a newer format
 |-- CorruptError                            exit 4   damaged archive
 |   `-- TruncatedError(EOFError)            exit 4   archive that ends too early
 |-- ModelError                              exit 3
-|   |-- ModelNotFoundError                  exit 3   a model that is needed is not here
-|   |-- ModelMismatchError                  exit 3   a model is here, but not the one the archive names
+|   |-- ModelNotFoundError                  exit 3   the model is not on this machine
+|   |-- ModelMismatchError                  exit 3   the model is not the one the archive names
 |   `-- ModelUnsupportedError               exit 3   a checkpoint that the exact engine cannot run
-|-- EngineError                             exit 1   nothing here computes the exact arithmetic
-|-- ResourceError                           exit 1   more memory is needed than there is
+|-- EngineError                             exit 1   this machine cannot compute the exact arithmetic
+|-- ResourceError                           exit 1   not enough memory, or too much output
 |-- TokenizerError                          exit 3   a tokenizer that cannot carry every byte
 `-- SettingsError(ValueError)               exit 2   an option out of range
 
-PerformanceWarning(RuntimeWarning)          the work is done, but several times slower than it could be
+PerformanceWarning(RuntimeWarning)          the results are right, but took several times longer than they could
 """
 
 EXIT_OK = 0
@@ -50,7 +50,7 @@ class ModelError(LLMZipError):
 
 
 class ModelNotFoundError(ModelError):
-    """The model that is needed is not on this machine."""
+    """The model is not on this machine."""
 
 
 class ModelMismatchError(ModelError):
@@ -62,7 +62,7 @@ class ModelUnsupportedError(ModelError):
 
 
 class EngineError(LLMZipError):
-    """Nothing here computes the exact arithmetic (docs/numerics.md): another device or build is needed, or a coder."""
+    """This machine cannot compute the exact arithmetic (docs/numerics.md): it needs another device, build or coder."""
 
 
 class ResourceError(LLMZipError):
@@ -82,4 +82,4 @@ class SettingsError(LLMZipError, ValueError):
 
 
 class PerformanceWarning(RuntimeWarning):
-    """llmzip gives the right results here, but several times slower than it could; the text says what to do."""
+    """llmzip gives the right results, but several times slower than it could; the text says what to do."""

@@ -2,7 +2,7 @@
 
     python tools/bounds.py [--without NAME...]
 
-A bound of NAME>=VERSION becomes NAME==VERSION. Names after --without are left to the other packages' needs.
+A bound NAME>=VERSION becomes NAME==VERSION. Packages after --without get no constraint.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ _REQUIREMENT = re.compile(r'"([A-Za-z0-9._-]+)>=([0-9.]+)"')
 
 
 def bounds(text: str) -> dict[str, str]:
-    """Names of the packages that a project depends on, its extras' and its build's too, and their lowest versions."""
+    """Returns the lowest version of each package that a project, its extras or its build depend on."""
     return dict(_REQUIREMENT.findall(text.partition("[project.scripts]")[0]))
 
 
 def main() -> None:
+    """Prints one constraint a line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--without", nargs="*", default=[], metavar="NAME", help="packages that are not bound")
-    left = parser.parse_args().without
+    parser.add_argument("--without", nargs="*", default=[], metavar="NAME", help="packages without a constraint")
+    skipped = parser.parse_args().without
     for name, version in sorted(bounds(PYPROJECT.read_text(encoding="utf-8")).items()):
-        if name not in left:
+        if name not in skipped:
             print(f"{name}=={version}")
 
 

@@ -20,8 +20,8 @@ _TARGET = Path(__file__).parent.parent / "llmzip" / "embedded"
 def main() -> None:
     """Copies the files and checks that they load."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path, help="the folder")
-    parser.add_argument("--name", required=True)
+    parser.add_argument("model", type=Path, help="the folder that llmzip train wrote")
+    parser.add_argument("--name", required=True, help="the embedded model's name")
     args = parser.parse_args()
     folder = _TARGET / args.name
     folder.mkdir(parents=True, exist_ok=True)
@@ -30,7 +30,7 @@ def main() -> None:
     model = load_model(folder)
     tokens = Tokenizer(folder, model.config.vocab_size).tokens
     print(f"model digest     {model.digest().hex()}\ntokenizer digest {tokens.digest().hex()}")
-    print({name: value for name, value in model.config.as_dict().items() if name not in ("windows",)})
+    print({name: value for name, value in model.config.as_dict().items() if name != "windows"})
     print(f"windows {sorted(set(model.config.windows))}")
 
 

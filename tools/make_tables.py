@@ -7,8 +7,8 @@ from llmzip.numerics import stored, tables
 
 
 def main() -> None:
-    """Computes and writes each."""
-    assert tables and mixing_tables  # they say which
+    """Computes and writes each table."""
+    assert tables and mixing_tables  # importing them registers the tables
     stored.FOLDER.mkdir(exist_ok=True)
     for name, make in stored.TABLES.items():
         (stored.FOLDER / f"{name}.bin").write_bytes(make().astype("<i4").tobytes())

@@ -98,11 +98,11 @@ def blocks(facts: dict[str, Any]) -> tuple[str, str]:
         ValueError: a row has no figures, or no row is llmzip's.
     """
     rows = [Row.from_dict(row) for row in facts["rows"] if row["piece_bytes"] is None]
-    bad = [f"{row.file}: {row.name}: {row.error}" for row in rows if row.status != OK]
-    bad += [f"{problem['file']}: {problem['error']}" for problem in facts["problems"]]
-    bad += [f"{total.name}: not of all files" for total in totals(rows) if not total.is_complete]
-    if bad or not any(row.via == LLMZIP for row in rows):
-        raise ValueError("; ".join(bad) or "no row of llmzip")
+    problems = [f"{row.file}: {row.name}: {row.error}" for row in rows if row.status != OK]
+    problems += [f"{problem['file']}: {problem['error']}" for problem in facts["problems"]]
+    problems += [f"{total.name}: not of all files" for total in totals(rows) if not total.is_complete]
+    if problems or not any(row.via == LLMZIP for row in rows):
+        raise ValueError("; ".join(problems) or "no row is llmzip's")
     machine = facts["run"]["machine"]
     commit = f", commit {machine['commit'][:12]}" if machine.get("commit") else ""
     versions = ", ".join(dict.fromkeys(row.version for row in rows if row.via != LLMZIP))

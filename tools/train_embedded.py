@@ -1,8 +1,8 @@
 """Trains the embedded models: `python tools/train_embedded.py TEXTS VALID OUTPUT --budget gpu --minutes 9`.
 
-TEXTS and VALID are folders whose files are named by their kind (prose, docs, code, structured, langs). Each call goes
-on where the last one was stopped, so a machine that can be had only for some minutes at a time will do; it says when
-everything is done, and then exits with 0, else with 3. Then `make embedded MODEL=OUTPUT/base NAME=base` puts a model
+TEXTS and VALID are folders whose files are named by their kind (prose, docs, code, structured, langs). Each call
+continues where the last one stopped, so a machine that is available for a few minutes at a time is enough. The exit
+status is 0 when all models are finished, and 3 before. Then `make embedded MODEL=OUTPUT/base NAME=base` puts a model
 into the package.
 """
 
@@ -16,29 +16,29 @@ from pathlib import Path
 
 MIX = {"prose": 0.45, "docs": 0.17, "code": 0.15, "structured": 0.08, "langs": 0.15}
 RECIPES = {
-    # One H200-class GPU, some 20 minutes of steps.
+    # One H200-class GPU, about 20 minutes of steps.
     "gpu": {
         "base": ["--preset=large", "--time=15m"],
         "small": ["--preset=medium", "--sequence=1024", "--time=5m"],
     },
-    # Two CPU cores with bfloat16 products, some hours.
+    # Two CPU cores with bfloat16 products, about 4 hours.
     "cpu": {
         "small": ["--preset=small", "--time=40m"],
         "base": ["--preset=base", "--time=3h"],
     },
 }
-UNFINISHED = 3
+UNFINISHED = 3  # exit status
 
 
 def main() -> int:
-    """Goes on with the first model that is not finished, and then the next."""
+    """Continues the first unfinished model, then the next; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("texts", type=Path)
     parser.add_argument("valid", type=Path)
     parser.add_argument("output", type=Path)
     parser.add_argument("--budget", required=True, choices=RECIPES)
-    parser.add_argument("--minutes", type=float, help="stop with a checkpoint after so long")
-    parser.add_argument("--short", action="store_true", help="a few steps of each, to try everything")
+    parser.add_argument("--minutes", type=float, help="stop with a checkpoint after this time")
+    parser.add_argument("--short", action="store_true", help="train each model for a few steps, as a trial")
     args = parser.parse_args()
     end = time.monotonic() + 60 * args.minutes if args.minutes else None
     for name, recipe in RECIPES[args.budget].items():

@@ -1,6 +1,6 @@
-"""File objects over archives, and `open`, after PEP 784 and the gzip module; no policy of their own.
+"""File objects over archives, and `open`, after PEP 784 and the gzip module.
 
-One object serves one operation at a time.
+Use each object from one thread at a time.
 """
 
 from __future__ import annotations
@@ -161,8 +161,8 @@ class LLMZipFile(io.BufferedIOBase):
         """Reads up to `size` bytes of the text, or all of it if `size` is negative; b"" at the end.
 
         Raises:
-            TruncatedError (an EOFError), CorruptError, FormatError, ModelError. All of the text is never a part of it:
-                without a size the error is raised at once.
+            TruncatedError (an EOFError), CorruptError, FormatError, ModelError: the text cannot be read any further.
+                Without a size this is raised at once, so that a part never looks like all of the text.
         """
         wanted = -1 if size is None or size < 0 else size
         return self._unless_failed(self._reader("read").read(wanted), wanted)
@@ -245,8 +245,8 @@ class LLMZipFile(io.BufferedIOBase):
 class _TextFile(io.TextIOWrapper):
     """A text file over an LLMZipFile.
 
-    Closing ends the archive, so the flush that comes with it must not end a frame first. Nothing is held back here
-    (`write_through`), so nothing gets lost by leaving that flush out.
+    Closing ends the archive, so the flush that belongs to it must not end a frame first. This object buffers nothing
+    (`write_through`), so skipping that flush loses nothing.
     """
 
     def __init__(self, binary: LLMZipFile, encoding: str | None, errors: str | None, newline: str | None) -> None:
@@ -265,7 +265,7 @@ class _TextFile(io.TextIOWrapper):
         super().close()
 
     def __del__(self) -> None:
-        cast("LLMZipFile", self.buffer).__del__()  # says so if it was not closed
+        cast("LLMZipFile", self.buffer).__del__()  # warns if it was not closed
         super().__del__()
 
 
@@ -292,7 +292,7 @@ def open(
 ) -> LLMZipFile | io.TextIOWrapper: ...  # fmt: skip
 
 
-def open(  # as in gzip, lzma and compression.zstd
+def open(  # the parameters of gzip.open, and the settings
     file: File,
     /,
     mode: str = "rb",
@@ -310,26 +310,25 @@ def open(  # as in gzip, lzma and compression.zstd
     Args:
         file: a path, or a binary file object, which is not closed.
         mode: as above; "r", "w", "x" and "a" are binary.
-        level: 1 to 9, for writing only.
-        model: an embedded model's name or a folder; for reading only where the archive needs a user's model.
-        device: "auto", "cpu", "cuda" or "cuda:N".
-        prompt: a text that both sides know.
-        encoding, errors, newline: for text modes only, as for io.TextIOWrapper.
+        level, model, device, prompt: as for `compress` when writing, as for `decompress` when reading. Reading takes
+            no level.
+        encoding, errors, newline: as for io.TextIOWrapper; for text modes only.
 
     Raises:
-        ValueError: a bad mode, or text arguments in binary mode.
-        TypeError: level when reading, or an argument of a wrong type.
+        ValueError: an unknown mode, or arguments of text modes in a binary mode.
+        TypeError: a level when reading, or an argument of a wrong type.
+        OSError: the file cannot be opened.
     """
     check_type("mode", mode, str)
-    text = "t" in mode
-    if text and "b" in mode:
+    is_text = "t" in mode
+    if is_text and "b" in mode:
         raise ValueError(f"Invalid mode: {mode!r}")
-    if not text:
+    if not is_text:
         for name, value in (("encoding", encoding), ("errors", errors), ("newline", newline)):
             if value is not None:
                 raise ValueError(f"Argument {name!r} not supported in binary mode")
     binary = LLMZipFile(file, mode.replace("t", "", 1), level=level, model=model, device=device, prompt=prompt)
-    if not text:
+    if not is_text:
         return binary
     try:
         return _TextFile(binary, encoding, errors, newline)

@@ -1,6 +1,6 @@
-"""Compressor and Decompressor after PEP 784: one archive in pieces, in memory; they know no files.
+"""Compressor and Decompressor after PEP 784: one archive in pieces, in memory. They know nothing of files.
 
-One object serves one operation at a time. Models stay in memory between calls.
+Use each object from one thread at a time. Models stay in memory between calls.
 """
 
 from __future__ import annotations
@@ -27,20 +27,12 @@ Model = str | os.PathLike[str]
 
 
 def refuse_copies(self: object) -> Any:
-    """Stands in for `__getstate__`: two objects that go on with one archive would write the same bytes twice."""
+    """Refuses copying as `__getstate__`: two objects that continue one archive would write the same bytes twice."""
     raise TypeError(f"cannot copy or pickle a {type(self).__name__} object")
 
 
 class Compressor:
-    """Compresses data that arrives in pieces into one archive.
-
-    Args:
-        level: 1 (fastest) to 9 (smallest).
-        model: an embedded model's name, a folder with a checkpoint, or the id of a model of the Hub that is here.
-        device: "auto", "cpu", "cuda" or "cuda:N".
-        prompt: a text that whoever decompresses has too; model and mixer read it first.
-        arithmetic: "exact", or "float" for models that cannot run exactly.
-    """
+    """A compressor of data that arrives in pieces into one archive; see `compress` for its arguments."""
 
     FLUSH_FRAME: Literal[1] = 1
     FLUSH_FINISH: Literal[2] = 2
@@ -63,7 +55,7 @@ class Compressor:
         )
 
     def compress(self, data: Buffer) -> bytes:
-        """Takes more of the text; returns a part of the archive, often b"".
+        """Compresses more of the text; returns a part of the archive, often b"".
 
         Raises:
             ValueError: after `flush()`.
@@ -71,7 +63,7 @@ class Compressor:
         return self._open().write(as_bytes(data))
 
     def flush(self, mode: int = FLUSH_FINISH) -> bytes:
-        """Ends the archive, or with FLUSH_FRAME only the frame, and returns what is left of it.
+        """Ends the archive, or with FLUSH_FRAME only the frame; returns the rest of its bytes.
 
         Raises:
             ValueError: after `flush()`, or for another mode.
@@ -91,13 +83,7 @@ class Compressor:
 
 
 class Decompressor:
-    """Decompresses one archive that arrives in pieces.
-
-    Args:
-        model: the folder of the model that the archive names, if it is not an embedded one.
-        device: "auto", "cpu", "cuda" or "cuda:N".
-        prompt: the text that the archive was made with, if there was one.
-    """
+    """A decompressor of one archive that arrives in pieces; see `decompress` for its arguments."""
 
     __getstate__ = refuse_copies
 
@@ -112,36 +98,36 @@ class Decompressor:
 
     @property
     def eof(self) -> bool:
-        """Whether the archive's end was reached and all its text handed out."""
+        """Whether the archive has ended and all its text was returned."""
         return self._wanted is None and not self._output
 
     @property
     def unused_data(self) -> bytes:
-        """Bytes after the archive's end; b"" before."""
+        """The bytes after the archive's end; b"" until it is reached."""
         return self._unused if self._wanted is None else b""
 
     @property
     def needs_input(self) -> bool:
-        """Whether `decompress` can give more only with more input."""
+        """Whether `decompress` needs more input to return more text."""
         return not self._output and self._wanted is not None and len(self._input) < self._wanted
 
     def decompress(self, data: Buffer, max_length: int = -1) -> bytes:
-        """Takes more of the archive and returns text that has passed its checksum.
+        """Decodes more of the archive; returns text that has passed its checksum.
 
         Args:
-            data: the next bytes; b"" to get more of what max_length held back.
-            max_length: most bytes to return; -1 for no limit. A frame's text is held in memory in any case.
+            data: the next bytes; b"" for more of the text that max_length held back.
+            max_length: most bytes to return; -1 for no limit. Whole frames are decoded all the same, into memory.
 
         Raises:
-            EOFError: the archive had ended already.
+            EOFError: the archive has already ended.
             TypeError: an argument of a wrong type.
-            LLMZipError: as for `decompress`.
+            LLMZipError: as for the function `decompress`; every later call raises it again.
         """
         check_type("max_length", max_length, int)
         if self._error is not None:
             raise self._error  # a damaged archive stays damaged, and never looks as if it had ended well
         if self.eof:
-            raise EOFError("the archive has ended; unused_data holds what came after it")
+            raise EOFError("the archive has ended; unused_data holds the bytes after it")
         self._input += as_bytes(data)
         # With a limit, what is held back is handed out before another frame is decoded.
         while self._wanted is not None and len(self._input) >= self._wanted and not (self._output and max_length >= 0):
@@ -152,12 +138,12 @@ class Decompressor:
             self._unused += bytes(self._input)
             self._input.clear()
         size = len(self._output) if max_length < 0 else min(max_length, len(self._output))
-        out = bytes(self._output[:size])
+        text = bytes(self._output[:size])
         del self._output[:size]
-        return out
+        return text
 
     def _advance(self, answer: bytes | None) -> int | None:
-        """Feeds the parser; returns how many bytes it wants next, or None at the end."""
+        """Feeds the parser; returns the number of bytes it wants next, or None at the end."""
         try:
             request = self._steps.send(answer)
             while isinstance(request, Frame):
@@ -172,13 +158,13 @@ class Decompressor:
 
 
 def decompress_settings(model: Model | None, device: str, prompt: Buffer) -> DecompressSettings:
-    """The settings of everything that reads archives."""
+    """Returns the settings of everything that reads archives."""
     libraries.warn_if_missing()
     return DecompressSettings(model=model, engine=EngineSettings(device=device), prompt=as_bytes(prompt))
 
 
 def as_bytes(data: Buffer) -> bytes:
-    """The bytes of any bytes-like object; a text must be encoded by the caller."""
+    """Returns the bytes of any bytes-like object; the caller must encode text."""
     if isinstance(data, str):
         raise TypeError("a bytes-like object is required, not 'str': encode the text first")
     if isinstance(data, bytes):

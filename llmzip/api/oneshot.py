@@ -1,4 +1,4 @@
-"""The calls that take a whole text or archive: compress, decompress, info."""
+"""The functions that take a whole text or archive: compress, decompress and info."""
 
 from __future__ import annotations
 
@@ -29,11 +29,16 @@ def compress(
     Args:
         data: any bytes-like object; text must be encoded by the caller.
         level: 1 (fastest) to 9 (smallest).
-        model: an embedded model's name, a folder with a checkpoint, or the id of a model of the Hub that is here.
-        device: "auto", "cpu", "cuda" or "cuda:N"; it changes no bit.
-        prompt: a text that whoever decompresses has too; model and mixer read it first.
+        model: an embedded model's name, a folder with a checkpoint, or the id of a model in the Hub's cache.
+        device: "auto", "cpu", "cuda" or "cuda:N"; the archive is the same on all of them.
+        prompt: a text that model and mixer read first; decompressing needs the same one.
         arithmetic: "exact", or "float" for models that cannot run exactly: their archives decode only on the same
             hardware with the same software.
+
+    Raises:
+        ValueError: an argument out of its bounds.
+        TypeError: an argument of a wrong type.
+        ModelError: the model is missing or cannot be used.
     """
     compressor = Compressor(level=level, model=model, device=device, prompt=prompt, arithmetic=arithmetic)
     return compressor.compress(data) + compressor.flush()
@@ -47,40 +52,41 @@ def decompress(
     max_output_size: int | None = None,
     prompt: Buffer = b"",
 ) -> bytes:
-    """Decompresses one archive or several, one after the other.
+    """Decompresses one archive, or several in a row.
 
     Args:
         data: a bytes-like object.
-        model: the folder of the model that the archive names, if it is not an embedded one.
+        model: the folder of the model that the archive names; None for an embedded model.
         device: "auto", "cpu", "cuda" or "cuda:N".
-        max_output_size: refuse to give more bytes than this, known from the headers before anything is decoded.
-        prompt: the text that the archive was made with, if there was one.
+        max_output_size: most bytes to return. A frame that would exceed it is not decoded: its header has its size.
+        prompt: the text that the archive was made with, if any.
 
     Raises:
-        ResourceError: more than max_output_size.
-        FormatError, CorruptError, TruncatedError, ModelError, EngineError, TokenizerError.
+        ResourceError: the text is larger than max_output_size.
+        FormatError, CorruptError, TruncatedError: not an archive, a damaged one, or only its beginning.
+        ModelError, EngineError, TokenizerError: the model is missing, is not the archive's, or cannot run here.
     """
     raw = as_bytes(data)
     check_type("max_output_size", max_output_size, int, optional=True)
     decoder = FrameDecoder(decompress_settings(model, device, prompt))
-    parts, size = [], 0
+    parts, num_bytes = [], 0
     for frame in reading.read_archives(io.BytesIO(raw)):
-        size += frame.header.original_bytes
-        if max_output_size is not None and size > max_output_size:
+        num_bytes += frame.header.original_bytes
+        if max_output_size is not None and num_bytes > max_output_size:
             raise ResourceError(f"the text is larger than max_output_size, {max_output_size} bytes")
         parts.append(decoder.decode(frame))
     return b"".join(parts)
 
 
 def info(source: Buffer | str | os.PathLike[str] | BinaryIO) -> ArchiveInfo:
-    """What the headers of an archive tell; loads no model and decodes nothing.
+    """Returns what the headers of an archive say; loads no model and decodes nothing.
 
     Args:
         source: the archive's bytes, its path, or a binary file object.
 
     Raises:
-        TypeError: it is none of these.
-        FormatError, CorruptError, TruncatedError.
+        TypeError: the source is none of these.
+        FormatError, CorruptError, TruncatedError: not an archive, a damaged one, or only its beginning.
     """
     if isinstance(source, (bytes, bytearray, memoryview)):
         return read_info(io.BytesIO(bytes(source)))

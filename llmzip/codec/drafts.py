@@ -270,6 +270,7 @@ def _coded(
         coder.engine,
         lambda report: coder.encode(tokens, plan, report),
         None if progress is None else report,
+        "not enough memory for the model; fewer rows need less (levels -7 to -9)",
     )
 
 

@@ -175,7 +175,7 @@ def _decode_windows(frame: Frame, model: LoadedModel, prompt: bytes, progress: P
 
     if prompt:
         raise CorruptError("damaged: windows in an archive with a prompt")
-    with allocations_checked():
+    with allocations_checked("not enough memory for the model"):
         return window_frames.decode(model, frame.header, frame.payload, progress)
 
 
@@ -187,7 +187,7 @@ def _decode_rows(frame: Frame, model: LoadedModel, prompt: bytes, progress: Prog
     header, table = frame.header, model.table
     plan = header_plan(header, model.engine.context)
     coder = FrameCoder(model.engine, model.vocabulary if header.method == MIXED else None, model.prompt(prompt))
-    with allocations_checked():
+    with allocations_checked("not enough memory for the model"):
         tokens = coder.decode(frame.payload, plan, ByteMeter(table.num_bytes, header.original_bytes, progress))
     data = table.decode(tokens)
     if len(data) != header.original_bytes:

@@ -118,7 +118,7 @@ def _refusing(what: str) -> Iterator[None]:
         ResourceError: there is not enough memory.
     """
     try:
-        with allocations_checked():
+        with allocations_checked("not enough memory for the model"):
             yield
     except (LLMZipError, MemoryError):
         raise

@@ -176,7 +176,7 @@ def _ways(module: Any, outputs: list[str]) -> Iterator[Way]:
 def _attempt(function: Callable[[], Any]) -> Any:
     """Calls a function; returns its result or its error. It raises a lack of memory, which says nothing of the way."""
     try:
-        with allocations_checked():
+        with allocations_checked("not enough memory for the model"):
             return function()
     except (LLMZipError, MemoryError):
         raise

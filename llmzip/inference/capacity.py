@@ -95,7 +95,10 @@ def check_decoding(engine: Engine[Any], plan: RowPlan, prompt_tokens: int, *, mi
 
 
 def with_smaller_batches(
-    engine: Engine[Any], work: Callable[[TokenProgress | None], ResultT], progress: TokenProgress | None
+    engine: Engine[Any],
+    work: Callable[[TokenProgress | None], ResultT],
+    progress: TokenProgress | None,
+    message: str = "not enough memory for the model",
 ) -> ResultT:
     """Returns the work's result; after a failed allocation the engine's batch is halved and the work done again.
 
@@ -103,13 +106,14 @@ def with_smaller_batches(
         engine: its `batch_tokens` stay halved, as the next work would fail in the same way.
         work: called with the progress to report to; None when it is done again, as nothing is reported twice.
         progress: called with the tokens that were just done.
+        message: the error's text, for callers that know what needs less memory.
 
     Raises:
         ResourceError: there is not enough memory, however small the batch is, or the engine goes step by step.
     """
     while True:
         try:
-            with allocations_checked():
+            with allocations_checked(message):
                 return work(progress)
         except ResourceError:
             if engine.stepwise or engine.batch_tokens <= _MIN_BATCH_TOKENS:

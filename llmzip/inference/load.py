@@ -134,7 +134,7 @@ def load(choice: ModelChoice, settings: EngineSettings) -> LoadedModel:
 
         threads = floating.threads_of(choice.environment) or torch.get_num_threads()
     stamp = tuple((file.name, file.stat().st_mtime_ns) for file in sorted(choice.folder.iterdir()) if file.is_file())
-    with allocations_checked():
+    with allocations_checked("not enough memory for the model"):
         return _load(choice, device, settings.batch_tokens, threads, stamp)
 
 

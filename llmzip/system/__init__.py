@@ -1,1 +1,4 @@
-"""What the machine offers: files, streams, processes, memory, threads, caches, compiled libraries."""
+"""What the machine offers: files, streams, processes, memory, threads, caches and compiled libraries.
+
+The package must not know compression, archives, models or the command line.
+"""

@@ -1,6 +1,6 @@
-"""Files that save work the next time: where they lie, and how one is written; must not know what is in them.
+"""Files in the user's cache that save work the next time. Must not know what is in them.
 
-Such a file is a shortcut and nothing else: one that is missing, damaged or cannot be written costs time, never bits.
+Such a file is a shortcut and nothing else: if it is missing, damaged or cannot be written, that costs time, never bits.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from pathlib import Path
 
 
 def folder(name: str) -> Path | None:
-    """The folder for one kind of files in the user's cache, which need not exist; None if the user has no place."""
+    """Returns the folder for one kind of files in the user's cache, which need not exist; None without a home."""
     base = os.environ.get("XDG_CACHE_HOME")
     try:
-        found = Path(base) if base else Path.home() / ".cache"
+        cache = Path(base) if base else Path.home() / ".cache"
     except RuntimeError:  # neither HOME nor a user of this number
         return None
-    # As the rule for these variables has it: a relative one would be another place in each folder.
-    return found / "llmzip" / name if found.is_absolute() else None
+    # The XDG rules ignore relative paths: they would mean another place in each working directory.
+    return cache / "llmzip" / name if cache.is_absolute() else None
 
 
 def replace(path: Path, write: Callable[[str], object]) -> bool:
-    """Makes a file, whole or not at all.
+    """Writes a file, whole or not at all.
 
     Args:
-        path: of the file.
-        write: writes it to the path that it is given.
+        path: the file's name.
+        write: is called with the path of a temporary file, and writes the content to it.
 
     Returns:
         whether it was written.

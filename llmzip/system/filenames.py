@@ -1,4 +1,4 @@
-"""Names of files: suffixes, streams by other names, names of one file, what a run must not replace; opens nothing."""
+"""Names of files: suffixes, names of streams, names of the same file, files a run must not replace. Opens nothing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import os
 import stat
 
-_MAX_LINKS = 40  # as the kernel follows
+_MAX_LINKS = 40  # symbolic links in a row, as many as Linux follows
 
 
 class FileProblem(Exception):
@@ -17,15 +17,15 @@ class FileProblem(Exception):
 
 
 def printable(text: str) -> str:
-    """The text with everything masked that could steer a terminal or break a line."""
+    """Returns the text with "?" for everything that could steer a terminal or break a line."""
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def add_suffix(name: str, suffix: str) -> str:
-    """The name of the archive of a file.
+    """Returns the name of a file's archive.
 
     Raises:
-        FileProblem: the name has the suffix already.
+        FileProblem: the name already has the suffix.
     """
     if has_suffix(name, suffix):
         raise FileProblem(f"already has the suffix {suffix}, skipped; to compress it again use -c or -o FILE")
@@ -33,7 +33,7 @@ def add_suffix(name: str, suffix: str) -> str:
 
 
 def strip_suffix(name: str, suffixes: tuple[str, ...]) -> str:
-    """The name of the file in an archive.
+    """Returns an archive's name without its suffix.
 
     Raises:
         FileProblem: the name ends in none of the suffixes.
@@ -45,15 +45,15 @@ def strip_suffix(name: str, suffixes: tuple[str, ...]) -> str:
 
 
 def has_suffix(name: str, suffix: str) -> bool:
-    """Whether a name ends in the suffix; a name that is nothing but the suffix does not count."""
+    """Whether a name ends in the suffix and is more than the suffix alone."""
     return name.endswith(suffix) and os.path.basename(name) != suffix
 
 
 def named_descriptor(name: str) -> int | None:
-    """The open descriptor that a name stands for, such as 1 for /dev/stdout, /dev/fd/1 and /proc/self/fd/1; else None.
+    """Returns the open descriptor that a name stands for: 1 for /dev/stdout, /dev/fd/1 and /proc/self/fd/1; else None.
 
-    Such a name must never be opened as if it were a file's: what lies behind the standard descriptors changes while the
-    program runs (`process.standard_output`), and replacing the name would replace the device itself.
+    Such a name must never be opened like a file's: the standard descriptors are redirected while the program runs
+    (`process.standard_output`), and replacing the name would replace the device itself.
     """
     folders = {os.path.realpath(folder) for folder in ("/dev/fd", "/proc/self/fd", "/proc/thread-self/fd")}
     for _ in range(_MAX_LINKS):
@@ -63,27 +63,26 @@ def named_descriptor(name: str) -> int | None:
             return int(last) if last.isascii() and last.isdigit() else None
         try:
             name = os.path.join(folder, os.readlink(os.path.join(folder, last)))
-        except OSError:  # no link
+        except OSError:  # not a link
             return None
     return None
 
 
 def input_name(argument: str) -> str | None:
-    """The name of an input as the command line has it; None for the standard input, which is - or a name like
-    /dev/stdin."""
+    """Returns the name of an input from the command line; None for standard input, which is - or like /dev/stdin."""
     return None if argument == "-" or named_descriptor(argument) == 0 else argument
 
 
 def is_input(name: str, argument: str) -> bool:
-    """Whether a name stands for the regular file that is an input, as the command line has it."""
-    source = input_name(argument)
-    return is_same_file(name, 0 if source is None else source)
+    """Whether a name stands for the regular file that is an input given on the command line."""
+    input_or_none = input_name(argument)
+    return is_same_file(name, 0 if input_or_none is None else input_or_none)
 
 
 def is_same_file(name: str, other: str | int) -> bool:
     """Whether a name stands for the same regular file as another name, or as a descriptor.
 
-    Files need not be there yet. Devices and FIFOs are never the same: nothing in them can be spoilt.
+    The files need not exist yet. Devices and FIFOs are never the same file: nothing in them can be overwritten.
     """
     try:
         status = os.stat(name)
@@ -97,7 +96,7 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
 
 
 class Reserved:
-    """The files that one run reads or has written, which no output of the same run may replace."""
+    """The files that a run reads or has written, which no output of the same run may replace."""
 
     def __init__(self) -> None:
         self._files: dict[tuple[int, int], tuple[str, tuple[int, int] | None]] = {}
@@ -106,9 +105,9 @@ class Reserved:
         """Reserves the regular file of that name, if there is one.
 
         Args:
-            name: of the file.
-            role: what it is in this run, for the message, like "also an input".
-            made_from: of an output, the status of its input.
+            name: the file's name.
+            role: what the file is in this run, for the message, such as "also an input".
+            made_from: the status of the input that an output was made from.
         """
         with contextlib.suppress(OSError):
             status = os.stat(name)
@@ -116,18 +115,18 @@ class Reserved:
                 self._files[_identity(status)] = role, None if made_from is None else _identity(made_from)
 
     def check(self, name: str, source: os.stat_result) -> None:
-        """Refuses a name of a reserved file, unless it was made from the same input: nothing is lost then.
+        """Refuses the name of a reserved file, unless it was made from the same input: then nothing is lost.
 
         Args:
-            name: of an output.
-            source: the status of its input.
+            name: the output's name.
+            source: the status of the output's input.
 
         Raises:
-            FileProblem: saying what the file is.
+            FileProblem: the file is reserved; the message says what it is.
         """
         try:
             status = os.stat(name)
-        except OSError:  # nothing is lost under that name
+        except OSError:  # there is no file of that name to lose
             return
         role, made_from = self._files.get(_identity(status), (None, None))
         if role is not None and made_from != _identity(source):

@@ -1,7 +1,7 @@
-"""Inputs and outputs on disk; must not know click, compression, terminals or the archive format.
+"""Inputs and outputs on disk. Must not know click, compression, terminals or the archive format.
 
-A file that is being written lives under a temporary name in the folder of its final name, and is renamed when it is
-whole and on the disk. So whatever happens, kill -9 and a power cut included, no half-written file bears the final name.
+A file that is being written has a temporary name in the folder of its final name, and is renamed when it is complete
+and on the disk. So whatever happens, including kill -9 and a power cut, no half-written file gets the final name.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from . import forks
 from .filenames import FileProblem, named_descriptor
 from .streams import DescriptorReader, DescriptorWriter
 
-_COPY_BYTES = 1 << 20
-_PERMISSIONS = 0o777  # never copy setuid, setgid or sticky: the content is not what they were granted to
-_BINARY = getattr(os, "O_BINARY", 0)  # only Windows has it, and there every open without it changes line ends
+_COPY_BYTES = 1 << 20  # 1 MiB, read at a time
+_PERMISSIONS = 0o777  # never copy setuid, setgid or sticky: they were granted to other content
+_BINARY = getattr(os, "O_BINARY", 0)  # only Windows has it, and changes line ends in files opened without it
 
-# Temporary files that exist now. A signal handler has no other way to know them, so this is the one global here.
+# Temporary files that exist now. Signal handlers have no other way to know them, hence a global.
 _unfinished: set[str] = set()
 forks.in_child(_unfinished.clear)  # they are the parent's
 
@@ -36,9 +36,9 @@ class Source:
     """An open input.
 
     Attributes:
-        name: as the user gave it; None for the standard input.
-        file: buffered, at its first byte.
-        status: of the open file, not of the name.
+        name: the name the user gave; None for standard input.
+        file: the buffered file, at its first byte.
+        status: the status of the open file, which may not be that of the name.
     """
 
     name: str | None
@@ -47,7 +47,7 @@ class Source:
 
     @property
     def size_bytes(self) -> int | None:
-        """Bytes still to read, None where that cannot be known."""
+        """The number of bytes still to read; None if it cannot be known."""
         if not stat.S_ISREG(self.status.st_mode):
             return None
         return max(0, self.status.st_size - self.file.tell())
@@ -63,65 +63,65 @@ def open_source(name: str | None, *, special: bool = True, force: bool = False, 
     """Opens an input.
 
     Args:
-        name: a file; None for the standard input.
-        special: accept devices and FIFOs, process substitution among them.
-        force: with `removing` accept links and files with special modes.
-        removing: the caller means to remove the file afterwards.
+        name: the file's name; None for standard input.
+        special: accept devices and FIFOs, including process substitutions.
+        force: with `removing`, accept links and files with special modes.
+        removing: the caller will remove the file afterwards.
 
     Raises:
-        FileProblem: it is of a kind that is refused.
-        OSError: it cannot be opened.
+        FileProblem: the input is of a kind that is refused.
+        OSError: the input cannot be opened.
     """
     number = 0 if name is None else named_descriptor(name)
     if number == 0:
         return Source(None, _reader(0, closefd=False), os.fstat(0))
     if number == 1:
-        raise FileProblem("is the standard output, which is not read")
+        raise FileProblem("is standard output, which is not read")
     assert name is not None
     _check_source(os.stat(name), special)  # before opening: opening a FIFO would wait for a writer
     if removing:
         _check_removable(os.lstat(name), force)
     if number is not None and not stat.S_ISREG(os.fstat(number).st_mode):
-        descriptor = os.dup(number)  # a socket, say, cannot be opened by a name
+        descriptor = os.dup(number)  # a socket, for example, cannot be opened by name
     else:
         descriptor = os.open(name, os.O_RDONLY | _BINARY | getattr(os, "O_NOCTTY", 0))
     try:
         status = os.fstat(descriptor)
-        _check_source(status, special)  # again: another file may bear the name by now
+        _check_source(status, special)  # again: the name may belong to another file by now
         return Source(name, _reader(descriptor), status)
     except BaseException:
         os.close(descriptor)
         raise
 
 
-def _reader(descriptor: int, closefd: bool = True) -> BinaryIO:
+def _reader(descriptor: int, *, closefd: bool = True) -> BinaryIO:
     return io.BufferedReader(DescriptorReader(descriptor, closefd=closefd))
 
 
 def seekable_source(name: str | None) -> Source:
-    """Opens an input whose file can seek and begins at 0; a pipe is read into a file without a name first.
+    """Opens an input whose file can seek and begins at 0; copies a pipe into an unnamed temporary file first.
 
     Raises:
-        FileProblem: it is of a kind that is refused, or there is no room for a pipe's content.
-        OSError: it cannot be opened or read.
+        FileProblem: the input is of a kind that is refused, or there is no room for a pipe's content.
+        OSError: the input cannot be opened or read.
     """
     source = open_source(name)
     if source.file.seekable() and stat.S_ISREG(source.status.st_mode) and source.file.tell() == 0:
         return source
     with source:
-        kept = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the source
+        copy = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the source
         try:
             while data := source.file.read(_COPY_BYTES):
                 try:
-                    kept.write(data)
-                    kept.flush()
+                    copy.write(data)
+                    copy.flush()
                 except OSError as error:
-                    where = f"{tempfile.gettempdir()} (TMPDIR)"
-                    raise FileProblem(f"cannot be kept in {where} to be read in places: {error.strerror}") from error
-            kept.seek(0)
-            return replace(source, file=cast("BinaryIO", kept), status=os.fstat(kept.fileno()))
+                    folder = f"{tempfile.gettempdir()} (TMPDIR)"
+                    raise FileProblem(f"cannot be copied into {folder} for random access: {error.strerror}") from error
+            copy.seek(0)
+            return replace(source, file=cast("BinaryIO", copy), status=os.fstat(copy.fileno()))
         except BaseException:
-            kept.close()
+            copy.close()
             raise
 
 
@@ -129,13 +129,13 @@ def _check_source(status: os.stat_result, special: bool) -> None:
     if stat.S_ISDIR(status.st_mode):
         raise FileProblem("is a directory; name the files in it, or pack it with tar -I llmzip")
     if not stat.S_ISREG(status.st_mode) and not special:
-        raise FileProblem("is no regular file; say with -c or -o FILE where its output goes, or use -f")
+        raise FileProblem("is not a regular file; name its output with -c or -o FILE, or use -f")
 
 
 def _check_removable(link: os.stat_result, force: bool) -> None:
-    """Refuses what removing would spoil: other names of the file, rights that the new file does not get."""
+    """Refuses files whose removal would lose more than their content: other names, or rights the new file lacks."""
     if not stat.S_ISLNK(link.st_mode) and not stat.S_ISREG(link.st_mode):
-        raise FileProblem("is no regular file, which --rm does not remove")
+        raise FileProblem("is not a regular file, and --rm removes only those")
     if force:
         return
     if stat.S_ISLNK(link.st_mode):
@@ -147,10 +147,10 @@ def _check_removable(link: os.stat_result, force: bool) -> None:
 
 
 def remove_source(source: Source) -> None:
-    """Removes an input by its name, if that is still the file that was read, as it was read.
+    """Removes an input by its name, if that is still the file that was read, and unchanged.
 
     Raises:
-        FileProblem: it has changed or was replaced; it is kept.
+        FileProblem: the file has changed or was replaced; it is kept.
     """
     if source.name is None:
         return
@@ -167,7 +167,7 @@ def remove_source(source: Source) -> None:
 
 
 class Output:
-    """A file to be written. `sink` takes the bytes; `finish`, then `publish` make it the file of that name.
+    """An output file. `sink` takes the bytes; `finish`, then `publish` give the file its name.
 
     Args:
         name: the final name.
@@ -175,7 +175,8 @@ class Output:
         force: replace a file of that name; write into a device.
 
     Attributes:
-        is_special: the name belongs to a descriptor, FIFO or device, which is written directly.
+        sink: writes into the file.
+        is_special: whether the name is a descriptor, FIFO or device, which is written directly.
 
     Raises:
         FileProblem: the name is taken.
@@ -203,7 +204,7 @@ class Output:
         self.discard()
 
     def _is_device(self, source: Source) -> bool:
-        """Whether the name is that of a device or FIFO.
+        """Whether the name is a device or FIFO.
 
         Raises:
             FileProblem: the name is taken.
@@ -213,16 +214,16 @@ class Output:
         except FileNotFoundError:
             if not os.path.lexists(self.name):
                 return False
-            status = os.lstat(self.name)  # a link to nowhere: a name that is taken
+            status = os.lstat(self.name)  # a dangling link: the name is taken
         if os.path.samestat(status, source.status):
             raise FileProblem(SAME_FILE)
         if stat.S_ISDIR(status.st_mode):
             raise FileProblem("is a directory; use another name with -o FILE")
-        special = not stat.S_ISREG(status.st_mode) and not stat.S_ISLNK(status.st_mode)
-        harmless = stat.S_ISFIFO(status.st_mode) or self.name == os.devnull
-        if not self._force and not harmless:
-            raise FileProblem("is a device; use -f to write into it" if special else _EXISTS)
-        return special
+        is_special = not stat.S_ISREG(status.st_mode) and not stat.S_ISLNK(status.st_mode)
+        is_harmless = stat.S_ISFIFO(status.st_mode) or self.name == os.devnull
+        if not self._force and not is_harmless:
+            raise FileProblem("is a device; use -f to write into it" if is_special else _EXISTS)
+        return is_special
 
     def _open_temporary(self) -> int:
         folder = os.path.dirname(self.name)
@@ -230,8 +231,8 @@ class Output:
             name = os.path.join(folder, f".llmzip-{os.urandom(8).hex()}.tmp")
             _unfinished.add(name)  # before it exists: a signal may come right after
             try:
-                # 0600 until the end: nobody may read over our shoulder what the source's mode denies them.
-                # Readable by ourselves, because --rm reads it back before the source goes.
+                # 0600 until the end: nobody may read here what the source's mode denies them. Readable by this
+                # process, because --rm reads the file back before it removes the source.
                 flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | _BINARY | getattr(os, "O_NOFOLLOW", 0)
                 descriptor = os.open(name, flags, 0o600)
             except BaseException as error:
@@ -243,7 +244,7 @@ class Output:
             return descriptor
 
     def finish(self, source: Source) -> None:
-        """Makes the content last: attributes of the source, fsync, close. A failed close is a failed file."""
+        """Copies the source's attributes, syncs and closes the file. If the close fails, the file has failed."""
         descriptor = self._descriptor
         if self._temporary is not None:
             if source.name is None:
@@ -254,18 +255,18 @@ class Output:
         self._descriptor = -1
         os.close(descriptor)
         if self._temporary is not None and source.name is not None:
-            # After the close, because closing may set the time on network file systems.
+            # Only now, because closing may set the times on network file systems.
             os.utime(self._temporary, ns=(source.status.st_atime_ns, source.status.st_mtime_ns))
 
     def reopen(self) -> BinaryIO:
-        """The finished content before it is published, to be verified."""
+        """Opens the finished content before it is published, to verify it."""
         return open(self._temporary or self.name, "rb")
 
     def publish(self) -> None:
         """Gives the finished file its final name.
 
         Raises:
-            FileProblem: without `force`, a file of that name has appeared meanwhile; it is left as it is.
+            FileProblem: without `force`, a file of that name has appeared in the meantime; it is left unchanged.
         """
         temporary = self._temporary
         if temporary is None:
@@ -279,7 +280,7 @@ class Output:
         _sync_folder(os.path.dirname(self.name) or ".")
 
     def discard(self) -> None:
-        """Removes what was not published; does nothing after `publish`."""
+        """Removes an unpublished file; does nothing after `publish`."""
         if self._descriptor >= 0:
             with contextlib.suppress(OSError):
                 os.close(self._descriptor)
@@ -293,16 +294,16 @@ class Output:
 
 @contextlib.contextmanager
 def new_file(name: str, *, force: bool) -> Iterator[DescriptorWriter]:
-    """Writes a file that is made of no other file, under a temporary name until it is whole.
+    """Opens a new file that has no source for writing; it has a temporary name until it is complete.
 
     Raises:
         FileProblem: the name is taken.
     """
     source = Source(None, io.BytesIO(), os.stat(os.devnull))  # the file gets the mode of any new file
-    with Output(name, source, force=force) as made:
-        yield made.sink
-        made.finish(source)
-        made.publish()
+    with Output(name, source, force=force) as output:
+        yield output.sink
+        output.finish(source)
+        output.publish()
 
 
 SAME_FILE = "the output is the same file as the input; use another name with -o FILE"
@@ -331,15 +332,15 @@ def _copy_owner_and_mode(status: os.stat_result, descriptor: int, name: str) -> 
             os.fchown(descriptor, -1, status.st_gid)
         except OSError:
             mode = mode_without_group(mode)
-    with contextlib.suppress(PermissionError):  # some mounts have fixed modes; the 0600 it has is the safe side
+    with contextlib.suppress(PermissionError):  # some mounts have fixed modes; 0600, as it is now, is safe
         _set_mode(descriptor, name, mode)
 
 
 def mode_without_group(mode: int) -> int:
-    """The mode of a copy that has another group than its source, so that nobody gains a right.
+    """Returns the mode of a copy whose group is not its source's, so that nobody gains a right.
 
-    The copy's group may do what others might; members of the source's group are others now, so others may do what
-    the group and others might both.
+    Members of the copy's group were others to the source, and members of the source's group are others to the copy. So
+    both get only the rights that the source's group and others share.
     """
     group, others = mode >> 3 & 7, mode & 7
     return mode & 0o700 | (group & others) << 3 | group & others
@@ -359,14 +360,14 @@ def _rename_without_replacing(temporary: str, name: str) -> None:
         try:
             os.replace(temporary, name)
         except BaseException:
-            os.unlink(name)  # our own empty placeholder
+            os.unlink(name)  # the empty placeholder made above
             raise
     else:
         os.unlink(temporary)
 
 
 def _sync_folder(folder: str) -> None:
-    """Makes the new name last; where folders cannot be synced the file itself still is."""
+    """Syncs a folder, so that a new name survives a power cut. Where that fails, the file itself is synced anyway."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -376,7 +377,7 @@ def _sync_folder(folder: str) -> None:
 
 
 def remove_unfinished() -> None:
-    """Removes every temporary file there is."""
+    """Removes all temporary files of this process."""
     for name in list(_unfinished):
         with contextlib.suppress(OSError):
             os.unlink(name)

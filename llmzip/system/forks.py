@@ -1,14 +1,15 @@
-"""What a child of os.fork() finds: free locks, nothing half done, threads that answer; must not know what they are for.
+"""Makes llmzip work in children of os.fork(): free locks, no half-done work, OpenMP threads that respond.
 
-The child has a copy of everything but of the other threads. So a lock that one of them held stays locked there, work
-that one of them was in the middle of stays as it is, and OpenMP waits for threads that are no more. Three remedies:
+Must not know what the locks and threads are for. A child has a copy of everything except the other threads. So a lock
+that one of them held stays locked, work that one of them was doing stays unfinished, and OpenMP waits for threads that
+no longer exist. There are three remedies:
 
-- `Lock` is free in the child, unless the thread that forked held it. What it guards must be changed by one assignment.
-- A fork waits until nobody else is in `whole`: for work that cannot be left in the middle, because it changes settings
-  of the process or holds locks of other libraries. Such work must not wait for anybody who may come here.
+- A `Lock` is free in the child, unless the forking thread held it. Changes of what it guards must be one assignment.
+- A fork waits until no other thread is in `whole`, which is for work that cannot stop in the middle, because it changes
+  settings of the process or holds locks of other libraries. Such work must not wait for threads that may enter here.
 - GNU OpenMP's threads are dismissed before a fork; both processes start new ones when they need them.
 
-Children of `subprocess` run another program, and none of this.
+Children of `subprocess` run another program and need none of this.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ from typing import TypeVar
 
 ValueT = TypeVar("ValueT")
 
-# What is registered last comes first before a fork: these modules, too, hold their locks over it, and whoever we wait
-# for may need them.
-_COME_AFTER = (concurrent.futures.thread, logging)
+# Handlers registered last run first before a fork. These modules hold their locks during a fork, too, and the threads
+# that a fork waits for here may need those locks: so they must be registered, that is imported, before this one.
+_REGISTERED_BEFORE = (concurrent.futures.thread, logging)
 
-_PATIENCE_SECONDS = 60.0
-"""Of a fork. More than anybody takes; but other libraries may hold locks over a fork, too, which end in a deadlock."""
+_MAX_WAIT_SECONDS = 60.0
+"""Longest wait of a fork, more than any work takes: if another library's lock makes a deadlock, it ends."""
 
 _PACKAGES = {
     __name__.partition(".")[0],
@@ -44,13 +45,13 @@ _PACKAGES = {
     "tokenizers",
     "safetensors",
 }
-"""Whose modules a child must find whole: ours, and what ours import in the middle of their work."""
+"""Packages whose modules must not be half imported in a child: llmzip, and what it imports in the middle of work."""
 
 # -- locks -------------------------------------------------------------------------------------------------------------
 
 
 class Lock:
-    """A reentrant lock, used by `with`, that other threads do not hold in a forked child."""
+    """A reentrant lock for `with` that other threads never hold in a forked child."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -70,7 +71,7 @@ class Lock:
         self._lock.release()
 
     def renew(self) -> None:
-        """Makes it as new, unless this thread holds it: the others are no more."""
+        """Frees the lock in a child, unless this thread holds it: the other threads no longer exist."""
         if self._owner != threading.get_ident():
             self._lock, self._owner, self._depth = threading.RLock(), None, 0
 
@@ -79,7 +80,7 @@ _locks: weakref.WeakSet[Lock] = weakref.WeakSet()
 
 
 class cached_property(functools.cached_property[ValueT]):
-    """As functools' one, whose lock before Python 3.12 is one that a child may inherit locked."""
+    """functools.cached_property with a `Lock`: before Python 3.12 its own lock could be inherited locked."""
 
     def __init__(self, function: Callable[..., ValueT]) -> None:
         super().__init__(function)
@@ -99,54 +100,54 @@ class _Whole:
         self._forking: int | None = None
 
     def __enter__(self) -> None:
-        here = threading.get_ident()
+        thread = threading.get_ident()
         with self._changed:
-            if here not in self._depths:  # who is in already must get out, or the fork would wait for ever
+            if thread not in self._depths:  # a thread that is inside must get out, or the fork would wait for ever
                 self._changed.wait_for(lambda: self._forking is None)
-            self._depths[here] = self._depths.get(here, 0) + 1
+            self._depths[thread] = self._depths.get(thread, 0) + 1
 
     def __exit__(self, *error: object) -> None:
-        here = threading.get_ident()
+        thread = threading.get_ident()
         with self._changed:
-            self._depths[here] -= 1
-            if not self._depths[here]:
-                del self._depths[here]
+            self._depths[thread] -= 1
+            if not self._depths[thread]:
+                del self._depths[thread]
                 self._changed.notify_all()
 
     def close(self) -> None:
-        """Waits until no other thread is in here, and keeps them out."""
-        here = threading.get_ident()
+        """Waits until no other thread is inside, and keeps them out."""
+        thread = threading.get_ident()
         self._changed.acquire()
         self._changed.wait_for(lambda: self._forking is None)  # two threads may fork at once
-        self._forking = here
-        self._changed.wait_for(lambda: not self._depths.keys() - {here}, _PATIENCE_SECONDS)
+        self._forking = thread
+        self._changed.wait_for(lambda: not self._depths.keys() - {thread}, _MAX_WAIT_SECONDS)
 
     def open(self) -> None:
-        """Lets the others in again; does nothing if this thread did not close it."""
+        """Lets other threads in again; does nothing if this thread did not close it."""
         if self._forking == threading.get_ident():
             self._forking = None
             self._changed.notify_all()
             self._changed.release()
 
     def renew(self) -> None:
-        """Opens it in a child, where the only thread may be inside."""
-        here = threading.get_ident()
-        self._depths = {thread: depth for thread, depth in self._depths.items() if thread == here}
+        """Opens it in a child, whose only thread may be inside."""
+        survivor = threading.get_ident()
+        self._depths = {thread: depth for thread, depth in self._depths.items() if thread == survivor}
         self._changed, self._forking = threading.Condition(), None
 
 
 whole = _Whole()
-"""To be used as a context by work that a fork must wait for."""
+"""The context for work that a fork must wait for."""
 
 
 def _others_import() -> bool:
-    """Whether other threads are importing modules that are needed here; in a child nobody would ever finish them."""
-    own, frame = set(), sys._getframe(1)
+    """Whether other threads are importing modules of _PACKAGES; in a child those imports would never be finished."""
+    imported_here, frame = set(), sys._getframe(1)
     while frame is not None:
-        own.add(frame.f_globals.get("__name__"))
+        imported_here.add(frame.f_globals.get("__name__"))
         frame = frame.f_back  # type: ignore[assignment]
     for name in list(sys.modules):
-        if name.partition(".")[0] in _PACKAGES and name not in own:
+        if name.partition(".")[0] in _PACKAGES and name not in imported_here:
             spec = getattr(sys.modules.get(name), "__spec__", None)
             if getattr(spec, "_initializing", False):
                 return True
@@ -158,36 +159,36 @@ def _others_import() -> bool:
 _PAUSE_SOFT = 1  # omp_pause_soft of OpenMP 5.0: settings stay, such as the number of threads
 
 
-class _Place(ctypes.Structure):
-    """Dl_info of dladdr()."""
+class _SymbolInfo(ctypes.Structure):
+    """Dl_info, the result of dladdr()."""
 
     _fields_ = [(name, ctypes.c_void_p) for name in ("file", "base", "symbol", "address")]
 
 
 def _library_of(function: object) -> int | None:
-    """The address at which the library of a C function begins."""
-    place = _Place()
-    found = ctypes.CDLL(None).dladdr(ctypes.cast(function, ctypes.c_void_p), ctypes.byref(place))  # type: ignore[arg-type]
-    return place.base if found else None
+    """Returns the address at which the library of a C function begins; None if the function is in no library."""
+    info = _SymbolInfo()
+    is_known = ctypes.CDLL(None).dladdr(ctypes.cast(function, ctypes.c_void_p), ctypes.byref(info))  # type: ignore[arg-type]
+    return info.base if is_known else None
 
 
 @functools.cache
 def _openmp() -> tuple[bool, Callable[[int], int] | None]:
-    """Whether torch's OpenMP is one that does not work in a child, and its function to dismiss its threads.
+    """Returns whether torch's OpenMP fails in a child, and its function that dismisses its threads, if it has one.
 
-    That is GNU's; LLVM's and Intel's look after their children themselves. Its function came with GCC 9, and some
-    builds of torch bring an older one. A library that was loaded before torch may take the place of torch's own.
+    GNU's fails; LLVM's and Intel's handle forks themselves. The function came with GCC 9, and some builds of torch ship
+    an older library. A library that was loaded before torch may replace torch's own.
     """
     paths = [None, *sorted(Path(sys.modules["torch"].__file__ or "").parent.glob("lib/libtorch_cpu.*"))]
     for path in paths:
         with contextlib.suppress(OSError, AttributeError):
             loaded = ctypes.CDLL(None if path is None else str(path))
-            home = _library_of(loaded.GOMP_parallel)
+            openmp = _library_of(loaded.GOMP_parallel)
             with contextlib.suppress(AttributeError):
-                if _library_of(loaded.__kmpc_fork_call) == home:
+                if _library_of(loaded.__kmpc_fork_call) == openmp:
                     return False, None
             with contextlib.suppress(AttributeError):
-                if _library_of(loaded.omp_pause_resource_all) == home:
+                if _library_of(loaded.omp_pause_resource_all) == openmp:
                     return True, loaded.omp_pause_resource_all
             return True, None
     return False, None
@@ -197,12 +198,12 @@ _single = False
 
 
 def is_single() -> bool:
-    """Whether torch must not use more than one thread here: a child whose OpenMP waits for threads of its parent."""
+    """Whether torch may use only one thread: in a child whose OpenMP would wait for its parent's threads."""
     return _single
 
 
 def _dismiss_threads() -> None:
-    """Ends the threads that OpenMP keeps for this one."""
+    """Ends the threads that OpenMP keeps for the calling thread."""
     if "torch" in sys.modules:
         pause = _openmp()[1]
         if pause is not None:
@@ -214,7 +215,7 @@ _torch_is_new = False
 
 
 def settle_torch() -> None:
-    """Before torch is used by several threads of a child: the first of them makes a pool anew, and without a lock."""
+    """Rebuilds torch's pool in a child. Must be called before several threads use torch, which would race for it."""
     global _torch_is_new  # noqa: PLW0603 - of the process
     with _torch_lock:
         if _torch_is_new:
@@ -224,10 +225,10 @@ def settle_torch() -> None:
 
 
 def _make_single() -> None:
-    """In a child: lets torch use one thread, if its OpenMP could not dismiss the parent's."""
+    """Limits torch to one thread in a child, if its OpenMP could not dismiss the parent's threads."""
     global _single, _torch_is_new  # noqa: PLW0603 - of the process
     torch = sys.modules.get("torch")
-    _torch_is_new = hasattr(torch, "set_num_threads")  # else another thread was importing it, and nobody will end that
+    _torch_is_new = hasattr(torch, "set_num_threads")  # else its import was under way, and never ends
     if torch is not None and _torch_is_new and _openmp() == (True, None):
         _single = True
         torch.set_num_threads(1)
@@ -239,15 +240,15 @@ _in_child: list[Callable[[], object]] = []
 
 
 def in_child(function: Callable[[], object]) -> None:
-    """Has a function called in every child, right after the fork."""
+    """Registers a function to be called in every child right after the fork."""
     _in_child.append(function)
 
 
 def _before() -> None:
-    end = time.monotonic() + _PATIENCE_SECONDS
+    deadline = time.monotonic() + _MAX_WAIT_SECONDS
     whole.close()
-    while _others_import() and time.monotonic() < end:
-        whole.open()  # who imports may have to come here
+    while _others_import() and time.monotonic() < deadline:
+        whole.open()  # the importing thread may have to get in
         time.sleep(0.002)
         whole.close()
     _dismiss_threads()

@@ -1,4 +1,4 @@
-"""How much memory is free, and running out of it as an error of ours; must not know what the memory is for."""
+"""Free memory, and failed allocations as a ResourceError. Must not know what the memory is for."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from ..errors import ResourceError
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Memory that can be had on a device without swapping, or None if the system does not tell.
+    """Returns the bytes of memory available on a device without swapping; None if the system does not report them.
 
     Args:
-        device: cpu or cuda.
+        device: the CPU or a CUDA device.
     """
     if device.type == "cuda":
-        # What torch keeps for later allocations is as good as free.
-        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return torch.cuda.mem_get_info(device)[0] + kept
-    known = [size for size in (_available_bytes(), _group_bytes()) if size is not None]
-    return min(known, default=None)
+        # Memory that torch keeps for later allocations is as good as free.
+        kept_bytes = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept_bytes
+    limits = [num_bytes for num_bytes in (_system_bytes(), _cgroup_bytes()) if num_bytes is not None]
+    return min(limits, default=None)
 
 
-def _available_bytes() -> int | None:
+def _system_bytes() -> int | None:
+    """Returns what the whole machine has left; its size where it does not report that."""
     with contextlib.suppress(OSError, ValueError, IndexError), open("/proc/meminfo", encoding="ascii") as file:
         for line in file:
             if line.startswith("MemAvailable:"):
@@ -35,8 +36,8 @@ def _available_bytes() -> int | None:
     return None
 
 
-def _group_bytes() -> int | None:
-    """What a container's limit leaves (cgroup version 2)."""
+def _cgroup_bytes() -> int | None:
+    """Returns what the container's limit leaves (cgroup version 2)."""
     with contextlib.suppress(OSError, ValueError):
         with open("/sys/fs/cgroup/memory.max", encoding="ascii") as file:
             limit = int(file.read())
@@ -46,11 +47,18 @@ def _group_bytes() -> int | None:
 
 
 @contextlib.contextmanager
-def allocations_checked() -> Iterator[None]:
-    """Turns failed allocations of torch and numpy into a ResourceError."""
+def allocations_checked(message: str = "not enough memory") -> Iterator[None]:
+    """Turns failed allocations of torch and numpy into a ResourceError.
+
+    Args:
+        message: the error's text, for callers that know what the memory is for and what needs less.
+    """
     try:
         yield
-    except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is the first, and CPUs have none of their own
+    except (
+        RuntimeError,
+        MemoryError,
+    ) as error:  # torch has a class of its own only on GPUs
         if isinstance(error, MemoryError) or "alloc" in str(error) or "out of memory" in str(error):
-            raise ResourceError("not enough memory for the model; fewer rows need less (levels -7 to -9)") from None
+            raise ResourceError(message) from None
         raise

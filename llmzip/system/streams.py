@@ -1,9 +1,9 @@
-"""Reading and writing that neither takes a pause for the end nor a part for the whole; knows no names, no options.
+"""Reading and writing that take neither a pause for the end nor a part for the whole. Must not know names or options.
 
-Everything in this package that reads a file or stream which it did not open as a plain file itself, or that writes to
-one, goes through `read_some`, `read_upto` and `write_all`, or through a `DescriptorReader` or `DescriptorWriter`. The
-danger is in what `read` and `write` may answer: a descriptor that somebody else made non-blocking (node, tokio, asyncio
-and ssh leave pipes like that) gives None or too little where nothing has come yet, and a raw file may take less than it
+Everything in this package that reads or writes a stream, or a file that it did not open itself as a plain file, goes
+through `read_some`, `read_upto` and `write_all`, or through a `DescriptorReader` or `DescriptorWriter`. The danger is
+in what `read` and `write` may answer: a descriptor that another program made non-blocking (node, tokio, asyncio and
+ssh leave pipes like that) gives None or too little if no data has arrived yet, and a raw file may take less than it
 is given.
 """
 
@@ -18,8 +18,8 @@ from typing import Any, BinaryIO, Protocol
 
 from ..errors import LLMZipError
 
-_PIECE_BYTES = 1 << 16
-_READ_BYTES = 1 << 20
+_PIECE_BYTES = 64 * 1024  # what one call writes after the first, and `readall` reads at a time
+_READ_BYTES = 1 << 20  # 1 MiB: most to allocate before it is known how much there is
 
 DIFFERS = (
     "the new archive does not decode to the source, which is kept, and no output was written; "
@@ -28,33 +28,33 @@ DIFFERS = (
 
 
 class Readable(Protocol):
-    """What is asked of a source: a method `read` as that of binary files, raw ones included."""
+    """A source: anything with the `read` method of binary files, raw ones included."""
 
     def read(self, size: int, /) -> bytes | None: ...
 
 
 class Writable(Protocol):
-    """What is asked of a sink: a method `write` as that of binary files, raw ones included."""
+    """A sink: anything with the `write` method of binary files, raw ones included."""
 
     def write(self, data: bytes, /) -> int | None: ...
 
 
 class OutputError(OSError):
-    """The standard output takes no more; the cause is the system's own error."""
+    """A failed write to standard output; the cause is the system's own error."""
 
 
 # -- any file object -------------------------------------------------------------------------------------------------
 
 
 def read_some(source: Readable, size: int) -> bytes:
-    """Reads 1 to `size` bytes, and waits for them where a non-blocking source has none yet.
+    """Reads 1 to `size` bytes, and waits for them if a non-blocking source has none yet.
 
     Returns:
-        b"" only at the end.
+        the bytes; b"" only at the end.
 
     Raises:
-        BlockingIOError: the source has none yet, and no descriptor to wait for.
-        TypeError: it gives something else than bytes.
+        BlockingIOError: the source has no data yet, and no descriptor to wait for.
+        TypeError: the source returns anything but bytes.
     """
     while True:
         try:
@@ -65,12 +65,12 @@ def read_some(source: Readable, size: int) -> bytes:
             break
         _wait_for(source, writing=False)
     if not isinstance(data, (bytes, bytearray, memoryview)):
-        raise TypeError(f"read() must give bytes, not {type(data).__name__}: open the file in binary mode")
+        raise TypeError(f"read() must return bytes, not {type(data).__name__}: open the file in binary mode")
     return bytes(data)
 
 
 def read_upto(source: Readable, size: int) -> bytes:
-    """Reads `size` bytes, fewer only at the end; a hostile size allocates no more than what is there."""
+    """Reads `size` bytes, fewer only at the end; a hostile size allocates no more than the source holds."""
     parts = []
     while size > 0:
         part = read_some(source, min(size, _READ_BYTES))
@@ -85,30 +85,30 @@ def write_all(sink: Writable, data: bytes) -> None:
     """Writes all of the data, however little the sink takes at a time.
 
     Raises:
-        BlockingIOError: a non-blocking sink takes no more, and has no descriptor to wait for.
+        BlockingIOError: a non-blocking sink takes no more for now, and has no descriptor to wait for.
     """
-    at, piece = 0, data
-    while at < len(data):
+    written, piece = 0, data
+    while written < len(data):
         try:
             count = sink.write(piece)
         except BlockingIOError as error:  # a buffered file whose raw file takes no more: this much is in its buffer
-            at += getattr(error, "characters_written", 0)
-            if at < len(data):
+            written += getattr(error, "characters_written", 0)
+            if written < len(data):
                 _wait_for(sink, writing=True)
         else:
             if count is None and not _may_be_none(sink):
-                return  # a sink of somebody's own that does not count
+                return  # a sink with a `write` of its own, which does not count
             if not count:
                 _wait_for(sink, writing=True)
-            at += count or 0
-        piece = data[at : at + _PIECE_BYTES]
+            written += count or 0
+        piece = data[written : written + _PIECE_BYTES]
 
 
 def flush_all(sink: Any) -> None:
-    """Hands on what a sink holds back, if it has a `flush`; waits for a non-blocking one.
+    """Flushes a sink that has a `flush`, and waits for a non-blocking one.
 
     Raises:
-        BlockingIOError: it takes no more, and has no descriptor to wait for.
+        BlockingIOError: the sink takes no more for now, and has no descriptor to wait for.
     """
     flush = getattr(sink, "flush", None)
     while flush is not None:
@@ -119,7 +119,7 @@ def flush_all(sink: Any) -> None:
 
 
 def _may_be_none(sink: Writable) -> bool:
-    """Whether None from `write` means that nothing was taken, as the raw files of io say it."""
+    """Whether None from `write` means that nothing was taken, as it does for the raw files of io."""
     if isinstance(sink, io.RawIOBase):
         return True
     with contextlib.suppress(AttributeError, OSError, ValueError):
@@ -131,18 +131,18 @@ def _wait_for(file: Any, *, writing: bool) -> None:
     """Waits until a file object can be read or written again.
 
     Raises:
-        BlockingIOError: it has no descriptor to wait for.
+        BlockingIOError: the file has no descriptor to wait for.
     """
     try:
         descriptor = file.fileno()
     except (AttributeError, OSError, ValueError):
-        what = "takes no more for now" if writing else "has nothing to read yet"
-        raise BlockingIOError(errno.EAGAIN, f"the file {what}, and has no descriptor to wait for") from None
+        state = "takes no more for now" if writing else "has nothing to read yet"
+        raise BlockingIOError(errno.EAGAIN, f"the file {state}, and has no descriptor to wait for") from None
     wait(descriptor, writing=writing)
 
 
 def wait(descriptor: int, *, writing: bool) -> None:
-    """Waits until a descriptor can be read or written, or has an end or an error to tell of."""
+    """Waits until a descriptor can be read or written, or has an end or an error to report."""
     if not hasattr(select, "poll"):  # Windows; select itself knows no descriptors above 1,023
         select.select([] if writing else [descriptor], [descriptor] if writing else [], [])
         return
@@ -155,9 +155,9 @@ def wait(descriptor: int, *, writing: bool) -> None:
 
 
 class DescriptorReader(io.FileIO):
-    """A raw file over a descriptor that always waits, also where somebody made the descriptor non-blocking.
+    """A raw file over a descriptor that always waits, even if another program made the descriptor non-blocking.
 
-    In an `io.BufferedReader` it makes a file whose reads are short only at the end.
+    With an `io.BufferedReader` around it, reads are short only at the end.
     """
 
     def __init__(self, descriptor: int, *, closefd: bool = True) -> None:
@@ -169,7 +169,7 @@ class DescriptorReader(io.FileIO):
             wait(self.fileno(), writing=False)
         return count
 
-    # The two others of FileIO go past `readinto`, and so must not be left as they are.
+    # FileIO's own `read` and `readall` do not go through `readinto`, and would not wait.
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Reads up to `size` bytes, at least one unless at the end; all for a negative size."""
@@ -179,7 +179,7 @@ class DescriptorReader(io.FileIO):
         return bytes(memoryview(buffer)[: self.readinto(buffer)])
 
     def readall(self) -> bytes:
-        """Reads all up to the end."""
+        """Reads everything up to the end."""
         parts = []
         while part := self.read(_PIECE_BYTES):
             parts.append(part)
@@ -187,17 +187,17 @@ class DescriptorReader(io.FileIO):
 
 
 class DescriptorWriter(io.RawIOBase):
-    """Writes all of it to a file descriptor, or raises.
+    """A raw file over a descriptor whose `write` writes everything or raises.
 
-    There is no buffer, so no error can come later than its write, and nothing is left to write at exit.
+    There is no buffer, so no error comes later than its write, and nothing is left to write at exit.
 
     Args:
-        descriptor: is not closed with the writer.
-        is_stdout: failures are those of the standard output, and raised as OutputError, but for a broken pipe.
+        descriptor: the file descriptor, which is not closed with the writer.
+        is_stdout: raise failures as OutputError, except for a broken pipe.
 
     Attributes:
-        num_bytes: written so far.
-        error: what the last write failed with.
+        num_bytes: the number of bytes written so far.
+        error: the error of the last write that failed.
     """
 
     def __init__(self, descriptor: int, *, is_stdout: bool = False) -> None:
@@ -213,7 +213,7 @@ class DescriptorWriter(io.RawIOBase):
         return self._descriptor
 
     def write(self, data: Any) -> int:
-        """Writes all of the data, however often the system takes only a part."""
+        """Writes all of the data, even if the system takes it in parts."""
         rest = memoryview(data).cast("B")
         size = len(rest)
         while rest:
@@ -236,33 +236,33 @@ class DescriptorWriter(io.RawIOBase):
 
 
 class Comparison:
-    """Takes decoded bytes and compares them with a file.
+    """A sink that compares decoded bytes with a file.
 
     Args:
-        expected: the original, at its start.
+        expected: the original file, at its start.
     """
 
     def __init__(self, expected: BinaryIO) -> None:
         self._expected = expected
 
     def write(self, data: Any) -> int:
-        """Compares the next bytes."""
+        """Compares the next bytes; raises LLMZipError if they differ."""
         view = memoryview(data).cast("B")
         if read_upto(self._expected, len(view)) != view:
             raise LLMZipError(DIFFERS)
         return len(view)
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Does nothing: this sink buffers nothing."""
 
     def finish(self) -> None:
-        """Raises LLMZipError if the decoded bytes were too few."""
+        """Raises LLMZipError if the file has more bytes than were decoded."""
         if read_some(self._expected, 1):
             raise LLMZipError(DIFFERS)
 
 
 class Prefixed:
-    """A stream with some bytes read ahead put back in front."""
+    """A source that first returns bytes that were already read from it."""
 
     def __init__(self, head: bytes, rest: Readable) -> None:
         self._head = head

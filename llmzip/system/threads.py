@@ -1,6 +1,6 @@
-"""Threads that use one core each, as many as torch may use; must not know what they compute.
+"""A pool of threads that use one core each, as many as torch may use. Must not know what they compute.
 
-Either the parts of one thing are shared out to them, or each has a thing of its own, whose parts it does alone.
+Either they share the parts of one task, or each has a task of its own and does all its parts alone.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from . import forks
 
 
 class Workers:
-    """Threads that use one core each, as many as torch may use."""
+    """A pool of threads that use one core each, as many as torch may use."""
 
     def __init__(self) -> None:
         self._pool: ThreadPoolExecutor | None = None
         self._size = 0
         self._lock = forks.Lock()
-        self._here = threading.local()
+        self._thread = threading.local()
 
     def forget(self) -> None:
-        """In a forked child: the threads are the parent's."""
+        """Drops the threads in a forked child: they are the parent's."""
         self._pool, self._size = None, 0
 
     def run(self, tasks: list[Callable[[], None]]) -> None:
-        """Runs tasks side by side; the first error of one is raised when all are done."""
+        """Runs tasks in parallel; raises the first error when all have ended."""
         if len(tasks) == 1:
             tasks[0]()
             return
@@ -40,20 +40,26 @@ class Workers:
                 raise error
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        """Runs a function on one of the threads; what it shares out is done there."""
+        """Runs a function on one of the threads; what it passes to `share` runs on the same thread."""
         return self._ready().submit(self._alone, function, *arguments)
 
     def _alone(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        self._here.alone = True
+        self._thread.is_alone = True
         try:
             return function(*arguments)
         finally:
-            self._here.alone = False
+            self._thread.is_alone = False
 
-    def share(self, count: int, least: int, task: Callable[[int, int], Callable[[], None]]) -> None:
-        """Shares out things to threads, at least so many to each: task(first, last) does those."""
-        alone = getattr(self._here, "alone", False)
-        parts = 1 if alone else max(1, min(count // least, torch.get_num_threads()))
+    def share(self, count: int, min_count: int, task: Callable[[int, int], Callable[[], None]]) -> None:
+        """Splits items 0 to `count` - 1 among the threads and waits until all are done.
+
+        Args:
+            count: the number of items.
+            min_count: the number of items that are worth a thread of their own.
+            task: task(first, last) returns a function that does items `first` to `last` - 1.
+        """
+        is_alone = getattr(self._thread, "is_alone", False)
+        parts = 1 if is_alone else max(1, min(count // min_count, torch.get_num_threads()))
         borders = [count * part // parts for part in range(parts + 1)]
         self.run([task(borders[part], borders[part + 1]) for part in range(parts)])
 

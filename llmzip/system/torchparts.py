@@ -1,7 +1,7 @@
-"""What of torch a process of our own need not import; must not be used where torch belongs to the caller's program.
+"""Leaves out parts of torch that llmzip's own process need not import. Must not be used in a caller's program.
 
 A quarter of torch's import time goes into Python forms of its operators for tensors without data, which compilers and
-transformers use and the exact engine never does. The module is there, but empty until `complete` is called.
+transformers use and the exact engine never does. The module exists, but is empty until `complete` is called.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _NAMES = ("torch._meta_registrations",)
 
 
 class _Empty(Loader):
-    """Makes a module without running it."""
+    """A loader that creates a module without running it."""
 
     def __init__(self, whole: Loader) -> None:
         self.whole = whole
@@ -26,6 +26,8 @@ class _Empty(Loader):
 
 
 class _Finder(MetaPathFinder):
+    """A finder that gives the modules of _NAMES an empty loader."""
+
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
@@ -39,13 +41,13 @@ _finder = _Finder()
 
 
 def defer() -> None:
-    """From now on the parts are left out; of no effect if torch is imported already."""
+    """Makes the next import of torch leave the parts out; does nothing if torch is already imported."""
     if "torch" not in sys.modules and _finder not in sys.meta_path:
         sys.meta_path.insert(0, _finder)
 
 
 def complete() -> None:
-    """Brings in what was left out, and leaves nothing out any more."""
+    """Loads the parts that were left out, and leaves out none from now on."""
     if _finder in sys.meta_path:
         sys.meta_path.remove(_finder)
     for name in _NAMES:

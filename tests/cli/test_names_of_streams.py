@@ -30,9 +30,7 @@ def test_fifo_as_input_needs_a_name_for_the_output(run: Run, tmp_path: Path) -> 
     os.mkfifo(tmp_path / "pipe")
     refused = run("pipe")  # and does not wait for a writer
     assert refused.returncode == 1
-    assert refused.stderr == (
-        b"llmzip: pipe: is no regular file; say with -c or -o FILE where its output goes, or use -f\n"
-    )
+    assert refused.stderr == (b"llmzip: pipe: is not a regular file; name its output with -c or -o FILE, or use -f\n")
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def chosen(path: Path, text: bool) -> str:
 CONFIGURATION = """
 [mypy]
 follow_imports = silent
-[mypy-torch.*,numpy.*,transformers.*,llmzip.engines.*,llmzip.mixing.*,llmzip.rows,llmzip.runtime,llmzip.drafts]
+[mypy-torch.*,numpy.*,transformers.*,llmzip.engines.*,llmzip.mixing.*,llmzip.inference.*,llmzip.codec.rows,llmzip.codec.drafts]
 follow_imports = skip
 """
 

@@ -80,9 +80,9 @@ def test_source_kinds(tmp_path: Path, source_file: Path) -> None:
         open_source(str(tmp_path))
     with pytest.raises(FileProblem, match="-f"):
         open_source(str(tmp_path / "pipe"), special=False)  # and does not wait for a writer
-    with pytest.raises(FileProblem, match="--rm does not remove"):
+    with pytest.raises(FileProblem, match="--rm removes only those"):
         open_source(str(tmp_path / "pipe"), force=True, removing=True)
-    with pytest.raises(FileProblem, match="no regular file"):
+    with pytest.raises(FileProblem, match="not a regular file"):
         open_source("/dev/null", special=False)
     open_source("/dev/null").file.close()
     source_file.chmod(0o4755)

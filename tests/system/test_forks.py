@@ -220,7 +220,7 @@ def test_a_fork_waits_for_imports_of_others_and_not_for_its_own(monkeypatch: pyt
 def test_nobody_is_waited_for_without_end(
     monkeypatch: pytest.MonkeyPatch, child: Child, held: Callable[[object], None]
 ) -> None:
-    monkeypatch.setattr(forks, "_PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(forks, "_MAX_WAIT_SECONDS", 0.1)
     held(forks.whole)
 
     def enter() -> None:
