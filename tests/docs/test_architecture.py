@@ -58,3 +58,18 @@ def test_named_paths_exist() -> None:
 def test_every_package_is_named() -> None:
     packages = {path.name for path in (ROOT / "llmzip").iterdir() if path.is_dir() and path.name != "__pycache__"}
     assert packages - {"embedded"} <= {name for names in LAYERS for name in names}
+
+
+def test_the_readme_lists_the_packages_in_the_order_of_the_layers() -> None:
+    block = (
+        (ROOT / "README.md")
+        .read_text(encoding="utf-8")
+        .partition("those below it:\n\n```text\n")[2]
+        .partition("```")[0]
+    )
+    rows = [re.split(" {2,}", line)[::2] for line in block.splitlines()]
+    listed = [name for column in zip(*rows, strict=True) for name in column]
+    packages = [name for names in LAYERS for name in names if (ROOT / "llmzip" / name).is_dir()]
+    assert sorted(listed) == sorted(packages)
+    layer = {name: number for number, names in enumerate(LAYERS) for name in names}
+    assert [layer[name] for name in listed] == sorted(layer[name] for name in listed)
