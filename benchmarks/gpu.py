@@ -294,7 +294,7 @@ def _step(
         for layer in cache.layers:  # the content does not change the time
             layer.keys.random_(-127, 128)
             layer.values.random_(-127, 128)
-            for scales in (layer.key_scale, layer.value_scale, layer.peak):
+            for scales in (layer.key_scale, layer.value_scale, layer.value_peak):
                 scales.fill_(2.0**-7)
         cache.length = filled
     else:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from .report import cut_text
 from .results import LLMZIP, PROGRAM, Total
-from .units import power_text
+from .units import round_speed_text
 
 _WIDTH_INCHES = 11.0
 _ROW_INCHES = 4.4
@@ -115,12 +115,19 @@ def _scales(axes: Any, totals: Sequence[Total], direction: str) -> None:
     ratios = [y for _, y in places]
     room = max(max(ratios) - min(ratios), 0.1) * 0.14
     axes.set_ylim(min(ratios) - room, max(ratios) + room)
-    left, right = axes.get_xlim()
-    decades = [10.0**power for power in range(-3, 12) if left <= 10.0**power <= right]
-    axes.xaxis.set_major_locator(FixedLocator(decades[:: -(-len(decades) // _MAX_TICKS)]))
+    axes.xaxis.set_major_locator(FixedLocator(_round_speeds(*axes.get_xlim())))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, position: power_text(value)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, position: round_speed_text(value)))
     axes.set_xlabel(f"{direction}ion speed, original bytes per second (1 KB = 1,000 bytes)")
+
+
+def _round_speeds(left: float, right: float) -> list[float]:
+    """Returns the speeds to mark on an axis: powers of ten, or 1, 2 and 5 times those where fewer than two fit."""
+    decades = [10.0**power for power in range(-4, 13)]
+    speeds = [decade for decade in decades if left <= decade <= right]
+    if len(speeds) < 2:
+        return [step * decade for decade in decades for step in (1, 2, 5) if left <= step * decade <= right]
+    return speeds[:: -(-len(speeds) // _MAX_TICKS)]
 
 
 def _points(axes: Any, totals: Sequence[Total], direction: str) -> None:

@@ -20,7 +20,7 @@ def speed_text(bytes_per_second: float | None) -> str:
     return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f} {unit}"
 
 
-def power_text(bytes_per_second: float) -> str:
-    """Returns a speed that is a power of ten, without decimals that say nothing: 10 KB/s."""
+def round_speed_text(bytes_per_second: float) -> str:
+    """Returns a round speed, without decimals that say nothing: 10 KB/s."""
     factor, unit = next((pair for pair in SPEED_UNITS if bytes_per_second >= pair[0]), SPEED_UNITS[-1])
     return f"{bytes_per_second / factor:g} {unit}"

@@ -29,29 +29,41 @@ FROM_TERMINAL = "compressed data is not read from a terminal; name a file, or us
 _TO_TERMINAL = "compressed data is not written to a terminal; redirect it, or use -o FILE or -f (help: llmzip --help)"
 
 
-class Jobs:
-    """Runs one operation over many names; a name that fails does not stop the others.
+class FileRun:
+    """One operation over many names; a name that fails does not stop the others.
 
     Args:
         request: what the user asked for.
         messages: what the user reads.
-        stdout: the standard output, which takes data or JSON lines.
+        stdout: the standard output, which takes data, a table or JSON lines.
         report: file for the JSON lines of --report; None for none.
     """
 
     def __init__(
-        self,
-        request: Request,
-        messages: Messages,
-        stdout: DescriptorWriter,
-        report: RecordFile | None = None,
+        self, request: Request, messages: Messages, stdout: DescriptorWriter, report: RecordFile | None = None
     ) -> None:
-        self._request = request
-        self._messages = messages
-        self._stdout = stdout
-        self._report = report
-        self._reserved = Reserved()
+        self._request, self._messages = request, messages
+        self._stdout, self._report = stdout, report
         self._outcomes = Outcomes(messages, self._record)
+
+    def _record(self, name: str | None, /, **facts: Any) -> None:
+        """Writes a JSON line about a file where the user asked for some."""
+        request = self._request
+        line = json_line({"schema": SCHEMA, "operation": request.mode.value, **json_name(name), **facts})
+        if self._report is not None:
+            self._report.append(line)
+        if request.json and request.mode in (Mode.TEST, Mode.LIST):  # the others write data there
+            self._stdout.write(line)
+
+
+class Jobs(FileRun):
+    """Compresses, decompresses or tests each file; the arguments are those of FileRun."""
+
+    def __init__(
+        self, request: Request, messages: Messages, stdout: DescriptorWriter, report: RecordFile | None = None
+    ) -> None:
+        super().__init__(request, messages, stdout, report)
+        self._reserved = Reserved()
 
     def run(self, names: Sequence[str]) -> int:
         """Processes all names; "-" is the standard input. Returns the exit status."""
@@ -257,14 +269,6 @@ class Jobs:
             self._messages.detail(line)
         output = None if mode is Mode.TEST else target or STDOUT
         self._record(name, output=output, **report_fields(report), error=None)
-
-    def _record(self, name: str | None, /, **facts: Any) -> None:
-        request = self._request
-        record = json_line({"schema": SCHEMA, "operation": request.mode.value, **json_name(name), **facts})
-        if self._report is not None:
-            self._report.append(record)
-        if request.json and request.mode is Mode.TEST:
-            self._stdout.write(record)
 
 
 def _about(output: str, error: Exception) -> OtherFileProblem:

@@ -1,21 +1,33 @@
-"""Base classes of the key/value caches; must not know what a layer keeps."""
+"""Base classes of the key/value caches; must not know how a layer lays out its keys and values."""
 
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import torch
 
 
+@dataclass
 class CachedLayer:
-    """The cache of one layer; the first dimension of all its tensors counts the rows.
+    """The cache of one layer, with room for S positions; each forward pass has its own layout of keys and values.
 
     Attributes:
+        keys, values: of B rows, G heads, S slots and head size D, quantised.
+        key_scale, value_scale: (B, G, S) float32.
+        value_peak: (B, G) or (B, G, 1) float32, the largest value scale since the context began.
+        window: positions that a token sees, itself included; 0 for all.
         begin: the position in slot 0.
     """
 
-    begin: int
+    keys: torch.Tensor
+    values: torch.Tensor
+    key_scale: torch.Tensor
+    value_scale: torch.Tensor
+    value_peak: torch.Tensor
+    window: int
+    begin: int = 0
 
     def rows(self: LayerT, rows: slice) -> LayerT:
         """Returns the cache of some of the rows, which shares its storage."""

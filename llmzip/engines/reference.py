@@ -57,23 +57,8 @@ class KeysValues:
         )
 
 
-@dataclass
 class LayerCache(CachedLayer):
-    """The cache of one layer, with room for S positions; the first four attributes are as in KeysValues.
-
-    Attributes:
-        value_peak: (B, G, 1) float32, the largest value_scale since the context began.
-        window: positions that a token sees, itself included; 0 for all.
-        begin: the position in slot 0.
-    """
-
-    keys: torch.Tensor
-    values: torch.Tensor
-    key_scale: torch.Tensor
-    value_scale: torch.Tensor
-    value_peak: torch.Tensor
-    window: int
-    begin: int = 0
+    """The cache of one layer, whose keys, values and scales are as in KeysValues."""
 
     def append(self, position: int, new: KeysValues) -> KeysValues:
         """Stores new positions after the others; returns all that are stored.

@@ -213,6 +213,16 @@ def test_chart(tmp_path: Path) -> None:
     assert chart.draw(results.totals([failed()]), tmp_path) == "no compressor has figures for all files"
 
 
+def test_close_speeds_have_a_chart_with_marks(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    rows = [
+        row(compressor=name, compress_times=[time], decompress_times=[time]) for name, time in (("a", 21), ("b", 26))
+    ]
+    assert chart.draw(results.totals(rows), tmp_path) is None
+    assert chart._round_speeds(21e3, 26e3) == [] and chart._round_speeds(18e3, 60e3) == [20e3, 50e3]
+    assert chart._round_speeds(5e3, 2e6) == [1e4, 1e5, 1e6]
+
+
 def test_no_chart_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     reason = chart.draw(results.totals(many_rows()), tmp_path)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from llmzip._version import FORMAT_VERSION
 from llmzip.format import headers, writing
 
 from .conftest import Run, environment, leftovers
@@ -73,12 +74,12 @@ def test_damage_after_a_good_archive(run: Run, archive: Path, noise: bytes) -> N
 
 def test_newer_format_version(run: Run, archive: Path) -> None:
     data = bytearray(archive.read_bytes())
-    data[len(headers.MAGIC)] = data[len(headers.MAGIC)] & 0xF0 | headers.FORMAT_VERSION + 1
+    data[len(headers.MAGIC)] = data[len(headers.MAGIC)] & 0xF0 | FORMAT_VERSION + 1
     archive.write_bytes(data)
     for option in ("-d", "-l"):
         done = run(option, "noise.bin.llmz")
         assert done.returncode == 1
-        assert f"version {headers.FORMAT_VERSION + 1}" in only_line(done.stderr)
+        assert f"version {FORMAT_VERSION + 1}" in only_line(done.stderr)
 
 
 def test_missing_model(run: Run, archive: Path) -> None:

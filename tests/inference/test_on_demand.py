@@ -9,11 +9,12 @@ import pytest
 
 import llmzip
 from llmzip.codec.reader import FrameDecoder, decompress_stream
-from llmzip.format.headers import Header, read_archives
+from llmzip.format.headers import Header
 from llmzip.format.plan import RowPlan
+from llmzip.format.reading import read_archives
 from llmzip.inference import capacity, load
 from llmzip.inference.on_demand import ModelOnDemand
-from llmzip.models.choice import choose
+from llmzip.models.choice import choose_model
 from llmzip.settings import DecompressSettings, EngineSettings
 
 PLAN = RowPlan(100, 10, 3)
@@ -35,15 +36,15 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_questions_load_nothing(loads: list[str]) -> None:
-    model = ModelOnDemand(choose("small"), EngineSettings())
+    model = ModelOnDemand(choose_model("small"), EngineSettings())
     assert model.name == "small" and model.loaded is None and model.kernels is None
     assert model.frames_at_once(PLAN, mixed=True) == 1
-    assert model.archive_header() == Header(choose("small").embedded.code)  # type: ignore[union-attr]
+    assert model.archive_header() == Header(choose_model("small").embedded.code)  # type: ignore[union-attr]
     assert loads == []
 
 
 def test_it_is_loaded_once(loads: list[str]) -> None:
-    model = ModelOnDemand(choose("small"), EngineSettings(device="cpu"))
+    model = ModelOnDemand(choose_model("small"), EngineSettings(device="cpu"))
     first = model.load()
     assert model.load(1) is first is model.loaded and loads == ["small"]
     assert model.kernels == first.kernels
@@ -52,7 +53,7 @@ def test_it_is_loaded_once(loads: list[str]) -> None:
 def test_a_prompt_is_for_one_frame_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(capacity, "frames_at_once", lambda *arguments: 3)
     for prompt, expected in ((b"", 3), (TEXT, 1)):
-        model = ModelOnDemand(choose("small"), EngineSettings(), prompt)
+        model = ModelOnDemand(choose_model("small"), EngineSettings(), prompt)
         model.load()
         assert model.frames_at_once(PLAN, mixed=True) == expected
 

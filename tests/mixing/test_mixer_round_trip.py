@@ -240,7 +240,7 @@ def test_more_bytes_than_promised_stop_the_decoder_early(
     hash_engine: MakeEngine, vocabulary: Vocabulary, rng: np.random.Generator
 ) -> None:
     plan, steps = RowPlan(1 << 20, 1 << 6, 3), []
-    with pytest.raises(CorruptError, match="more than the 1000 bytes it should"):
+    with pytest.raises(CorruptError, match="more than the 1,000 bytes it should"):
         rows.FrameCoder(hash_engine(vocab_size=VOCAB), vocabulary).decode(
             rng.bytes(50), plan, ByteMeter(lambda ids: 7 * len(ids), 1000, steps.append)
         )

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ...system.filenames import FileProblem, input_name, printable
 from ...system.fileops import open_source
 from ...system.process import is_terminal
-from ...system.streams import DescriptorWriter
-from ..jobs import FROM_TERMINAL
-from ..messages import Messages
-from ..outcomes import Outcomes, shown_name
-from ..records import SCHEMA, RecordFile, json_line, json_name
-from ..request import Request
+from ..jobs import FROM_TERMINAL, FileRun
+from ..outcomes import shown_name
 from ..units import bits_per_byte_text, percentage_text
 
 if TYPE_CHECKING:
@@ -23,28 +19,10 @@ _ROW = "{:>14} {:>14} {:>8} {:>9} {:>7}  {:<10}  {}"
 _HEADING = _ROW.format("compressed", "uncompressed", "ratio", "bits/byte", "frames", "model", "name")
 
 
-class InfoTable:
-    """Prints a line per file as it is read, and totals for several.
+class InfoTable(FileRun):
+    """Prints a line per file as it is read, and totals for several; the arguments are those of FileRun."""
 
-    Args:
-        request: what the user asked for.
-        messages: what the user reads.
-        stdout: the standard output, which takes the table or JSON lines.
-        report: file for the JSON lines of --report; None for none.
-    """
-
-    def __init__(
-        self,
-        request: Request,
-        messages: Messages,
-        stdout: DescriptorWriter,
-        report: RecordFile | None = None,
-    ) -> None:
-        self._request = request
-        self._messages = messages
-        self._stdout = stdout
-        self._report = report
-        self._heading_is_due = True
+    _heading_is_due = True
 
     def run(self, names: Sequence[str]) -> int:
         """Lists all names; "-" is the standard input. Returns the exit status.
@@ -52,11 +30,10 @@ class InfoTable:
         Raises:
             OutputError: the standard output cannot be written.
         """
-        outcomes = Outcomes(self._messages, self._record)
         listed: list[ArchiveInfo] = []
         for argument in names:
             name = input_name(argument)
-            with outcomes.of_file(name):
+            with self._outcomes.of_file(name):
                 info = self._read(name)
                 listed.append(info)
                 self._record(name, **info.to_dict(), error=None)
@@ -64,7 +41,7 @@ class InfoTable:
                     self._print_file(shown_name(name), info)
         if len(listed) > 1 and not self._request.json:
             self._print_totals(listed)
-        return outcomes.exit_status
+        return self._outcomes.exit_status
 
     def _read(self, name: str | None) -> ArchiveInfo:
         from ...codec.info import read_info
@@ -73,13 +50,6 @@ class InfoTable:
             raise FileProblem(FROM_TERMINAL)
         with open_source(name) as source:
             return read_info(source.file)
-
-    def _record(self, name: str | None, /, **facts: Any) -> None:
-        line = json_line({"schema": SCHEMA, "operation": self._request.mode.value, **json_name(name), **facts})
-        if self._report is not None:
-            self._report.append(line)
-        if self._request.json:
-            self._stdout.write(line)
 
     def _print(self, line: str) -> None:
         self._stdout.write((line.rstrip() + "\n").encode("utf-8", "replace"))

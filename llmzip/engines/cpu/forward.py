@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -71,25 +70,8 @@ def build(model: ExactModel, operands: Operands) -> tuple[CpuForward | None, str
 # -- keys and values ---------------------------------------------------------------------------------------------------
 
 
-@dataclass
 class CpuLayer(CachedLayer):
-    """The cache of one layer.
-
-    Attributes:
-        keys: (B, G, S / 16, D / 2, 16, 2) int8; values: (B, G, S / 4, D, 4) int8.
-        key_scale, value_scale: (B, G, S) float32.
-        peak: (B, G) float32, the largest value scale since the context began.
-        window: positions that a token sees, itself included; 0 for all.
-        begin: the position in slot 0.
-    """
-
-    keys: torch.Tensor
-    values: torch.Tensor
-    key_scale: torch.Tensor
-    value_scale: torch.Tensor
-    peak: torch.Tensor
-    window: int
-    begin: int = 0
+    """The cache of one layer: keys (B, G, S / 16, D / 2, 16, 2) int8, values (B, G, S / 4, D, 4) int8."""
 
     def slot(self, position: int, new: int) -> int:
         """Returns the first slot for new positions; drops positions that no later token sees if it needs room."""
@@ -110,7 +92,7 @@ class CpuLayer(CachedLayer):
         """Describes the cache to the kernels; its rows must be contiguous. `slot`: of the first new token."""
         return Store(
             self.keys.data_ptr(), self.values.data_ptr(), self.key_scale.data_ptr(), self.value_scale.data_ptr(),
-            self.peak.data_ptr(), self.key_scale.shape[2], slot,
+            self.value_peak.data_ptr(), self.key_scale.shape[2], slot,
         )  # fmt: skip
 
 
@@ -261,7 +243,7 @@ class CpuForward:
             slots = [layer.slot(begin, new) for layer in cache.layers]
             if begin == 0:
                 for layer in cache.layers:
-                    layer.peak.zero_()
+                    layer.value_peak.zero_()
 
         def task(first: int, last: int) -> Callable[[], None]:
             part = cache.rows(slice(first, last)) if cache is not None else None
@@ -284,7 +266,7 @@ class CpuForward:
                 part = store.rows(group if cache is not None else slice(0, group.stop - group.start))
                 if cache is None:
                     for layer in part.layers:
-                        layer.peak.zero_()
+                        layer.value_peak.zero_()
                 for at in range(0, new, _TOKENS):
                     tokens = ids[group, at : at + _TOKENS].contiguous()
                     stores = [layer.pointers(slot + at) for layer, slot in zip(part.layers, slots, strict=True)]

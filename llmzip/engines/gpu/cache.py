@@ -9,25 +9,11 @@ import torch
 from ..kv_cache import CachedLayer, LayerCaches
 
 
-@dataclass
 class GpuLayer(CachedLayer):
     """The cache of one layer: a ring, with position p in slot p modulo S.
 
-    Attributes:
-        keys: (B, G, S, D) int8; values: (B, G, D, S) int8: what a product sums over is contiguous.
-        key_scale, value_scale: (B, G, S) float32.
-        peak: (B, G) float32, the largest value scale since the context began.
-        window: positions that a token sees, itself included; 0 for all.
-        begin: always 0.
+    Keys are (B, G, S, D) int8, values (B, G, D, S) int8: what a product sums over is contiguous. `begin` stays 0.
     """
-
-    keys: torch.Tensor
-    values: torch.Tensor
-    key_scale: torch.Tensor
-    value_scale: torch.Tensor
-    peak: torch.Tensor
-    window: int
-    begin: int = 0
 
     def room(self, begin: int, new: int) -> int:
         """Returns how many of `new` positions from `begin` on fit before they overwrite a position still seen."""

@@ -233,8 +233,8 @@ class GpuForward:
         high, low = (self._empty(n, heads, dim, dtype=torch.int8) for _ in range(2))
         query_scale, out = self._empty(n, heads), self._empty(n, heads * dim)
         is_step = new == 1
-        new_scale = store.peak if is_step else self._empty(batch, new, groups)
-        peaks = store.peak if is_step else self._empty(batch, groups, new)
+        new_scale = store.value_peak if is_step else self._empty(batch, new, groups)
+        peaks = store.value_peak if is_step else self._empty(batch, groups, new)
         norm, bias = self._qk_norms[number], weights.qkv_bias
         cosine, sine = self._operands.ropes[-1 if window else 0].at(0, span.begin + new)
         rows = tiles.rows if n > tiles.few_rows and dim < 256 else tiles.few_rows
@@ -242,7 +242,7 @@ class GpuForward:
         self._products.heads_product[(heads + 2 * groups, -(-n // rows))](
             q, scale, weights.qkv_q, weights.qkv_scale, scale if bias is None else bias,
             scale if norm is None else norm, cosine, sine, high, low, query_scale, store.keys, store.key_scale,
-            store.values, store.value_scale, new_scale, store.peak, start, float(self._query_max),
+            store.values, store.value_scale, new_scale, store.value_peak, start, float(self._query_max),
             ops.inverse(self._query_max), self._factor, ops.inverse(dim), config.norm_eps, n, new, slots,
             H=heads, G=groups, D=dim, K=config.hidden_size,
             BIAS=bias is not None, NORM=norm is not None, TURN=number not in config.unrotated, STEP=is_step, BM=rows,
@@ -250,7 +250,7 @@ class GpuForward:
         )  # fmt: skip
         if not is_step:
             self._rowwise.value_peaks[(batch * groups,)](
-                new_scale, store.peak, peaks, start, new, groups, BLOCK=min(1024, _power(new)), num_warps=1,
+                new_scale, store.value_peak, peaks, start, new, groups, BLOCK=min(1024, _power(new)), num_warps=1,
                 **self._options,
             )  # fmt: skip
         max_queries = max(8, tiles.queries * 64 // max(64, dim))  # larger heads leave registers for fewer queries
