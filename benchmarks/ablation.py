@@ -121,83 +121,126 @@ def slices(path: Path, tokenizer: Tokenizer, start_token: int) -> tuple[torch.Te
     return ids, counts, SLICE_BYTES * SLICES
 
 
-def train(folder: Path, what: dict[str, Any], text_bytes: int, valid: list[Path]) -> dict[str, Any]:
-    """Trains once; returns bits per byte of each validation file, and with averaged weights."""
-    what = PLAIN | what
-    data = Dataset(folder)
-    if "mix" in what:
-        shares = dict(zip(_MIX_NAMES, what["mix"], strict=True))
-        data.parts = [dataclasses.replace(part, share=shares[part.name.strip("*")]) for part in data.parts]
-    shape = dataclasses.replace(
-        TrainSettings(texts=("",), folder=folder).shape(),
-        **{name: value for name, value in what.items() if name in {f.name for f in dataclasses.fields(prepare.Shape)}},
-    )
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    share = {part.name: part.share for part in data.parts}
-    # Shares are of sequences, so of tokens.
-    bytes_per_token = sum(share[part.name] * part.num_bytes / part.length for part in data.parts)
-    batch = max(1, what["batch_tokens"] // shape.sequence)
-    steps = round(text_bytes / bytes_per_token / (batch * shape.sequence))
+def _plan(variant: dict[str, Any], data: Dataset, shape: prepare.Shape, text_bytes: int) -> schedule.Plan:
+    """Returns the plan of a training that reads about `text_bytes` of text."""
+    bytes_per_token = _bytes_per_token(data)
+    batch = max(1, variant["batch_tokens"] // shape.sequence)
     plan = schedule.make_plan(
-        steps,
+        round(text_bytes / bytes_per_token / (batch * shape.sequence)),
         batch,
         min(batch, 8192 // shape.sequence),
         sequence=shape.sequence,
-        matrix_rate=what.get("matrix_rate", 0.02),
-        weight_decay=what.get("weight_decay", 0.05),
+        matrix_rate=variant.get("matrix_rate", 0.02),
+        weight_decay=variant.get("weight_decay", 0.05),
     )
-    changed = {name: what[name] for name in ("decay_share", "final_rate") if name in what}
-    changed |= {name: getattr(plan, name) * what[name] for name in ("embedding_rate", "vector_rate") if name in what}
-    plan = dataclasses.replace(plan, **changed)
-    dtype = machine.choose_dtype(device)
+    changed = {name: variant[name] for name in ("decay_share", "final_rate") if name in variant}
+    scaled = {name: variant[name] for name in ("embedding_rate", "vector_rate") if name in variant}
+    return dataclasses.replace(plan, **changed, **{name: getattr(plan, name) * part for name, part in scaled.items()})
+
+
+def _bytes_per_token(data: Dataset) -> float:
+    """Returns the bytes of text for each token; shares are of sequences, so of tokens."""
+    return sum(part.share * part.num_bytes / part.length for part in data.parts)
+
+
+def _trainer(
+    folder: Path, variant: dict[str, Any], data: Dataset, shape: prepare.Shape, plan: schedule.Plan
+) -> Trainer:
+    """Returns a trainer with initial weights."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     facts = Facts(
-        shape=dataclasses.asdict(shape), plan=dataclasses.asdict(plan), seed=what.get("seed", 0),
-        dtype=str(dtype).removeprefix("torch."), compiled=machine.can_compile(device), threads=torch.get_num_threads(),
-        device=str(device), torch_version=str(torch.__version__), start_token=0, tokens_digest=data.digest,
+        shape=dataclasses.asdict(shape),
+        plan=dataclasses.asdict(plan),
+        seed=variant.get("seed", 0),
+        dtype=str(machine.choose_dtype(device)).removeprefix("torch."),
+        compiled=machine.can_compile(device),
+        threads=torch.get_num_threads(),
+        device=str(device),
+        torch_version=str(torch.__version__),
+        start_token=int(Tokenizer(folder, shape.vocab_size).table.single_bytes()[0]),
+        tokens_digest=data.digest,
         peak_flops=1,
-    )  # fmt: skip
-    tokenizer = Tokenizer(folder, shape.vocab_size)
-    facts.start_token = int(tokenizer.table.single_bytes()[0])
+    )
     trainer = Trainer(folder, facts, data, [])
-    trainer.network.initialise(what.get("seed", 0))
-    if "sharpness" in what:
+    trainer.network.initialise(variant.get("seed", 0))
+    if "sharpness" in variant:
         for name, parameter in trainer.parameters.items():
             if name.endswith(("q_norm", "k_norm")):
-                parameter.data.fill_(what["sharpness"])
+                parameter.data.fill_(variant["sharpness"])
+    return trainer
+
+
+class Judge:
+    """Measures weights on validation files.
+
+    Args:
+        folder: with the tokenizer.
+        shape: of the network.
+        facts: of the training.
+        valid: the files.
+    """
+
+    def __init__(self, folder: Path, shape: prepare.Shape, facts: Facts, valid: list[Path]) -> None:
+        tokenizer = Tokenizer(folder, shape.vocab_size)
+        self._samples = {path.stem: slices(path, tokenizer, facts.start_token) for path in valid}
+        longest = max(ids.shape[1] for ids, _, _ in self._samples.values())
+        self._device = torch.device(facts.device)
+        dtype = getattr(torch, facts.dtype)
+        self._network = network.Network(dataclasses.replace(shape, sequence=longest), dtype).to(self._device)
+
+    def bits_per_byte(self, tensors: list[torch.Tensor]) -> dict[str, float]:
+        """Returns the bits per byte of each file by some weights."""
+        for parameter, tensor in zip(self._network.parameters(), tensors, strict=True):
+            parameter.data.copy_(tensor)
+        results = {}
+        for name, (ids, counts, num_bytes) in self._samples.items():
+            total = 0.0
+            for first in range(0, len(ids), 16):
+                bits = network.bits(self._network, ids[first : first + 16].to(self._device))
+                total += float(bits[counts[first : first + 16].to(self._device)].sum())
+            results[name] = total / num_bytes
+        return results
+
+
+def train(folder: Path, variant: dict[str, Any], text_bytes: int, valid: list[Path]) -> dict[str, Any]:
+    """Trains once; returns bits per byte of each validation file, and with averaged weights."""
+    variant = PLAIN | variant
+    data = Dataset(folder)
+    if "mix" in variant:
+        shares = dict(zip(_MIX_NAMES, variant["mix"], strict=True))
+        data.parts = [dataclasses.replace(part, share=shares[part.name.strip("*")]) for part in data.parts]
+    names = {field.name for field in dataclasses.fields(prepare.Shape)}
+    shape = dataclasses.replace(
+        TrainSettings(texts=("",), folder=folder).shape(),
+        **{name: value for name, value in variant.items() if name in names},
+    )
+    plan = _plan(variant, data, shape, text_bytes)
+    trainer = _trainer(folder, variant, data, shape, plan)
     weights = [parameter.data for parameter in trainer.parameters.values()]
     averages = {keep: [weight.clone() for weight in weights] for keep in AVERAGES}
     started, seconds = time.monotonic(), []
-    for trainer.step in range(steps):
-        begun = time.monotonic()
+    for trainer.step in range(plan.steps):
+        step_started = time.monotonic()
         trainer.train_step()
-        seconds.append(time.monotonic() - begun)
+        seconds.append(time.monotonic() - step_started)
         for keep, average in averages.items():
             torch._foreach_lerp_(average, weights, 1 - keep)
-    samples = {path.stem: slices(path, tokenizer, facts.start_token) for path in valid}
-    longest = max(ids.shape[1] for ids, _, _ in samples.values())
-    judge = network.Network(dataclasses.replace(shape, sequence=longest), dtype).to(device)
-
-    def judged(tensors: list[torch.Tensor]) -> dict[str, float]:
-        for parameter, tensor in zip(judge.parameters(), tensors, strict=True):
-            parameter.data.copy_(tensor)
-        found = {}
-        for name, (ids, counts, num_bytes) in samples.items():
-            total = 0.0
-            for first in range(0, len(ids), 16):
-                bits = network.bits(judge, ids[first : first + 16].to(device))
-                total += float(bits[counts[first : first + 16].to(device)].sum())
-            found[name] = total / num_bytes
-        return found
-
-    result = judged(weights)
-    middle = sorted(seconds)[len(seconds) // 2]
+    judge = Judge(folder, shape, trainer.facts, valid)
+    result = judge.bits_per_byte(weights)
+    means = {
+        str(keep): math.fsum(judge.bits_per_byte(average).values()) / len(valid) for keep, average in averages.items()
+    }
     return {
-        "steps": steps, "batch": plan.batch_tokens, "parameters": shape.num_parameters,
-        "bytes_per_token": bytes_per_token, "seconds": time.monotonic() - started,
-        "tokens_per_second": plan.batch_tokens / middle,
-        "bits": result, "mean": math.fsum(result.values()) / len(result),
-        "averages": {str(keep): math.fsum(judged(average).values()) / len(valid) for keep, average in averages.items()},
-    }  # fmt: skip
+        "steps": plan.steps,
+        "batch": plan.batch_tokens,
+        "parameters": shape.num_parameters,
+        "bytes_per_token": _bytes_per_token(data),
+        "seconds": time.monotonic() - started,
+        "tokens_per_second": plan.batch_tokens / sorted(seconds)[len(seconds) // 2],
+        "bits": result,
+        "mean": math.fsum(result.values()) / len(result),
+        "averages": means,
+    }
 
 
 @click.command()
@@ -214,9 +257,9 @@ def main(texts: str, valid: tuple[Path, ...], work: Path, output: Path, text_byt
     for name in only or VARIANTS:
         if name in done:
             continue
-        what = VARIANTS[name]
-        folder = prepared(work, texts, (PLAIN | what)["vocab_size"])
-        result = {"name": name, **train(folder, what, text_bytes, list(valid))}
+        variant = VARIANTS[name]
+        folder = prepared(work, texts, (PLAIN | variant)["vocab_size"])
+        result = {"name": name, **train(folder, variant, text_bytes, list(valid))}
         with open(output, "a") as file:
             file.write(json.dumps(result) + "\n")
         kinds = " ".join(f"{kind} {bits:.4f}" for kind, bits in result["bits"].items())

@@ -16,6 +16,7 @@ import io
 import json
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from window_rules import DelayWriter, PrintedWriter
@@ -74,6 +75,57 @@ def _round_trips(files: list[Path], widths: list[int], model: str) -> None:
         print(f"| {name} | {packed:,} | {8 * packed / size:.3f} | {speeds} |", flush=True)
 
 
+class Rates(NamedTuple):
+    """The windows of one size.
+
+    Attributes:
+        rate: bytes of text for each 8 bits of windows, by rule.
+        share: share of windows with 1, 2, 3 and 4 or more tokens.
+        gain: bits per byte that a model of 8-bit token frequencies would save.
+        seconds: time of llmzip's encoding.
+    """
+
+    rate: dict[str, float]
+    share: dict[int, float]
+    gain: float
+    seconds: float
+
+
+def measure(model: load.LoadedModel, tokens: list[np.ndarray], size: int, bits: int) -> Rates:
+    """Encodes pieces by each rule, and decodes those of llmzip's.
+
+    Args:
+        model: the model.
+        tokens: of each piece.
+        size: of all pieces, in bytes.
+        bits: of a window.
+    """
+    started = time.perf_counter()
+    encoded = texts.encode(model.engine, tokens, bits, fresh=True)
+    seconds = time.perf_counter() - started
+    data = b"".join(windows.data for windows in encoded)
+    for windows, ids in zip(encoded, tokens, strict=True):
+        limits = np.full(len(windows.counts), len(ids))
+        limits[-1] = windows.counts[-1]
+        meter = ByteMeter(model.table.num_bytes, size)
+        decoded = texts.WindowDecoder(model.engine, bits, meter).fresh(windows.data, np.arange(len(limits)), limits)
+        if np.concatenate(decoded.tokens).tolist() != ids.tolist():
+            raise SystemExit(f"W = {bits}: the windows did not come back")
+    rate = {"llmzip": size / len(data)}
+    for name, fresh, rule in (
+        ("printed", True, PrintedWriter),
+        ("delay", True, DelayWriter),
+        ("kept", False, WindowWriter),
+    ):
+        other = texts.encode(model.engine, tokens, bits, fresh=fresh, make_writer=rule)
+        rate[name] = size / sum(len(windows.data) for windows in other)
+    lengths = collections.Counter(min(4, count) for windows in encoded for count in windows.counts.tolist())
+    share = {length: lengths[length] / sum(lengths.values()) for length in (1, 2, 3, 4)}
+    # Tokens of 16 bits are too many to count.
+    gain = (8 - entropy_bits(np.bincount(np.frombuffer(data, np.uint8), minlength=256))) * len(data) / size
+    return Rates(rate, share, gain, seconds)
+
+
 def main() -> None:
     """Prints the table."""
     args = _arguments()
@@ -83,7 +135,6 @@ def main() -> None:
     pieces = [text[n * step : n * step + args.piece_bytes] for n in range(args.pieces)]
     size = sum(map(len, pieces))
     tokens = [model.tokenizer.encode(piece) for piece in pieces]
-    table = model.table
     count = sum(map(len, tokens))
     print(f"{args.text.name}: {size:,} bytes in {len(pieces)} pieces, {count:,} tokens; model {model.name}\n")
     print("Bytes of text for 8 bits of windows (for 16 bits twice as many); gain: bits a byte that unigrams save.")
@@ -91,30 +142,9 @@ def main() -> None:
     print("|---:|---:|---|---:|---:|---:|---:|---|---:|")
     facts: list[dict[str, object]] = []
     for bits in args.bits:
-        started = time.perf_counter()
-        found = texts.encode(model.engine, tokens, bits, fresh=True)
-        seconds = time.perf_counter() - started
-        rate = {"llmzip": size / sum(len(windows.data) for windows in found)}
-        for windows, ids in zip(found, tokens, strict=True):
-            limits = np.full(len(windows.counts), len(ids))
-            limits[-1] = windows.counts[-1]
-            numbers = np.arange(len(limits))
-            meter = ByteMeter(table.num_bytes, len(text))
-            back = texts.WindowDecoder(model.engine, bits, meter).fresh(windows.data, numbers, limits)
-            if np.concatenate(back.tokens).tolist() != ids.tolist():
-                raise SystemExit(f"W = {bits}: the windows did not come back")
-        for name, rule in (("printed", PrintedWriter), ("delay", DelayWriter)):
-            other = texts.encode(model.engine, tokens, bits, fresh=True, make_writer=rule)
-            rate[name] = size / sum(len(windows.data) for windows in other)
-        kept = texts.encode(model.engine, tokens, bits, fresh=False, make_writer=WindowWriter)
-        rate["kept"] = size / sum(len(windows.data) for windows in kept)
-        lengths = collections.Counter(min(4, count) for windows in found for count in windows.counts.tolist())
-        share = {length: lengths[length] / sum(lengths.values()) for length in (1, 2, 3, 4)}
-        data = b"".join(windows.data for windows in found)
-        # What a model of 8-bit token frequencies alone would save; tokens of 16 bits are too many to count.
-        gain = (8 - entropy_bits(np.bincount(np.frombuffer(data, np.uint8), minlength=256))) * len(data) / size
+        rate, share, gain, seconds = measure(model, tokens, size, bits)
         facts.append({"window_bits": bits, "bytes_per_8_bits": rate, "tokens": share, "gain": gain, "seconds": seconds})
-        shares = ", ".join(f"{100 * share[length]:.0f} %" for length in share)
+        shares = ", ".join(f"{100 * part:.0f} %" for part in share.values())
         print(
             f"| {bits} | {rate['llmzip']:.3f} | yes | {rate['printed']:.3f} | {rate['delay']:.3f} | "
             f"{rate['kept']:.3f} | {_PAPER.get(bits, '')} | {shares} | {gain:.3f} |",

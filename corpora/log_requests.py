@@ -43,7 +43,10 @@ class Requests(System):
         status: int = 200,
         **fields: Any,
     ) -> Passed:
-        """Lets the storefront answer; the answer depends on `part` and fails with it."""
+        """Lets the storefront answer; the answer depends on `part` and fails with it.
+
+        The parameters are what one route of the storefront is like.
+        """
         dice, server = self.dice, self.dice.below(len(WEB))
         trace, method, path = dice.hex(16), *call.partition("?")[0].split(" ")
         took = dice.lognormal(median, 0.45) * (8 if dice.chance(0.008) else 1)

@@ -232,6 +232,7 @@ class System:
     def gateway(
         self, at: int, visit: Visit, call: str, status: int, size: int, took: int, trace: str, behind: str = "-"
     ) -> None:
+        """Logs a request as the gateway does; the parameters are the fields of its line."""
         stamp = self.stamp(at)
         clock = f"{stamp[8:10]}/{MONTHS[int(stamp[5:7]) - 1]}/{stamp[:4]}:{stamp[11:19]} +0000"
         outer = took + (MS if self.dice.chance(0.2) else 0)
