@@ -84,7 +84,8 @@ def test_every_key_of_json_is_documented(heading: str, texts: None, capfd: pytes
 
 def test_every_variable_is_documented() -> None:
     read = re.compile(
-        r'(?:environ(?:\.get|\.setdefault)?[(\[]|envvar=|environ\) and |_CACHE_VARIABLE = |VARIABLE = |PLATFORM = )\s*"([A-Z_]+)"'
+        r"(?:environ(?:\.get|\.setdefault)?[(\[]|envvar=|environ\) and |_CACHE_VARIABLE = |VARIABLE = |PLATFORM = )"
+        r'\s*"([A-Z_]+)"'
     )
     used = {
         name
