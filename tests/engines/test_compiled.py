@@ -240,7 +240,7 @@ def test_what_turns_the_kernels_off(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     [
         ("aarch64", ("", "", "", ""), "there are none for this kind of processor, aarch64"),
         ("x86_64", ("", "", "", ""), "this processor lacks the instructions that they need"),
-        ("x86_64", kernels.LEVELS, "not built, or of another version: install llmzip again, with a C++ compiler"),
+        ("x86_64", kernels.LEVELS, "not built, or from other sources: install llmzip again"),
     ],
 )
 def test_why_there_are_no_kernels(

@@ -51,7 +51,7 @@ def estimate_command(
 ) -> int:
     """Predict size and times of compressing.
 
-    Compress and decompress a sample of each FILE on this machine, some evenly spread pieces, and extrapolate the size
+    Compress and decompress some evenly spread pieces of each FILE on this machine, and extrapolate from them the size
     of the archive and the times, each with a likely range. A small file is compressed whole. No file is written.
     docs/estimate.md says how good the estimates are.
 

@@ -168,7 +168,7 @@ def _why_none(folder: Path) -> str:
         return f"there are none for this kind of processor, {machine}"
     if libraries.is_built(folder, STEM):
         return "this processor lacks the instructions that they need"
-    return "not built, or of another version: install llmzip again, with a C++ compiler"
+    return "not built, or from other sources: install llmzip again"
 
 
 class Packed:
