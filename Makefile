@@ -172,3 +172,4 @@ wheels: ## build wheels for PLATFORMS="TAG...": Linux and macOS, x86-64 and ARM,
 
 clean: ## remove what was built
 	rm -rf $(VENV) $(SITE_VENV) .venv-newest .venv-oldest build dist site *.egg-info .pytest_cache .hypothesis bench-results
+	find llmzip -name '*.so' -path '*/native/*' -delete

@@ -4,9 +4,11 @@ The mixer is required. The kernels are optional: without them llmzip computes th
 slower. Neither uses Python's C interface, so one wheel of a platform serves every version of Python.
 """
 
+import atexit
 import hashlib
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -14,7 +16,9 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build import build
 from setuptools.command.build_ext import build_ext
+from setuptools.command.egg_info import egg_info
 from setuptools.errors import CompileError
 
 ROOT = Path(__file__).parent
@@ -28,6 +32,12 @@ FLAGS = [
     "-std=c++17", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fno-exceptions", "-fno-rtti",
     "-Wno-psabi",
 ]  # fmt: skip
+
+
+SCRATCH = tempfile.mkdtemp(prefix="llmzip-build-")
+"""This build's own folder: builds that run at once do not meet, and nothing from an earlier one gets into a wheel."""
+
+atexit.register(shutil.rmtree, SCRATCH, ignore_errors=True)
 
 
 def library(name: str, folder: str, *, optional: bool = False) -> Extension:
@@ -48,6 +58,23 @@ def library(name: str, folder: str, *, optional: bool = False) -> Extension:
         extra_compile_args=FLAGS,
         optional=optional,
     )
+
+
+class Build(build):
+    """Builds in the scratch folder."""
+
+    def initialize_options(self) -> None:
+        super().initialize_options()
+        self.build_base = SCRATCH
+
+
+class EggInfo(egg_info):
+    """Writes the metadata of a wheel into the scratch folder, so that the sources may be read-only."""
+
+    def initialize_options(self) -> None:
+        super().initialize_options()
+        if "sdist" not in self.distribution.commands:  # which takes this folder along
+            self.egg_base = SCRATCH
 
 
 class BuildLibraries(build_ext):
@@ -105,7 +132,10 @@ class PlatformWheel(bdist_wheel):
     """Tags a wheel for any Python 3 on this platform, or on the one that is asked for."""
 
     def get_tag(self) -> tuple[str, str, str]:
-        return "py3", "none", os.environ.get(build_backend.PLATFORM) or super().get_tag()[2]
+        platform = os.environ.get(build_backend.PLATFORM) or super().get_tag()[2]
+        if build_backend.needs_zig():
+            platform = build_backend.one_machine(platform)
+        return "py3", "none", platform
 
 
 setup(
@@ -113,5 +143,5 @@ setup(
         library("llmzip.engines.cpu.native._kernels", "llmzip/engines/cpu/native", optional=True),
         library("llmzip.mixing.native._mixer", "llmzip/mixing/native"),
     ],
-    cmdclass={"build_ext": BuildLibraries, "bdist_wheel": PlatformWheel},
+    cmdclass={"build": Build, "egg_info": EggInfo, "build_ext": BuildLibraries, "bdist_wheel": PlatformWheel},
 )

@@ -6,7 +6,9 @@ manylinux_2_17_aarch64 or macosx_11_0_arm64, to build for that platform with Zig
 
 from __future__ import annotations
 
+import functools
 import os
+import platform as machines
 import re
 import sys
 import sysconfig
@@ -27,6 +29,7 @@ _MACHINES = {"amd64": "x86_64", "arm64": "aarch64", "ppc64le": "powerpc64le"}
 _PROBE = '#include <cmath>\n#include <cstdint>\n#include <cstring>\nextern "C" int64_t probe() { return 1; }\n'
 
 
+@functools.cache
 def has_compiler() -> bool:
     """Compiles and links a few lines of C++ with what setuptools would use: $CXX, $CC or what Python was built with."""
     from setuptools._distutils.ccompiler import new_compiler
@@ -53,13 +56,18 @@ def needs_zig() -> bool:
     return bool(os.environ.get(PLATFORM)) or not has_compiler()
 
 
+def one_machine(platform: str) -> str:
+    """Returns a platform with this machine's processor in place of both of macOS's, for which Zig cannot build."""
+    return re.sub(r"universal2$", machines.machine(), platform)
+
+
 def zig_target(platform: str = "") -> str:
     """Zig's name of a platform, such as manylinux_2_17_x86_64 or macosx-11.0-arm64; by default this machine's.
 
     Raises:
         ValueError: the platform is unknown.
     """
-    platform = platform or sysconfig.get_platform()
+    platform = one_machine(platform or sysconfig.get_platform())
     match = re.fullmatch(r"(manylinux|linux|macosx|win)(?:[_-](\d+)[_.](\d+))?[_-](\w+)", platform)
     if match is None:
         raise ValueError(f"{PLATFORM}: {platform!r} is no platform like manylinux_2_17_x86_64 or macosx_11_0_arm64")
@@ -68,6 +76,8 @@ def zig_target(platform: str = "") -> str:
     if system == "win":
         return f"{machine}-windows-gnu"
     if system == "macosx":
+        if machine == "aarch64" and int(major) < 11:
+            major, minor = "11", "0"  # the first for that processor
         return f"{machine}-macos.{major}.{minor}"
     version = f"{major}.{minor}" if major else GLIBC if machine in ("x86_64", "aarch64") else ""
     return f"{machine}-linux-gnu" + f".{version}" * bool(version)

@@ -112,7 +112,8 @@ def load(level: str = "") -> tuple[ctypes.CDLL, str] | None:
     if handle_and_level is None and not libraries.is_built(FOLDER, _STEM):
         raise EngineError(
             "llmzip's mixer cannot be loaded: its library is missing, from other sources or for another machine; "
-            "install llmzip again: pip install --force-reinstall --no-deps llmzip, or pip install . in its sources"
+            "install llmzip again: pip install --force-reinstall --no-deps llmzip, or in its sources pip install . "
+            "(-e . to work on them)"
         )
     return handle_and_level
 

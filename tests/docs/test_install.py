@@ -116,11 +116,19 @@ def test_zig_is_not_asked_for_where_a_compiler_works_unless_for_another_platform
         ("manylinux_2_28_aarch64", "aarch64-linux-gnu.2.28"),
         ("macosx-11.0-arm64", "aarch64-macos.11.0"),
         ("macosx_10_15_x86_64", "x86_64-macos.10.15"),
+        ("macosx-10.13-arm64", "aarch64-macos.11.0"),  # no earlier one runs on that processor
         ("win-amd64", "x86_64-windows-gnu"),
     ],
 )
 def test_zig_knows_every_platform(platform: str, target: str) -> None:
     assert _backend(f"backend.zig_target({platform!r})") == target
+
+
+@pytest.mark.parametrize(("machine", "target"), [("arm64", "aarch64-macos.11.0"), ("x86_64", "x86_64-macos.10.13")])
+def test_zig_builds_for_one_machine_where_python_is_for_both_of_macos(machine: str, target: str) -> None:
+    chosen = f"setattr(backend.machines, 'machine', lambda: {machine!r})"
+    assert _backend(f"{chosen} or backend.zig_target('macosx-10.13-universal2')") == target
+    assert _backend(f"{chosen} or backend.one_machine('macosx_10_13_universal2')") == f"macosx_10_13_{machine}"
 
 
 def test_an_unknown_platform_is_refused() -> None:
@@ -139,3 +147,30 @@ def test_an_installation_without_any_compiler_ends_in_one_line(tmp_path: Path) -
     assert done.stderr.splitlines()[-1] == (
         "llmzip: there is no working C++ compiler: install g++, clang++ or the package ziglang"
     )
+
+
+def test_a_build_writes_nothing_among_the_sources() -> None:
+    """So that two may run at once, the sources may be read-only, and nothing stale gets into a wheel."""
+    code = """
+import sys
+from setuptools import Distribution
+
+def show(distribution):
+    for name, option in [
+        ("build", "build_lib"), ("build_ext", "build_temp"), ("bdist_wheel", "bdist_dir"), ("egg_info", "egg_base")
+    ]:
+        command = distribution.get_command_obj(name)
+        command.ensure_finalized()
+        print(getattr(command, option))
+
+Distribution.run_commands = show
+sys.argv = ["setup.py", "bdist_wheel"]
+exec(open("setup.py").read(), {"__file__": "setup.py", "__name__": "__main__"})
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=_ROOT, capture_output=True, text=True, check=True, timeout=120
+    )
+    folders = [Path(line) for line in done.stdout.splitlines()]
+    assert len(folders) == 4
+    for folder in folders:
+        assert folder.is_absolute() and not folder.is_relative_to(_ROOT) and not folder.exists()
