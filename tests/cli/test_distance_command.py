@@ -112,6 +112,7 @@ def test_what_fails_does_not_stop_the_others(call: Call, tmp_path: Path) -> None
 def test_what_would_take_too_long(call: Call) -> None:
     code, out, err = call("--minutes", "0.00001", "a.txt", "b.txt")
     assert (code, out) == (1, "") and "2 texts, " in err and "--minutes" in err
+    assert "about under" not in err
 
 
 @pytest.mark.parametrize(

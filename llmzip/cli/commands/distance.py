@@ -157,7 +157,7 @@ def _measure(
     with contextlib.ExitStack() as stack:
 
         def begin(num_tokens: int, seconds: float) -> Progress | None:
-            effort = f"{len(texts):,} texts, {num_tokens:,} tokens: about {duration_text(seconds)}"
+            effort = f"{len(texts):,} texts, {num_tokens:,} tokens: estimated time {duration_text(seconds)}"
             if seconds > max_seconds:
                 raise FileProblem(f"{effort}; use fewer texts, --first N, -m small, or more --minutes")
             if seconds > _ANNOUNCED_SECONDS:
