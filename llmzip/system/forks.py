@@ -18,6 +18,7 @@ import concurrent.futures.thread
 import contextlib
 import ctypes
 import functools
+import importlib
 import logging
 import os
 import sys
@@ -140,8 +141,27 @@ whole = _Whole()
 """The context for work that a fork must wait for."""
 
 
+def _others_locks() -> list[str]:
+    """Returns the modules of _PACKAGES whose import locks other threads hold.
+
+    They hold one before a module's import begins, while its file is searched for, and for a moment after its end.
+    CPython keeps the locks in a private table, which may be absent one day: then only imports under way are noticed.
+    """
+    table, this_thread = getattr(importlib._bootstrap, "_module_locks", {}), threading.get_ident()
+    locks = {name: reference() for name, reference in list(table.items()) if name.partition(".")[0] in _PACKAGES}
+    return [name for name, lock in locks.items() if getattr(lock, "owner", None) not in (None, this_thread)]
+
+
+def _free_import_locks() -> None:
+    """Lets a child import what another thread of its parent was about to import at the fork."""
+    for name in _others_locks():
+        importlib._bootstrap._module_locks.pop(name, None)  # type: ignore[attr-defined]
+
+
 def _others_import() -> bool:
     """Whether other threads are importing modules of _PACKAGES; in a child those imports would never be finished."""
+    if _others_locks():
+        return True
     imported_here, frame = set(), sys._getframe(1)
     while frame is not None:
         imported_here.add(frame.f_globals.get("__name__"))
@@ -247,15 +267,16 @@ def in_child(function: Callable[[], object]) -> None:
 def _before() -> None:
     deadline = time.monotonic() + _MAX_WAIT_SECONDS
     whole.close()
+    _dismiss_threads()  # before the imports are looked at: they may begin again while this runs
     while _others_import() and time.monotonic() < deadline:
         whole.open()  # the importing thread may have to get in
         time.sleep(0.002)
         whole.close()
-    _dismiss_threads()
 
 
 def _after_in_child() -> None:
     whole.renew()
+    _free_import_locks()
     for lock in list(_locks):
         lock.renew()
     for function in _in_child:

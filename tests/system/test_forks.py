@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
+import textwrap
 import threading
 import time
 import types
@@ -252,3 +254,41 @@ def test_a_child_does_not_wait_for_lanes_of_its_parent(child: Child, hash_engine
         assert isinstance(lanes._ahead[lanes.lanes[0]], Future)
         assert child(lambda: lanes.__exit__(None, None, None))
         ended.set()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_child_can_import_what_another_thread_was_about_to_import() -> None:
+    # The lock of a module is held before its import begins, when nothing else shows that it will.
+    code = """
+        import importlib, os, threading, time
+        from llmzip.system import forks
+
+        def hold(seconds):
+            with importlib._bootstrap._ModuleLockManager("llmzip.codec.methods"):
+                held.set()
+                time.sleep(seconds)
+
+        def child_imports():
+            pid = os.fork()
+            if pid == 0:
+                import llmzip.codec.methods
+                os._exit(0)
+            return os.waitpid(pid, 0)[1]
+
+        for seconds, wait in ((0.3, 60.0), (1.0, 0.1)):  # a fork that waits for it, and one that cannot wait as long
+            forks._MAX_WAIT_SECONDS = wait
+            held = threading.Event()
+            threading.Thread(target=hold, args=(seconds,)).start()
+            held.wait()
+            assert forks._others_import()
+            print(child_imports())
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        timeout=30,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert done.stdout == "0\n0\n"
