@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from damage import damages
 
 from llmzip.codec import levels, rows
 from llmzip.engines.frequencies import Frequencies
@@ -194,17 +195,12 @@ def test_damaged_payloads_give_tokens_or_a_corrupt_error(hash_engine: MakeEngine
     plan, tokens = RowPlan(80, 8, 3), random_tokens(80, 17, rng)
     payload, _ = rows.FrameCoder(hash_engine(vocab_size=17)).encode(tokens, plan)
     messages = set()
-    for place in range(len(payload)):
-        for damaged in (
-            payload[:place],
-            payload[:place] + bytes([payload[place] ^ 1 << place % 8]) + payload[place + 1 :],
-            payload[:place] + rng.bytes(len(payload)),
-        ):
-            try:
-                ids = rows.FrameCoder(hash_engine(vocab_size=17)).decode(damaged, plan, ByteMeter(one_byte_each, 80))
-                assert ids.shape == (80,) and ids.min() >= 0 and ids.max() < 17
-            except CorruptError as error:
-                messages.add(str(error).split("(")[0].strip())
+    for damaged in damages(payload, rng):
+        try:
+            ids = rows.FrameCoder(hash_engine(vocab_size=17)).decode(damaged, plan, ByteMeter(one_byte_each, 80))
+            assert ids.shape == (80,) and ids.min() >= 0 and ids.max() < 17
+        except CorruptError as error:
+            messages.add(str(error).split("(")[0].strip())
     # 17 tokens in groups of 8: the last group has 7 places that no token fills.
     assert "damaged: the compressed data names a token that does not exist" in messages
 

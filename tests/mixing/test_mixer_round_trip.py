@@ -9,6 +9,7 @@ import mixer_samples as samples
 import numpy as np
 import pytest
 import torch
+from damage import damages
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -221,19 +222,13 @@ def test_damaged_payloads_give_tokens_or_a_corrupt_error(
 ) -> None:
     tokens, plan = samples.drawn_tokens(80, VOCAB), RowPlan(80, 8, 3)
     payload, _ = rows.FrameCoder(hash_engine(vocab_size=VOCAB), vocabulary).encode(tokens, plan)
-    for place in range(len(payload)):
-        for damaged in (
-            payload[:place],
-            payload[:place] + bytes([payload[place] ^ 1 << place % 8]) + payload[place + 1 :],
-            payload[:place] + rng.bytes(len(payload)),
-        ):
-            try:
-                ids = rows.FrameCoder(hash_engine(vocab_size=VOCAB), vocabulary).decode(
-                    damaged, plan, ByteMeter(one_byte_each, 80)
-                )
-                assert ids.shape == (80,) and ids.min() >= 0 and ids.max() < VOCAB
-            except CorruptError as error:
-                assert str(error).startswith("damaged: ")
+    for damaged in damages(payload, rng):
+        try:
+            coder = rows.FrameCoder(hash_engine(vocab_size=VOCAB), vocabulary)
+            ids = coder.decode(damaged, plan, ByteMeter(one_byte_each, 80))
+            assert ids.shape == (80,) and ids.min() >= 0 and ids.max() < VOCAB
+        except CorruptError as error:
+            assert str(error).startswith("damaged: ")
 
 
 def test_more_bytes_than_promised_stop_the_decoder_early(
