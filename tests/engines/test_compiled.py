@@ -230,7 +230,7 @@ def test_what_turns_the_kernels_off(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     (tmp_path / "_kernels.so").write_bytes(b"no library")
     kernels.library.cache_clear()
     try:
-        assert "not built, or of another version" in text()
+        assert "not built, or from other sources" in text()
     finally:
         kernels.library.cache_clear()
 
