@@ -17,7 +17,7 @@ from ..format import writing
 from ..format.headers import LM, MIXED, FrameHeader, Header
 from ..format.plan import RowPlan
 from ..inference.on_demand import ModelOnDemand
-from ..inference.progress import Progress
+from ..inference.progress import Progress, in_bytes
 from ..settings import MAX_LEVEL, MIN_LEVEL, CompressSettings
 from . import levels, methods
 from .levels import LEVELS, PIECE_BYTES
@@ -262,14 +262,10 @@ def _coded(
     """Codes the tokens of a frame; with less at once if the memory is too small."""
     from ..inference.capacity import with_smaller_batches
 
-    def report(ids: np.ndarray) -> None:
-        if progress is not None:
-            progress(table.num_bytes(ids))
-
     return with_smaller_batches(
         coder.engine,
         lambda report: coder.encode(tokens, plan, report),
-        None if progress is None else report,
+        in_bytes(progress, table.num_bytes),
         "not enough memory for the model; fewer rows need less (levels -7 to -9)",
     )
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from ..inference.progress import Progress
 from ..system.forks import Lock
 
 ItemT = TypeVar("ItemT")
@@ -62,7 +63,7 @@ def in_order(
             pool.shutdown(cancel_futures=True)
 
 
-def one_at_a_time(progress: Callable[[int], None] | None) -> Callable[[int], None] | None:
+def one_at_a_time(progress: Progress | None) -> Progress | None:
     """Returns a progress that several threads may call."""
     if progress is None:
         return None

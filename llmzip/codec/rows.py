@@ -18,7 +18,7 @@ from ..format.plan import RowPlan
 from ..inference import capacity
 from ..inference.lanes import Lane, Lanes
 from ..inference.passes import NOTHING, token_masses
-from ..inference.progress import ByteMeter
+from ..inference.progress import ByteMeter, TokenProgress
 from ..mixing.coder import Decoder, Encoder
 
 if TYPE_CHECKING:
@@ -66,9 +66,7 @@ class FrameCoder:
         self._vocabulary, self._prompt = vocabulary, prompt
         self._before = NOTHING if prompt is None else prompt.context
 
-    def encode(
-        self, tokens: np.ndarray, plan: RowPlan, progress: Callable[[np.ndarray], None] | None = None
-    ) -> CodedRows:
+    def encode(self, tokens: np.ndarray, plan: RowPlan, progress: TokenProgress | None = None) -> CodedRows:
         """Codes the tokens of a frame.
 
         Args:
@@ -126,7 +124,7 @@ class FrameCoder:
         add: Take,
         *,
         walk: Callable[[int], None] | None = None,
-        progress: Callable[[np.ndarray], None] | None = None,
+        progress: TokenProgress | None = None,
     ) -> None:
         """Hands out the masses of all tokens: step by step if all rows fit into the memory, else row by row.
 

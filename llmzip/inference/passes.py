@@ -7,7 +7,7 @@ cannot promise that is run step by step.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 from ..engines.base import Engine, PartedCache
 from ..format.plan import RowLayout
 from ..system import forks
+from .progress import TokenProgress
 
 RESTART_CHUNK = 64
 """Inputs of a row that a full cache is refilled with at once."""
@@ -69,10 +70,9 @@ def token_masses(
     engine: Engine[Any],
     tokens: np.ndarray,
     plan: RowLayout,
-    progress: Callable[[np.ndarray], None] | None = None,
+    progress: TokenProgress | None = None,
     before: np.ndarray = NOTHING,
     context: int | None = None,
-    min_chunk: int = _MIN_CHUNK,
 ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
     """Yields what the model expects of each token of a frame, by prefill unless the engine is stepwise.
 
@@ -83,13 +83,12 @@ def token_masses(
         progress: called with the tokens that were just done.
         before: (p,) int64, what every row has read before; fewer than the context.
         context: most inputs that a token is predicted from; None for as many as the engine takes.
-        min_chunk: inputs of a row that a prefill call takes at least; the context for an engine without a cache.
 
     Yields:
         places of tokens, (n,) int64, and their masses, (n, V) int32, until every token was there; in any order.
     """
     frame = _Frame(engine, tokens, plan, before, context or engine.context, progress)
-    return frame.stepped() if engine.stepwise else frame.prefilled(min_chunk)
+    return frame.stepped() if engine.stepwise else frame.prefilled()
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,11 +100,11 @@ class _Frame:
     plan: RowLayout
     before: np.ndarray
     context: int
-    progress: Callable[[np.ndarray], None] | None
+    progress: TokenProgress | None
 
-    def prefilled(self, min_chunk: int) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+    def prefilled(self) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
         """Yields what `token_masses` yields, from whole segments of rows at once."""
-        for batch in _batches(self._segments(), self.engine.batch_tokens, min_chunk):
+        for batch in _batches(self._segments(), self.engine.batch_tokens):
             inputs = np.stack([self._inputs(segment) for segment in batch])
             places = np.stack([self._places(segment) for segment in batch])
             for columns, hidden in prefill(self.engine, inputs, batch[0].known):
@@ -270,14 +269,14 @@ def masses_in_parts(engine: Engine[Any], hidden: torch.Tensor) -> Iterator[tuple
         yield part, engine.masses(hidden[part])
 
 
-def _batches(runs: list[Segment], batch_tokens: int, min_chunk: int) -> Iterator[list[Segment]]:
+def _batches(runs: list[Segment], batch_tokens: int) -> Iterator[list[Segment]]:
     """Yields runs of segments of equal shape, at most `batch_tokens` inputs or few enough rows to fill a chunk."""
     batch: list[Segment] = []
     for segment in runs:
         shape = (segment.end - segment.begin, segment.known)
         if batch and (
             shape != (batch[0].end - batch[0].begin, batch[0].known)
-            or (len(batch) + 1) * min(shape[0], min_chunk) > batch_tokens
+            or (len(batch) + 1) * min(shape[0], _MIN_CHUNK) > batch_tokens
         ):
             yield batch
             batch = []

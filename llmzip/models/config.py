@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -146,11 +145,6 @@ class ExactConfig:
             raise ModelUnsupportedError(f"config: scale or caps {scales} out of range")
         if not _MIN_GAIN <= self.embedding_gain <= _MAX_GAIN:
             raise ModelUnsupportedError(f"config: embedding gain {self.embedding_gain} out of range")
-
-    @property
-    def score_scale(self) -> float:
-        """Factor of the products of queries and keys; for messages and comparisons only."""
-        return self.attention_scale or 1 / math.sqrt(self.head_dim)
 
     def flops_per_token(self, length: int) -> int:
         """Returns the floating-point operations of one token's forward pass, averaged over a sequence.

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...errors import ModelUnsupportedError, SettingsError
+from ...inference.progress import in_bytes
 from ...measures import entropy, surprisal
 from ...measures.entropy import ModelFacts, TextFacts, Value
 from ...models import layout
@@ -194,7 +195,7 @@ class TextScorer:
 
         table = model.table
         with self._messages.progress(text.shown, text.facts.num_bytes) as advance:
-            progress = None if advance is None else lambda ids: advance(table.num_bytes(ids))
+            progress = in_bytes(advance, table.num_bytes)
             alternatives = self._request.num_alternatives
             stride = self._request.stride
             scorer = Scorer(model, context, stride, ranks=True, alternatives=alternatives, progress=progress)
