@@ -10,7 +10,7 @@ LLMZipError(Exception)                      exit 1
 |   `-- ModelUnsupportedError               exit 3   a checkpoint that the exact engine cannot run
 |-- EngineError                             exit 1   this machine cannot compute the exact arithmetic
 |-- ResourceError                           exit 1   not enough memory, or too much output
-|-- TokenizerError                          exit 3   a tokenizer that cannot carry every byte
+|-- TokenizerError                          exit 3   a tokenizer that cannot be used
 `-- SettingsError(ValueError)               exit 2   an option out of range
 
 PerformanceWarning(RuntimeWarning)          the results are right, but took several times longer than they could
@@ -70,7 +70,7 @@ class ResourceError(LLMZipError):
 
 
 class TokenizerError(LLMZipError):
-    """The tokenizer cannot represent every byte string."""
+    """The tokenizer cannot be read, is not supported or does not fit the model."""
 
     exit_code = EXIT_MODEL
 

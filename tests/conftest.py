@@ -115,7 +115,8 @@ def make_tokenizer() -> MakeTokenizer:
     """Trains a byte-level BPE and writes its tokenizer.json into a folder.
 
     Keyword arguments: vocab_size, and the settings that make a tokenizer change what it reads: normalizer,
-    add_prefix_space, special_tokens, post_processor, and before, a pre-tokenizer before the byte-level one.
+    add_prefix_space, special_tokens, post_processor, and before, a pre-tokenizer before the byte-level one; lacking,
+    the bytes that get no token, as in vocabularies that were trained without the whole alphabet.
     """
 
     def make(
@@ -126,6 +127,7 @@ def make_tokenizer() -> MakeTokenizer:
         special_tokens: tuple[str, ...] = (),
         post_processor: Any = None,
         before: Any = None,
+        lacking: bytes = b"",
     ) -> Path:
         import tokenizers
         from tokenizers import decoders, models, pre_tokenizers, trainers
@@ -147,9 +149,23 @@ def make_tokenizer() -> MakeTokenizer:
             tokenizer.post_processor = post_processor
         folder.mkdir(parents=True, exist_ok=True)
         tokenizer.save(str(folder / "tokenizer.json"))
+        if lacking:
+            _take_away(folder / "tokenizer.json", lacking)
         return folder
 
     return make
+
+
+def _take_away(path: Path, lacking: bytes) -> None:
+    """Makes tokens of two equal bytes of the tokens of single ones, which must be in no merge."""
+    from llmzip.models.tokenizer_file import byte_alphabet
+
+    description = json.loads(path.read_text(encoding="utf-8"))
+    vocab = description["model"]["vocab"]
+    for letter, byte in byte_alphabet().items():
+        if byte in lacking:
+            vocab[letter * 2] = vocab.pop(letter)
+    path.write_text(json.dumps(description), encoding="utf-8")
 
 
 @pytest.fixture(scope="session")

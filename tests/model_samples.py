@@ -7,6 +7,9 @@ from typing import Any
 
 import torch
 
+LACKING = bytes([4, 6, 0x13, 0x14, 0x16, 0x1D, 0xC0, 0xC1, 0xF1, 0xF2, *range(0xF5, 0x100)])
+"""The 21 bytes that SmolLM2's vocabulary has no token for."""
+
 _LINE = "the keeper lamp was lit at dusk and put out dawn wind came over hills nobody asked about light again"
 WORDS = _LINE.split()
 

@@ -265,6 +265,8 @@ class Jobs(FileRun):
             self._messages.model_not_used(shown, report, model)
         if report.kernels is not None and report.kernels.is_slower:
             self._messages.slower(report.kernels.text)
+        if report.tokenizer_note:
+            self._messages.remark(f"model {report.model}: its tokenizer has {report.tokenizer_note}")
         for line in detail_texts(report):
             self._messages.detail(line)
         output = None if mode is Mode.TEST else target or STDOUT

@@ -37,7 +37,7 @@ class Messages:
         if progress is None:
             progress = on_terminal and verbosity >= 0 and os.environ.get("TERM") != "dumb"
         self.shows_progress = progress
-        self._reasons: set[str] = set()
+        self._remarks: set[str] = set()
 
     def error(self, name: str | None, reason: str, error: BaseException | None = None) -> None:
         """Writes one line about what went wrong with a file, or with none."""
@@ -75,9 +75,13 @@ class Messages:
 
     def slower(self, reason: str) -> None:
         """Says, for -v and once for each reason, why this run is slower than it could be."""
-        if self.verbosity >= 1 and reason not in self._reasons:
-            self._reasons.add(reason)
-            _write(printable(f"{PROGRAM}: slower than it could be: {reason}"))
+        self.remark(f"slower than it could be: {reason}")
+
+    def remark(self, text: str) -> None:
+        """Writes a line about the run, for -v and once for each text."""
+        if self.verbosity >= 1 and text not in self._remarks:
+            self._remarks.add(text)
+            _write(printable(f"{PROGRAM}: {text}"))
 
     def stopped(self, signal_name: str, consequence: str = "unfinished output is removed") -> None:
         """Says that a signal ended the run.

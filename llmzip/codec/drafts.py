@@ -188,26 +188,22 @@ class Drafter:
         return True
 
     def _sample_bits(self, samples: list[bytes], level: int, number: int) -> float:
-        """Returns the ideal length of samples by the model, each by itself; infinite if one has no draft.
+        """Returns the ideal length of samples by the model, each by itself.
 
         Args:
             number: of their piece.
         """
         drafts = [self._token_draft(_Piece(number, sample), level, None, is_sample=True) for sample in samples]
-        return math.fsum(math.inf if draft is None or draft.bits is None else draft.bits for draft in drafts)
+        return math.fsum(math.inf if draft.bits is None else draft.bits for draft in drafts)
 
     # -- drafts by the model -----------------------------------------------------------------------------------------
 
     def _by_model(self, piece: _Piece, progress: Progress) -> Iterator[Draft]:
-        """Yields the draft by the model at the level of the settings, if there is one."""
-        draft = self._token_draft(piece, self._settings.level, progress)
-        if draft is not None:
-            yield draft
+        """Yields the draft by the model at the level of the settings."""
+        yield self._token_draft(piece, self._settings.level, progress)
 
-    def _token_draft(
-        self, piece: _Piece, level: int, progress: Progress | None, *, is_sample: bool = False
-    ) -> Draft | None:
-        """Returns the piece by the model, with the mixer if the level says so; None if it has more tokens than bytes.
+    def _token_draft(self, piece: _Piece, level: int, progress: Progress | None, *, is_sample: bool = False) -> Draft:
+        """Returns the piece by the model, with the mixer if the level says so.
 
         Args:
             is_sample: only the length counts, so whether it decodes is not tried.
@@ -217,14 +213,12 @@ class Drafter:
         model, data = self._model.load(piece.number), piece.data
         table = model.table
         tokens = model.tokenizer.encode(data)
-        if len(tokens) > len(data):  # nearly all escaped
-            return None
         # Rows and overlap that were asked for are meant for frames: a sample would be nothing but beginnings of rows.
         settings = replace(self._settings, rows=None, overlap=None) if is_sample else self._settings
         prompt = model.prompt(self._model.prompt)
         prompt_tokens = 0 if prompt is None else len(prompt.context)
         plan, profile = levels.level_plan(level, len(tokens), model.engine, settings, prompt_tokens)
-        mixed = LEVELS[level].mixes and table.escape is None
+        mixed = LEVELS[level].mixes
         coder = FrameCoder(model.engine, model.vocabulary if mixed else None, prompt)
         payload, bits = _coded(coder, tokens, plan, table, progress)
         if model.engine.stepwise and not is_sample and not _comes_back(coder, tokens, payload, plan):
@@ -251,8 +245,7 @@ class Drafter:
                 )
             for text, frame in zip(part, coded, strict=True):
                 stored = Draft(FrameHeader.stored(len(text)), text, text)
-                draft = stored if frame is None else Draft(*frame, text)
-                drafts.append(min(draft, stored, key=lambda draft: draft.bytes))
+                drafts.append(min(Draft(*frame, text), stored, key=lambda draft: draft.bytes))
         return drafts
 
 

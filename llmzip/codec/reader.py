@@ -53,6 +53,11 @@ class FrameDecoder:
         """What computed that model; None before it is loaded."""
         return None if self._current is None else self._current[1].kernels
 
+    @property
+    def tokenizer_note(self) -> str:
+        """What that model's tokenizer lacks; empty for nothing."""
+        return "" if self._current is None else self._current[1].tokenizer_note
+
     def prepare(self, frames: Iterable[Frame]) -> Iterator[Frame]:
         """Yields the frames, each after the model that it needs was loaded.
 
@@ -227,6 +232,7 @@ def decompress_stream(
     report.compressed_bytes = position.offset_bytes
     report.characters = characters.finish()
     report.model, report.kernels = decoder.model_name, decoder.kernels
+    report.tokenizer_note = decoder.tokenizer_note
     report.elapsed_seconds = time.perf_counter() - started
     return report
 

@@ -55,6 +55,7 @@ class StreamReport:
         frames: in order.
         model: name of the model that was used, or None.
         kernels: what computed it, or None.
+        tokenizer_note: what its tokenizer lacks; empty for nothing.
         elapsed_seconds: wall clock, loading of the model included.
     """
 
@@ -64,6 +65,7 @@ class StreamReport:
     frames: list[FrameReport] = field(default_factory=list)
     model: str | None = None
     kernels: Kernels | None = None
+    tokenizer_note: str = ""
     elapsed_seconds: float = 0.0
 
     @property

@@ -96,6 +96,7 @@ class ArchiveWriter:
             prefix = b""
             if header.uses_model:
                 self.report.model, self.report.kernels = self._model.name, self._model.kernels
+                self.report.tokenizer_note = self._model.tokenizer_note
             self._entries.append((size, len(draft.original)))
             self.report.frames.append(frame_report(header, size, draft.bits))
             self.report.original_bytes += len(draft.original)

@@ -50,7 +50,7 @@ class Engine(Protocol[CacheT]):
     """A causal language model that turns token ids into integer masses, the same bits on every call pattern.
 
     Attributes:
-        vocab_size: V, number of token ids.
+        vocab_size: V, number of token ids, those of byte tokens included.
         context: number of input tokens that one position may see at most, itself included.
         start_token: the id fed before a row's first token.
         device: where tensors live.

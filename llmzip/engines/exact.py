@@ -14,6 +14,7 @@ import torch
 from ..errors import EngineError
 from ..models.model import ExactModel
 from ..system import forks
+from .byte_tokens import as_inputs, with_byte_tokens
 from .cpu import forward as cpu
 from .forward import Forward
 from .gpu import choice as gpu
@@ -32,6 +33,7 @@ class ExactEngine:
         device: to run on.
         batch_tokens: tokens that one prefill call should hold; None for what suits the model and the device.
         compiled: whether kernels may compute; plain torch gives the same bits.
+        byte_tokens: tokens of single bytes after the model's own; `vocab_size` includes them.
 
     Attributes:
         forward_pass: what computes.
@@ -47,13 +49,16 @@ class ExactEngine:
         device: torch.device | str = "cpu",
         batch_tokens: int | None = None,
         compiled: bool = True,
+        *,
+        byte_tokens: int = 0,
     ) -> None:
         self.device = torch.device(device)
         self.model = model.to(self.device)
         # Two callers may share an engine, and its tables and kernels may change while it runs.
         self._lock = forks.Lock()
         config = model.config
-        self.vocab_size = config.vocab_size
+        self._byte_tokens = byte_tokens
+        self.vocab_size = config.vocab_size + byte_tokens
         self.context = config.context
         self.start_token = config.start_token
         self.operands = Operands.of(self.model)
@@ -92,7 +97,7 @@ class ExactEngine:
         config = self.model.config
         cache = self.forward_pass.cache_bytes(self._slots(chunk, positions))
         step = 4 * (8 * config.hidden_size + 8 * config.mlp_size + 4 * config.num_heads * config.head_dim)
-        return rows * (cache + step + 12 * config.vocab_size)
+        return rows * (cache + step + 12 * self.vocab_size)
 
     def _slots(self, chunk: int, positions: int) -> list[int]:
         """Returns how many positions each layer keeps; a window's has some room, so that its keys rarely move."""
@@ -114,6 +119,8 @@ class ExactEngine:
             if end > self.context:
                 raise EngineError(f"{end} positions exceed the model's context of {self.context}")
             self.operands.extend(end)
+        if self._byte_tokens:
+            ids = as_inputs(ids, self.model.config.vocab_size, self.start_token)
         with self._turn():
             return self.forward_pass.forward(ids, cache)
 
@@ -124,7 +131,8 @@ class ExactEngine:
     def masses(self, hidden: torch.Tensor) -> torch.Tensor:
         """Computes masses, as `Engine.masses`."""
         with self._turn():
-            return self.forward_pass.masses(hidden)
+            masses = self.forward_pass.masses(hidden)
+            return with_byte_tokens(masses, self._byte_tokens) if self._byte_tokens else masses
 
     @contextlib.contextmanager
     def _turn(self) -> Iterator[None]:

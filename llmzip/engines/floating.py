@@ -26,6 +26,7 @@ from ..models.config import MAX_CONTEXT, MAX_VOCAB, ExactConfig
 from ..numerics import ops, tables
 from ..system import forks, processor
 from . import float_load, float_steps
+from .byte_tokens import as_inputs, with_byte_tokens
 from .float_steps import MAX_LOGIT
 from .readout import DeviceReadout
 
@@ -79,9 +80,13 @@ class FloatEngine:
         start_token: the id fed before a row's first token; None for the model's BOS, else its EOS, else 0.
         threads: number of CPU threads, on which the bits depend; None for what torch is set to.
 
+    Attributes:
+        vocab_size: number of ids: the model's own and those of `add_byte_tokens`.
+
     Raises:
         ModelUnsupportedError: transformers does not know the model, it is not a causal language model, it needs code
-            of its own, its tensors are not those that its configuration describes, or the context is out of range.
+            of its own, its tensors are not those that its configuration describes, or the context or the start token
+            is out of range.
         EngineError: transformers is not installed.
         ResourceError: the model does not fit into memory.
     """
@@ -118,8 +123,18 @@ class FloatEngine:
         if not _MIN_VOCAB <= self.vocab_size <= MAX_VOCAB:
             raise ModelUnsupportedError(f"model {folder}: a vocabulary of {self.vocab_size:,} is out of range")
         self.start_token = _start_token(inner, self.vocab_size) if start_token is None else start_token
+        if not 0 <= self.start_token < self.vocab_size:
+            raise ModelUnsupportedError(
+                f"model {folder}: start token {self.start_token:,} is outside its vocabulary of {self.vocab_size:,}"
+            )
+        self._byte_tokens = 0
         self.batch_tokens = self.context
         self._exp2 = torch.from_numpy(tables.exp2_table()).to(self.device)
+
+    def add_byte_tokens(self, count: int) -> None:
+        """Adds tokens of single bytes after the model's own, whose number is only known once the model is loaded."""
+        self._byte_tokens += count
+        self.vocab_size += count
 
     @property
     def num_parameters(self) -> int:
@@ -156,11 +171,12 @@ class FloatEngine:
 
     @torch.inference_mode()
     def forward(self, ids: torch.Tensor, cache: FloatCache | None = None) -> torch.Tensor:
-        """Computes the logits after one new token of every row: (B, 1, V) float32."""
+        """Computes the logits after one new token of every row, (B, 1, V) float32, without byte tokens."""
         if cache is None or ids.shape[1] != 1:
             raise EngineError("the float engine takes one token of every row at a time")
         if cache.length >= self.context:
             raise EngineError(f"{cache.length + 1} positions exceed the context of {self.context}")
+        ids = self._inputs(ids)
         with _computing(self._threads):
             logits, cache.state = float_steps.step(self._model.module, self._model.way, ids, cache.state, cache.length)
         cache.length += 1
@@ -174,8 +190,13 @@ class FloatEngine:
         """
         if ids.shape[1] > self.context:
             raise EngineError(f"{ids.shape[1]} positions exceed the context of {self.context}")
+        ids = self._inputs(ids)
         with _computing(self._threads):
             return float_steps.whole(self._model.module, ids)
+
+    def _inputs(self, ids: torch.Tensor) -> torch.Tensor:
+        """Returns ids as the model is fed them."""
+        return as_inputs(ids, self.vocab_size - self._byte_tokens, self.start_token) if self._byte_tokens else ids
 
     @torch.inference_mode()
     def masses(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -183,7 +204,8 @@ class FloatEngine:
         logits = torch.nan_to_num(hidden, nan=-MAX_LOGIT).clamp_(-MAX_LOGIT, MAX_LOGIT)
         steps = logits * tables.log2e_steps()
         peak = steps.amax(-1, keepdim=True).add_(0.5)
-        return ops.exp2_lookup(self._exp2, ops.exp2_index(torch.sub(peak, steps, out=steps)))
+        masses = ops.exp2_lookup(self._exp2, ops.exp2_index(torch.sub(peak, steps, out=steps)))
+        return with_byte_tokens(masses, self._byte_tokens) if self._byte_tokens else masses
 
     def readout(self) -> DeviceReadout:
         return DeviceReadout(self.vocab_size, self.device)

@@ -37,13 +37,14 @@ def code_bits(engine: ExactEngine, inputs: torch.Tensor) -> float:
     return bits
 
 
-def choose(model: ExactModel, rows: list[torch.Tensor], device: torch.device) -> ExactModel:
+def choose(model: ExactModel, rows: list[torch.Tensor], device: torch.device, *, byte_tokens: int = 0) -> ExactModel:
     """Returns the model with the number of planes that suits these rows; one plane if there are no rows.
 
     Args:
         model: with any number of planes; the weights are the same.
         rows: (T + 1,) int64 each, the start token first, T at most the context.
         device: to run on; all give the same result.
+        byte_tokens: as for the engine.
     """
 
     def with_planes(model: ExactModel, number: int) -> ExactModel:
@@ -54,7 +55,7 @@ def choose(model: ExactModel, rows: list[torch.Tensor], device: torch.device) ->
     moved_model = model.to(device)  # once, for both engines
 
     def bits(number: int) -> float:
-        engine = ExactEngine(with_planes(moved_model, number), device)
+        engine = ExactEngine(with_planes(moved_model, number), device, byte_tokens=byte_tokens)
         return sum(code_bits(engine, row.to(device)) for row in rows)
 
     return with_planes(model, 2 if bits(1) > SECOND_PLANE_FROM * bits(2) else 1)

@@ -91,6 +91,13 @@ class LoadedModel:
         is_slower: bool = getattr(self.engine, "is_slower", False)
         return Kernels(f"{text}; {self.note}", True) if self.note else Kernels(text, is_slower)
 
+    @property
+    def tokenizer_note(self) -> str:
+        """What the tokenizer lacks; empty for nothing."""
+        from ..models.token_table import lacking_text
+
+        return lacking_text(self.table.lacking)
+
     def header(self, prompt: bytes) -> Header:
         """Returns what an archive begins with that is made by this model after a prompt, which may be empty."""
         if not prompt and self.embedded_code is not None:
@@ -147,10 +154,11 @@ def all_devices(settings: EngineSettings) -> list[EngineSettings]:
 
 
 class _Opened(NamedTuple):
-    """An engine with its model, before the tokenizer is known.
+    """An engine with its model and its tokenizer, whose digests were not compared yet.
 
     Attributes:
         engine: computes the model.
+        tokenizer: with the table of its tokens.
         model_digest: all of it.
         planes: of the exact engine; None for the float engine.
         dtype: of the float engine; None for the exact engine.
@@ -158,6 +166,7 @@ class _Opened(NamedTuple):
     """
 
     engine: ExactEngine | FloatEngine
+    tokenizer: Tokenizer
     model_digest: bytes
     planes: int | None = None
     dtype: str | None = None
@@ -173,10 +182,9 @@ def _load(
         opened = _open_float(choice, torch.device(device), threads)
     else:
         opened = _open_exact(choice, torch.device(device), batch_tokens)
-    tokenizer = Tokenizer(choice.folder, opened.engine.vocab_size)
-    record = _checked_record(choice, opened, tokenizer.table.digest())
+    record = _checked_record(choice, opened, opened.tokenizer.table.digest())
     code = None if choice.embedded is None else choice.embedded.code
-    return LoadedModel(choice.name, opened.engine, tokenizer, code, record, opened.note)
+    return LoadedModel(choice.name, opened.engine, opened.tokenizer, code, record, opened.note)
 
 
 def _checked_record(choice: ModelChoice, opened: _Opened, tokenizer_digest: bytes) -> ModelRecord:
@@ -213,24 +221,31 @@ def _checked_record(choice: ModelChoice, opened: _Opened, tokenizer_digest: byte
 
 
 def _open_exact(choice: ModelChoice, device: torch.device, batch_tokens: int | None) -> _Opened:
-    """Opens the exact engine."""
+    """Opens the exact engine; a checkpoint with the archive's number of planes, or the one that suits it."""
     note = selftest_cache.check(device)
-    model = load_model(choice.folder) if is_int8(choice.folder) else _converted(choice, device)
-    return _Opened(ExactEngine(model, device, batch_tokens), model.digest(), planes=model.config.planes, note=note)
+    conversion = None if is_int8(choice.folder) else Conversion(choice.folder)
+    if conversion is None:
+        model = load_model(choice.folder)
+    else:
+        model = conversion.load(choice.context or USUAL_CONTEXT, choice.start_token, choice.planes or 2)
+    tokenizer = Tokenizer(choice.folder, model.config.vocab_size)
+    if conversion is not None and choice.planes is None:
+        model = _with_measured_planes(conversion, model, tokenizer, device)
+    engine = ExactEngine(model, device, batch_tokens, byte_tokens=tokenizer.table.num_byte_tokens)
+    return _Opened(engine, tokenizer, model.digest(), planes=model.config.planes, note=note)
 
 
-def _converted(choice: ModelChoice, device: torch.device) -> ExactModel:
-    """Returns a checkpoint as integers, with the archive's number of planes, or the one that a short text asks for."""
-    conversion = Conversion(choice.folder)
-    model = conversion.load(choice.context or USUAL_CONTEXT, choice.start_token, choice.planes or 2)
-    if choice.planes is not None:
-        return model
+def _with_measured_planes(
+    conversion: Conversion, model: ExactModel, tokenizer: Tokenizer, device: torch.device
+) -> ExactModel:
+    """Returns a converted model with the number of planes that a short text asks for."""
     config = model.config
     number = conversion.measured_planes(config)
     if number is None:
-        ids = Tokenizer(choice.folder, config.vocab_size).encode(sample_text.TEXT.encode())[: config.context]
-        row = np.concatenate([[config.start_token], ids])
-        number = planes.choose(model, [torch.from_numpy(row)], device).config.planes
+        ids = tokenizer.encode(sample_text.TEXT.encode())[: config.context]
+        row = torch.from_numpy(np.concatenate([[config.start_token], ids]))
+        byte_tokens = tokenizer.table.num_byte_tokens
+        number = planes.choose(model, [row], device, byte_tokens=byte_tokens).config.planes
         conversion.keep_planes(model, number, len(ids))
     return model.with_settings(number, config.context, config.start_token)
 
@@ -241,7 +256,9 @@ def _open_float(choice: ModelChoice, device: torch.device, threads: int | None) 
 
     dtype = choice.dtype or FLOAT_DTYPES[0]
     engine = floating.FloatEngine(choice.folder, device, dtype, choice.context, choice.start_token, threads)
-    return _Opened(engine, floating.digest(choice.folder), dtype=dtype)
+    tokenizer = Tokenizer(choice.folder, engine.vocab_size)
+    engine.add_byte_tokens(tokenizer.table.num_byte_tokens)
+    return _Opened(engine, tokenizer, floating.digest(choice.folder), dtype=dtype)
 
 
 def find_device(name: str) -> str:

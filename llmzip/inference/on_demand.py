@@ -52,6 +52,12 @@ class ModelOnDemand:
         loaded = self.loaded
         return None if loaded is None else loaded.kernels
 
+    @property
+    def tokenizer_note(self) -> str:
+        """What the model's tokenizer lacks; empty for nothing, and before the model is loaded."""
+        loaded = self.loaded
+        return "" if loaded is None else loaded.tokenizer_note
+
     def load(self, frame: int = 0) -> LoadedModel:
         """Returns the model for a frame, loading it first; frames are dealt to the devices in turn.
 

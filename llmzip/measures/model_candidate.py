@@ -79,7 +79,7 @@ def by_model(places: Places, model: LoadedModel, settings: CompressSettings, sec
     Args:
         seconds: about how long this may take.
     """
-    mixed = LEVELS[settings.level].mixes and model.table.escape is None
+    mixed = LEVELS[settings.level].mixes
     look = places.spread(64, 256)
     per_byte = max(1, sum(len(model.tokenizer.encode(piece)) for piece in look)) / sum(map(len, look))
     frame_tokens = max(1, int(min(places.text_bytes, PIECE_BYTES) * per_byte))
@@ -90,7 +90,7 @@ def by_model(places: Places, model: LoadedModel, settings: CompressSettings, sec
         return None
     coded = trial.run(sample.tokens)
     candidate = _candidate(places, model, plan, trial, sample, coded, mixed=mixed)
-    if not LEVELS[settings.level].mixes:
+    if not mixed:
         return ByModel(candidate, None)
     return ByModel(candidate, _alone(model.table.decode(sample.tokens.reshape(-1)), coded.bits))
 

@@ -78,13 +78,12 @@ class Span:
     bits: float
 
 
-def token_sizes(ids: np.ndarray, table: Sequence[bytes], escape: int | None) -> np.ndarray:
+def token_sizes(ids: np.ndarray, table: Sequence[bytes]) -> np.ndarray:
     """Counts the bytes of the text that each token stands for.
 
     Args:
         ids: (N,) int64, the tokens of a text.
         table: the bytes of each id.
-        escape: an id that itself stands for nothing and after which any id stands for one byte; None if there is none.
 
     Returns:
         (N,) int64, bytes of each token. With a table of (b"the", b" cat", b"s") the ids [0, 1, 2] give [3, 4, 1].
@@ -92,13 +91,6 @@ def token_sizes(ids: np.ndarray, table: Sequence[bytes], escape: int | None) -> 
     import numpy as np  # not before it is needed: --help must be quick
 
     sizes: np.ndarray = np.array([len(entry) for entry in table], dtype=np.int64)[ids]
-    if escape is not None:
-        is_escaped = False
-        for place, token in enumerate(ids.tolist()):
-            if is_escaped:
-                sizes[place], is_escaped = 1, False
-            elif token == escape:
-                sizes[place], is_escaped = 0, True
     return sizes
 
 
@@ -110,7 +102,7 @@ def units_of(data: bytes, sizes: np.ndarray, bits: np.ndarray) -> Units:
 
     Args:
         data: the text, not empty.
-        sizes: (N,) int64, bytes of each token, len(data) in all.
+        sizes: (N,) int64, bytes of each token, at least 1, len(data) in all.
         bits: (N,) float64, what each token costs.
     """
     import numpy as np
@@ -120,7 +112,7 @@ def units_of(data: bytes, sizes: np.ndarray, bits: np.ndarray) -> Units:
     at_character = np.zeros(len(data) + 1, dtype=bool)
     at_character[_character_ends(data)] = True
     ends = np.cumsum(sizes)
-    closing = np.flatnonzero(at_character[ends] & (sizes > 0))  # an escape belongs to the byte after it
+    closing = np.flatnonzero(at_character[ends])
     token_ends = closing + 1
     return Units(data, np.add.reduceat(bits, _before(token_ends)), ends[closing], token_ends)
 

@@ -36,13 +36,13 @@ class _Sample(NamedTuple):
     Attributes:
         size: asked for of each text in bytes.
         texts: of the places.
-        frames: of each text; None for one that has more tokens than bytes.
+        frames: of each text.
         encode_seconds, decode_seconds: of all.
     """
 
     size: int
     texts: list[bytes]
-    frames: list[Frame | None]
+    frames: list[Frame]
     encode_seconds: float
     decode_seconds: float
 
@@ -82,8 +82,7 @@ def _grown_sample(places: Places, model: LoadedModel, window_bits: int, *, fresh
         frames = window_frames.encode(model, texts, window_bits, fresh=fresh, progress=None)
         middle = time.perf_counter()
         for frame in frames:
-            if frame is not None:
-                window_frames.decode(model, *frame, None)
+            window_frames.decode(model, *frame, None)
         end = time.perf_counter()
         is_slow = 3 * (end - start) > seconds - (end - begun)
         if is_slow or 2 * size > places.text_bytes // _TEXTS:
@@ -91,11 +90,10 @@ def _grown_sample(places: Places, model: LoadedModel, window_bits: int, *, fresh
         size *= 2
 
 
-def _bits_per_byte(text: bytes, frame: Frame | None, window_bits: int) -> float:
+def _bits_per_byte(text: bytes, frame: Frame, window_bits: int) -> float:
     """Returns what a text takes, without its frame's header; no more than stored."""
-    record = None if frame is None else frame[0].windows
-    if frame is None or record is None:
-        return 8.0
+    record = frame[0].windows
+    assert record is not None
     # The last window is full by half, as a rule.
     bits = max(0.5, record.count - 0.5) * window_bits
     directory_bytes = len(frame[1]) - record.data_bytes
@@ -107,7 +105,7 @@ def _lockstep_factor(places: Places, model: LoadedModel, window_bits: int, sampl
 
     All windows of a frame are decoded in lockstep, and there are more in a full one.
     """
-    records = [frame[0].windows for frame in sample.frames if frame is not None]
+    records = [frame[0].windows for frame in sample.frames]
     windows = max((record.count for record in records if record is not None), default=1)
     trial = Trial(model, mixed=False, overlap=1, prompt=None)
     more = max(1.0, min(window_frames.piece_bytes(window_bits), places.text_bytes) / sample.size)

@@ -7,45 +7,52 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..errors import CorruptError, TokenizerError
+from ..errors import TokenizerError
+from .config import MAX_VOCAB
 
 
 class TokenTable:
     """The bytes of every token, which is all that decoding needs.
 
-    If some byte has no token of its own, bytes are escaped: the lowest id that stands for nothing, then the id at the
-    byte's place among the ids that stand for something, in rising order (format section 6).
+    Bytes that no token of the model stands for by itself get tokens of their own, after the model's (format section 6).
 
     Args:
-        entries: bytes of each token; an id that stands for nothing has b"".
+        entries: bytes of each of the model's tokens; an id that stands for nothing has b"".
 
     Attributes:
-        entries: the same, as a list.
-        escape: id that announces an escaped byte; None if every byte has a token.
+        entries: bytes of each token, those of the byte tokens at the end.
+        lacking: the bytes that the model has no token for, in rising order: the byte tokens.
+
+    Raises:
+        TokenizerError: no token of the model stands for anything, or there are more than 300,000 with the byte tokens.
     """
 
     def __init__(self, entries: Sequence[bytes]) -> None:
-        self.entries = list(entries)
+        if not any(entries):
+            raise TokenizerError("the tokenizer has no token that stands for text")
+        singles = {entry for entry in entries if len(entry) == 1}
+        self.lacking = bytes(byte for byte in range(256) if bytes([byte]) not in singles)
+        self.entries = [*entries, *(bytes([byte]) for byte in self.lacking)]
+        if self.lacking and self.vocab_size > MAX_VOCAB:
+            raise TokenizerError(
+                f"the tokenizer has no token for {len(self.lacking)} of the 256 bytes, and there is no room for them: "
+                f"a vocabulary has at most {MAX_VOCAB:,} tokens"
+            )
         self._lengths = np.array([len(entry) for entry in self.entries], dtype=np.int64)
-        self._single = np.full(256, -1, dtype=np.int64)
+        self._single = np.zeros(256, dtype=np.int64)
         for i in range(len(self.entries) - 1, -1, -1):
             if len(self.entries[i]) == 1:
                 self._single[self.entries[i][0]] = i
-        self.escape: int | None = None
-        if (self._single < 0).any():
-            self._find_escape()
-
-    def _find_escape(self) -> None:
-        empty, full = np.flatnonzero(self._lengths == 0), np.flatnonzero(self._lengths)
-        if len(empty) and len(full) >= 256:
-            self.escape = int(empty[0])
-            self._escaped = full[:256]
-            self._lengths[self._escaped] = 0  # after an escape they are one byte: never count more than there is
 
     @property
     def vocab_size(self) -> int:
-        """V, the number of ids."""
+        """V, the number of ids, byte tokens included."""
         return len(self.entries)
+
+    @property
+    def num_byte_tokens(self) -> int:
+        """The number of byte tokens, whose ids follow the model's; 0 if the model has a token for each byte."""
+        return len(self.lacking)
 
     def digest(self) -> bytes:
         """Returns the SHA-256 of the table (format section 6)."""
@@ -55,58 +62,46 @@ class TokenTable:
         return sha.digest()
 
     def num_bytes(self, ids: np.ndarray) -> int:
-        """Counts the bytes that ids stand for, without building them; a lower bound where bytes may be escaped."""
+        """Counts the bytes that ids stand for, without building them."""
         return int(self._lengths[ids].sum())
 
     def decode(self, ids: np.ndarray) -> bytes:
-        """Returns the bytes of ids, (n,) integers in [0, V).
-
-        Raises:
-            CorruptError: an escape without its byte.
-        """
+        """Returns the bytes of ids, (n,) integers in [0, V)."""
         entries = self.entries
-        if self.escape is None:
-            return b"".join([entries[i] for i in ids.tolist()])
-        values = {int(i): bytes([byte]) for byte, i in enumerate(self._escaped)}
-        parts, rest = [], iter(ids.tolist())
-        for i in rest:
-            part = values.get(next(rest, -1)) if i == self.escape else entries[i]
-            if part is None:
-                raise CorruptError("damaged: an escape without its byte")
-            parts.append(part)
-        return b"".join(parts)
+        return b"".join([entries[i] for i in ids.tolist()])
 
     def encode_bytes(self, data: bytes) -> np.ndarray:
-        """Returns ids that spell `data` byte by byte, (n,) int64; n = len(data) if nothing is escaped.
-
-        Raises:
-            TokenizerError: a byte has neither a token nor an escape.
-        """
-        values = np.frombuffer(data, dtype=np.uint8)
-        ids = self._single[values]
-        missing = ids < 0
-        if not missing.any():
-            return ids
-        if self.escape is None:
-            raise TokenizerError(f"the tokenizer has no token for the byte {values[missing][0]:#04x}")
-        counts = np.where(missing, 2, 1)
-        out = np.full(int(counts.sum()), self.escape, dtype=np.int64)
-        out[np.cumsum(counts) - 1] = np.where(missing, self._escaped[values], ids)
-        return out
-
-    def check_complete(self) -> None:
-        """Refuses a table that cannot represent every input.
-
-        Raises:
-            TokenizerError: naming the first byte without a token.
-        """
-        missing = np.flatnonzero(self._single < 0)
-        if len(missing) and self.escape is None:
-            raise TokenizerError(
-                f"the tokenizer has no token for {len(missing)} of the 256 bytes (first: {missing[0]:#04x}), "
-                "so it cannot represent every input"
-            )
+        """Returns ids that spell `data` byte by byte, (len(data),) int64."""
+        ids: np.ndarray = self._single[np.frombuffer(data, dtype=np.uint8)]
+        return ids
 
     def single_bytes(self) -> np.ndarray:
-        """Returns (256,) int64: for each byte the lowest id that stands for just it, -1 if there is none."""
+        """Returns (256,) int64: for each byte the lowest id that stands for just it."""
         return self._single
+
+
+def lacking_text(lacking: bytes) -> str:
+    """Says which bytes have no token of their own, as in "no token for 4 bytes (04 c0-c2): coded as byte tokens".
+
+    Returns "" for none.
+
+    Args:
+        lacking: as in `TokenTable`.
+    """
+    if not lacking:
+        return ""
+    many = "1 byte" if len(lacking) == 1 else f"{len(lacking)} bytes"
+    return f"no token for {many} ({_ranges(lacking)}): coded as byte tokens"
+
+
+def _ranges(values: bytes) -> str:
+    """Writes rising bytes in hexadecimal, runs of three and more as ranges: "04 c0 c1 f5-ff"."""
+    parts: list[str] = []
+    begin = 0
+    for end in range(1, len(values) + 1):
+        if end < len(values) and values[end] == values[end - 1] + 1:
+            continue
+        run = values[begin:end]
+        parts += [f"{run[0]:02x}-{run[-1]:02x}"] if len(run) > 2 else [f"{byte:02x}" for byte in run]
+        begin = end
+    return " ".join(parts)

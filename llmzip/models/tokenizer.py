@@ -30,10 +30,10 @@ class Tokenizer:
 
     Args:
         folder: with tokenizer.json, or vocab.json and merges.txt.
-        vocab_size: V of the model.
+        vocab_size: number of the model's own tokens.
 
     Attributes:
-        table: the bytes of every token.
+        table: the bytes of every token, byte tokens included.
 
     Raises:
         ModelNotFoundError: the folder holds no tokenizer.
@@ -44,8 +44,11 @@ class Tokenizer:
         from tokenizers import Tokenizer as FastTokenizer
 
         file = TokenizerFile.read(folder)
-        self.table = TokenTable(file.byte_table(vocab_size))
-        self.table.check_complete()
+        entries = file.byte_table(vocab_size)
+        try:
+            self.table = TokenTable(entries)
+        except TokenizerError as error:
+            raise TokenizerError(f"model {folder}: {error}") from None
         try:
             self._fast = FastTokenizer.from_str(json.dumps(file.exact_description(vocab_size)))
             renumbered = file.renumbered_ids(vocab_size, self._fast.token_to_id)
@@ -62,7 +65,7 @@ class Tokenizer:
             data: any bytes.
 
         Returns:
-            (n,) int64; n <= len(data) where no byte is escaped.
+            (n,) int64, n <= len(data).
         """
         # Bytes that are not valid UTF-8 become lone surrogates, which valid UTF-8 never decodes to.
         text = data.decode("utf-8", "surrogateescape")
@@ -101,9 +104,7 @@ class Tokenizer:
         return [self._ids[ids] for ids in arrays] if len(self._ids) else list(arrays)
 
     def _stand_for(self, ids: np.ndarray, raw: bytes) -> bool:
-        """Whether ids stand for these bytes; the id of the escape may not come from the library itself."""
-        if self.table.escape is not None and (ids == self.table.escape).any():
-            return False
+        """Whether ids stand for these bytes."""
         entries = self.table.entries
         return b"".join([entries[i] for i in ids.tolist()]) == raw
 

@@ -185,7 +185,8 @@ def samples(folder: Path, facts: Facts) -> list[Sample]:
     tokens = {}
     for name, text in valid_texts(folder).items():
         ids = tokenizer.encode(text[:_MAX_SAMPLE_BYTES])
-        tokens[name] = (ids, lengths[ids])
+        known = np.where(ids < shape.vocab_size, ids, facts.start_token)  # what engines feed for byte tokens
+        tokens[name] = (known, lengths[ids])
     return make_samples(tokens, shape.sequence, facts.start_token)
 
 

@@ -240,6 +240,7 @@ class Trainer:
             self.shape.sequence, device=self.device
         )
         ids = self._ids[places].long() & self._id_mask
+        ids.masked_fill_(ids >= self.shape.vocab_size, self.facts.start_token)  # what engines feed for byte tokens
         return torch.nn.functional.pad(ids, (1, 0), value=self.facts.start_token)
 
     def accumulate(self, ids: torch.Tensor, batch_tokens: int) -> torch.Tensor:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ..errors import CorruptError, SettingsError
+from ..errors import CorruptError
 from ..format.headers import FrameHeader, WindowsRecord
 from ..format.numbers import pack_varint, unpack_varint
 from ..inference.progress import ByteMeter, Progress, in_bytes
@@ -48,7 +48,7 @@ def group_windows(window_bits: int) -> int:
 
 def encode(
     model: LoadedModel, texts: list[bytes], window_bits: int, *, fresh: bool, progress: Progress | None
-) -> list[tuple[FrameHeader, bytes] | None]:
+) -> list[tuple[FrameHeader, bytes]]:
     """Makes the header and the payload of a frame for each of some texts, which are encoded side by side.
 
     Args:
@@ -59,23 +59,18 @@ def encode(
         progress: called with numbers of bytes of the texts that were just encoded.
 
     Returns:
-        for each text its header and payload, or None if it has more tokens than bytes.
+        for each text its header and payload.
 
     Raises:
-        SettingsError: W is too small for the vocabulary, or the tokenizer has no token for some byte.
+        SettingsError: W is too small for the vocabulary, or the model has another engine.
     """
     table = model.table
-    if table.escape is not None:
-        raise SettingsError("windows need a tokenizer with a token for each byte")
     tokens = [model.tokenizer.encode(text) for text in texts]
-    usable = [number for number, ids in enumerate(tokens) if len(ids) <= len(texts[number])]
     report = in_bytes(progress, table.num_bytes)
-    frames: list[tuple[FrameHeader, bytes] | None] = [None] * len(texts)
-    coded = window_texts.encode(
-        model.engine, [tokens[number] for number in usable], window_bits, fresh=fresh, progress=report
-    )
-    for number, windows in zip(usable, coded, strict=True):
-        text, ids, count = texts[number], tokens[number], len(windows.counts)
+    frames: list[tuple[FrameHeader, bytes]] = []
+    coded = window_texts.encode(model.engine, tokens, window_bits, fresh=fresh, progress=report)
+    for text, ids, windows in zip(texts, tokens, coded, strict=True):
+        count = len(windows.counts)
         group = min(group_windows(window_bits), count)
         record = WindowsRecord(window_bits, count, int(windows.counts[-1]), group)
         directory, begin = b"", 0
@@ -84,7 +79,7 @@ def encode(
             begin += part
         payload = windows.data + directory
         header = FrameHeader.of_windows(len(text), len(payload), record, num_tokens=len(ids), fresh=fresh)
-        frames[number] = (header, payload)
+        frames.append((header, payload))
     return frames
 
 
@@ -220,8 +215,6 @@ def decode_windows(
     """
     record, table = header.windows, model.table
     assert record is not None
-    if table.escape is not None:
-        raise CorruptError("damaged: windows of a tokenizer that has no token for some byte")
     meter = ByteMeter(table.num_bytes, header.original_bytes, progress)
     decoder = window_texts.WindowDecoder(model.engine, record.window_bits, meter)
     numbers = np.arange(wanted.start, wanted.stop)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ..errors import CorruptError, LLMZipError, SettingsError
+from ..errors import CorruptError, LLMZipError
 from ..format.packets import MAX_TEXT_BYTES, Packet, check16, data_bytes, model_id, pack, parse, width
 from ..inference.progress import ByteMeter, Progress, in_bytes
 from . import texts as window_texts
@@ -66,8 +66,6 @@ def encode(model: LoadedModel, text: bytes, packet_bytes: int, progress: Progres
         SettingsError: a length is out of range, or this model cannot make windows.
     """
     capacity, table = data_bytes(packet_bytes, len(text)), model.table
-    if table.escape is not None:
-        raise SettingsError("packets need a tokenizer with a token for each byte")
     window_texts.check_engine(model.engine, 8 * capacity)
     pieces = list(_pieces(model, text, capacity, table.num_bytes, progress)) or [_Piece(0, 0, b"")]
     ends = [piece.begin for piece in pieces[1:]] + [len(text)]
@@ -261,8 +259,6 @@ def _texts(model: LoadedModel, packets: list[Packet], progress: Progress | None)
         if packet.tokens:
             sizes.setdefault(len(packet.data), []).append(place)
     table = model.table
-    if sizes and table.escape is not None:
-        raise CorruptError("damaged: packets of a tokenizer that has no token for some byte")
     for size, places in sizes.items():
         step = max(1, _MAX_DATA_BYTES // size)
         for group in (places[at : at + step] for at in range(0, len(places), step)):

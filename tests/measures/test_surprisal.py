@@ -63,14 +63,9 @@ def test_a_character_of_several_tokens_is_one_unit() -> None:
     assert units.ends.tolist() == [4, 5] and units.begins.tolist() == [0, 4] and units.token_ends.tolist() == [3, 4]
 
 
-def test_an_escape_belongs_to_the_byte_after_it() -> None:
-    table = [b"", b"a", b"bc", b"d"]
-    ids = np.array([1, 0, 2, 2, 0, 1])
-    sizes = surprisal.token_sizes(ids, table, 0)
-    assert sizes.tolist() == [1, 0, 1, 2, 0, 1]
-    units = surprisal.units_of(b"aXbcY", sizes, np.array([1.0, 2, 4, 8, 16, 32]))
-    assert units.bits.tolist() == [1, 6, 8, 48] and units.token_ends.tolist() == [1, 3, 4, 6]
-    assert surprisal.token_sizes(ids, table, None).tolist() == [1, 0, 2, 2, 0, 1]
+def test_sizes_are_those_of_the_table() -> None:
+    sizes = surprisal.token_sizes(np.array([0, 1, 2, 1]), (b"the", b" cat", b"s"))
+    assert sizes.dtype == np.int64 and sizes.tolist() == [3, 4, 1, 4]
 
 
 @pytest.mark.parametrize(("data", "sizes"), [(b"", []), (b"abc", [1, 1]), (b"a", [2])])

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from model_samples import sentencepiece_model
+from model_samples import LACKING, sentencepiece_model
 from tokenizers import normalizers, pre_tokenizers, processors
 
-from llmzip.errors import CorruptError, ModelNotFoundError, TokenizerError
+from llmzip.errors import ModelNotFoundError, TokenizerError
+from llmzip.models.config import MAX_VOCAB
 from llmzip.models.embedded import DEFAULT
-from llmzip.models.token_table import TokenTable
+from llmzip.models.token_table import TokenTable, lacking_text
 from llmzip.models.tokenizer import Tokenizer
 from llmzip.models.tokenizer_file import byte_alphabet
 
@@ -158,9 +159,6 @@ def check(tokenizer: Tokenizer, data: bytes) -> np.ndarray:
     assert tokenizer.table.decode(ids) == data
     if len(ids):
         assert ids.min() >= 0 and ids.max() < tokenizer.table.vocab_size
-    if tokenizer.table.escape is not None:
-        assert len(ids) <= 2 * len(data) and tokenizer.table.num_bytes(ids) <= len(data)
-        return ids
     assert len(ids) <= len(data)
     assert tokenizer.table.num_bytes(ids) == len(data)
     assert all(tokenizer.table.entries[i] for i in ids)  # no id that stands for nothing
@@ -221,7 +219,7 @@ def test_characters_where_pieces_are_cut_come_back(kinds: dict[str, Tokenizer], 
 
 def test_texts_are_tokenised_and_not_spelled(kinds: dict[str, Tokenizer]) -> None:
     text = ("The wind came over the hills, and the day was cold and bright in April. " * 40).encode()
-    for kind in [kind for kind in KINDS if kinds[kind].table.escape is None]:  # those here know no capitals
+    for kind in [kind for kind in KINDS if not kinds[kind].table.lacking]:  # those here know no capitals
         # What loses a single blank is spelled byte by byte.
         assert (len(check(kinds[kind], text)) < 0.7 * len(text)) == (kind != "blanks dropped"), kind
     assert len(check(kinds["embedded"], text)) < 0.3 * len(text)
@@ -257,7 +255,8 @@ def test_byte_alphabet_is_that_of_byte_level_tokenizers() -> None:
 
 def test_digest_is_that_of_the_format() -> None:
     table = [b"a", b"", b"\xff\0", b"longer"]
-    blob = b"llmzip tokens 4\n" + b"".join(len(entry).to_bytes(4, "little") + entry for entry in table)
+    whole = [*table, *(bytes([byte]) for byte in range(256) if byte != ord("a"))]  # 255 byte tokens after its own
+    blob = b"llmzip tokens 259\n" + b"".join(len(entry).to_bytes(4, "little") + entry for entry in whole)
     assert TokenTable(table).digest() == hashlib.sha256(blob).digest()
 
 
@@ -275,25 +274,54 @@ def test_single_bytes_are_the_lowest_ids() -> None:
     assert TokenTable(table).single_bytes().tolist() == list(range(1, 257))
 
 
-@pytest.mark.parametrize(("missing", "first"), [([0], "0x00"), ([255], "0xff"), ([97, 13, 200], "0x0d")])
-def test_missing_bytes_are_named(missing: list[int], first: str) -> None:
-    table = [bytes([byte]) for byte in range(256) if byte not in missing]
-    with pytest.raises(TokenizerError, match=f"no token for {len(missing)} of the 256 bytes \\(first: {first}\\)"):
-        TokenTable(table).check_complete()
-
-
-def test_bytes_without_a_token_are_escaped() -> None:
-    table = [b"", b"", *(bytes([byte]) for byte in range(128)), *(b"%d," % n for n in range(200))]
+@pytest.mark.parametrize(
+    ("lacking", "text"),
+    [
+        ([], ""),
+        ([255], "no token for 1 byte (ff): coded as byte tokens"),
+        ([0, 1], "no token for 2 bytes (00 01): coded as byte tokens"),
+        ([4, 19, 20, *range(0xF5, 0x100)], "no token for 14 bytes (04 13 14 f5-ff): coded as byte tokens"),
+    ],
+    ids=["none", "one", "two", "ranges"],
+)  # fmt: skip
+def test_bytes_without_a_token_get_byte_tokens(lacking: list[int], text: str) -> None:
+    table = [b"", *(bytes([byte]) for byte in range(255, -1, -1) if byte not in lacking), b"ab"]
     tokens = TokenTable(table)
-    tokens.check_complete()
-    assert tokens.escape == 0
-    ids = tokens.encode_bytes(b"a\xffb\x80")
-    assert ids.tolist() == [2 + 97, 0, 2 + 255, 2 + 98, 0, 2 + 128]
-    assert tokens.decode(ids) == b"a\xffb\x80"
-    assert tokens.decode(np.array([2 + 200, 0, 2 + 200, 0, 2])) == b"72,\xc8\x00"
-    for damaged in ([0], [5, 0], [0, 0], [0, 1], [0, 2 + 256]):
-        with pytest.raises(CorruptError, match="an escape without its byte"):
-            tokens.decode(np.array(damaged))
+    assert tokens.lacking == bytes(lacking) and tokens.num_byte_tokens == len(lacking)
+    assert tokens.entries == [*table, *(bytes([byte]) for byte in lacking)]
+    assert tokens.vocab_size == len(tokens.entries)
+    assert lacking_text(tokens.lacking) == text
+    everything = bytes(range(256)) + b"ab"
+    ids = tokens.encode_bytes(everything)
+    assert len(ids) == tokens.num_bytes(ids) == len(everything) and tokens.decode(ids) == everything
+    assert ids[lacking].tolist() == list(range(len(table), tokens.vocab_size))
+    assert sorted(set(range(tokens.vocab_size)) - set(ids.tolist())) == [0, len(table) - 1]
+
+
+@pytest.mark.parametrize("table", [[], [b""], [b""] * 400])
+def test_tables_that_stand_for_nothing_are_refused(table: list[bytes]) -> None:
+    with pytest.raises(TokenizerError, match="no token that stands for text"):
+        TokenTable(table)
+
+
+def test_byte_tokens_that_have_no_room_are_refused() -> None:
+    table = [b"a", *[b""] * (MAX_VOCAB - 256)]
+    assert TokenTable(table).vocab_size == MAX_VOCAB
+    with pytest.raises(TokenizerError, match=r"no token for 255 of the 256 bytes, and there is no room .* 300,000"):
+        TokenTable([*table, b""])
+
+
+def test_byte_tokens_are_used_for_their_bytes_and_for_nothing_else(
+    make_tokenizer: Callable[..., Path], tmp_path: Path
+) -> None:
+    tokenizer = Tokenizer(make_tokenizer(tmp_path, vocab_size=VOCABULARY, lacking=LACKING), VOCABULARY)
+    assert tokenizer.table.lacking == LACKING and tokenizer.table.vocab_size == VOCABULARY + len(LACKING)
+    for name, data in TORTURE.items():
+        ids = check(tokenizer, data)
+        found = [tokenizer.table.entries[i] for i in ids[ids >= VOCABULARY]]
+        assert found == [bytes([byte]) for byte in data if byte in LACKING], name
+    ids = check(tokenizer, b"the wind and the wind")
+    assert len(ids) < 12 and ids.max() < VOCABULARY
 
 
 def test_sentencepiece_tokens_are_used(kinds: dict[str, Tokenizer]) -> None:
@@ -328,11 +356,10 @@ def described(folder: Path, change: Callable[[dict[str, Any]], object], make: Ca
     return folder
 
 
-def drop_byte(description: dict[str, Any]) -> None:
-    """Takes away one letter of the alphabet, as a tokenizer trained without the whole of it lacks some."""
+def all_special(description: dict[str, Any]) -> None:
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     vocab = description["model"]["vocab"]
-    letter = next(text for text, byte in byte_alphabet().items() if byte == 0xF5)
-    vocab[letter * 2] = vocab.pop(letter)
+    description["added_tokens"] = [flags | {"content": text, "id": i, "special": True} for text, i in vocab.items()]
 
 
 def word_level(description: dict[str, Any]) -> None:
@@ -350,7 +377,7 @@ def metaspace(description: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (drop_byte, "no token for 1 of the 256 bytes \\(first: 0xf5\\)"),
+        (all_special, "no token that stands for text"),
         (word_level, "tokenizer is of kind WordLevel"),
         (metaspace, "tokenizer is of kind BPE"),
         (lambda description: description["model"].update(vocab=[["a", 0.1]]), "outside the model's vocabulary"),
@@ -362,7 +389,19 @@ def metaspace(description: dict[str, Any]) -> None:
         (lambda description: description["model"].update(merges=[["never", "seen"]]), "cannot be loaded"),
         (lambda description: description.update(pre_tokenizer={"type": "ByteLevel"}), "cannot be loaded"),
     ],
-    ids=["byte", "words", "metaspace", "unigram", "pairs", "nothing", "above", "below", "text id", "merges", "fields"],
+    ids=[
+        "nothing to say",
+        "words",
+        "metaspace",
+        "unigram",
+        "pairs",
+        "nothing",
+        "above",
+        "below",
+        "text id",
+        "merges",
+        "fields",
+    ],
 )
 def test_unfit_tokenizers_are_refused_with_the_reason(
     change: Callable[[dict[str, Any]], object], words: str, make_tokenizer: Callable[..., Path], tmp_path: Path

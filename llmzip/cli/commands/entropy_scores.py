@@ -69,8 +69,7 @@ class Scored:
     @functools.cached_property
     def units(self) -> Units:
         """The text divided into characters, with their bits."""
-        table = self.model.table
-        sizes = surprisal.token_sizes(self.scores.tokens, table.entries, table.escape)
+        sizes = surprisal.token_sizes(self.scores.tokens, self.model.table.entries)
         return surprisal.units_of(self.text.data, sizes, self.scores.model_bits)
 
 

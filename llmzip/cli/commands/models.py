@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json as jsonlib
 import math
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ import click
 from ...errors import LLMZipError, ModelMismatchError, ModelNotFoundError, ModelUnsupportedError
 from ...models import hub, layout
 from ...models.choice import ModelChoice, choose_model, resolve_model, unsupported_reason
+from ...models.config import MAX_VOCAB
 from ...models.embedded import EMBEDDED, embedded_by_name
 from ...models.reference import Kind, parse_model
 from ...models.tokenizer_file import TokenizerFile
@@ -114,6 +116,7 @@ def info_command(output: Output, messages: Messages, name: str, digests: bool) -
     ref = resolve_model(parse_model(name))
     choice = choose_model(ref)
     reason = unsupported_reason(choice.folder)
+    shape = _shape(choice.folder)
     facts: dict[str, Any] = {
         "name": ref.name,
         "place": ref.kind.value,
@@ -122,8 +125,8 @@ def info_command(output: Output, messages: Messages, name: str, digests: bool) -
         "model_type": layout.config_or_empty(choice.folder).get("model_type"),
         "runs": reason is None,
         "reason": reason,
-        **_shape(choice.folder),
-        "tokenizer": _tokenizer(choice.folder),
+        **shape,
+        **_tokenizer(choice.folder, shape["vocab_size"]),
         "size_bytes": hub.size_bytes(choice.folder),
     }
     if digests:
@@ -172,12 +175,24 @@ def _num_parameters(folder: Path) -> int | None:
     return total
 
 
-def _tokenizer(folder: Path) -> str | None:
-    try:
+def _tokenizer(folder: Path, vocab_size: object) -> dict[str, Any]:
+    """Returns the kind of a tokenizer and the bytes that it has no token for; None for what its files do not say."""
+    from ...models.token_table import TokenTable  # here, so that --help is quick
+
+    facts: dict[str, Any] = {"tokenizer": None, "lacking_bytes": None}
+    with contextlib.suppress(LLMZipError):
         file = TokenizerFile.read(folder)
-    except LLMZipError:
-        return None
-    return file.kind or str(file.description["model"].get("type"))
+        facts["tokenizer"] = file.kind or str(file.description["model"].get("type"))
+        if type(vocab_size) is int and 0 < vocab_size <= MAX_VOCAB:
+            facts["lacking_bytes"] = list(TokenTable(file.byte_table(vocab_size)).lacking)
+    return facts
+
+
+def _tokenizer_text(facts: Mapping[str, Any]) -> str:
+    from ...models.token_table import lacking_text
+
+    note = lacking_text(bytes(facts["lacking_bytes"] or ()))
+    return ", ".join(filter(None, (facts["tokenizer"] or "not readable", note)))
 
 
 def _digests(choice: ModelChoice) -> dict[str, str]:
@@ -212,7 +227,7 @@ def _texts(facts: dict[str, Any]) -> dict[str, str]:
         "heads": f"{number('num_heads')} of size {number('head_dim')}, {number('num_kv_heads')} for keys and values",
         "context": f"{number('context')} positions",
         "vocabulary": number("vocab_size"),
-        "tokenizer": facts["tokenizer"] or "not readable",
+        "tokenizer": _tokenizer_text(facts),
         "size on disk": hub.size_text(facts["size_bytes"]),
         "model digest": facts.get("model_digest", ""),
         "tokenizer digest": facts.get("tokenizer_digest", ""),

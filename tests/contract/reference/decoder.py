@@ -224,14 +224,15 @@ def exact(matrix: np.ndarray) -> np.ndarray:
 class Model:
     """The model of a folder, its digest (N 7), and one context of several rows in lockstep."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, byte_tokens: int = 0) -> None:
         config, self.weights = read_weights(folder / "model.llmzw")
         need(config.keys() >= REQUIRED and config.keys() <= REQUIRED | OPTIONAL.keys(), "unknown configuration")
         self.digest = self.make_digest(config)
         config = OPTIONAL | config
         self.context, self.start_token, self.planes = config["context"], config["start_token"], config["planes"]
         self.heads, self.kv_heads, self.dim = config["num_heads"], config["num_kv_heads"], config["head_dim"]
-        self.windows, self.vocab_size, self.eps = config["windows"], config["vocab_size"], F32(config["norm_eps"])
+        self.windows, self.own_tokens, self.eps = config["windows"], config["vocab_size"], F32(config["norm_eps"])
+        self.vocab_size = self.own_tokens + byte_tokens  # F 6: V everywhere but in the model itself
         self.gated, self.parallel, self.positions = config["gated"], config["parallel"], config["learned_positions"]
         self.attention_cap, self.logit_cap = config["attention_cap"], config["logit_cap"]
         self.embedding_gain = F32(config["embedding_gain"])
@@ -351,7 +352,9 @@ class Model:
         for rates in set(self.rates):
             turned = [cos_sin(self.position * rate % 2**64) for rate in rates]
             self.angles[rates] = np.array(turned, F32).reshape(-1, 2).T / F32(2**14)
-        x = self.row_of("embedding", tokens)
+        x = self.row_of(
+            "embedding", [token if token < self.own_tokens else self.start_token for token in tokens]
+        )  # F 4
         if self.embedding_gain != 1:
             x = x * self.embedding_gain
         if self.positions:
@@ -364,7 +367,8 @@ class Model:
         z = self.linear(self.norm(x, "final_norm"), "head" if "head_q" in self.weights else "embedding", L)
         if self.logit_cap:
             z = cap(z, self.logit_cap)
-        return exp_of((z.max(1, keepdims=True) + F32(0.5)) - z).astype(np.int64)
+        masses = exp_of((z.max(1, keepdims=True) + F32(0.5)) - z).astype(np.int64)
+        return np.pad(masses, ((0, 0), (0, self.vocab_size - self.own_tokens)))  # F 4: byte tokens have the mass 0
 
 
 # ---- Frequencies and the range coder (N 8, N 9) ----
@@ -568,7 +572,6 @@ def decode_windows(
     need(16 <= bits <= 2**16, "damaged: bits of a window")
     need(1 <= number <= count and 1 <= last <= count and 1 <= group <= number, "damaged: windows record")
     need(model.vocab_size <= 2 ** (min(24, bits) - 1), "the vocabulary is too large for such windows")
-    need(escapes(words)[0] is None, "windows need a token for each byte")
     need(profile == 0 or count <= 2**16, "damaged: a row is over the limit")
     windows, directory = split_windows(payload, bits, number)
     row = Row(model, count, max(1, model.context // 2), 2 ** min(24, bits))
@@ -577,7 +580,7 @@ def decode_windows(
         need(left > 0, "damaged: fewer tokens than windows")
         tokens = row.read(Window(window, bits), left) if profile else decode_window(model, window, bits, left)
         left -= len(tokens)
-        texts.append(join_tokens(words, tokens))
+        texts.append(b"".join(words[token] for token in tokens))
     need(left == 0 and len(tokens) == last, "damaged: number of tokens")
     check_directory(directory, texts, group)
     return texts
@@ -640,34 +643,19 @@ def token_bytes(path: Path, size: int | None = None) -> list[bytes]:
     return words
 
 
+def with_byte_tokens(words: list[bytes]) -> list[bytes]:
+    """F 6: the table with a token for each byte that is none by itself."""
+    need(any(words), "no token of the tokenizer stands for anything")
+    single = set(words)
+    extended = words + [bytes([byte]) for byte in range(256) if bytes([byte]) not in single]
+    need(len(extended) <= 300_000 or len(extended) == len(words), "too many tokens with the byte tokens")
+    return extended
+
+
 def tokenizer_digest(words: list[bytes]) -> bytes:
     """F 6."""
     body = b"".join(len(word).to_bytes(4, "little") + word for word in words)
     return hashlib.sha256(b"llmzip tokens %d\n" % len(words) + body).digest()
-
-
-def escapes(words: list[bytes]) -> tuple[int | None, list[int]]:
-    """F 6: e and u_0 .. u_255, or None and nothing if no byte is escaped."""
-    full = [token for token, word in enumerate(words) if word]
-    if {word[0] for word in words if len(word) == 1} == set(range(256)):
-        return None, []
-    need(b"" in words and len(full) >= 256, "the tokenizer lacks tokens for single bytes")
-    return words.index(b""), full[:256]
-
-
-def join_tokens(words: list[bytes], tokens: list[int]) -> bytes:
-    """F 6: the bytes that tokens stand for, escaped bytes among them."""
-    escape, escaped = escapes(words)
-    byte_of = {token: bytes([byte]) for byte, token in enumerate(escaped)}
-    output, rest = [], iter(tokens)
-    for token in rest:
-        if token == escape:
-            behind = next(rest, None)
-            need(behind in byte_of, "damaged: an escape without a token that tells its byte")
-            output.append(byte_of[behind])
-        else:
-            output.append(words[token])
-    return b"".join(output)
 
 
 # ---- Prompts (F 6a) ----
@@ -714,10 +702,9 @@ def first_break(text: str, start: int, end: int) -> int:
 class PromptCutter:
     """F 6a: bytes to ids as the writer cut them."""
 
-    def __init__(self, path: Path, words: list[bytes]) -> None:
-        described = changeless(json.loads(path.read_text("utf-8")), len(words))
+    def __init__(self, path: Path, words: list[bytes], own_tokens: int) -> None:
+        described = changeless(json.loads(path.read_text("utf-8")), own_tokens)
         self.tokenizer, self.words = tokenizers.Tokenizer.from_str(json.dumps(described)), words
-        self.escape, self.escaped = escapes(words)
         vocab = described["model"]["vocab"]
         known = set(vocab.values() if isinstance(vocab, dict) else range(len(vocab)))
         found = {self.tokenizer.token_to_id(entry["content"]): entry["id"] for entry in described["added_tokens"]}
@@ -740,11 +727,7 @@ class PromptCutter:
         return parts + self.pieces(text[start:])
 
     def spell(self, data: bytes) -> list[int]:
-        ids = []
-        for byte in data:
-            single = bytes([byte])
-            ids += [self.words.index(single)] if single in self.words else [self.escape, self.escaped[byte]]
-        return ids
+        return [self.words.index(bytes([byte])) for byte in data]
 
     def pieces(self, text: str) -> list[int]:
         ids = []
@@ -758,7 +741,7 @@ class PromptCutter:
         data = text.encode()
         ids = [self.listed.get(token, token) for token in self.tokenizer.encode(text, add_special_tokens=False).ids]
         found = b"".join(self.words[token] for token in ids)
-        if len(ids) <= len(data) and found == data and (self.escape is None or self.escape not in ids):
+        if len(ids) <= len(data) and found == data:
             return ids
         if len(text) <= 8:
             return self.spell(data)
@@ -766,10 +749,10 @@ class PromptCutter:
         return self.piece(text[:end]) + self.piece(text[end:])
 
 
-def cut_prompt(prompt: bytes, path: Path, words: list[bytes]) -> list[int]:
-    """F 4, F 6a: the last tokens of a prompt."""
-    tokens = PromptCutter(path, words).cut(prompt)
-    need(join_tokens(words, tokens) == prompt, "the tokens of the prompt are not its bytes")
+def cut_prompt(prompt: bytes, path: Path, words: list[bytes], own_tokens: int | None = None) -> list[int]:
+    """F 4, F 6a: the last tokens of a prompt; `own_tokens` of a table that has byte tokens."""
+    tokens = PromptCutter(path, words, len(words) if own_tokens is None else own_tokens).cut(prompt)
+    need(b"".join(words[token] for token in tokens) == prompt, "the tokens of the prompt are not its bytes")
     return tokens[-MOST_PROMPT_TOKENS:]
 
 
@@ -816,9 +799,10 @@ class Here:
     """The model that is here, and the prompt that the user gives."""
 
     def __init__(self, folder: Path, prompt: bytes | None) -> None:
-        self.folder, self.model = folder, Model(folder)
-        self.words = token_bytes(folder / "tokenizer.json", self.model.vocab_size)
-        self.prompt = prompt
+        config, _ = read_weights(folder / "model.llmzw")
+        words = token_bytes(folder / "tokenizer.json", config["vocab_size"])
+        self.words = with_byte_tokens(words)
+        self.folder, self.model, self.prompt = folder, Model(folder, len(self.words) - len(words)), prompt
 
     def check(self, reader: Reader, code: int) -> list[int]:
         """F 2, F 7: the model record or the fixed digests against what is here. Returns the prompt's tokens."""
@@ -852,7 +836,7 @@ class Here:
         need(self.prompt is not None, f"the archive needs a prompt of digest {digest.hex()}")
         found = hashlib.sha256(b"llmzip prompt\n" + self.prompt).digest()[:16]
         need(found == digest, f"another prompt: the archive names {digest.hex()}, here is {found.hex()}")
-        return cut_prompt(self.prompt, self.folder / "tokenizer.json", self.words)
+        return cut_prompt(self.prompt, self.folder / "tokenizer.json", self.words, self.model.own_tokens)
 
 
 def read_packet(model: Model, words: list[bytes], data: bytes) -> tuple[int, bytes, bool, int]:
@@ -872,10 +856,10 @@ def read_packet(model: Model, words: list[bytes], data: bytes) -> tuple[int, byt
     need(len(window) <= 8192 and number <= begin, "damaged: a limit of packets")
     text = window
     if count:
-        need(len(window) >= 3 and escapes(words)[0] is None, "damaged: no window")
+        need(len(window) >= 3, "damaged: no window")
         tokens = decode_window(model, int.from_bytes(window, "big"), 8 * len(window), count)
         need(len(tokens) == count, "damaged: the window is over too early")
-        text = join_tokens(words, tokens)
+        text = b"".join(words[token] for token in tokens)
     else:
         need(bool(window) or (kind & 16 and not begin), "damaged: a packet without text")
     need(text_check == zlib.crc32(text) % 2**16 and begin + len(text) <= 2**26, "damaged: the text of the packet")
@@ -953,7 +937,7 @@ def decode_frame(reader: Reader, start: int, here: Here | None, prompt: list[int
             tokens = decode_tokens(model, payload, count, rows, overlap, prompt)
         else:
             tokens = decode_mixed(model, words, payload, count, rows, overlap, prompt)
-        original = join_tokens(words, [token for row in tokens for token in row])
+        original = b"".join(words[token] for row in tokens for token in row)
     elif method == MIXED:
         original = decode_adaptive(payload, size)
     else:

@@ -1,4 +1,4 @@
-"""Archives of models of every family, with prompts, and with tokenizers that escape bytes, by the second decoder."""
+"""Archives of models of every family, with prompts, and with tokenizers that lack bytes, by the second decoder."""
 
 from __future__ import annotations
 
@@ -15,22 +15,25 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from model_samples import WORDS, sentencepiece_model, sentences, stir
+from model_samples import LACKING, WORDS, sentencepiece_model, sentences, stir
 from tokenizers import normalizers, pre_tokenizers
 from weights import read_weights
 
 import llmzip
-from llmzip.codec import rows
+from llmzip.codec.writer import ArchiveWriter
 from llmzip.engines.exact import ExactEngine
-from llmzip.format.plan import RowPlan
+from llmzip.format.packets import parse
 from llmzip.format.reading import read_archives
-from llmzip.mixing.vocabulary import Vocabulary
+from llmzip.inference.load import load
 from llmzip.models import weightfile
+from llmzip.models.choice import choose_model
 from llmzip.models.embedded import DEFAULT
 from llmzip.models.model import save_int8
 from llmzip.models.tokenizer import Tokenizer
 from llmzip.models.tokenizer_file import TokenizerFile
 from llmzip.models.weights import load_model
+from llmzip.settings import CompressSettings, EngineSettings
+from llmzip.windows import packets as window_packets
 
 VOCABULARY = 320
 pytestmark = pytest.mark.usefixtures("only_models")
@@ -349,7 +352,8 @@ def piece_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, bool
             folder = made[kind, byte_tokens] = tmp_path_factory.mktemp("pieces")
             (folder / "tokenizer.json").write_text(json.dumps(sentencepiece(kind, byte_tokens)), encoding="utf-8")
             path, size = folder / "tokenizer.json", 640 if byte_tokens else 384
-            ids = decoder.cut_prompt(sentences(12_000, 3), path, decoder.token_bytes(path, size))
+            words = decoder.with_byte_tokens(decoder.token_bytes(path, size))
+            ids = decoder.cut_prompt(sentences(12_000, 3), path, words, size)
             fields = {"vocab_size": size, "tie_word_embeddings": True}
             write_model(folder, "Llama", fields, ids, context=64)
         return made[kind, byte_tokens]
@@ -366,10 +370,10 @@ KINDS = [("BPE", True), ("Unigram", True), ("BPE", False), ("Unigram", False)]
 @pytest.mark.parametrize("level", METHODS)
 @pytest.mark.parametrize(("kind", "byte_tokens"), KINDS)
 def test_sentencepiece(kind: str, byte_tokens: bool, level: int, piece_model: Callable[[str, bool], Path]) -> None:
-    """Without tokens of bytes, the bytes that no token stands for are escaped; such archives are not mixed."""
+    """Without tokens of bytes in the vocabulary, most bytes are byte tokens."""
     folder, text = piece_model(kind, byte_tokens), TEXT[:150] + ODD + TEXT[150:] + ODD + TEXT[:90]
     archive = llmzip.compress(text, model=folder, level=level)
-    assert frame(archive)[0] == (METHODS[level] if byte_tokens else decoder.LM)
+    assert frame(archive)[0] == METHODS[level]
     assert decoder.decode(archive, folder) == text
 
 
@@ -381,26 +385,71 @@ def test_prompts_of_odd_bytes(level: int, byte_tokens: bool, piece_model: Callab
     assert decoder.decode(archive, folder, prompt) == TEXT
 
 
-def test_mixed_with_escaped_bytes(piece_model: Callable[[str, bool], Path]) -> None:
-    """Payloads that llmzip reads and does not write: an escape is a token of no bytes, what follows one of its own."""
-    folder, text = piece_model("BPE", False), TEXT[:100] + ODD + TEXT[100:200] + ODD
-    model = decoder.Model(folder)
-    words = decoder.token_bytes(folder / "tokenizer.json", model.vocab_size)
-    ids = Tokenizer(folder, model.vocab_size).encode(text)
-    engine = ExactEngine(load_model(folder))
-    plan = RowPlan(len(ids), 3, 20)
-    payload, _ = rows.FrameCoder(engine, Vocabulary(words)).encode(ids, plan)
-    found = decoder.decode_mixed(model, words, bytes(payload), len(ids), 3, 20, [])
-    assert [token for row in found for token in row] == ids.tolist()
-    assert decoder.join_tokens(words, ids.tolist()) == text
+@pytest.fixture(scope="module")
+def lacking_model(make_tokenizer: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model with a byte-level tokenizer that lacks 21 bytes."""
+    folder = make_tokenizer(tmp_path_factory.mktemp("lacking"), vocab_size=VOCABULARY, lacking=LACKING)
+    words = decoder.with_byte_tokens(decoder.token_bytes(folder / "tokenizer.json", VOCABULARY))
+    assert words[VOCABULARY:] == [bytes([byte]) for byte in LACKING]
+    ids = decoder.cut_prompt(sentences(12_000, 3), folder / "tokenizer.json", words, VOCABULARY)
+    write_model(folder, "Llama", TIED, ids)
+    return folder
 
 
-def test_an_escape_without_its_byte_is_refused() -> None:
-    words = [b"ab", b"", *(bytes([65 + n // 26, 65 + n % 26]) for n in range(300))]
-    assert decoder.join_tokens(words, [1, 0, 0, 1, 2 + 254, 0]) == b"\0ab\xffab"
-    for tokens in ([0, 1], [1, 1], [1, 2 + 255]):
-        with pytest.raises(decoder.ArchiveError, match="an escape without a token"):
-            decoder.join_tokens(words, tokens)
+GAPS = TEXT[:70] + b"\x04\x06\xf1" + TEXT[70:150] + LACKING + b"\x04\x06\x04\x06" + TEXT[150:]
+GAPPED = {
+    "text": (TEXT[:90] + b"\xff" + TEXT[90:] + b"\x04", (1, 2, 6, 9)),
+    "more": (GAPS, (2, 6)),
+    "only such bytes": (LACKING * 8 + bytes(reversed(LACKING)) * 2, (6, 9)),
+    "in a row": (LACKING[:1] * 300, (6,)),
+}
+
+
+@pytest.mark.parametrize(("name", "level"), [(name, level) for name, (_, levels) in GAPPED.items() for level in levels])
+def test_a_tokenizer_that_lacks_bytes(name: str, level: int, lacking_model: Path) -> None:
+    text = GAPPED[name][0]
+    archive = llmzip.compress(text, model=lacking_model, level=level)
+    assert frame(archive)[0] == (decoder.LM if level == 1 else decoder.MIXED)
+    assert decoder.decode(archive, lacking_model) == text
+
+
+@pytest.mark.parametrize("level", METHODS)
+def test_byte_tokens_in_rows_whose_contexts_begin_anew(level: int, lacking_model: Path) -> None:
+    text = GAPS * 3
+    writer = ArchiveWriter(CompressSettings(level=level, model=lacking_model, rows=3, overlap=20))
+    archive = writer.write(text) + writer.finish()
+    assert frame(archive)[1] > 3 * 56
+    assert decoder.decode(archive, lacking_model) == text
+
+
+@pytest.mark.parametrize("level", METHODS)
+def test_a_prompt_with_byte_tokens(level: int, lacking_model: Path) -> None:
+    archive = llmzip.compress(GAPS, model=lacking_model, level=level, prompt=GAPS[::-1])
+    assert decoder.decode(archive, lacking_model, GAPS[::-1]) == GAPS
+
+
+@pytest.mark.parametrize("model_reset", [True, False])
+@pytest.mark.parametrize("window_bits", [16, 64])
+def test_windows_with_byte_tokens(window_bits: int, model_reset: bool, lacking_model: Path) -> None:
+    settings = CompressSettings(model=lacking_model, window_bits=window_bits, model_reset=model_reset)
+    writer = ArchiveWriter(settings)
+    archive = writer.write(GAPS) + writer.finish()
+    assert frame(archive)[0] == decoder.WINDOWS
+    assert decoder.decode(archive, lacking_model) == GAPS
+
+
+def test_packets_with_byte_tokens(lacking_model: Path) -> None:
+    model = load(choose_model(lacking_model), EngineSettings())
+    packets = window_packets.encode(model, GAPS, 64)
+    assert any(parse(packet).tokens for packet in packets)
+    assert decoder.decode_packets(packets[::-1], lacking_model) == GAPS
+
+
+def test_tables_that_cannot_be_used_are_refused() -> None:
+    with pytest.raises(decoder.ArchiveError, match="stands for anything"):
+        decoder.with_byte_tokens([b""] * 300)
+    with pytest.raises(decoder.ArchiveError, match="too many tokens"):
+        decoder.with_byte_tokens([b"a"] * 300_000)
 
 
 def flagged(content: str, number: int, special: bool) -> dict[str, Any]:
@@ -437,7 +486,12 @@ PROMPTS = {
 
 @pytest.mark.parametrize("name", PROMPTS)
 def test_prompts_are_cut_as_the_writer_does(
-    name: str, tokenizer: Path, piece_model: Callable[[str, bool], Path], make_tokenizer: Any, tmp_path: Path
+    name: str,
+    tokenizer: Path,
+    lacking_model: Path,
+    piece_model: Callable[[str, bool], Path],
+    make_tokenizer: Any,
+    tmp_path: Path,
 ) -> None:
     odd = make_tokenizer(
         tmp_path,
@@ -447,12 +501,12 @@ def test_prompts_are_cut_as_the_writer_does(
         special_tokens=("<s>", "</s>"),
         before=pre_tokenizers.WhitespaceSplit(),
     )
-    for folder in (tokenizer, odd, *(piece_model(*kind) for kind in KINDS)):
-        size = VOCABULARY if folder in (tokenizer, odd) else decoder.Model(folder).vocab_size
-        words = decoder.token_bytes(folder / "tokenizer.json", size)
+    for folder in (tokenizer, odd, lacking_model, *(piece_model(*kind) for kind in KINDS)):
+        size = VOCABULARY if folder in (tokenizer, odd) else decoder.Model(folder).own_tokens
+        words = decoder.with_byte_tokens(decoder.token_bytes(folder / "tokenizer.json", size))
         package = Tokenizer(folder, size)
         assert words == package.table.entries
-        ids = decoder.cut_prompt(PROMPTS[name], folder / "tokenizer.json", words)
+        ids = decoder.cut_prompt(PROMPTS[name], folder / "tokenizer.json", words, size)
         assert ids == package.encode(PROMPTS[name])[-decoder.MOST_PROMPT_TOKENS :].tolist()
 
 
