@@ -22,6 +22,7 @@ from typing import Any
 
 from .._version import __version__
 from ..codec.report import CharacterCounter
+from ..models import layout
 from ..models.choice import choose_model, resolve_model
 from ..models.reference import Kind, parse_model
 from ..settings import EngineSettings
@@ -159,7 +160,7 @@ def llmzip(level: int, model: str, engine: EngineSettings) -> Contender:
     """
     ref = resolve_model(parse_model(model))
     choice = choose_model(ref)
-    files = [file for file in sorted(choice.folder.rglob("*")) if file.is_file() and file.suffix != ".md"]
+    files = [file for file in layout.model_files(choice.folder) if file.suffix != ".md"]
     if choice.embedded is not None:
         identity = choice.embedded.model_digest.hex()
     elif ref.kind is Kind.HUB:
@@ -171,7 +172,7 @@ def llmzip(level: int, model: str, engine: EngineSettings) -> Contender:
     threads = "" if engine.threads is None else f" -T {engine.threads}"
     device = "" if engine.device == "auto" else f" --device {engine.device}"
     job = {"kind": "llmzip", "level": level, "model": model, "device": engine.device, "threads": engine.threads}
-    if ref.kind is Kind.FOLDER:
+    if ref.is_place:
         job["model"] = str(choice.folder.resolve())
     return Contender(
         f"llmzip -{level} {ref.name}{f'@{commit[:_COMMIT_DIGITS]}' if commit else ''}",

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from ..errors import CorruptError, LLMZipError
-from ..models.reference import Kind, parse_model
+from ..models.reference import parse_model
 from ..settings import DEFAULT_MODEL, DecompressSettings
 from ..system import filenames, fileops
 from ..system.filenames import FileProblem, Reserved
@@ -224,7 +224,7 @@ class Jobs(FileRun):
 
         compress = self._request.compress
         ref = parse_model(compress.model)
-        model = ref if ref.kind is Kind.FOLDER else None
+        model = ref if ref.is_place else None
         settings = DecompressSettings(model=model, engine=compress.engine, prompt=compress.prompt)
         source.file.seek(0)
         comparison = Comparison(source.file)

@@ -108,8 +108,7 @@ def listed_names(values: Sequence[str]) -> list[str]:
 def model_names(values: Sequence[str]) -> tuple[str, ...]:
     """Returns the models that the values of `options.several_models` name, each once and in order.
 
-    A comma separates two names unless it is part of a folder's name: the longest part of a value that is a folder is
-    taken first.
+    A comma separates two names unless it is part of a path: the longest part of a value that exists is taken first.
     """
     return tuple(dict.fromkeys(name for value in values for name in _listed_models(value)))
 
@@ -117,9 +116,9 @@ def model_names(values: Sequence[str]) -> tuple[str, ...]:
 def _listed_models(value: str) -> Iterator[str]:
     parts = value.split(",")
     while parts:
-        count = next((n for n in range(len(parts), 1, -1) if os.path.isdir(",".join(parts[:n]))), 1)
+        count = next((n for n in range(len(parts), 1, -1) if os.path.exists(",".join(parts[:n]))), 1)
         name = ",".join(parts[:count])
-        name = name if os.path.isdir(name) else name.strip()
+        name = name if os.path.exists(name) else name.strip()
         if name:
             yield name
         parts = parts[count:]

@@ -25,6 +25,7 @@ from ..format.headers import (  # fmt: skip
     Header,
     ModelRecord,
 )
+from ..models import layout
 from ..models.choice import ModelChoice
 from ..models.conversion_cache import Conversion
 from ..models.model import ExactModel
@@ -140,7 +141,7 @@ def load(choice: ModelChoice, settings: EngineSettings) -> LoadedModel:
         from ..engines import floating
 
         threads = floating.threads_of(choice.environment) or torch.get_num_threads()
-    stamp = tuple((file.name, file.stat().st_mtime_ns) for file in sorted(choice.folder.iterdir()) if file.is_file())
+    stamp = tuple((file.name, file.stat().st_mtime_ns) for file in layout.model_files(choice.folder))
     with allocations_checked("not enough memory for the model"):
         return _load(choice, device, settings.batch_tokens, threads, stamp)
 

@@ -11,6 +11,16 @@ from safetensors import SafetensorError, safe_open
 
 from ..errors import ModelNotFoundError, ModelUnsupportedError
 from . import layout
+from .gguf.tensors import GgufTensors
+
+
+def open_tensors(place: Path) -> Mapping[str, torch.Tensor]:
+    """Opens the tensors of a checkpoint's folder or of a GGUF file, by the checkpoint's names.
+
+    Raises:
+        ModelNotFoundError, ModelUnsupportedError: those of `Tensors` and `GgufTensors`.
+    """
+    return GgufTensors(place) if layout.is_gguf(place) else Tensors(place)
 
 
 class Tensors(Mapping[str, torch.Tensor]):

@@ -32,6 +32,7 @@ from ..format.headers import (
 from ..settings import CompressSettings
 from . import hub, layout
 from .embedded import EMBEDDED, RETIRED, EmbeddedModel, embedded_by_code
+from .gguf import ollama
 from .hub import Bar, HubId, Notice
 from .reference import Kind, ModelRef, no_owner_text, not_found, parse_model, pinned
 
@@ -42,7 +43,7 @@ class ModelChoice:
 
     Attributes:
         name: for messages and for the archive's record.
-        folder: where its files are.
+        folder: where its files are; or the GGUF file that it is.
         embedded: the embedded model that it is; None for a user's model.
         expected: digests of model and tokenizer that it must have, whole or their first half; None for no expectation.
         planes: bit planes of its weights, 1 or 2, as an archive's record or the user says; None if neither does.
@@ -131,8 +132,15 @@ def model_for_compressing(settings: CompressSettings) -> ModelChoice:
     if settings.context is not None and (choice.embedded or (choice.folder / layout.INT8).exists()):
         raise SettingsError(f"--context is for checkpoints: what the model {choice.name} sees is a part of it")
     if settings.arithmetic == "float":
+        _check_float(choice.folder)
         choice = replace(choice, embedded=None, expected=None, engine=ENGINE_FLOAT, dtype=settings.dtype)
     return choice if choice.embedded is not None else replace(choice, context=settings.context)
+
+
+def _check_float(place: Path) -> None:
+    """Refuses GGUF files for the float engine."""
+    if layout.is_gguf(place):
+        raise ModelUnsupportedError(f"model {place}: the float engine reads checkpoints only, not GGUF files")
 
 
 def fetch_model(ref: ModelRef, notice: Notice, bar: Bar, *, offline: bool = False, exact: bool = True) -> ModelRef:
@@ -248,21 +256,26 @@ def _folder_for(record: ModelRecord, override: str | os.PathLike[str] | None) ->
     pinned_id = recorded_id if recorded_id is not None and recorded_id.commit is not None else None
     if override is not None:
         ref = parse_model(override)
-        if ref.kind is Kind.FOLDER and ref.folder is not None:
+        if ref.is_place and ref.folder is not None:
+            if record.engine == ENGINE_FLOAT:
+                _check_float(ref.folder)
             return ref.folder
+        if ref.kind is Kind.OLLAMA or ref.text.lower().endswith(".gguf"):
+            raise not_found(ref)
         given = ref.hub_id
         if given is None:
-            raise ModelNotFoundError(f"needs {wanted}: {ref.text!r} is not a folder")
+            raise ModelNotFoundError(f"needs {wanted}: {ref.text!r} is neither a folder nor a file")
         names_pinned = pinned_id is not None and given == HubId(pinned_id.name)
         if not given.has_owner and hub.find(given) is None and not names_pinned:
             raise ModelNotFoundError(f"needs {wanted}: {no_owner_text(given)}")
         # A name without a revision means the commit that the archive was made with.
         if not names_pinned:
             return _snapshot_folder(
-                given, f"needs {wanted}: {ref.text!r} is not a folder, and not in the Hugging Face cache"
+                given, f"needs {wanted}: {ref.text!r} is neither a folder nor a file, and not in the Hugging Face cache"
             )
     if pinned_id is None:
-        raise ModelNotFoundError(f"needs {wanted}: give its folder with --model DIR")
+        is_file = record.name.lower().endswith(".gguf") or record.name.startswith(ollama.PREFIX)
+        raise ModelNotFoundError(f"needs {wanted}: give its {'file with --model FILE' if is_file else 'folder with --model DIR'}")
     text = (
         f"needs model {pinned_id.name}, commit {pinned_id.commit}, digest {digest}, which is not in the Hugging Face "
         "cache"

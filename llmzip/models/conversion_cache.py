@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from .._version import NUMERICS_VERSION
 from ..errors import ModelUnsupportedError
 from ..system import cache
-from . import families
+from . import families, layout
 from .config import ExactConfig
 from .model import ExactModel, assemble
 from .weights import load_model
@@ -33,7 +33,7 @@ class Conversion:
     """The conversion of one checkpoint, read from the cache if the checkpoint has not changed since it was kept.
 
     Args:
-        folder: of a checkpoint in the Hugging Face layout.
+        folder: of a checkpoint in the Hugging Face layout; or a GGUF file.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -111,10 +111,12 @@ def _kept_path(folder: Path) -> Path | None:
     """Returns the file for a checkpoint's conversion, named after the checkpoint's files; None if there is no place."""
     sha = hashlib.sha256(f"{_VERSION} {NUMERICS_VERSION}\n".encode())
     try:
-        for file in sorted([*folder.glob("*.safetensors"), *folder.glob("*.json")]):
+        is_file = layout.is_gguf(folder)
+        files = layout.model_files(folder) if is_file else [*folder.glob("*.safetensors"), *folder.glob("*.json")]
+        for file in sorted(files):
             status = file.stat()
             sha.update(f"{file.resolve()}\0{status.st_size} {status.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
-    except OSError:
+    except (OSError, ModelUnsupportedError):
         return None
     base = cache.folder("models")
     return None if base is None else base / f"{sha.hexdigest()[:32]}.int8"

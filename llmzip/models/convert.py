@@ -6,7 +6,7 @@ The families' names and shapes are in families.py; here tensors are joined, rear
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -19,6 +19,15 @@ from .model import ExactModel, assemble
 
 _BLOCK = 1 << 22
 """Elements of a matrix that are rounded at once: in float32 an embedding may be larger than the whole int8 form."""
+
+
+@runtime_checkable
+class RowSource(Protocol):
+    """Tensors whose matrices need not be in memory as a whole."""
+
+    def rows(self, name: str) -> Any:
+        """Returns a tensor, or what has its shape and dtype and gives slices of its rows."""
+        ...
 
 
 def quantise_rows(weight: torch.Tensor, grid: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -119,13 +128,17 @@ class _Conversion:
         return name if name in ("lm_head", "embed_out") else self._prefix + name
 
     def _find(self, name: str) -> torch.Tensor:
+        """Returns a tensor; of a `RowSource`, what gives the rows of one."""
         if name not in self._source:
             raise ModelUnsupportedError(f"weights: tensor {name} is missing")
         self._left.discard(name)
-        return self._source[name]
+        source = self._source
+        tensor: torch.Tensor = source.rows(name) if isinstance(source, RowSource) else source[name]
+        return tensor
 
     def _take(self, name: str) -> torch.Tensor:
-        return _finite(name, self._find(name))
+        tensor = self._find(name)
+        return _finite(name, tensor if isinstance(tensor, torch.Tensor) else tensor[:])
 
     def _matrix(self, ours: str, names: list[str]) -> None:
         exact, layered = self._exact, ours.startswith("layers.")
@@ -161,7 +174,7 @@ class _Conversion:
         end = 0
         for name, part in parts:
             # Each row is rounded alone. A grid's scales are sums of floats, whose order might depend on the shape.
-            for block in [part] if self._grid else _blocks(part):
+            for block in [part[:]] if self._grid else _blocks(part):
                 begin, end = end, end + len(block)
                 weight_q[begin:end], scale[begin:end] = quantise_rows(_finite(name, block), self._grid)
         return weight_q, scale
@@ -187,7 +200,7 @@ class _Conversion:
                     f"weights: tensor {weight} is missing; if it is the embedding, config.json must say "
                     '"tie_word_embeddings": true'
                 )
-            if not _equal(self._source[weight], self._source[embedding]):
+            if not _equal(self._find(weight), self._find(embedding)):
                 self._matrix("head", [name])
         self._left.discard(weight)
 

@@ -1,4 +1,8 @@
-"""File names of checkpoints in the Hugging Face layout and of the int8 form; imports no torch, knows no network."""
+"""What a model's place holds: the files of a checkpoint, the int8 form or a GGUF file; imports no torch.
+
+A place is a folder in the Hugging Face layout or with the int8 form, or a GGUF file, whose metadata and tensors are read
+as those of the checkpoint that it was made from.
+"""
 
 from __future__ import annotations
 
@@ -8,54 +12,60 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelError, ModelNotFoundError, ModelUnsupportedError
+from .mishaps import mishap as mishap
+from .mishaps import reason as reason
 
 CONFIG = "config.json"
 INT8 = "model.llmzw"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
-_HEAD_BYTES = 512
-"""Bytes of a file that are looked at for well-known mishaps."""
+
+def is_gguf(place: Path) -> bool:
+    """Whether a model's place is a GGUF file rather than a folder."""
+    return place.is_file()
 
 
-def reason(file: Path, error: object) -> str:
-    """Returns why a file cannot be read: the mishap if it is a well-known one, else the error."""
-    return mishap(file) or str(error)
+def model_files(place: Path) -> list[Path]:
+    """Returns the files of a model: those of its folder and of folders in it, or the parts of a GGUF file.
+
+    Raises:
+        ModelUnsupportedError: a GGUF file that is not the first of its parts.
+    """
+    if is_gguf(place):
+        from .gguf.reader import part_files
+
+        return part_files(place)
+    return sorted(file for file in place.rglob("*") if file.is_file())
 
 
-def mishap(file: Path) -> str:
-    """Returns what a failed download left in a file's place; "" if it is none of the well-known things."""
-    try:
-        with open(file, "rb") as opened:
-            head = opened.read(_HEAD_BYTES)
-    except OSError:
-        return ""
-    if not head:
-        return "it is empty: the download is incomplete"
-    if head.startswith(b"version https://git-lfs.github.com/"):
-        return "it is a pointer of git-lfs, not the file itself: `git lfs pull` in the repository fetches the file"
-    start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    if start.startswith((b"<!doctype html", b"<html", b"<?xml", b"<!--", b"<head")):
-        return "it is a web page, perhaps an error message, not the file itself: download it again"
-    return ""
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """Reads a checkpoint's config.json.
+def read_config(place: Path) -> dict[str, Any]:
+    """Reads a checkpoint's config.json, or what a GGUF file has in its place.
 
     Raises:
         ModelNotFoundError: it is missing.
         ModelUnsupportedError: it cannot be read.
     """
+    if is_gguf(place):
+        from .gguf.architectures import config as gguf_config
+        from .gguf.reader import open_gguf
+
+        return gguf_config(open_gguf(place))
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        config = json.loads((place / CONFIG).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ModelNotFoundError(f"model {folder}: no {CONFIG} in this folder") from None
+        raise ModelNotFoundError(f"model {place}: no {CONFIG} in this folder{_gguf_hint(place)}") from None
     except (OSError, ValueError, RecursionError) as error:  # the last if it is nested too deep
-        raise ModelUnsupportedError(f"{CONFIG} cannot be read: {reason(folder / CONFIG, error)}") from None
+        raise ModelUnsupportedError(f"{CONFIG} cannot be read: {reason(place / CONFIG, error)}") from None
     if not isinstance(config, dict):
         raise ModelUnsupportedError(f"{CONFIG} is not a JSON object")
     return config
+
+
+def _gguf_hint(folder: Path) -> str:
+    """Returns what to type for a folder that holds a GGUF file; "" if it holds none."""
+    names = sorted(path.name for path in folder.glob("*.gguf"))
+    return f"; it has a GGUF file: name that one, --model {folder / names[0]}" if names else ""
 
 
 def config_or_empty(folder: Path) -> dict[str, Any]:

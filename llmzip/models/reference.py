@@ -1,4 +1,4 @@
-"""What a user's name for a model refers to: a folder, an embedded model or one of the Hugging Face Hub.
+"""What a user's name for a model refers to: a folder or GGUF file, an embedded model, one of Ollama or of the Hub.
 
 A name is parsed once, here; everyone else takes the reference. Reads nothing but the file system and never downloads.
 """
@@ -14,13 +14,18 @@ from pathlib import Path
 from ..errors import ModelNotFoundError
 from . import hub
 from .embedded import EMBEDDED, EmbeddedModel, embedded_by_name, embedded_names
+from .gguf import ollama
 from .hub import HubId
+
+_GGUF = ".gguf"
 
 
 class Kind(enum.Enum):
     """Where a model comes from; the values are the words of `llmzip models --json`."""
 
     FOLDER = "folder"
+    GGUF = "gguf"
+    OLLAMA = "ollama"
     EMBEDDED = "embedded"
     HUB = "hub"
     UNKNOWN = "unknown"
@@ -34,9 +39,11 @@ class ModelRef:
     Attributes:
         text: the name as the user wrote it; of a model of the Hub that was found, with its commit.
         kind: what it refers to.
-        name: the folder's last part, the embedded model's name, or the Hub's name without a revision.
+        name: the last part of a folder's or file's path, the embedded model's name, Ollama's name, or the Hub's name
+            without a revision.
         revision: branch, tag or commit of a model of the Hub; None for its main branch and for other kinds.
-        folder: where the files are; None for a model of the Hub until `choice.resolve_model` or `fetch_model` found it.
+        folder: where the files are, or the GGUF file; None for a model of the Hub until `choice.resolve_model` or
+            `fetch_model` found it, and for one that Ollama does not have here.
     """
 
     text: str
@@ -47,6 +54,11 @@ class ModelRef:
 
     def __fspath__(self) -> str:
         return self.text
+
+    @property
+    def is_place(self) -> bool:
+        """Whether the name says itself where the files are: nothing but this name leads to them."""
+        return self.kind in (Kind.FOLDER, Kind.GGUF, Kind.OLLAMA)
 
     @property
     def embedded(self) -> EmbeddedModel | None:
@@ -63,17 +75,26 @@ def parse_model(name: str | os.PathLike[str]) -> ModelRef:
     """Parses a user's name for a model. Whether a model of the Hub is on this machine is not asked yet.
 
     Args:
-        name: a folder, "default", an embedded model's name, or an id on the Hub; the first of these that fits wins. A
-            path never means the Hub. A reference is returned as it is.
+        name: a folder, a GGUF file, "default", an embedded model's name, ollama:NAME, or an id on the Hub; the first of
+            these that fits wins. A path never means the Hub, nor does what ends like a GGUF file. A reference is
+            returned as it is.
+
+    Raises:
+        ModelNotFoundError, ModelUnsupportedError: a model of Ollama whose files are not what they should be.
     """
     if isinstance(name, ModelRef):
         return name
     text = os.fspath(name)
     if os.path.isdir(text):
         return ModelRef(text, Kind.FOLDER, Path(text).resolve().name, folder=Path(text))
+    if os.path.isfile(text):
+        return ModelRef(text, Kind.GGUF, Path(text).name, folder=Path(text))
     if (embedded := embedded_by_name(text)) is not None:
         return ModelRef(text, Kind.EMBEDDED, embedded.name, folder=embedded.folder)
-    hub_id = hub.parse(text) if isinstance(name, str) else None
+    if text.startswith(ollama.PREFIX):
+        return ModelRef(text, Kind.OLLAMA, text, folder=ollama.find(text.removeprefix(ollama.PREFIX)))
+    is_file_name = text.lower().endswith(_GGUF)
+    hub_id = hub.parse(text) if isinstance(name, str) and not is_file_name else None
     if hub_id is None:
         return ModelRef(text, Kind.UNKNOWN, text)
     return ModelRef(text, Kind.HUB, hub_id.name, hub_id.revision)
@@ -86,6 +107,14 @@ def pinned(snapshot: hub.Snapshot) -> ModelRef:
 
 def not_found(ref: ModelRef) -> ModelNotFoundError:
     """Returns the error for a reference that leads to no model on this machine."""
+    if ref.kind is Kind.OLLAMA:
+        name = ref.text.removeprefix(ollama.PREFIX)
+        return ModelNotFoundError(
+            f"model {ref.text!r}: Ollama has no such model in {ollama.searched()}: `ollama pull {name}` fetches it, and "
+            "OLLAMA_MODELS names another folder"
+        )
+    if ref.text.lower().endswith(_GGUF):
+        return ModelNotFoundError(f"model {ref.text!r}: there is no such file")
     text = f"model {ref.text!r} is neither a folder nor an embedded model ({embedded_names()})"
     hub_id = ref.hub_id
     if hub_id is None:

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelNotFoundError, TokenizerError
-from .layout import mishap, reason
+from .gguf.tokenizer import description as gguf_description
+from .layout import is_gguf
+from .mishaps import mishap, reason
 
 _BLANK = "\u2581"
 _BYTE = re.compile("<0x([0-9A-F]{2})>")
@@ -26,8 +28,8 @@ class TokenizerFile:
 
     Attributes:
         folder: where it is, for messages.
-        description: contents of tokenizer.json, or the equivalent of vocab.json and merges.txt; all that is checked is
-            that it holds a model.
+        description: contents of tokenizer.json, or the equivalent of vocab.json and merges.txt or of a GGUF file; all
+            that is checked is that it holds a model.
     """
 
     folder: Path
@@ -35,13 +37,13 @@ class TokenizerFile:
 
     @classmethod
     def read(cls, folder: Path) -> TokenizerFile:
-        """Reads a folder's tokenizer.json, or vocab.json and merges.txt as GPT-2 has them.
+        """Reads a folder's tokenizer.json, or vocab.json and merges.txt as GPT-2 has them, or a GGUF file's metadata.
 
         Raises:
             ModelNotFoundError: neither is there.
             TokenizerError: it cannot be read.
         """
-        return cls(folder, _read_description(folder))
+        return cls(folder, gguf_description(folder) if is_gguf(folder) else _read_description(folder))
 
     @property
     def kind(self) -> str | None:

@@ -1,6 +1,7 @@
 """From a model's folder to integer weights, whatever form it holds; must not know text.
 
-A folder holds the int8 form, or a checkpoint in the Hugging Face layout; of both, the int8 form is taken.
+A folder holds the int8 form, or a checkpoint in the Hugging Face layout; of both, the int8 form is taken. A GGUF file
+is read as the checkpoint that it was made from.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from ..errors import ModelUnsupportedError
 from . import families
-from .checkpoints import Tensors
+from .checkpoints import open_tensors
 from .config import MAX_CONTEXT
 from .convert import convert
 from .layout import INT8, read_config
@@ -25,7 +26,7 @@ def load_model(folder: Path, planes: int = 2, context: int = MAX_CONTEXT, start_
     """Loads the int8 form if the folder holds one, or converts a Hugging Face checkpoint of a supported shape.
 
     Args:
-        folder: with model.llmzw, or with config.json and *.safetensors.
+        folder: with model.llmzw, or with config.json and *.safetensors; or a GGUF file.
         planes: 1 or 2; this and the rest are for a checkpoint only, because the int8 form carries its own.
         context: maximum positions, cut to what the model was made for.
         start_token: id that each row begins with; None for the checkpoint's BOS, else its EOS, else 0.
@@ -38,7 +39,7 @@ def load_model(folder: Path, planes: int = 2, context: int = MAX_CONTEXT, start_
         if is_int8(folder):
             return load_int8(folder / INT8)
         config = read_config(folder)
-        return convert(config, Tensors(folder), planes, context, start_token=start_token)
+        return convert(config, open_tensors(folder), planes, context, start_token=start_token)
     except ModelUnsupportedError as error:
         raise ModelUnsupportedError(f"model {folder}: {error}") from None
     except families.MISSTATED as error:

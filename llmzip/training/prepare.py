@@ -19,6 +19,7 @@ from ..models import checkpoints, layout, weights
 from ..models.choice import choose_model
 from ..models.convert import convert
 from ..models.tokenizer import Tokenizer
+from ..models.tokenizer_file import TokenizerFile
 from . import bpe, checkpoint, dataset, hfweights, machine, schedule, shapes, texts
 from .listener import Listener
 from .network import Network
@@ -261,7 +262,7 @@ class _Base:
             self.shape = hfweights.shape_of_int8(exact, sequence)
             self._load = lambda network: hfweights.load_int8(network, exact)
         else:
-            config, tensors = layout.read_config(self.folder), checkpoints.Tensors(self.folder)
+            config, tensors = layout.read_config(self.folder), checkpoints.open_tensors(self.folder)
             try:
                 self.shape = shapes.from_config(config, sequence)
                 # What the exact engine cannot run is refused now, not after the training.
@@ -274,6 +275,9 @@ class _Base:
         if layers < self.shape.num_layers:
             raise SettingsError(f"--layers: the model has {self.shape.num_layers}, and --from can only add some")
         self.shape = dataclasses.replace(self.shape, num_layers=layers)
+        if layout.is_gguf(self.folder):
+            self.tokenizer = json.dumps(TokenizerFile.read(self.folder).description, ensure_ascii=False)
+            return
         try:
             self.tokenizer = (self.folder / "tokenizer.json").read_text(encoding="utf-8")
         except FileNotFoundError:
