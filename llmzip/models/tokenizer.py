@@ -1,4 +1,4 @@
-"""Bytes to token ids and back, exactly, for any bytes. The only module that loads tokenizers; must not know models.
+"""Bytes to token ids and back, exactly, for any bytes; must not know models or files of tokenizers.
 
 Decoding needs only the table of tokens. Encoding may choose any ids whose bytes make up the input, so whatever the
 tokenizer does with a text, its answer is checked byte for byte, and what it gets wrong is spelled in single bytes.
@@ -6,7 +6,6 @@ tokenizer does with a text, its answer is checked byte for byte, and what it get
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import numpy as np
 
 from ..errors import TokenizerError
 from .token_table import TokenTable
-from .tokenizer_file import TokenizerFile
+from .tokenizer_library import Libraries, Library
 
 _PIECE_CHARS = 1 << 15
 """Characters that go to the tokenizer at once."""
@@ -41,22 +40,12 @@ class Tokenizer:
     """
 
     def __init__(self, folder: Path, vocab_size: int) -> None:
-        from tokenizers import Tokenizer as FastTokenizer
-
-        file = TokenizerFile.read(folder)
-        entries = file.byte_table(vocab_size)
+        self._libraries = Libraries(folder, vocab_size)
         try:
-            self.table = TokenTable(entries)
+            self.table = TokenTable(self._libraries.entries)
         except TokenizerError as error:
             raise TokenizerError(f"model {folder}: {error}") from None
-        try:
-            self._fast = FastTokenizer.from_str(json.dumps(file.exact_description(vocab_size)))
-            renumbered = file.renumbered_ids(vocab_size, self._fast.token_to_id)
-        except Exception as error:  # tokenizers raises bare Exception
-            raise TokenizerError(f"model {folder}: tokenizer.json cannot be loaded: {error}") from None
-        self._ids = np.arange(max(vocab_size, *renumbered, *renumbered.values()) + 1 if renumbered else 0)
-        for library_id, model_id in renumbered.items():
-            self._ids[library_id] = model_id
+        self._libraries.prepare()
 
     def encode(self, data: bytes) -> np.ndarray:
         """Returns token ids whose bytes are exactly `data`.
@@ -76,32 +65,24 @@ class Tokenizer:
             pieces.append((bad.group(), False))
             start = bad.end()
         pieces += [(piece, True) for piece in _split(text[start:])]
-        encoded = iter(self._encode_texts([piece for piece, valid in pieces if valid]))
+        texts = [piece for piece, valid in pieces if valid]
+        encoded = iter(self._encode_texts(texts, self._libraries.choose(texts)) if texts else ())
         spell = self.table.encode_bytes
         parts = [next(encoded) if valid else spell(piece.encode("utf-8", "surrogateescape")) for piece, valid in pieces]
         return np.concatenate([np.zeros(0, dtype=np.int64), *parts])
 
-    def _encode_texts(self, texts: list[str]) -> list[np.ndarray]:
+    def _encode_texts(self, texts: list[str], library: Library) -> list[np.ndarray]:
         """Returns the ids of each text. A text that the library gets wrong is halved, and at last spelled."""
         parts: list[np.ndarray] = []
-        for text, ids in zip(texts, self._library_ids(texts), strict=True):
+        for text, ids in zip(texts, library.encode(texts), strict=True):
             raw = text.encode()
             if ids is not None and len(ids) <= len(raw) and self._stand_for(ids, raw):
                 parts.append(ids)
             elif len(text) <= _SPELLED_CHARS:
                 parts.append(self.table.encode_bytes(raw))
             else:
-                parts.append(np.concatenate(self._encode_texts(_halves(text))))
+                parts.append(np.concatenate(self._encode_texts(_halves(text), library)))
         return parts
-
-    def _library_ids(self, texts: list[str]) -> list[np.ndarray | None]:
-        """Returns the library's ids of each text; None for a text that it fails on."""
-        try:
-            encodings = self._fast.encode_batch_fast(texts, add_special_tokens=False)
-        except Exception:  # a Unigram that knows no token for the unknown, say; tokenizers raises bare Exception
-            return [None] if len(texts) == 1 else [ids for text in texts for ids in self._library_ids([text])]
-        arrays = [np.array(encoding.ids, dtype=np.int64) for encoding in encodings]
-        return [self._ids[ids] for ids in arrays] if len(self._ids) else list(arrays)
 
     def _stand_for(self, ids: np.ndarray, raw: bytes) -> bool:
         """Whether ids stand for these bytes."""

@@ -18,7 +18,8 @@ from .gguf.tokenizer import description as gguf_description
 from .layout import is_gguf
 from .mishaps import mishap, reason
 
-_BLANK = "\u2581"
+BLANK = "\u2581"
+"""What SentencePiece writes for a blank."""
 _BYTE = re.compile("<0x([0-9A-F]{2})>")
 
 
@@ -56,7 +57,7 @@ class TokenizerFile:
         if "ByteLevel" in json.dumps([self.description.get(key) for key in ("pre_tokenizer", "decoder")]):
             return "byte-level"
         steps = [self.description.get(key) for key in ("normalizer", "pre_tokenizer")]
-        marks_blanks = _BLANK in json.dumps(steps, ensure_ascii=False)
+        marks_blanks = BLANK in json.dumps(steps, ensure_ascii=False)
         return "sentencepiece" if marks_blanks or model.get("byte_fallback") else None
 
     def byte_table(self, vocab_size: int) -> list[bytes]:
@@ -100,7 +101,7 @@ class TokenizerFile:
             elif byte := _BYTE.fullmatch(text):
                 table[i] = bytes.fromhex(byte.group(1))
             elif i != model.get("unk_id"):
-                table[i] = text.replace(_BLANK, " ").encode("utf-8", "surrogatepass")
+                table[i] = text.replace(BLANK, " ").encode("utf-8", "surrogatepass")
         for entry in self._text_tokens(vocab_size):
             table[entry["id"]] = str(entry["content"]).encode("utf-8", "surrogatepass")
         return table
@@ -122,7 +123,7 @@ class TokenizerFile:
         if self.kind == "byte-level":
             marks = []
         elif not marks and "Metaspace" not in json.dumps(changed["pre_tokenizer"]):
-            marks = [{"type": "Replace", "pattern": {"String": " "}, "content": _BLANK}]
+            marks = [{"type": "Replace", "pattern": {"String": " "}, "content": BLANK}]
         changed["normalizer"] = marks[0] if marks else None
         return changed
 
@@ -223,7 +224,7 @@ def _replacements(normalizer: Any) -> list[dict[str, Any]]:
     if normalizer.get("type") == "Sequence":
         return [mark for part in normalizer.get("normalizers") or () for mark in _replacements(part)]
     blank = normalizer.get("type") == "Replace" and normalizer.get("pattern") == {"String": " "}
-    return [normalizer] if blank and normalizer.get("content") == _BLANK else []
+    return [normalizer] if blank and normalizer.get("content") == BLANK else []
 
 
 def _without_prefix(part: Any) -> Any:

@@ -23,6 +23,16 @@ def folder(name: str) -> Path | None:
     return cache / "llmzip" / name if cache.is_absolute() else None
 
 
+def identity(file: Path) -> bytes:
+    """Returns a line that changes when a file does: its place, size and time of change.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    status = file.stat()
+    return f"{file.resolve()}\0{status.st_size} {status.st_mtime_ns}\n".encode("utf-8", "surrogateescape")
+
+
 def replace(path: Path, write: Callable[[str], object]) -> bool:
     """Writes a file, whole or not at all.
 
