@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from ..codec import methods
 from ..codec.levels import PIECE_BYTES
 from ..format.headers import METHODS
+from .budget import now
 from .extrapolation import Range, growth
 from .places import Places
 
@@ -52,11 +52,11 @@ class Candidate(NamedTuple):
 def plain(places: Places) -> Candidate:
     """Estimates LZMA or Zstandard; what is beyond the sample may be repeated, and is not seen."""
     data = places.run_of(_PLAIN_BYTES)
-    begun = time.perf_counter()
+    begun = now()
     method, payload = methods.compress_plain(data)
-    middle = time.perf_counter()
+    middle = now()
     methods.decompress_plain(method, payload, len(data))
-    end = time.perf_counter()
+    end = now()
     passes = 1 if places.size <= PIECE_BYTES else 2  # over all of it, and piece by piece
     factor = places.text_bytes / len(data)
     return Candidate(
@@ -83,9 +83,9 @@ def adaptive(places: Places, seconds_per_byte: float) -> Candidate:
         payload, bits = encode_bytes(data[:part])
         rates.append(bits / part)
         if not decode_seconds:  # of the shortest: it takes long
-            begun = time.perf_counter()
+            begun = now()
             decode_bytes(payload, part)
-            decode_seconds = (time.perf_counter() - begun) / part
+            decode_seconds = (now() - begun) / part
     return Candidate(
         "adaptive",
         bytes_in_frames(places.text_bytes, rates, len(data)).spread(_ADAPTIVE_SIZE_SPREAD),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +14,18 @@ from ..errors import EngineError
 from ..format.plan import RowPlan
 from ..inference.passes import RESTART_CHUNK, prefill
 from ..inference.progress import ByteMeter
+from .budget import now
 from .scoring import Scorer
 
 if TYPE_CHECKING:
     from ..inference.load import LoadedModel
     from ..inference.prompt import Prompt
 
-_STEPS = 10
-"""Steps that are timed one by one."""
+MAX_STEPS = 10
+"""Steps that are timed one by one, where there is time."""
+
+MIN_STEPS = 3
+"""Steps that are timed where there is little."""
 
 _FILLED = 64
 """Tokens at once that fill a cache before."""
@@ -30,21 +33,42 @@ _FILLED = 64
 
 @dataclass(frozen=True)
 class Coded:
-    """Size and times of coded rows.
+    """Rows of equal length, coded.
 
     Attributes:
+        tokens: (rows, steps) int64.
+        payload: what they were coded to.
         num_bytes: size of the text.
         bits: its ideal length when coded.
-        encode_seconds: that coding took.
-        decode_seconds: that decoding took; 0 if it was not decoded.
-        step_spread: standard deviation of a step's time, as a part of it.
+        seconds: that coding took.
     """
 
+    tokens: np.ndarray
+    payload: bytes
     num_bytes: int
     bits: float
-    encode_seconds: float
-    decode_seconds: float = 0.0
-    step_spread: float = 0.0
+    seconds: float
+
+    @property
+    def rate(self) -> float:
+        """Bits per byte."""
+        return self.bits / self.num_bytes
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Rows that were decoded.
+
+    Attributes:
+        rows, steps: how many.
+        seconds: that decoding took.
+        spread: standard deviation of a step's time, as a part of it.
+    """
+
+    rows: int
+    steps: int
+    seconds: float
+    spread: float
 
 
 class Trial:
@@ -62,29 +86,30 @@ class Trial:
         self._coder = FrameCoder(model.engine, model.vocabulary if mixed else None, prompt)
         self._overlap = overlap
 
-    def run(self, tokens: np.ndarray, *, decode: bool = True) -> Coded:
-        """Codes rows of equal length, (rows, steps) int64, and decodes them.
+    def encode(self, tokens: np.ndarray) -> Coded:
+        """Codes rows of equal length, (rows, steps) int64."""
+        flat = np.ascontiguousarray(tokens).reshape(-1)
+        begun = now()
+        payload, bits = self._coder.encode(flat, self._plan(tokens))
+        return Coded(tokens, payload, self._model.table.num_bytes(flat), bits, now() - begun)
+
+    def decode(self, coded: Coded) -> Decoded:
+        """Decodes what was coded.
 
         Raises:
-            EngineError: they do not decode to what was encoded.
+            EngineError: it does not decode to what was encoded.
         """
-        plan = RowPlan(tokens.size, len(tokens), self._overlap)
-        flat = np.ascontiguousarray(tokens).reshape(-1)
-        table = self._model.table
-        num_bytes = table.num_bytes(flat)
-        begun = time.perf_counter()
-        payload, bits = self._coder.encode(flat, plan)
-        encode_seconds = time.perf_counter() - begun
-        if not decode:
-            return Coded(num_bytes, bits, encode_seconds)
         ticks: list[float] = []
-        begun = time.perf_counter()
-        limit = ByteMeter(table.num_bytes, num_bytes, lambda _: ticks.append(time.perf_counter()))
-        decoded = self._coder.decode(payload, plan, limit)
-        decode_seconds = time.perf_counter() - begun
-        if not np.array_equal(decoded, flat):
+        begun = now()
+        limit = ByteMeter(self._model.table.num_bytes, coded.num_bytes, lambda _: ticks.append(now()))
+        decoded = self._coder.decode(coded.payload, self._plan(coded.tokens), limit)
+        seconds = now() - begun
+        if not np.array_equal(decoded, coded.tokens.reshape(-1)):
             raise EngineError("a sample does not decode to what was encoded: results vary on this machine")
-        return Coded(num_bytes, bits, encode_seconds, decode_seconds, _spread(np.array([begun, *ticks])))
+        return Decoded(len(coded.tokens), coded.tokens.shape[1], seconds, _spread(np.array([begun, *ticks])))
+
+    def _plan(self, tokens: np.ndarray) -> RowPlan:
+        return RowPlan(tokens.size, len(tokens), self._overlap)
 
     def row_bits(self, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns bits by the model alone and bytes of each row, to see how much the places differ."""
@@ -95,13 +120,16 @@ class Trial:
         table = self._model.table
         return bits, np.array([table.num_bytes(row) for row in tokens])
 
-    def step_seconds(self, num_rows: int, depth: int) -> float:
+    def step_seconds(self, num_rows: int, depth: int, steps: int = MAX_STEPS) -> float:
         """Returns the seconds of one step of `num_rows` rows after `depth` tokens.
 
         That is the quarter of the steps timed: most take longer, as other processes get in the way.
+
+        Args:
+            steps: how many are timed.
         """
         engine: Any = self._engine
-        cache = engine.new_cache(num_rows, RESTART_CHUNK, depth + _STEPS)
+        cache = engine.new_cache(num_rows, RESTART_CHUNK, depth + steps)
         if depth:
             # What is in the other rows makes no difference to the time.
             cache.reset()
@@ -112,22 +140,22 @@ class Trial:
             cache.adopt(part)
         inputs = torch.full((num_rows, 1), engine.start_token, dtype=torch.int64, device=engine.device)
         taken = []
-        for _ in range(_STEPS):
-            begun = time.perf_counter()
+        for _ in range(steps):
+            begun = now()
             engine.masses(engine.forward(inputs, cache)[:, 0]).cpu()
-            taken.append(time.perf_counter() - begun)
-        return sorted(taken)[_STEPS // 4]
+            taken.append(now() - begun)
+        return sorted(taken)[steps // 4]
 
-    def token_seconds(self, num_rows: int, length: int) -> float:
-        """Returns the seconds of one token in a prefill of `num_rows` rows of `length` tokens, the better of two."""
+    def token_seconds(self, num_rows: int, length: int, repeats: int = 2) -> float:
+        """Returns the seconds of one token in a prefill of rows of `length` tokens, the best of some repeats."""
         engine: Engine[Any] = self._engine
         inputs = np.full((num_rows, length), engine.start_token, dtype=np.int64)
         best = float("inf")
-        for _ in range(2):
-            begun = time.perf_counter()
+        for _ in range(repeats):
+            begun = now()
             for _, hidden in prefill(engine, inputs, length - 1):
                 engine.masses(hidden).cpu()
-            best = min(best, time.perf_counter() - begun)
+            best = min(best, now() - begun)
         return best / inputs.size
 
 

@@ -1,0 +1,127 @@
+"""Checks that estimates keep to their time with slow models, by a clock that only the model's tokens move."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from llmzip.inference.load import LoadedModel, load
+from llmzip.measures import budget, estimate
+from llmzip.measures.budget import DEFAULT_SECONDS, Budget
+from llmzip.measures.estimate import Estimate
+from llmzip.models.choice import model_for_compressing
+from llmzip.settings import CompressSettings, EngineSettings
+
+CORPORA = Path(__file__).parents[2] / "corpora"
+ENGINE = EngineSettings(threads=1)
+TEXT = b"".join((CORPORA / name).read_bytes() for name in ("prose-en.txt", "service.log", "technical-en.txt"))
+
+
+class SlowEngine:
+    """An engine that takes its time by a clock of its own: for each call, and for each token.
+
+    Args:
+        engine: computes.
+        token_seconds: of each token that goes through the model.
+        call_seconds: of each call, as reading the weights takes.
+    """
+
+    def __init__(self, engine: Any, token_seconds: float, call_seconds: float) -> None:
+        self._engine, self._token_seconds, self._call_seconds = engine, token_seconds, call_seconds
+        self._lock = threading.Lock()
+        self.tokens, self.seconds = 0, 0.0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def forward(self, ids: torch.Tensor, cache: Any = None) -> torch.Tensor:
+        with self._lock:
+            self.tokens += ids.numel()
+            self.seconds += self._call_seconds + ids.numel() * self._token_seconds
+        hidden: torch.Tensor = self._engine.forward(ids, cache)
+        return hidden
+
+
+def estimated_slowly(
+    monkeypatch: pytest.MonkeyPatch, num_bytes: int, token_seconds: float, call_seconds: float, **settings: Any
+) -> tuple[Estimate, SlowEngine]:
+    """Estimates some text with a slow model; returns the engine too, which has counted."""
+    chosen = CompressSettings(model="small", engine=ENGINE, **settings)
+    model = load(model_for_compressing(chosen), ENGINE)
+    engine = SlowEngine(model.engine, token_seconds, call_seconds)
+    slow = dataclasses.replace(model, engine=engine)
+
+    def slow_load(*_: object) -> tuple[LoadedModel, float]:
+        return slow, 0.0
+
+    monkeypatch.setattr(estimate, "_load", slow_load)
+    for module in _users_of_the_clock():
+        monkeypatch.setattr(module, "now", lambda: engine.seconds)
+    found = estimate.estimate(io.BytesIO(TEXT[:num_bytes]), chosen)
+    return found, engine
+
+
+def _users_of_the_clock() -> list[Any]:
+    from llmzip.measures import candidates, model_candidate, trial, window_candidate
+
+    return [budget, candidates, estimate, model_candidate, trial, window_candidate]
+
+
+@pytest.mark.parametrize("level", [1, 6, 9])
+@pytest.mark.parametrize(
+    ("token_seconds", "call_seconds"),
+    [(1 / 1000, 0.02), (1 / 350, 0.07), (1 / 200, 0.1)],
+    ids=["fast", "as of 135 M parameters", "slow"],
+)
+def test_a_slow_model_is_estimated_in_time(
+    monkeypatch: pytest.MonkeyPatch, level: int, token_seconds: float, call_seconds: float
+) -> None:
+    found, engine = estimated_slowly(monkeypatch, 60_000, token_seconds, call_seconds, level=level)
+    assert not found.is_whole and found.pieces >= 8
+    assert DEFAULT_SECONDS / 4 < engine.seconds < 2 * DEFAULT_SECONDS
+    # What the clock says is what the estimate says: every token once, and more of those that a context repeats.
+    tokens = found.original_bytes / 4
+    assert found.compress_seconds.value > tokens * token_seconds / 2
+    assert found.decompress_seconds.value > found.compress_seconds.value / 2
+
+
+def test_a_fast_model_takes_larger_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow, _ = estimated_slowly(monkeypatch, 60_000, 1 / 350, 0.07)
+    fast, _ = estimated_slowly(monkeypatch, 60_000, 1 / 1000, 0.02)
+    assert slow.sampled_bytes < fast.sampled_bytes and slow.pieces <= fast.pieces
+
+
+def test_a_short_text_is_not_decoded_if_that_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, engine = estimated_slowly(monkeypatch, 3000, 1 / 350, 0.07)
+    assert found.is_whole
+    # Compressing itself runs the model that is in memory: only the single steps are the slow one's.
+    assert 0 < engine.tokens < 400
+    assert found.decompress_seconds.value > 0.07 * 3000 / 5 > found.decompress_seconds.low / 10
+    assert found.decompress_seconds.low < found.decompress_seconds.value
+
+
+@pytest.mark.parametrize("window_bits", [64, 256])
+def test_windows_of_a_slow_model(monkeypatch: pytest.MonkeyPatch, window_bits: int) -> None:
+    found, engine = estimated_slowly(monkeypatch, 60_000, 1 / 350, 0.07, window_bits=window_bits)
+    assert found.method == "windows" and engine.seconds < 3 * DEFAULT_SECONDS
+
+
+def test_a_budget_says_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(budget, "now", lambda: clock[0])
+    said: list[str] = []
+    one = Budget(10, said.append)
+    clock[0] += 4
+    assert one.left == pytest.approx(6) and one.at_least(9).left == pytest.approx(9)
+    assert one.at_least(2).seconds == pytest.approx(6)
+    clock[0] += 7
+    assert one.left == 0
+    one.says("this")
+    Budget(1).says("that")
+    assert said == ["this"]
