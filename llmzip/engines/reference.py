@@ -136,7 +136,7 @@ class TorchForward:
         self._exp2_int = torch.from_numpy(tables.exp2_table()).to(device)
         self._exp2_steps = self._exp2_int.to(torch.float32)  # integers up to 2^20
         self._exp2_unit = self._exp2_steps * 2.0**-20
-        self._normal = _normal_table(device) if config.activation == "gelu" else self._exp2_unit
+        self._normal = normal_table(device) if config.activation == "gelu" else self._exp2_unit
 
     def batch_tokens(self) -> int:
         """Returns 0: no device needs more tokens at once than the engine gives it anyway."""
@@ -362,7 +362,7 @@ class TorchForward:
         return total.to(torch.float32)
 
 
-def _normal_table(device: torch.device) -> torch.Tensor:
+def normal_table(device: torch.device) -> torch.Tensor:
     """Returns the integral of the normal distribution below 0 as float32, followed by a 0."""
     table = np.append(tables.normal_table(), 0)
     return torch.from_numpy(table).to(device, torch.float32) * 2.0**-24

@@ -79,6 +79,9 @@ _FORMS: tuple[dict[str, Any], ...] = (
 )  # fmt: skip
 """Fields of the configuration in which the tiny models differ."""
 
+_TINY = ((1, 0), (2, 0), (1, 1), (2, 2))
+"""Planes and forms of the tiny models that a device computes."""
+
 
 def tiny_model(planes: int, form: int = 0) -> ExactModel:
     """Builds a model of two layers, one with biases, q/k norms and a window.
@@ -131,7 +134,7 @@ def tiny_model(planes: int, form: int = 0) -> ExactModel:
 
 
 def transcript(device: torch.device) -> str:
-    """Computes the SHA-256 of everything that the tiny models compute on a device, in hexadecimal.
+    """Computes the SHA-256 of everything that the tiny models compute on a device by plain torch, in hexadecimal.
 
     Raises:
         EngineError: prefill and step differ.
@@ -139,8 +142,8 @@ def transcript(device: torch.device) -> str:
     sha = hashlib.sha256()
     frequencies = Frequencies(_VOCAB)
     ids = (_pattern(7, 3, 33) % _VOCAB).to(device)
-    for planes, form in ((1, 0), (2, 0), (1, 1), (2, 2)):
-        engine = ExactEngine(tiny_model(planes, form), device)
+    for planes, form in _TINY:
+        engine = ExactEngine(tiny_model(planes, form), device, compiled=False)
         masses = engine.masses(engine.forward(ids).reshape(-1, _HIDDEN))
         intervals = frequencies.intervals(masses, ids.reshape(-1))
         cache = engine.new_cache(3, max(_STEPS), sum(_STEPS))
@@ -155,7 +158,7 @@ def transcript(device: torch.device) -> str:
 def compiled_model(
     hidden: int = 48, mlp: int = 80, heads: int = 4, kv_heads: int = 2, dim: int = 32, **changes: Any
 ) -> ExactModel:
-    """Builds a model of two layers that the compiled kernels can run, one layer with a bias and a window."""
+    """Builds a model of two layers with sizes of whole vectors, one layer with a bias and a window."""
     width = (heads + 2 * kv_heads) * dim
     layers = []
     for salt, extras in ((400, False), (500, True)):
@@ -184,23 +187,28 @@ def compiled_model(
     return ExactModel(config, embedding_q, embedding_scale, head_q, head_scale, final_norm, tuple(layers))
 
 
+def _has_bits_of_torch(model: ExactModel) -> bool:
+    """Returns whether the compiled kernels give the bits of torch for a model: prefill, steps, windows, masses."""
+    ids = (_pattern(8, 3, 64) % _VOCAB).to(torch.int64)
+    plain, compiled = ExactEngine(model, "cpu", compiled=False), ExactEngine(model, "cpu")
+    expected = plain.forward(ids)
+    cache = compiled.new_cache(3, 40, 64)
+    hidden = torch.cat([compiled.forward(part, cache) for part in torch.split(ids, [1, 1, 40, 1, 1, 20], 1)], 1)
+    flat = expected.reshape(-1, expected.shape[-1])
+    return (
+        torch.equal(compiled.forward(ids), expected)
+        and torch.equal(hidden, expected)
+        and torch.equal(compiled.masses(flat), plain.masses(flat))
+    )
+
+
 def _check_compiled() -> bool:
     """Turns the compiled kernels off if they give other bits than torch; returns whether it did not need to."""
     library, _ = kernels.chosen()
     if library is None:
         return True
-    model = compiled_model()
-    ids = (_pattern(8, 3, 70) % _VOCAB).to(torch.int64)
-    plain, compiled = ExactEngine(model, "cpu", compiled=False), ExactEngine(model, "cpu")
-    expected = plain.forward(ids)
-    cache = compiled.new_cache(3, 40, 70)
-    hidden = torch.cat([compiled.forward(part, cache) for part in torch.split(ids, [1, 1, 40, 1, 1, 26], 1)], 1)
-    flat = expected.reshape(-1, expected.shape[-1])
-    library.failed = not (
-        torch.equal(compiled.forward(ids), expected)
-        and torch.equal(hidden, expected)
-        and torch.equal(compiled.masses(flat), plain.masses(flat))
-    )
+    models = [compiled_model(), *(tiny_model(planes, form) for planes, form in _TINY)]
+    library.failed = not all(_has_bits_of_torch(model) for model in models)
     return not library.failed
 
 

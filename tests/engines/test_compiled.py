@@ -186,28 +186,6 @@ def test_an_error_in_a_thread_is_raised(two_threads: None) -> None:
     assert sorted(done) == [1, 2]
 
 
-@pytest.mark.parametrize(
-    ("model", "reason"),
-    [
-        (selftest.tiny_model(1), "sizes that do not fit"),
-        (selftest.tiny_model(2), "two planes of activations, sizes that do not fit"),
-        (
-            selftest.tiny_model(1, 1),
-            "an activation other than SiLU, soft caps, norms after attention or MLP, sizes that do not fit",
-        ),
-        (
-            selftest.tiny_model(1, 2),
-            "LayerNorm, an activation other than SiLU, an MLP without a gate, attention and MLP in parallel, "
-            "learned positions, sizes that do not fit",
-        ),
-        (selftest.compiled_model(planes=2), "two planes of activations"),
-    ],
-)
-def test_models_that_the_kernels_do_not_know(model: ExactModel, reason: str) -> None:
-    expected = f"torch, without the compiled kernels (the model has {reason})"
-    assert ExactEngine(model, "cpu").kernels_text == expected
-
-
 def test_what_turns_the_kernels_off(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     model, ids = selftest.compiled_model(), some_ids(2, 9)
     expected = ExactEngine(model, "cpu").forward(ids)

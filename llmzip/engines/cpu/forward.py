@@ -1,8 +1,8 @@
 """The forward pass on CPUs by compiled kernels, with the same bits as reference.py; must not know text or files.
 
 native/kernels.h takes some tokens through all layers, so that everything between two products goes through the cache
-once (docs/numerics.md section 6). Rows are distributed over threads. `build` says why where the kernels cannot compute
-a model: plain torch then does.
+once (docs/numerics.md section 6). Rows are distributed over threads. The kernels compute every model; `build` says why
+where there are none: plain torch then computes.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...models.config import ExactConfig
-from ...models.model import ExactModel, Feature, LayerWeights
+from ...models.config import ACTIVATIONS, ExactConfig
+from ...models.model import ExactModel
 from ...numerics import ops, tables
 from ...system.forks import Lock
 from ...system.threads import workers
-from ..forward import unsupported
 from ..kv_cache import CachedLayer, LayerCaches
 from ..operands import Operands
+from ..reference import normal_table
 from . import kernels
-from .kernels import LANES, Layer, Library, Matrix, Model, Packed, Room, Store
+from .kernels import HEAD_OUTPUTS, LANES, TERMS, Layer, Library, Matrix, Model, Norm, Packed, Room, Store, address
 
 _TOKENS = 128
 """Tokens that go through the layers together: their sums stay in the cache of a core."""
@@ -40,18 +40,12 @@ _MIN_HEAD_ROWS = 16
 _MIN_SLOTS = 1024
 """Slots that buffers have room for, so that most caches can use the same ones."""
 
-_MAX_HEAD_DIM = 512
-"""Size of a head that the kernels have room for."""
-
-_LACKING = frozenset(Feature) - {Feature.PARTIAL_ROTARY}
-"""Features that the kernels cannot compute; a new one is among them until they can."""
-
 _FLOAT: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}
 """Given explicitly, because a caller may have set other defaults."""
 
 
 def build(model: ExactModel, operands: Operands) -> tuple[CpuForward | None, str]:
-    """Returns the compiled kernels with a model; or None and the reason.
+    """Returns the compiled kernels with a model; or None and the reason why this machine has none.
 
     Args:
         model: on the CPU.
@@ -60,11 +54,12 @@ def build(model: ExactModel, operands: Operands) -> tuple[CpuForward | None, str
     library, reason = kernels.chosen()
     if library is None:
         return None, reason
-    config = model.config
-    sizes = (config.hidden_size, config.mlp_size, config.head_dim)
-    fits = not any(size % LANES for size in sizes) and config.head_dim <= _MAX_HEAD_DIM
-    reason = unsupported(model, _LACKING, has_fitting_sizes=fits)
-    return (None, reason) if reason else (CpuForward(model, library, operands), "")
+    return CpuForward(model, library, operands), ""
+
+
+def _up(size: int, multiple: int = LANES) -> int:
+    """Rounds a size up to a multiple."""
+    return -(-size // multiple) * multiple
 
 
 # -- keys and values ---------------------------------------------------------------------------------------------------
@@ -109,9 +104,9 @@ def _new_cache(config: ExactConfig, rows: int, slots: Sequence[int]) -> CpuCache
         slots: positions that each layer keeps at least; whole blocks are allocated, and one more for a window, so that
             whole blocks can be dropped.
     """
-    heads, dim = config.num_kv_heads, config.head_dim
+    heads, dim = config.num_kv_heads, _up(config.head_dim)
     sizes = [
-        -(-positions // _BLOCK) * _BLOCK + (_BLOCK if window else 0)
+        _up(positions, _BLOCK) + (_BLOCK if window else 0)
         for window, positions in zip(config.windows, slots, strict=True)
     ]
     # One allocation, for which numpy requests large pages: a step of many rows touches all of it.
@@ -135,32 +130,103 @@ class _Buffers:
     """Memory that the kernels work in, for one thread at a time; attention may see up to `slots` slots."""
 
     def __init__(self, config: ExactConfig, slots: int) -> None:
-        n, dim = _TOKENS, config.head_dim
-        heads = (config.num_heads + 2 * config.num_kv_heads) * dim
-        vocab = -(-config.vocab_size // LANES) * LANES
-        outputs = max(heads, 2 * config.mlp_size, config.hidden_size, vocab)
-        inputs = max(config.hidden_size, config.mlp_size, config.num_heads * dim)
+        n, dim, width, mlp = _TOKENS, _up(config.head_dim), _up(config.hidden_size), _up(config.mlp_size)
+        heads = config.num_heads * dim
+        outputs = max(heads + 2 * config.num_kv_heads * dim, (1 + config.gated) * mlp, width, HEAD_OUTPUTS)
+        inputs = _up(max(width, mlp, heads), max(TERMS.values()))
         self.slots = slots
 
         def room(size: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
             return torch.zeros(size, dtype=dtype, device="cpu")
 
-        self.x = room(n * config.hidden_size)
+        self.x = room(n * width).view(n, width)
         tensors = (
-            self.x, room(n * outputs, torch.int32), room(n * inputs, torch.int8), room(n * inputs, torch.int16),
-            room(n), room(n), room(max(outputs, 4 * config.num_heads * dim) + LANES), room(4 * (slots + 2 * LANES)),
-            room(12 * (slots + 2 * LANES), torch.uint8),
-            room(n * config.num_heads * dim, torch.int16), room(n * config.num_heads), room(n * config.num_kv_heads),
+            self.x, room(n * outputs), room(n * config.planes * inputs, torch.int16), room(n), room(n),
+            room(max(width, mlp, 4 * heads) + LANES), room(4 * (slots + 2 * LANES)),
+            room(12 * (slots + 2 * LANES), torch.uint8), room(n * heads, torch.int16), room(n * config.num_heads),
+            room(n * config.num_kv_heads),
         )  # fmt: skip
         self._keep = tensors
         self.room = Room(*(tensor.data_ptr() for tensor in tensors))
+
+
+class _Operands:
+    """What the kernels compute a model with; it keeps alive the tensors that the structures point to.
+
+    Args:
+        model: on the CPU.
+        level: the instruction set.
+    """
+
+    def __init__(self, model: ExactModel, level: str) -> None:
+        self._model, self._level = model, level
+        self._keep: list[Any] = []
+
+    def model_of(self, operands: Operands) -> Model:
+        """Returns the structure of the model."""
+        model, config = self._model, self._model.config
+        layers = [
+            self._layer(number, operands.qk_norms[number], len(operands.ropes)) for number in range(config.num_layers)
+        ]
+        query_max = ops.query_max(config.head_dim)
+        exp2 = torch.from_numpy(tables.exp2_table())
+        steps = exp2.to(torch.float32)
+        caps = [tables.cap_factors(cap) if cap else (0.0, 0.0) for cap in (config.attention_cap, config.logit_cap)]
+        normal = normal_table(torch.device("cpu")) if config.activation == "gelu" else None
+        return Model(
+            config.hidden_size, _up(config.hidden_size), _up(config.mlp_size), _up(config.head_dim), config.num_heads,
+            config.num_kv_heads, len(layers), config.vocab_size, query_max, config.planes, config.norm == "layer",
+            ACTIVATIONS.index(config.activation), config.gated, config.parallel, config.norm_eps,
+            ops.inverse(config.hidden_size), ops.inverse(config.head_dim), ops.inverse(query_max),
+            tables.attention_factor(config.head_dim, config.attention_scale), tables.log2e_steps(),
+            config.embedding_gain, *tables.gelu_factors(), *caps[0], *caps[1], self._at(model.embedding_q),
+            self._at(model.embedding_scale), self._at(model.positions_q), self._at(model.positions_scale),
+            self._norm(model.final_norm, model.final_norm_bias), self._at(exp2), self._at(steps),
+            self._at(steps * 2.0**-20), self._at(normal), self._packed(model.head_q, model.head_scale),
+            (Layer * len(layers))(*layers),
+        )  # fmt: skip
+
+    def _layer(self, number: int, qk_norm: torch.Tensor | None, ropes: int) -> Layer:
+        config, weights = self._model.config, self._model.layers[number]
+        heads, window = config.num_heads, config.windows[number]
+        if qk_norm is not None:
+            qk_norm = kernels.padded(qk_norm, 1).contiguous()
+        return Layer(
+            self._norm(weights.input_norm, weights.input_norm_bias),
+            self._norm(weights.post_norm, weights.post_norm_bias), self._norm(weights.attention_post_norm),
+            self._norm(weights.mlp_post_norm), self._at(qk_norm),
+            self._packed(weights.qkv_q, weights.qkv_scale, weights.qkv_bias, (heads + 2 * config.num_kv_heads, 1)),
+            self._packed(weights.out_q, weights.out_scale, weights.out_bias, (1, heads)),
+            self._packed(weights.gate_up_q, weights.gate_up_scale, weights.gate_up_bias, (1 + config.gated, 1)),
+            self._packed(weights.down_q, weights.down_scale, weights.down_bias), window,
+            -1 if number in config.unrotated else ropes - 1 if window else 0,
+        )  # fmt: skip
+
+    def _packed(
+        self,
+        weight_q: torch.Tensor,
+        scale: torch.Tensor,
+        bias: torch.Tensor | None = None,
+        parts: tuple[int, int] = (1, 1),
+    ) -> Matrix:
+        self._keep.append(Packed(weight_q, scale, bias, parts=parts, level=self._level))
+        matrix: Matrix = self._keep[-1].matrix
+        return matrix
+
+    def _norm(self, weight: torch.Tensor | None, bias: torch.Tensor | None = None) -> Norm:
+        tensors = (None if tensor is None else kernels.padded(tensor, 0).contiguous() for tensor in (weight, bias))
+        return Norm(*(self._at(tensor) for tensor in tensors))
+
+    def _at(self, tensor: torch.Tensor | None) -> int | None:
+        self._keep.append(tensor)
+        return address(tensor)
 
 
 class CpuForward:
     """Computes an ExactModel with the compiled kernels.
 
     Args:
-        model: on the CPU, with nothing that the kernels lack.
+        model: on the CPU.
         library: the kernels of an instruction set.
         operands: those of the model.
 
@@ -172,40 +238,10 @@ class CpuForward:
     is_concurrent = True
 
     def __init__(self, model: ExactModel, library: Library, operands: Operands) -> None:
-        config, qk_norms, ropes = model.config, operands.qk_norms, operands.ropes
         self.name = library.level
-        self._config, self.library, self._ropes = config, library, ropes
-        exp2 = torch.from_numpy(tables.exp2_table())
-        exp2_steps = exp2.to(torch.float32)
-        exp2_unit = exp2_steps * 2.0**-20
-        self._keep: list[Any] = [model, qk_norms, exp2, exp2_steps, exp2_unit]
-
-        def packed(weight_q: torch.Tensor, scale: torch.Tensor) -> Matrix:
-            self._keep.append(Packed(weight_q, scale))
-            matrix: Matrix = self._keep[-1].matrix
-            return matrix
-
-        def layer(number: int, weights: LayerWeights, qk_norm: torch.Tensor | None, window: int) -> Layer:
-            rope = -1 if number in config.unrotated else len(ropes) - 1 if window else 0
-            return Layer(
-                weights.input_norm.data_ptr(), weights.post_norm.data_ptr(), _address(weights.qkv_bias),
-                _address(qk_norm), packed(weights.qkv_q, weights.qkv_scale), packed(weights.out_q, weights.out_scale),
-                packed(weights.gate_up_q, weights.gate_up_scale), packed(weights.down_q, weights.down_scale), window,
-                rope,
-            )  # fmt: skip
-
-        zipped = enumerate(zip(model.layers, qk_norms, config.windows, strict=True))
-        layers = [layer(number, *parts) for number, parts in zipped]
-        query_max = ops.query_max(config.head_dim)
-        self._model = Model(
-            config.hidden_size, config.mlp_size, config.num_heads, config.num_kv_heads, config.head_dim, len(layers),
-            config.vocab_size, query_max, config.norm_eps, ops.inverse(config.hidden_size),
-            ops.inverse(config.head_dim), ops.inverse(query_max),
-            tables.attention_factor(config.head_dim, config.attention_scale), tables.log2e_steps(),
-            config.embedding_gain, model.embedding_q.data_ptr(), model.embedding_scale.data_ptr(),
-            model.final_norm.data_ptr(), exp2.data_ptr(), exp2_steps.data_ptr(), exp2_unit.data_ptr(),
-            packed(model.head_q, model.head_scale), (Layer * len(layers))(*layers),
-        )  # fmt: skip
+        self._config, self.library, self._ropes = model.config, library, operands.ropes
+        self._operands = _Operands(model, library.level)
+        self._model = self._operands.model_of(operands)
         self._buffers: list[_Buffers] = []
         self._lock = Lock()
 
@@ -220,7 +256,7 @@ class CpuForward:
     def cache_bytes(self, slots: Sequence[int]) -> int:
         """Returns an upper bound for the size of one row of a cache in bytes."""
         config = self._config
-        return sum(slots, 2 * _BLOCK * len(slots)) * config.num_kv_heads * (2 * config.head_dim + 8)
+        return sum(slots, 2 * _BLOCK * len(slots)) * config.num_kv_heads * (2 * _up(config.head_dim) + 8)
 
     def forward(self, ids: torch.Tensor, cache: CpuCache | None) -> torch.Tensor:
         """Computes final hidden states, (B, T) int64 to (B, T, hidden) float32.
@@ -271,8 +307,8 @@ class CpuForward:
                     tokens = ids[group, at : at + _TOKENS].contiguous()
                     stores = [layer.pointers(slot + at) for layer, slot in zip(part.layers, slots, strict=True)]
                     self._tokens(tokens, begin + at, stores, buffers)
-                    count = tokens.numel() * self._config.hidden_size
-                    out[group, at : at + _TOKENS] = buffers.x[:count].view(*tokens.shape, -1)
+                    x = buffers.x[: tokens.numel(), : self._config.hidden_size]
+                    out[group, at : at + _TOKENS] = x.view(*tokens.shape, -1)
         finally:
             self._give_back(buffers)
 
@@ -283,7 +319,7 @@ class CpuForward:
         cosines, sines = ((ctypes.c_void_p * 2)(*(pair[part].data_ptr() for pair in turns)) for part in (0, 1))
         pairs = (ctypes.c_int64 * 2)(*(pair[0].shape[-1] for pair in turns))
         self.library.forward(
-            ctypes.byref(self._model), rows, new, ids.data_ptr(), cosines, sines, pairs,
+            ctypes.byref(self._model), rows, new, ids.data_ptr(), begin, cosines, sines, pairs,
             (Store * len(stores))(*stores), ctypes.byref(buffers.room),
         )  # fmt: skip
 
@@ -307,7 +343,7 @@ class CpuForward:
                 part = hidden[rows]
                 self.library.masses(
                     ctypes.byref(self._model), len(part), part.data_ptr(), ctypes.byref(buffers.room),
-                    out[rows].data_ptr(),
+                    out.stride(0), out[rows].data_ptr(),
                 )  # fmt: skip
         finally:
             self._give_back(buffers)
@@ -324,7 +360,3 @@ class CpuForward:
     def _give_back(self, buffers: _Buffers) -> None:
         with self._lock:
             self._buffers.append(buffers)
-
-
-def _address(tensor: torch.Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()

@@ -22,7 +22,13 @@ FOLDER, STEM = libraries.KERNELS
 """Where the library and its sources are, and how its file name begins."""
 
 LANES = 16
-"""Outputs of a matrix that are packed together; sizes of models are multiples of it."""
+"""Values that sizes of models are padded to a multiple of; outputs of a matrix that are packed together."""
+
+TERMS = {"amx": 64}
+"""Values that the terms of matrices are padded to a multiple of, where that is more than LANES."""
+
+HEAD_OUTPUTS = 768
+"""HEAD_OUTPUTS of native/head.h: outputs of the head that buffers must have room for."""
 
 _P, _N, _F = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 
@@ -30,15 +36,22 @@ _P, _N, _F = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 class Matrix(ctypes.Structure):
     """`struct Matrix` of native/model.h."""
 
-    _fields_ = [("packed", _P), ("sums", _P), ("scale", _P), ("outputs", _N), ("terms", _N)]
+    _fields_ = [("packed", _P), ("sums", _P), ("scale", _P), ("bias", _P), ("outputs", _N), ("terms", _N)]
+
+
+class Norm(ctypes.Structure):
+    """`struct Norm` of native/model.h."""
+
+    _fields_ = [("weight", _P), ("bias", _P)]
 
 
 class Layer(ctypes.Structure):
     """`struct Layer` of native/model.h."""
 
     _fields_ = [
-        ("input_norm", _P), ("post_norm", _P), ("qkv_bias", _P), ("qk_norm", _P), ("qkv", Matrix), ("out", Matrix),
-        ("gate_up", Matrix), ("down", Matrix), ("window", _N), ("rope", _N),
+        ("input_norm", Norm), ("post_norm", Norm), ("attention_post_norm", Norm), ("mlp_post_norm", Norm),
+        ("qk_norm", _P), ("qkv", Matrix), ("out", Matrix), ("gate_up", Matrix), ("down", Matrix), ("window", _N),
+        ("rope", _N),
     ]  # fmt: skip
 
 
@@ -46,14 +59,23 @@ class Model(ctypes.Structure):
     """`struct Model` of native/model.h."""
 
     _fields_ = [
-        *((name, _N) for name in ("hidden", "mlp", "heads", "kv_heads", "dim", "layers", "vocab", "query_max")),
+        *(
+            (name, _N)
+            for name in (
+                "hidden", "width", "mlp", "dim", "heads", "kv_heads", "layers", "vocab", "query_max", "planes",
+                "centres", "activation", "gated", "parallel",
+            )
+        ),
         *(
             (name, _F)
             for name in (
                 "eps", "inverse_hidden", "inverse_dim", "inverse_query_max", "attention_factor", "log2e", "gain",
+                "gelu_first", "gelu_third", "attention_cap", "attention_slope", "logit_cap", "logit_slope",
             )
         ),
-        *((name, _P) for name in ("embedding", "embedding_scale", "final_norm", "exp2", "exp2_steps", "exp2_unit")),
+        *((name, _P) for name in ("embedding", "embedding_scale", "positions", "positions_scale")),
+        ("final_norm", Norm),
+        *((name, _P) for name in ("exp2", "exp2_steps", "exp2_unit", "normal")),
         ("head", Matrix),
         ("layer", ctypes.POINTER(Layer)),
     ]  # fmt: skip
@@ -73,8 +95,7 @@ class Room(ctypes.Structure):
     _fields_ = [
         (name, _P)
         for name in (
-            "x", "sums", "q", "shifted", "scale", "scale2", "row", "z", "planes", "queries", "query_scale",
-            "value_peak",
+            "x", "y", "lines", "scale", "peak", "row", "z", "weights", "queries", "query_scale", "value_peak",
         )
     ]  # fmt: skip
 
@@ -94,9 +115,9 @@ class Library:
     def __init__(self, loaded: ctypes.CDLL, level: str) -> None:
         self.level, self.failed = level, False
         self.forward = getattr(loaded, f"llmzip_{level}_forward")
-        self.forward.argtypes, self.forward.restype = (_P, _N, _N, _P, _P, _P, _P, _P, _P), None
+        self.forward.argtypes, self.forward.restype = (_P, _N, _N, _P, _N, _P, _P, _P, _P, _P), None
         self.masses = getattr(loaded, f"llmzip_{level}_masses")
-        self.masses.argtypes, self.masses.restype = (_P, _N, _P, _P, _P), None
+        self.masses.argtypes, self.masses.restype = (_P, _N, _P, _P, _N, _P), None
         self._sums = getattr(loaded, f"llmzip_{level}_sums")
         self._sums.argtypes, self._sums.restype = (_N, _N, _N, _P, _P, _P), None
         self._group_bounds = getattr(loaded, f"llmzip_{level}_group_bounds")
@@ -171,24 +192,59 @@ def _why_none(folder: Path) -> str:
     return "not built, or from other sources: install llmzip again"
 
 
+def padded(tensor: torch.Tensor, axis: int, parts: int = 1, multiple: int = LANES) -> torch.Tensor:
+    """Returns a tensor whose axis consists of equal parts, each padded with zeros; the tensor itself if none needs it.
+
+    Args:
+        tensor: of any type.
+        axis: 0, or 1 of a matrix.
+        parts: how many there are.
+        multiple: the size of a part is padded to a multiple of it.
+    """
+    size = tensor.shape[axis] // parts
+    missing = -size % multiple
+    if not missing:
+        return tensor
+    split = tensor.unflatten(axis, (parts, size))
+    zeros = split.new_zeros(*split.shape[: axis + 1], missing, *split.shape[axis + 2 :])
+    return torch.cat([split, zeros], axis + 1).flatten(axis, axis + 1)
+
+
 class Packed:
     """A matrix of weights in the layout of the kernels.
 
     Args:
-        weight_q: (N, K) int8, K a multiple of 4.
+        weight_q: (N, K) int8.
         scale: (N,) float32.
+        bias: (N,) float32, or None.
+        parts: of outputs and of terms, each of which is padded: the heads, or the halves of a gated MLP.
+        level: one of LEVELS.
 
     Attributes:
         matrix: the structure for the kernels; it points to tensors that live as long as this object.
     """
 
-    def __init__(self, weight_q: torch.Tensor, scale: torch.Tensor) -> None:
-        outputs, terms = weight_q.shape
-        padded = -(-outputs // LANES) * LANES
-        whole = torch.zeros(padded, terms, dtype=torch.int8, device="cpu")
-        whole[:outputs] = weight_q
-        self._packed = whole.view(-1, LANES, terms // 4, 4).transpose(1, 2).contiguous()
+    def __init__(
+        self,
+        weight_q: torch.Tensor,
+        scale: torch.Tensor,
+        bias: torch.Tensor | None = None,
+        *,
+        parts: tuple[int, int] = (1, 1),
+        level: str,
+    ) -> None:
+        outputs, terms = parts
+        whole = padded(padded(weight_q, 0, outputs), 1, terms)
+        whole = padded(whole, 1, multiple=TERMS.get(level, LANES))
+        rows, columns = whole.shape
+        self._packed = whole.view(-1, LANES, columns // 4, 4).transpose(1, 2).contiguous()
         self._sums = whole.sum(1, dtype=torch.int32).mul_(128)
-        self._scale = scale.contiguous()
-        addresses = (tensor.data_ptr() for tensor in (self._packed, self._sums, self._scale))
-        self.matrix = Matrix(*addresses, outputs, terms)
+        self._scale = padded(scale, 0, outputs).contiguous()
+        self._bias = None if bias is None else padded(bias, 0, outputs).contiguous()
+        addresses = (address(tensor) for tensor in (self._packed, self._sums, self._scale, self._bias))
+        self.matrix = Matrix(*addresses, rows, columns)
+
+
+def address(tensor: torch.Tensor | None) -> int | None:
+    """Returns where a contiguous tensor is; None without one."""
+    return None if tensor is None else tensor.data_ptr()

@@ -60,11 +60,13 @@ INLINE void mix_values(const Query* queries, const Planes* planes, int first_que
 }
 
 // Computes attention (numerics.md section 6.4) of TOGETHER queries of one row and key/value head: scores, exponentials,
-// integer weights, weighted values. These steps share the memory of z, so they are one function. z: room for
-// TOGETHER * (slots + 32) floats; planes: for three times as many bytes.
-INLINE void attend(const Query* queries, const int8_t* keys, const int8_t* values, const float* key_scale,
-                   const float* value_scale, int64_t slots, int64_t dim, const float* exp2, float* z,
-                   uint8_t* planes) {
+// integer weights, weighted values. These steps share the memory of room->z, so they are one function. place: of the
+// row's and head's first slot.
+INLINE void attend(const Query* queries, const Model* m, const Store* cache, int64_t place, const Room* room) {
+    const int64_t slots = cache->slots, dim = m->dim;
+    const int8_t *keys = cache->keys + place * dim, *values = cache->values + place * dim;
+    const float *key_scale = cache->key_scale + place, *value_scale = cache->value_scale + place;
+    float* z = room->z;
     int64_t first = queries[0].first, last = queries[0].last;
     for (int j = 1; j < TOGETHER; j++) {
         first = queries[j].first < first ? queries[j].first : first;
@@ -94,6 +96,7 @@ INLINE void attend(const Query* queries, const int8_t* keys, const int8_t* value
         const vf unit = load<vf>(key_scale + begin);
         for (int j = 0; j < TOGETHER; j++) {
             vf score = (to_float(sum[j]) * queries[j].scale) * unit;
+            if (m->attention_cap != 0.0f) score = soft_cap(m, score, m->attention_cap, m->attention_slope);
             if (begin < queries[j].first || begin + LANES - 1 > queries[j].last) {
                 const vi slot = lane + (int32_t)begin;
                 score = (slot < (int32_t)queries[j].first) | (slot > (int32_t)queries[j].last) ? hidden : score;
@@ -109,7 +112,7 @@ INLINE void attend(const Query* queries, const int8_t* keys, const int8_t* value
         int64_t total = 0;
         vi part = {};
         for (int64_t i = 0; i <= last - first; i += LANES) {
-            vf e = gather(exp2, to_int(smaller(peak - load<vf>(weights + i), (float)EXP2_LAST)));
+            vf e = gather(m->exp2_steps, to_int(smaller(peak - load<vf>(weights + i), (float)EXP2_LAST)));
             part += to_int(e);
             if (i / LANES % 1024 == 1023) {  // 2^20 each: the sum of 1024 is below 2^31
                 total += sum_of(part);
@@ -119,7 +122,7 @@ INLINE void attend(const Query* queries, const int8_t* keys, const int8_t* value
         }
         total += sum_of(part);
         const float unit = 131072.0f / ((float)total * queries[j].value_peak);
-        uint8_t* to = planes + 3 * j * stride;
+        uint8_t* to = room->weights + 3 * j * stride;
         vi all = {};
         for (int64_t i = 0; i <= last - first; i += LANES) {
             const vf p = rounded((load<vf>(weights + i) * load<vf>(value_scale + first + i)) * unit);
@@ -131,7 +134,7 @@ INLINE void attend(const Query* queries, const int8_t* keys, const int8_t* value
         }
         for (int i = 0; i < LANES; i++) any |= all[i];
     }
-    const Planes packed = {planes, stride, any >> (2 * WEIGHT_BITS) != 0};
+    const Planes packed = {room->weights, stride, any >> (2 * WEIGHT_BITS) != 0};
     const int64_t step = VECTORS * LANES;
     int64_t d = 0;
     for (; d + step <= dim; d += step)
@@ -140,11 +143,11 @@ INLINE void attend(const Query* queries, const int8_t* keys, const int8_t* value
         for (int j = 0; j < TOGETHER; j += 2) mix_values<2, 1>(queries, &packed, j, values, dim, d, first, last);
 }
 
-// Computes attention of rows x new tokens, quantised, into q[n, H * D] and scale2. Each token sees itself and earlier
+// Computes attention of rows x new tokens, quantised for the product by `out`. Each token sees itself and earlier
 // positions; with a window, that many positions at most.
-INLINE void attention(int64_t rows, int64_t new_tokens, const Model* m, int64_t window, const Store* cache,
+INLINE void attention(int64_t rows, int64_t new_tokens, const Model* m, const Layer* layer, const Store* cache,
                       const Room* room) {
-    const int64_t num_heads = m->heads, kv_heads = m->kv_heads, dim = m->dim, slot = cache->slot;
+    const int64_t num_heads = m->heads, kv_heads = m->kv_heads, dim = m->dim, slot = cache->slot, window = layer->window;
     float* row = room->row;
     const int64_t size = num_heads * dim, group = num_heads / kv_heads;
     // Takes several tokens at once, so that TOGETHER queries share keys; `row` holds the outputs of their heads.
@@ -168,15 +171,11 @@ INLINE void attention(int64_t rows, int64_t new_tokens, const Model* m, int64_t 
                         queries[j].last = its_slot;
                         queries[j].out = row + token * size + head * dim;
                     }
-                    attend(queries, cache->keys + place * dim, cache->values + place * dim, cache->key_scale + place,
-                           cache->value_scale + place, cache->slots, dim, m->exp2_steps, room->z,
-                           room->planes);
+                    attend(queries, m, cache, place, room);
                 }
             }
-            for (int64_t token = 0; token < tokens; token++) {
-                const int64_t n = r * new_tokens + t + token;
-                room->scale2[n] = quantise(row + token * size, size, room->q + n * size);
-            }
+            for (int64_t token = 0; token < tokens; token++)
+                quantise(row + token * size, size, m, &layer->out, r * new_tokens + t + token, room);
         }
 }
 

@@ -8,44 +8,47 @@
 #include "vectors.h"
 
 #include "products.h"
-#include "stages.h"
+
+#include "functions.h"
+#include "rows.h"
 
 #include "attention.h"
+#include "stages.h"
+
+#include "head.h"
 #include "sums.h"
 
 extern "C" {
 
-// Takes rows x new tokens through all layers, into room->x. Their keys and values go into the stores, one for each
-// layer, from the store's slot on. cosines, sines: those of the positions, [new, turned] for each of the two rotary tables;
-// turned: pairs of each table.
-void NAME(forward)(const Model* m, int64_t rows, int64_t new_tokens, const int64_t* ids, const float* const* cosines,
-                   const float* const* sines, const int64_t* turned, const Store* stores, const Room* room) {
+// Takes rows x new tokens, at positions from `begin` on, through all layers, into room->x. Their keys and values go into
+// the stores, one for each layer, from the store's slot on. cosines, sines: those of the positions, [new, turned] for
+// each of the two rotary tables; turned: pairs of each table.
+void NAME(forward)(const Model* m, int64_t rows, int64_t new_tokens, const int64_t* ids, int64_t begin,
+                   const float* const* cosines, const float* const* sines, const int64_t* turned, const Store* stores,
+                   const Room* room) {
     const int64_t n = rows * new_tokens;
-    embed(n, m, ids, room->x);
-    norm(n, m, m->layer[0].input_norm, room);
+    embed(n, new_tokens, m, ids, begin, room->x);
+    norm(n, m, &m->layer[0].input_norm, &m->layer[0].qkv, room);
     for (int64_t number = 0; number < m->layers; number++) {
-        const Layer* layer = m->layer + number;
+        const Layer *layer = m->layer + number, *next = number + 1 < m->layers ? layer + 1 : nullptr;
         const Store* cache = stores + number;
         const int64_t rope = layer->rope < 0 ? 0 : layer->rope;
-        multiply(&layer->qkv, n, room);
+        multiply(m, &layer->qkv, n, 0, layer->qkv.outputs, room);
         heads(rows, new_tokens, m, layer, cosines[rope], sines[rope], layer->rope < 0 ? 0 : turned[rope], cache, room);
-        attention(rows, new_tokens, m, layer->window, cache, room);
-        multiply(&layer->out, n, room);
-        add_norm(n, m, layer->out.scale, room->scale2, layer->post_norm, room);
-        multiply(&layer->gate_up, n, room);
-        gate(n, m, layer->gate_up.scale, room);
-        multiply(&layer->down, n, room);
-        const float* next = number + 1 < m->layers ? layer[1].input_norm : nullptr;
-        add_norm(n, m, layer->down.scale, room->scale2, next, room);
+        attention(rows, new_tokens, m, layer, cache, room);
+        multiply(m, &layer->out, n, 0, layer->out.outputs, room);
+        add_norm(n, m, &layer->attention_post_norm, &layer->post_norm, &layer->gate_up, m->parallel, room);
+        multiply(m, &layer->gate_up, n, 0, layer->gate_up.outputs, room);
+        gate(n, m, layer, room);
+        multiply(m, &layer->down, n, 0, layer->down.outputs, room);
+        add_norm(n, m, &layer->mlp_post_norm, next ? &next->input_norm : nullptr, next ? &next->qkv : nullptr, false,
+                 room);
     }
 }
 
-// Computes the masses out[n, V] after hidden states [n, hidden].
-void NAME(masses)(const Model* m, int64_t n, const float* hidden, const Room* room, int32_t* out) {
-    memcpy(room->x, hidden, sizeof(float) * n * m->hidden);
-    norm(n, m, m->final_norm, room);
-    multiply(&m->head, n, room);
-    head_masses(n, m, room, out);
+// Computes the masses after hidden states [n, hidden] into out[n, stride]; those after the V tokens are 0.
+void NAME(masses)(const Model* m, int64_t n, const float* hidden, const Room* room, int64_t stride, int32_t* out) {
+    head_masses(m, n, hidden, room, stride, out);
 }
 
 // Sums masses [n, V] into out[n, 6]: those before the token's group, before the token, before the next token, before

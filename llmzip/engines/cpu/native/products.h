@@ -1,20 +1,56 @@
-// Products of int8 matrices: sums[n, N] = a[n, K] * weights[N, K], exact in int32 (numerics.md section 5:
-// 128 * 127 * K < 2^31). Weights are packed once, so that what is used together is contiguous. kernels.h includes this
-// file once for each LEVEL.
+// Products with int8 matrices: y[n, N] = x[n, K] * weights[N, K], with scales and biases (docs/numerics.md section
+// 6.1); sums are exact in int32 (section 5: 128 * 127 * K < 2^31). A row of activations is one line of bytes for each of
+// its planes, the high one first. Weights are packed once, so that what is used together is contiguous. kernels.h
+// includes this file once for each LEVEL.
 
 namespace {
 
 const int PACKED = 16;  // outputs that are packed together
 
-#if LEVEL >= 2
+// What a line is made of: int16 for AVX2; for VNNI, which multiplies unsigned by signed bytes, 128 is added.
+#if LEVEL == 1
+typedef int16_t Item;
+INLINE void store_items(Item* to, vi x) { store_narrow(to, x); }
+#elif LEVEL == 2
+typedef uint8_t Item;
+INLINE void store_items(Item* to, vi x) { store_narrow((int8_t*)to, x ^ 0x80); }
+#else
+typedef int8_t Item;
+INLINE void store_items(Item* to, vi x) { store_narrow(to, x); }
+#endif
 
-// Multiplies R rows by 16 * W outputs. VNNI multiplies unsigned by signed bytes: `a` has 128 added to each byte.
-template <int R, int W>
-INLINE void vnni_tile(const uint8_t* a, int64_t terms, const int8_t* packed, const int32_t* sums_of_weights, int32_t* out,
-                      int64_t stride) {
+// A product of n rows by some outputs of a matrix; y is [n, outputs]. Rows are rounded up to those that a tile takes
+// together, and what is computed for the others means nothing.
+struct Product {
+    const Item* lines;
+    const int8_t* packed;
+    const int32_t* sums;
+    const float* weight_scale;
+    const float* bias;
+    const float* scale;
+    float* y;
+    int64_t terms, outputs;
+};
+
+// Stores LANES outputs of a row from its sums of each plane.
+template <int PLANES> INLINE void finish(const Product* p, int64_t row, int64_t output, vi high, vi low) {
+    vf y = to_float(high);
+    if (PLANES == 2) y = y * 256.0f + to_float(low);
+    y = (y * p->scale[row]) * load<vf>(p->weight_scale + output);
+    store(p->y + row * p->outputs + output, p->bias ? y + load<vf>(p->bias + output) : y);
+}
+
+#if LEVEL == 2
+
+// Multiplies R lines by 16 * W outputs.
+template <int PLANES, int R, int W> INLINE void vnni_tile(const Product* p, int64_t line, int64_t output) {
+    const int64_t terms = p->terms;
+    const Item* a = p->lines + line * terms;
+    const int8_t* packed = p->packed + output * terms;
     __m512i sum[R][W];
     for (int w = 0; w < W; w++) {
-        const __m512i begin = _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_loadu_si512(sums_of_weights + w * LANES));
+        const __m512i begin =
+            _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_loadu_si512(p->sums + output + w * LANES));
         for (int r = 0; r < R; r++) sum[r][w] = begin;
     }
     for (int64_t k = 0; k < terms; k += 4) {
@@ -27,30 +63,29 @@ INLINE void vnni_tile(const uint8_t* a, int64_t terms, const int8_t* packed, con
             for (int w = 0; w < W; w++) sum[r][w] = _mm512_dpbusd_epi32(sum[r][w], spread, weights[w]);
         }
     }
-    for (int r = 0; r < R; r++)
-        for (int w = 0; w < W; w++) _mm512_storeu_si512(out + r * stride + w * LANES, sum[r][w]);
+    for (int r = 0; r < R; r += PLANES)
+        for (int w = 0; w < W; w++)
+            finish<PLANES>(p, (line + r) / PLANES, output + w * LANES, (vi)sum[r][w], (vi)sum[r + PLANES - 1][w]);
 }
 
-template <int W>
-INLINE void vnni_outputs(const Matrix* m, int64_t n, const uint8_t* a, int64_t at, int32_t* sums, int64_t stride) {
-    const int8_t* packed = m->packed + at * m->terms;
-    for (int64_t r = 0; r < n; r += 8)
-        vnni_tile<8, W>(a + r * m->terms, m->terms, packed, m->sums + at, sums + r * stride + at, stride);
+template <int PLANES, int W> INLINE void vnni_outputs(const Product* p, int64_t lines, int64_t output) {
+    int64_t line = 0;
+    for (; lines - line > 4; line += 8) vnni_tile<PLANES, 8, W>(p, line, output);
+    if (lines - line > 2)
+        vnni_tile<PLANES, 4, W>(p, line, output);
+    else if (lines > line)
+        vnni_tile<PLANES, 2, W>(p, line, output);
 }
 
-INLINE void vnni_multiply(const Matrix* m, int64_t n, const int8_t* a, uint8_t* shifted, int32_t* sums, int64_t stride) {
-    const int64_t size = (n + 7) / 8 * 8 * m->terms;
-    for (int64_t i = 0; i < size; i++) shifted[i] = (uint8_t)(a[i] ^ 0x80);
-    int64_t at = 0;
-    for (; at + 3 * LANES <= stride; at += 3 * LANES) vnni_outputs<3>(m, n, shifted, at, sums, stride);
-    for (; at < stride; at += LANES) vnni_outputs<1>(m, n, shifted, at, sums, stride);
+template <int PLANES> INLINE void multiply_lines(const Product* p, int64_t lines) {
+    int64_t output = 0;
+    for (; output + 3 * LANES <= p->outputs; output += 3 * LANES) vnni_outputs<PLANES, 3>(p, lines, output);
+    for (; output < p->outputs; output += LANES) vnni_outputs<PLANES, 1>(p, lines, output);
 }
 
-#endif
+#elif LEVEL == 3
 
-#if LEVEL == 3
-
-// Configures tiles of 16 rows of 64 bytes: 0 to 3 hold sums, 4 and 5 rows of a, 6 and 7 weights.
+// Configures tiles of 16 rows of 64 bytes: 0 to 3 hold sums, 4 and 5 lines, 6 and 7 weights.
 INLINE void amx_configure() {
     alignas(64) uint8_t config[64] = {};
     config[0] = 1;
@@ -61,60 +96,59 @@ INLINE void amx_configure() {
     _tile_loadconfig(config);
 }
 
-INLINE void amx_multiply(const Matrix* m, int64_t n, const int8_t* a, int32_t* sums, int64_t stride) {
-    const int64_t terms = m->terms;
-    amx_configure();
-    int64_t at = 0;
-    for (; at + 32 <= stride; at += 32)
-        for (int64_t r = 0; r < n; r += 32) {
-            const int8_t* rows = a + r * terms;
-            const int8_t* left = m->packed + at * terms;
-            const int8_t* right = left + 16 * terms;
-            const bool both = r + 16 < n;
-            _tile_zero(0);
-            _tile_zero(1);
-            _tile_zero(2);
-            _tile_zero(3);
-            for (int64_t k = 0; k < terms; k += 64) {
-                _tile_loadd(4, rows + k, terms);
-                _tile_loadd(6, left + k * 16, 64);
-                _tile_dpbssd(0, 4, 6);
-                _tile_loadd(7, right + k * 16, 64);
-                _tile_dpbssd(1, 4, 7);
-                if (both) {
-                    _tile_loadd(5, rows + 16 * terms + k, terms);
-                    _tile_dpbssd(2, 5, 6);
-                    _tile_dpbssd(3, 5, 7);
-                }
-            }
-            int32_t* out = sums + r * stride + at;
-            _tile_stored(0, out, 4 * stride);
-            _tile_stored(1, out + 16, 4 * stride);
-            if (both) {
-                _tile_stored(2, out + 16 * stride, 4 * stride);
-                _tile_stored(3, out + 16 * stride + 16, 4 * stride);
-            }
+// Computes sums [32, 32] of up to 32 lines and up to 32 outputs: with `both` of more than 16 lines, with `wide` of more
+// than 16 outputs.
+INLINE void amx_sums(const Product* p, int64_t line, int64_t output, bool both, bool wide, int32_t* sums) {
+    const int64_t terms = p->terms;
+    const Item *upper = p->lines + line * terms, *lower = upper + 16 * terms;
+    const int8_t *left = p->packed + output * terms, *right = left + 16 * terms;
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    for (int64_t k = 0; k < terms; k += 64) {
+        _tile_loadd(4, upper + k, terms);
+        _tile_loadd(6, left + k * 16, 64);
+        _tile_dpbssd(0, 4, 6);
+        if (wide) {
+            _tile_loadd(7, right + k * 16, 64);
+            _tile_dpbssd(1, 4, 7);
         }
-    for (; at < stride; at += 16)
-        for (int64_t r = 0; r < n; r += 16) {
-            _tile_zero(0);
-            for (int64_t k = 0; k < terms; k += 64) {
-                _tile_loadd(4, a + r * terms + k, terms);
-                _tile_loadd(6, m->packed + at * terms + k * 16, 64);
-                _tile_dpbssd(0, 4, 6);
-            }
-            _tile_stored(0, sums + r * stride + at, 4 * stride);
+        if (both) {
+            _tile_loadd(5, lower + k, terms);
+            _tile_dpbssd(2, 5, 6);
+            if (wide) _tile_dpbssd(3, 5, 7);
+        }
+    }
+    _tile_stored(0, sums, 128);
+    _tile_stored(1, sums + 16, 128);
+    _tile_stored(2, sums + 512, 128);
+    _tile_stored(3, sums + 528, 128);
+}
+
+template <int PLANES> INLINE void multiply_lines(const Product* p, int64_t lines) {
+    alignas(64) int32_t sums[32 * 32];
+    amx_configure();
+    for (int64_t output = 0; output < p->outputs; output += 32)
+        for (int64_t line = 0; line < lines; line += 32) {
+            const bool wide = output + 16 < p->outputs;
+            amx_sums(p, line, output, line + 16 < lines, wide, sums);
+            const int64_t count = lines - line < 32 ? lines - line : 32;
+            for (int64_t r = 0; r < count; r += PLANES)
+                for (int64_t w = 0; w < (wide ? 32 : 16); w += LANES)
+                    finish<PLANES>(p, (line + r) / PLANES, output + w, load<vi>(sums + r * 32 + w),
+                                   load<vi>(sums + (r + PLANES - 1) * 32 + w));
         }
     _tile_release();
 }
 
-#endif
+#else
 
-#if LEVEL == 1
-
-// Multiplies R rows by 8 outputs: pairs of int16, whose sums of two products fit into int32.
-template <int R>
-INLINE void avx2_tile(const int16_t* a, int64_t terms, const int8_t* packed, int32_t* out, int64_t stride) {
+// Multiplies R lines by 8 outputs: pairs of int16, whose sums of two products fit into int32.
+template <int PLANES, int R> INLINE void avx2_tile(const Product* p, int64_t line, int64_t output) {
+    const int64_t terms = p->terms;
+    const Item* a = p->lines + line * terms;
+    const int8_t* packed = p->packed + output / PACKED * PACKED * terms + output % PACKED * 4;
     __m256i sum[R][2];
     for (int r = 0; r < R; r++) sum[r][0] = sum[r][1] = _mm256_setzero_si256();
     for (int64_t k = 0; k < terms; k += 4) {
@@ -129,37 +163,33 @@ INLINE void avx2_tile(const int16_t* a, int64_t terms, const int8_t* packed, int
                 sum[r][w] = _mm256_add_epi32(sum[r][w], _mm256_madd_epi16(spread, weights[w]));
         }
     }
-    for (int r = 0; r < R; r++) {
-        // Neighbouring lanes belong to one output; hadd swaps the two middle quarters.
-        const __m256i both = _mm256_hadd_epi32(sum[r][0], sum[r][1]);
-        _mm256_storeu_si256((__m256i*)(out + r * stride), _mm256_permute4x64_epi64(both, 0xd8));
+    vi total[R];
+    for (int r = 0; r < R; r++)  // neighbouring lanes belong to one output; hadd swaps the two middle quarters
+        total[r] = (vi)_mm256_permute4x64_epi64(_mm256_hadd_epi32(sum[r][0], sum[r][1]), 0xd8);
+    for (int r = 0; r < R; r += PLANES)
+        finish<PLANES>(p, (line + r) / PLANES, output, total[r], total[r + PLANES - 1]);
+}
+
+template <int PLANES> INLINE void multiply_lines(const Product* p, int64_t lines) {
+    for (int64_t output = 0; output < p->outputs; output += LANES) {
+        int64_t line = 0;
+        for (; lines - line > 2; line += 4) avx2_tile<PLANES, 4>(p, line, output);
+        if (lines > line) avx2_tile<PLANES, 2>(p, line, output);
     }
 }
 
-INLINE void avx2_multiply(const Matrix* m, int64_t n, const int8_t* a, int16_t* wide, int32_t* sums, int64_t stride) {
-    const int64_t terms = m->terms, size = (n + 3) / 4 * 4 * terms;
-    for (int64_t i = 0; i < size; i++) wide[i] = a[i];
-    for (int64_t at = 0; at < stride; at += 8)
-        for (int64_t r = 0; r < n; r += 4)
-            avx2_tile<4>(wide + r * terms, terms, m->packed + at / PACKED * PACKED * terms + at % PACKED * 4,
-                         sums + r * stride + at, stride);
-}
-
 #endif
 
-// Multiplies n rows, rounded up to the rows that a kernel takes together; the sums of the extra rows mean nothing.
-INLINE void multiply(const Matrix* m, int64_t n, const Room* room) {
-    const int64_t stride = (m->outputs + PACKED - 1) / PACKED * PACKED;
-#if LEVEL == 3
-    if (m->terms % 64 == 0)
-        amx_multiply(m, n, room->q, room->sums, stride);
+// Multiplies n rows of room->lines by `outputs` outputs of a matrix, from `first` on, into room->y[n, outputs].
+INLINE void multiply(const Model* m, const Matrix* by, int64_t n, int64_t first, int64_t outputs, const Room* room) {
+    const Product p = {
+        (const Item*)room->lines, by->packed + first * by->terms, by->sums + first, by->scale + first,
+        by->bias ? by->bias + first : nullptr, room->scale, room->y, by->terms, outputs,
+    };
+    if (m->planes == 2)
+        multiply_lines<2>(&p, 2 * n);
     else
-        vnni_multiply(m, n, room->q, (uint8_t*)room->shifted, room->sums, stride);
-#elif LEVEL == 2
-    vnni_multiply(m, n, room->q, (uint8_t*)room->shifted, room->sums, stride);
-#else
-    avx2_multiply(m, n, room->q, (int16_t*)room->shifted, room->sums, stride);
-#endif
+        multiply_lines<1>(&p, n);
 }
 
 }  // namespace

@@ -1,0 +1,71 @@
+// Masses of the next token (docs/numerics.md section 6.7). kernels.h includes this file once for each LEVEL.
+
+namespace {
+
+const int64_t HEAD_OUTPUTS = 768;  // that are computed at once: their values stay in the cache of a core
+
+// Quantises the norms of hidden states [n, hidden] for the product by the head.
+INLINE void head_rows(int64_t n, const Model* m, const float* hidden, const Room* room) {
+    for (int64_t t = 0; t < n; t++) {
+        float* x = room->x + t * m->width;
+        memcpy(x, hidden + t * m->hidden, sizeof(float) * m->hidden);
+        memset(x + m->hidden, 0, sizeof(float) * (m->width - m->hidden));
+        norm_row(x, m, &m->final_norm, room->row);
+        quantise(room->row, m->width, m, &m->head, t, room);
+        room->scale[t] = room->scale[t] * m->log2e;
+        room->peak[t] = -INFINITY;
+    }
+}
+
+// Caps the logits room->y[n, outputs] and raises the peaks of their rows; the last ones may be those of no token.
+INLINE void cap_logits(int64_t n, const Model* m, int64_t outputs, int64_t tokens, const Room* room) {
+    vi lane;
+    for (int i = 0; i < LANES; i++) lane[i] = i;
+    for (int64_t t = 0; t < n; t++) {
+        float* y = room->y + t * outputs;
+        vf maxima = splat(room->peak[t]);
+        for (int64_t i = 0; i < tokens; i += LANES) {
+            vf z = load<vf>(y + i);
+            if (m->logit_cap != 0.0f) {
+                z = soft_cap(m, z, m->logit_cap, m->logit_slope);
+                store(y + i, z);
+            }
+            if (i + LANES > tokens) z = lane + (int32_t)i < (int32_t)tokens ? z : maxima;
+            maxima = larger(z, maxima);
+        }
+        room->peak[t] = peak_of(maxima);
+    }
+}
+
+// Computes masses of V tokens from their logits, in place; sets `more` masses after them to 0.
+INLINE void exponentials(const Model* m, float peak, int64_t more, int32_t* masses) {
+    const int64_t whole = m->vocab - m->vocab % LANES;
+    peak = peak + 0.5f;
+    for (int64_t i = 0; i < whole; i += LANES)
+        store(masses + i, gather(m->exp2, to_int(smaller(peak - load<vf>(masses + i), (float)EXP2_LAST))));
+    for (int64_t i = whole; i < m->vocab; i++) {
+        float logit;
+        memcpy(&logit, masses + i, sizeof logit);
+        const float steps = peak - logit;
+        masses[i] = m->exp2[steps < (float)EXP2_LAST ? (int)steps : EXP2_LAST];
+    }
+    memset(masses + m->vocab, 0, sizeof(int32_t) * more);
+}
+
+// Computes the masses [n, V] after hidden states [n, hidden], in rows of `stride` values; those after the V are 0. The
+// weights are read once; logits wait in the place of their masses until all are known.
+INLINE void head_masses(const Model* m, int64_t n, const float* hidden, const Room* room, int64_t stride,
+                        int32_t* masses) {
+    head_rows(n, m, hidden, room);
+    for (int64_t first = 0; first < m->head.outputs; first += HEAD_OUTPUTS) {
+        const int64_t rest = m->head.outputs - first, outputs = rest < HEAD_OUTPUTS ? rest : HEAD_OUTPUTS;
+        const int64_t tokens = m->vocab - first < outputs ? m->vocab - first : outputs;
+        multiply(m, &m->head, n, first, outputs, room);
+        cap_logits(n, m, outputs, tokens, room);
+        for (int64_t t = 0; t < n; t++)
+            memcpy(masses + t * stride + first, room->y + t * outputs, sizeof(float) * tokens);
+    }
+    for (int64_t t = 0; t < n; t++) exponentials(m, room->peak[t], stride - m->vocab, masses + t * stride);
+}
+
+}  // namespace
