@@ -150,22 +150,12 @@ def make_tokenizer() -> MakeTokenizer:
         folder.mkdir(parents=True, exist_ok=True)
         tokenizer.save(str(folder / "tokenizer.json"))
         if lacking:
-            _take_away(folder / "tokenizer.json", lacking)
+            from model_samples import take_bytes_away
+
+            take_bytes_away(folder / "tokenizer.json", lacking)
         return folder
 
     return make
-
-
-def _take_away(path: Path, lacking: bytes) -> None:
-    """Makes tokens of two equal bytes of the tokens of single ones, which must be in no merge."""
-    from llmzip.models.tokenizer_file import byte_alphabet
-
-    description = json.loads(path.read_text(encoding="utf-8"))
-    vocab = description["model"]["vocab"]
-    for letter, byte in byte_alphabet().items():
-        if byte in lacking:
-            vocab[letter * 2] = vocab.pop(letter)
-    path.write_text(json.dumps(description), encoding="utf-8")
 
 
 @pytest.fixture(scope="session")
@@ -256,6 +246,25 @@ def only_models(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(drafts, "_plain_draft", stored)
     monkeypatch.setattr(drafts, "_adaptive_draft", stored)
+
+
+@pytest.fixture(scope="session")
+def lacking_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded model small with a tokenizer that lacks 21 bytes: they are byte tokens, and it works on text."""
+    import shutil
+
+    from model_samples import LACKING, take_bytes_away
+
+    from llmzip.models.embedded import embedded_by_name
+
+    small = embedded_by_name("small")
+    assert small is not None
+    folder = tmp_path_factory.mktemp("lacking") / "small-lacking"
+    folder.mkdir()
+    for name in ("model.llmzw", "tokenizer.json"):
+        shutil.copy(small.folder / name, folder)
+    take_bytes_away(folder / "tokenizer.json", LACKING)
+    return folder
 
 
 # -- an engine without weights -----------------------------------------------------------------------------------------

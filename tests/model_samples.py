@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +23,18 @@ def sentences(size: int, seed: int) -> bytes:
     while len(out) < size:
         out += " ".join(chance.choice(WORDS) for _ in range(chance.randrange(4, 9))).capitalize() + ". "
     return out[:size].encode()
+
+
+def take_bytes_away(path: Path, lacking: bytes) -> None:
+    """Takes the tokens of single bytes, which no merge may need, from a byte-level tokenizer.json."""
+    from llmzip.models.tokenizer_file import byte_alphabet
+
+    description = json.loads(path.read_text(encoding="utf-8"))
+    vocab = description["model"]["vocab"]
+    for letter, byte in byte_alphabet().items():
+        if byte in lacking:
+            vocab[letter * 2] = vocab.pop(letter)  # twice the byte is no token for it
+    path.write_text(json.dumps(description), encoding="utf-8")
 
 
 def stir(model: Any) -> None:

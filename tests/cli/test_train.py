@@ -27,9 +27,11 @@ from typing import Any
 import pytest
 import torch
 import zstandard
+from model_samples import take_bytes_away
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from llmzip.api.oneshot import compress, decompress
 from llmzip.cli import main
 from llmzip.models import embedded
 from llmzip.models.weights import load_model
@@ -352,6 +354,19 @@ def test_from_folder(call: Call, trained: Trained, tmp_path: Path, text: Path, f
     assert ours.pop("rms_norm_eps") == pytest.approx(theirs.pop("rms_norm_eps"), rel=1e-6)  # of float32 in an int8 form
     assert ours == theirs
     assert "continued from `base`" in rows(card(tmp_path / "model"))["training"][0]
+
+
+def test_from_a_model_whose_tokenizer_lacks_bytes(call: Call, trained: Trained, tmp_path: Path, text: Path) -> None:
+    """What it lacks, such as the NUL between documents, is trained as engines feed it: as the start token."""
+    base = shutil.copytree(trained.model, tmp_path / "base", ignore=lambda *_: {"model.llmzw"})
+    take_bytes_away(base / "tokenizer.json", b"\0\xff")
+    (tmp_path / "more.txt").write_bytes(text.read_bytes()[:3000] + b"\0" + text.read_bytes()[3000:6000])
+    options = ["--valid", "more.txt", "--steps", "2", "--batch", "256", "--no-compile", "--device", "cpu"]
+    code, err = call("train", text, "more.txt", "-o", "model", "--from", base, *options)
+    assert code == 0, err
+    data = text.read_bytes()[:200] + b"\0\xff\0"
+    archive = compress(data, model=tmp_path / "model")
+    assert decompress(archive, model=tmp_path / "model") == data
 
 
 def test_from_checkpoint_keeps_the_start_token(call: Call, trained: Trained, tmp_path: Path, text: Path) -> None:

@@ -386,7 +386,7 @@ def test_prompts_of_odd_bytes(level: int, byte_tokens: bool, piece_model: Callab
 
 
 @pytest.fixture(scope="module")
-def lacking_model(make_tokenizer: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def gapped_model(make_tokenizer: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model with a byte-level tokenizer that lacks 21 bytes."""
     folder = make_tokenizer(tmp_path_factory.mktemp("lacking"), vocab_size=VOCABULARY, lacking=LACKING)
     words = decoder.with_byte_tokens(decoder.token_bytes(folder / "tokenizer.json", VOCABULARY))
@@ -406,43 +406,43 @@ GAPPED = {
 
 
 @pytest.mark.parametrize(("name", "level"), [(name, level) for name, (_, levels) in GAPPED.items() for level in levels])
-def test_a_tokenizer_that_lacks_bytes(name: str, level: int, lacking_model: Path) -> None:
+def test_a_tokenizer_that_lacks_bytes(name: str, level: int, gapped_model: Path) -> None:
     text = GAPPED[name][0]
-    archive = llmzip.compress(text, model=lacking_model, level=level)
+    archive = llmzip.compress(text, model=gapped_model, level=level)
     assert frame(archive)[0] == (decoder.LM if level == 1 else decoder.MIXED)
-    assert decoder.decode(archive, lacking_model) == text
+    assert decoder.decode(archive, gapped_model) == text
 
 
 @pytest.mark.parametrize("level", METHODS)
-def test_byte_tokens_in_rows_whose_contexts_begin_anew(level: int, lacking_model: Path) -> None:
+def test_byte_tokens_in_rows_whose_contexts_begin_anew(level: int, gapped_model: Path) -> None:
     text = GAPS * 3
-    writer = ArchiveWriter(CompressSettings(level=level, model=lacking_model, rows=3, overlap=20))
+    writer = ArchiveWriter(CompressSettings(level=level, model=gapped_model, rows=3, overlap=20))
     archive = writer.write(text) + writer.finish()
     assert frame(archive)[1] > 3 * 56
-    assert decoder.decode(archive, lacking_model) == text
+    assert decoder.decode(archive, gapped_model) == text
 
 
 @pytest.mark.parametrize("level", METHODS)
-def test_a_prompt_with_byte_tokens(level: int, lacking_model: Path) -> None:
-    archive = llmzip.compress(GAPS, model=lacking_model, level=level, prompt=GAPS[::-1])
-    assert decoder.decode(archive, lacking_model, GAPS[::-1]) == GAPS
+def test_a_prompt_with_byte_tokens(level: int, gapped_model: Path) -> None:
+    archive = llmzip.compress(GAPS, model=gapped_model, level=level, prompt=GAPS[::-1])
+    assert decoder.decode(archive, gapped_model, GAPS[::-1]) == GAPS
 
 
 @pytest.mark.parametrize("model_reset", [True, False])
 @pytest.mark.parametrize("window_bits", [16, 64])
-def test_windows_with_byte_tokens(window_bits: int, model_reset: bool, lacking_model: Path) -> None:
-    settings = CompressSettings(model=lacking_model, window_bits=window_bits, model_reset=model_reset)
+def test_windows_with_byte_tokens(window_bits: int, model_reset: bool, gapped_model: Path) -> None:
+    settings = CompressSettings(model=gapped_model, window_bits=window_bits, model_reset=model_reset)
     writer = ArchiveWriter(settings)
     archive = writer.write(GAPS) + writer.finish()
     assert frame(archive)[0] == decoder.WINDOWS
-    assert decoder.decode(archive, lacking_model) == GAPS
+    assert decoder.decode(archive, gapped_model) == GAPS
 
 
-def test_packets_with_byte_tokens(lacking_model: Path) -> None:
-    model = load(choose_model(lacking_model), EngineSettings())
+def test_packets_with_byte_tokens(gapped_model: Path) -> None:
+    model = load(choose_model(gapped_model), EngineSettings())
     packets = window_packets.encode(model, GAPS, 64)
     assert any(parse(packet).tokens for packet in packets)
-    assert decoder.decode_packets(packets[::-1], lacking_model) == GAPS
+    assert decoder.decode_packets(packets[::-1], gapped_model) == GAPS
 
 
 def test_tables_that_cannot_be_used_are_refused() -> None:
@@ -488,7 +488,7 @@ PROMPTS = {
 def test_prompts_are_cut_as_the_writer_does(
     name: str,
     tokenizer: Path,
-    lacking_model: Path,
+    gapped_model: Path,
     piece_model: Callable[[str, bool], Path],
     make_tokenizer: Any,
     tmp_path: Path,
@@ -501,7 +501,7 @@ def test_prompts_are_cut_as_the_writer_does(
         special_tokens=("<s>", "</s>"),
         before=pre_tokenizers.WhitespaceSplit(),
     )
-    for folder in (tokenizer, odd, lacking_model, *(piece_model(*kind) for kind in KINDS)):
+    for folder in (tokenizer, odd, gapped_model, *(piece_model(*kind) for kind in KINDS)):
         size = VOCABULARY if folder in (tokenizer, odd) else decoder.Model(folder).own_tokens
         words = decoder.with_byte_tokens(decoder.token_bytes(folder / "tokenizer.json", size))
         package = Tokenizer(folder, size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 import shutil
@@ -12,19 +13,22 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from model_samples import sentences
+from model_samples import LACKING, sentences
 
 import llmzip
 from llmzip.codec import levels
 from llmzip.codec.reader import decompress_stream
 from llmzip.codec.writer import compress_stream
 from llmzip.engines.exact import ExactEngine
+from llmzip.engines.floating import FloatEngine
 from llmzip.format.headers import ENGINE_FLOAT
 from llmzip.format.reading import read_archives
 from llmzip.inference import load
+from llmzip.measures.scoring import Scorer
+from llmzip.models.choice import choose_model
 from llmzip.models.embedded import DEFAULT
 from llmzip.models.tokenizer import Tokenizer
-from llmzip.settings import CompressSettings, DecompressSettings
+from llmzip.settings import CompressSettings, DecompressSettings, EngineSettings
 
 VOCABULARY = 320
 pytestmark = pytest.mark.usefixtures("only_models")
@@ -33,7 +37,7 @@ PROMPT, TEXT = sentences(2000, 1), sentences(700, 2)
 
 @pytest.fixture(scope="module")
 def folders(make_tokenizer: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Random checkpoints with a tokenizer, by the class of their configuration."""
+    """Random checkpoints with a tokenizer, by the class of their configuration; "lacking" after it: 21 bytes."""
     made: dict[str, Path] = {}
     fields: dict[str, dict[str, Any]] = {
         "Llama": {"num_attention_heads": 2, "num_key_value_heads": 1, "intermediate_size": 64},
@@ -45,11 +49,12 @@ def folders(make_tokenizer: Callable[..., Path], tmp_path_factory: pytest.TempPa
         if kind not in made:
             torch.manual_seed(5)
             common = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "initializer_range": 0.2}
-            config = getattr(transformers, f"{kind}Config")(
-                **common | fields[kind], bos_token_id=0, eos_token_id=1, pad_token_id=None
+            name, _, lacks_bytes = kind.partition(" ")
+            config = getattr(transformers, f"{name}Config")(
+                **common | fields[name], bos_token_id=0, eos_token_id=1, pad_token_id=None
             )
-            made[kind] = tmp_path_factory.mktemp("archives") / kind.lower()
-            make_tokenizer(made[kind], vocab_size=VOCABULARY)
+            made[kind] = tmp_path_factory.mktemp("archives") / kind.lower().replace(" ", "-")
+            make_tokenizer(made[kind], vocab_size=VOCABULARY, lacking=LACKING if lacks_bytes else b"")
             model = transformers.AutoModelForCausalLM.from_config(config).train()
             ids = torch.from_numpy(Tokenizer(made[kind], VOCABULARY).encode(sentences(20_000, 3)))
             optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
@@ -199,6 +204,44 @@ def test_float_archives_come_back(folders: Callable[[str], Path], kind: str, lev
     assert (made.engine, made.dtype, made.planes) == (ENGINE_FLOAT, "float32", None)
     assert made.environment.startswith("device=cpu hardware=")
     assert llmzip.decompress(archive, model=folders(kind), prompt=PROMPT[:90]) == TEXT
+
+
+@pytest.mark.parametrize("engine", ["float", "exact"])
+@pytest.mark.parametrize("level", [1, 6, 9])
+def test_archives_of_checkpoints_whose_tokenizer_lacks_bytes_come_back(
+    folders: Callable[[str], Path], engine: str, level: int
+) -> None:
+    folder, text = folders("Llama lacking"), TEXT[:300] + b"\x04\xff" + TEXT[300:500] + LACKING[: 3 * (level > 1)]
+    archive = llmzip.compress(text, model=folder, level=level, arithmetic=engine, prompt=LACKING + PROMPT[:60])
+    assert [frame.method for frame in llmzip.info(archive).archives[0].frames] == ["lm" if level == 1 else "mixed"]
+    assert record(archive).engine == (ENGINE_FLOAT if engine == "float" else 1)
+    assert llmzip.decompress(archive, model=folder, prompt=LACKING + PROMPT[:60]) == text
+
+
+@pytest.mark.parametrize("kind", ["Mamba lacking", "Llama lacking"])
+def test_the_float_engine_feeds_its_start_token_for_byte_tokens(folders: Callable[[str], Path], kind: str) -> None:
+    model = load.load(dataclasses.replace(choose_model(folders(kind)), engine=ENGINE_FLOAT), EngineSettings())
+    engine = model.engine
+    assert isinstance(engine, FloatEngine) and engine.vocab_size == VOCABULARY + len(LACKING)
+    ids = torch.tensor([[5, VOCABULARY, 7, VOCABULARY + 20, 9]])
+    fed = torch.tensor([[5, engine.start_token, 7, engine.start_token, 9]])
+    assert torch.equal(engine.prefill(ids), engine.prefill(fed))
+    caches = engine.new_cache(1, 1, 5), engine.new_cache(1, 1, 5)
+    for step in range(5):
+        logits, expected = (
+            engine.forward(x[:, step : step + 1], cache) for x, cache in zip((ids, fed), caches, strict=True)
+        )
+        assert torch.equal(logits, expected)
+    masses = engine.masses(logits[:, 0])
+    assert masses.shape == (1, engine.vocab_size) and masses[:, :VOCABULARY].max() == 1 << 20
+    assert not masses[:, VOCABULARY:].any()
+    scores = Scorer(model).score(model.tokenizer.encode(TEXT[:60] + LACKING))
+    assert scores.coded_bits[-21:].min() > 20
+
+
+def test_start_tokens_outside_the_vocabulary_are_refused(folders: Callable[[str], Path]) -> None:
+    with pytest.raises(llmzip.ModelUnsupportedError, match="start token 320 is outside its vocabulary of 320"):
+        FloatEngine(folders("Llama"), start_token=VOCABULARY)
 
 
 def test_what_cannot_run_exactly_is_named(folders: Callable[[str], Path]) -> None:
