@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from ..errors import ModelNotFoundError, ModelUnsupportedError
 from . import layout
 from .gguf.tensors import GgufTensors
+from .mishaps import reason
 
 
 def open_tensors(place: Path) -> Mapping[str, torch.Tensor]:
@@ -50,7 +51,7 @@ class Tensors(Mapping[str, torch.Tensor]):
                     f"model {folder}: {file.name} is missing: the download is incomplete"
                 ) from None
             except (OSError, SafetensorError) as error:
-                raise ModelUnsupportedError(f"{file.name} cannot be read: {layout.reason(file, error)}") from None
+                raise ModelUnsupportedError(f"{file.name} cannot be read: {reason(file, error)}") from None
 
     def __getitem__(self, name: str) -> torch.Tensor:
         try:

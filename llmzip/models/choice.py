@@ -92,11 +92,12 @@ def resolve_model(ref: ModelRef) -> ModelRef:
     Raises:
         ModelNotFoundError: it refers to no model, or to a model of the Hub that is not in the cache, or not all of it;
             or the files of an embedded model are missing.
-        ModelUnsupportedError: a model of the Hub whose index cannot be read.
+        ModelUnsupportedError: a model of the Hub whose index cannot be read, or a file that is not a whole GGUF file.
     """
     if ref.embedded is not None:
         _check_installed(ref.embedded)
     if ref.folder is not None:
+        _check_file(ref.folder)
         return ref
     snapshot = None if ref.hub_id is None else hub.find(ref.hub_id)
     if snapshot is None:
@@ -135,6 +136,17 @@ def model_for_compressing(settings: CompressSettings) -> ModelChoice:
         _check_float(choice.folder)
         choice = replace(choice, embedded=None, expected=None, engine=ENGINE_FLOAT, dtype=settings.dtype)
     return choice if choice.embedded is not None else replace(choice, context=settings.context)
+
+
+def _check_file(place: Path) -> None:
+    """Refuses a file that is not a GGUF file, or not all of it."""
+    if layout.is_gguf(place):
+        from .gguf.reader import open_gguf
+
+        try:
+            open_gguf(place)
+        except ModelUnsupportedError as error:
+            raise ModelUnsupportedError(f"model {place}: {error}") from None
 
 
 def _check_float(place: Path) -> None:
@@ -257,6 +269,7 @@ def _folder_for(record: ModelRecord, override: str | os.PathLike[str] | None) ->
     if override is not None:
         ref = parse_model(override)
         if ref.is_place and ref.folder is not None:
+            _check_file(ref.folder)
             if record.engine == ENGINE_FLOAT:
                 _check_float(ref.folder)
             return ref.folder
@@ -275,7 +288,9 @@ def _folder_for(record: ModelRecord, override: str | os.PathLike[str] | None) ->
             )
     if pinned_id is None:
         is_file = record.name.lower().endswith(".gguf") or record.name.startswith(ollama.PREFIX)
-        raise ModelNotFoundError(f"needs {wanted}: give its {'file with --model FILE' if is_file else 'folder with --model DIR'}")
+        raise ModelNotFoundError(
+            f"needs {wanted}: give its {'file with --model FILE' if is_file else 'folder with --model DIR'}"
+        )
     text = (
         f"needs model {pinned_id.name}, commit {pinned_id.commit}, digest {digest}, which is not in the Hugging Face "
         "cache"

@@ -1,7 +1,7 @@
 """What a model's place holds: the files of a checkpoint, the int8 form or a GGUF file; imports no torch.
 
-A place is a folder in the Hugging Face layout or with the int8 form, or a GGUF file, whose metadata and tensors are read
-as those of the checkpoint that it was made from.
+A place is a folder in the Hugging Face layout or with the int8 form, or a GGUF file, whose metadata and tensors are
+read as those of the checkpoint that it was made from.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelError, ModelNotFoundError, ModelUnsupportedError
-from .mishaps import mishap as mishap
-from .mishaps import reason as reason
+from .mishaps import reason
 
 CONFIG = "config.json"
 INT8 = "model.llmzw"

@@ -23,7 +23,8 @@ from ..errors import ModelUnsupportedError
 from ..system.forks import cached_property
 from . import weightfile
 from .config import ExactConfig
-from .layout import INT8, mishap
+from .layout import INT8
+from .mishaps import mishap
 
 _BLOCK = 1 << 22
 """Weights that are summed at once: torch takes nine bytes for each."""

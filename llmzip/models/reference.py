@@ -110,8 +110,8 @@ def not_found(ref: ModelRef) -> ModelNotFoundError:
     if ref.kind is Kind.OLLAMA:
         name = ref.text.removeprefix(ollama.PREFIX)
         return ModelNotFoundError(
-            f"model {ref.text!r}: Ollama has no such model in {ollama.searched()}: `ollama pull {name}` fetches it, and "
-            "OLLAMA_MODELS names another folder"
+            f"model {ref.text!r}: Ollama has no such model in {ollama.searched()}: `ollama pull {name}` fetches it, "
+            "and OLLAMA_MODELS names another folder"
         )
     if ref.text.lower().endswith(_GGUF):
         return ModelNotFoundError(f"model {ref.text!r}: there is no such file")

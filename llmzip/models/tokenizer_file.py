@@ -146,9 +146,13 @@ class TokenizerFile:
         return {str(entry["content"]): entry for entry in self.description.get("added_tokens") or ()}
 
     def _text_tokens(self, vocab_size: int) -> list[dict[str, Any]]:
-        """Returns the entries of the added tokens that stand for text."""
+        """Returns the entries of the added tokens that stand for text.
+
+        SentencePiece writes blanks in them as everywhere: Gemma's runs of blanks are tokens of this kind.
+        """
+        blank = _BLANK if self.kind == "byte-level" else " "
         return [
-            entry
+            entry | {"content": str(entry["content"]).replace(_BLANK, blank)}
             for entry in self._added_tokens().values()
             if not entry.get("special") and type(entry.get("id")) is int and 0 <= entry["id"] < vocab_size
         ]

@@ -13,6 +13,7 @@ from llmzip.cli.main import main
 from llmzip.errors import LLMZipError
 from llmzip.models import layout
 from llmzip.models.convert import convert
+from llmzip.models.mishaps import mishap
 from llmzip.models.model import save_int8
 from llmzip.models.tokenizer import Tokenizer
 from llmzip.models.weights import load_model
@@ -68,7 +69,7 @@ def test_files_that_are_right_are_read(name: str, folder: Path, random_checkpoin
     if name == layout.INT8:
         save_int8(convert(*random_checkpoint(vocab_size=VOCABULARY), 1, 50), folder)
     read(folder, name)
-    assert not layout.mishap(folder / name)
+    assert not mishap(folder / name)
 
 
 def test_other_damage_is_told_as_before(folder: Path) -> None:

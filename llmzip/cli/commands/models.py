@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json as jsonlib
 import math
 from collections.abc import Mapping
@@ -16,13 +17,16 @@ from ...models import hub, layout
 from ...models.choice import ModelChoice, choose_model, resolve_model, unsupported_reason
 from ...models.config import MAX_VOCAB
 from ...models.embedded import EMBEDDED, embedded_by_name
-from ...models.reference import Kind, parse_model
+from ...models.gguf import ollama
+from ...models.mishaps import mishap
+from ...models.reference import Kind, ModelRef, parse_model
 from ...models.tokenizer_file import TokenizerFile
 from .. import options
 from ..command import CONTEXT, Output, command
 from ..messages import Messages
 
 _MAX_HEADER_BYTES = 100_000_000  # of a safetensors file, by its specification
+_BLOCK_BYTES = 1 << 20
 _COMMIT_DIGITS = 12  # of a commit, in tables
 _ROW = "{:<16}  {}"
 
@@ -48,8 +52,9 @@ _name = click.argument("name", metavar="NAME")
 def models_command(ctx: click.Context) -> None:
     """List, download and check models.
 
-    A model is embedded in the package, a folder with a Hugging Face checkpoint, or on the Hugging Face Hub: org/name,
-    or org/name@revision for a branch, tag or commit. Models from the Hub are in the standard Hugging Face cache;
+    A model is embedded in the package, a folder with a Hugging Face checkpoint, a GGUF file, one that Ollama keeps on
+    this machine (ollama:NAME or ollama:NAME:TAG), or on the Hugging Face Hub: org/name, or org/name@revision for a
+    branch, tag or commit. Models from the Hub are in the standard Hugging Face cache;
     HF_HOME or HF_HUB_CACHE set its location. A name without an owner is never looked up on the Hub.
 
     \b
@@ -110,7 +115,8 @@ def _is_incomplete(snapshot: hub.Snapshot) -> bool:
 def info_command(output: Output, messages: Messages, name: str, digests: bool) -> None:
     """Describe a model and whether it runs exactly.
 
-    NAME is an embedded model, a folder, or a Hub name that is in the cache. Nothing is downloaded.
+    NAME is an embedded model, a folder, a GGUF file, ollama:NAME, or a Hub name that is in the cache. Nothing is
+    downloaded.
     """
     del messages
     ref = resolve_model(parse_model(name))
@@ -127,7 +133,9 @@ def info_command(output: Output, messages: Messages, name: str, digests: bool) -
         "reason": reason,
         **shape,
         **_tokenizer(choice.folder, shape["vocab_size"]),
-        "size_bytes": hub.size_bytes(choice.folder),
+        "tokenizer_remark": _tokenizer_remark(choice.folder),
+        "quantisations": _quantisations(choice.folder),
+        "size_bytes": sum(file.stat().st_size for file in layout.model_files(choice.folder)),
     }
     if digests:
         facts |= _digests(choice)
@@ -141,7 +149,7 @@ def _shape(folder: Path) -> dict[str, Any]:
     if (folder / layout.INT8).exists():
         from ...models import weightfile
 
-        if reason := layout.mishap(folder / layout.INT8):
+        if reason := mishap(folder / layout.INT8):
             raise ModelUnsupportedError(f"{layout.INT8} cannot be read: {reason}")
         config, _, arrays = weightfile.unpack((folder / layout.INT8).read_bytes())
         num_parameters = sum(array.size for array in arrays.values())
@@ -164,6 +172,10 @@ def _sizes(config: Mapping[str, Any], names: Mapping[str, str] = _SIZES) -> dict
 def _num_parameters(folder: Path) -> int | None:
     """Returns how many numbers the weights have, by the headers of their files; None if a header is unreadable."""
     total = 0
+    if layout.is_gguf(folder):
+        from ...models.gguf.reader import open_gguf
+
+        return sum(math.prod(tensor.shape) for tensor in open_gguf(folder).tensors.values())
     try:
         for name in hub.weight_files(folder, [path.name for path in folder.iterdir()]):
             with (folder / name).open("rb") as file:
@@ -195,6 +207,22 @@ def _tokenizer_text(facts: Mapping[str, Any]) -> str:
     return ", ".join(filter(None, (facts["tokenizer"] or "not readable", note)))
 
 
+def _tokenizer_remark(place: Path) -> str | None:
+    """Returns what a user should know about the tokenizer of a GGUF file; None for nothing."""
+    from ...models.gguf.tokenizer import remark
+
+    return remark(place) or None if layout.is_gguf(place) else None
+
+
+def _quantisations(place: Path) -> dict[str, int] | None:
+    """Returns how many tensors of a GGUF file have each quantisation; None for other models."""
+    if not layout.is_gguf(place):
+        return None
+    from ...models.gguf.reader import open_gguf
+
+    return open_gguf(place).quantisations()
+
+
 def _digests(choice: ModelChoice) -> dict[str, str]:
     """Returns the digests as archives record them: whole for an embedded model, else their first half."""
     from ...inference.load import load
@@ -216,10 +244,11 @@ def _texts(facts: dict[str, Any]) -> dict[str, str]:
         value = facts[key]
         return f"{value:,}" if isinstance(value, int) else "?"
 
+    remark = facts["tokenizer_remark"]
     texts = {
         "name": facts["name"],
         "commit": facts["commit"] or "",
-        "folder": facts["folder"],
+        "folder" if facts["quantisations"] is None else "GGUF file": facts["folder"],
         "model type": facts["model_type"] or ("embedded" if facts["place"] == "embedded" else "?"),
         "runs": "yes" if facts["runs"] else f"no: {facts['reason']}",
         "parameters": number("parameters"),
@@ -227,7 +256,8 @@ def _texts(facts: dict[str, Any]) -> dict[str, str]:
         "heads": f"{number('num_heads')} of size {number('head_dim')}, {number('num_kv_heads')} for keys and values",
         "context": f"{number('context')} positions",
         "vocabulary": number("vocab_size"),
-        "tokenizer": _tokenizer_text(facts),
+        "tokenizer": "; ".join(filter(None, (_tokenizer_text(facts), facts["tokenizer_remark"]))),
+        "tensors": ", ".join(f"{count} {name}" for name, count in (facts["quantisations"] or {}).items()),
         "size on disk": hub.size_text(facts["size_bytes"]),
         "model digest": facts.get("model_digest", ""),
         "tokenizer digest": facts.get("tokenizer_digest", ""),
@@ -273,7 +303,7 @@ def verify_command(output: Output, messages: Messages, name: str) -> None:
     """Verify a model against its published hashes.
 
     The files of a Hub model are compared with their hashes on the Hub, an embedded model with the digests in the
-    format's specification. Any difference ends with exit status 3.
+    format's specification, the file of one of Ollama with the hash in its name. Any difference ends with exit status 3.
     """
     del messages
     ref = resolve_model(parse_model(name))
@@ -285,11 +315,14 @@ def verify_command(output: Output, messages: Messages, name: str) -> None:
         output.record(name=ref.name, file=None, verdict="ok")
         output.line("ok       model and tokenizer digest")
         return
+    if ref.folder is not None and (digest := ollama.blob_digest(ref.folder)) is not None:
+        _verify_blob(output, ref, digest)
+        return
     snapshot = None if ref.hub_id is None else hub.find(ref.hub_id)
     if snapshot is None:
         raise ModelNotFoundError(
-            f"model {name!r} is a folder, and there is nothing to compare it with; "
-            f"`llmzip models info --digests {name}` shows its digests"
+            f"model {name!r} is a {'file' if ref.kind is Kind.GGUF else 'folder'}, and there is nothing to compare it "
+            f"with; `llmzip models info --digests {name}` shows its digests"
         )
     wrong, num_files = [], 0
     for file in hub.checked_files(snapshot):
@@ -305,6 +338,20 @@ def verify_command(output: Output, messages: Messages, name: str) -> None:
             f"{first.name} is {first.verdict}; remove {first.blob}, then "
             + hub.how_to_pull(hub.HubId(snapshot.name, snapshot.commit), "fetches it again")
         )
+
+
+def _verify_blob(output: Output, ref: ModelRef, digest: str) -> None:
+    """Compares a file of Ollama with the SHA-256 in its name."""
+    assert ref.folder is not None  # resolved
+    sha = hashlib.sha256()
+    with open(ref.folder, "rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            sha.update(block)
+    verdict = "ok" if sha.hexdigest() == digest else "damaged"
+    output.record(name=ref.name, file=ref.folder.name, verdict=verdict)
+    output.line(f"{verdict:<8} {ref.folder.name}")
+    if verdict != "ok":
+        raise ModelMismatchError(f"model {ref.name}: {ref.folder} is damaged: remove it, then pull the model again")
 
 
 for _subcommand in (list_command, info_command, pull_command, verify_command):

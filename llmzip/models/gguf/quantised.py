@@ -7,6 +7,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+_ELEMENTS = 1 << 16
+"""Numbers that are dequantised at once: 256 KiB of float32."""
+
 
 def name(kind: int) -> str | None:
     """Returns the name of a quantisation by its number; None if it is not known or cannot be dequantised."""
@@ -36,12 +39,22 @@ def values(kind: int, rows: np.ndarray) -> np.ndarray:
     Args:
         kind: number of the quantisation.
         rows: (N, bytes) uint8.
+
+    Returns:
+        (N, K).
     """
     import gguf
 
+    _, block, size = _known()[kind]
+    quantisation = gguf.GGMLQuantizationType(kind)
+    packed = np.ascontiguousarray(rows).reshape(-1)
+    wide = np.empty(len(packed) // size * block, dtype=np.float32)
+    step = _ELEMENTS // block  # blocks; the library is slow with the short rows of most matrices
     with np.errstate(all="ignore"):
-        wide = gguf.dequantize(np.ascontiguousarray(rows), gguf.GGMLQuantizationType(kind))
-    return np.array(wide, dtype=np.float32)  # a copy: float32 itself comes as a view of the file
+        for first in range(0, len(packed) // size, step):
+            chunk = packed[first * size : (first + step) * size]
+            wide[first * block : (first + step) * block] = gguf.dequantize(chunk[None], quantisation)[0]
+    return wide.reshape(len(rows), rows.shape[1] // size * block)
 
 
 @functools.cache

@@ -6,6 +6,7 @@ no memory. The format is that of ggml's docs/gguf.md, versions 2 and 3.
 
 from __future__ import annotations
 
+import collections
 import functools
 import math
 import os
@@ -110,6 +111,11 @@ class GgufFile:
     metadata: Mapping[str, Any]
     tensors: Mapping[str, Stored]
 
+    def quantisations(self) -> dict[str, int]:
+        """Returns how many tensors have each quantisation, the most frequent one first."""
+        counts = collections.Counter(quantised.shown(tensor.kind) for tensor in self.tensors.values())
+        return dict(counts.most_common())
+
 
 def open_gguf(path: Path) -> GgufFile:
     """Reads the header of a GGUF file and of its other parts; the same object while the files do not change.
@@ -190,7 +196,7 @@ class _Header:
 
     def __init__(self, data: np.ndarray) -> None:
         self._data = data
-        self._view = memoryview(data)
+        self._view: memoryview = data.data
         self._place = len(MAGIC)
 
     def read(self) -> tuple[dict[str, Any], dict[str, Stored]]:

@@ -1,4 +1,4 @@
-"""The rotary positions that a GGUF file asks for, in the terms of a config.json; must not know how they are computed."""
+"""The rotary positions that a GGUF file asks for, in the terms of a config.json; must not compute them."""
 
 from __future__ import annotations
 

@@ -140,4 +140,5 @@ class GgufTensors(Mapping[str, torch.Tensor]):
         heads = self._heads[kind == "attn_k"]
         if not heads or len(rows) % (2 * heads):
             raise ModelUnsupportedError(f"weights: tensor {name:.100} has {len(rows)} rows for {heads} heads")
-        return rows.reshape(heads, -1, 2).transpose(0, 2, 1).reshape(-1)
+        unpaired: np.ndarray = rows.reshape(heads, -1, 2).transpose(0, 2, 1).reshape(-1)
+        return unpaired

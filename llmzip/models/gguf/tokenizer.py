@@ -118,7 +118,13 @@ def _described(added: list[dict[str, Any]], pre_tokenizer: Any, model: dict[str,
         "pre_tokenizer": pre_tokenizer,
         "post_processor": None,
         "decoder": None,
-        "model": {"type": "BPE", "dropout": None, "continuing_subword_prefix": None, "end_of_word_suffix": None, **model},
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            **model,
+        },
     }
 
 
