@@ -222,7 +222,7 @@ def _open_exact(choice: ModelChoice, device: torch.device, batch_tokens: int | N
 def _converted(choice: ModelChoice, device: torch.device) -> ExactModel:
     """Returns a checkpoint as integers, with the archive's number of planes, or the one that a short text asks for."""
     conversion = Conversion(choice.folder)
-    model = conversion.load(choice.context or USUAL_CONTEXT, choice.start_token, choice.planes or 2)
+    model = conversion.load(choice.context or USUAL_CONTEXT, choice.start_token, choice.planes)
     if choice.planes is not None:
         return model
     config = model.config
