@@ -228,7 +228,7 @@ def _open_exact(choice: ModelChoice, device: torch.device, batch_tokens: int | N
     if conversion is None:
         model = load_model(choice.folder)
     else:
-        model = conversion.load(choice.context or USUAL_CONTEXT, choice.start_token, choice.planes or 2)
+        model = conversion.load(choice.context or USUAL_CONTEXT, choice.start_token, choice.planes)
     tokenizer = Tokenizer(choice.folder, model.config.vocab_size)
     if conversion is not None and choice.planes is None:
         model = _with_measured_planes(conversion, model, tokenizer, device)

@@ -1,8 +1,10 @@
 """Conversions of checkpoints to integers, kept on the disk so that each is made once; must not know text.
 
 A kept conversion is a shortcut and nothing else: its digest is compared when it is read, and one that is damaged is
-rebuilt. Context, start token and planes do not change the weights, so one conversion serves all; next to it are the
-numbers of planes that were measured for it.
+rebuilt. Its weights are mapped, not read: the file is replaced as a whole or not at all, so what is mapped stays what
+it was. Context, start token and planes do not change the weights, so one conversion serves all. Next to it are the
+numbers of planes that were measured for it, and the digest for each of these settings: to compare that one, the weights
+are read once.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import contextlib
 import hashlib
 import json
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -24,9 +27,12 @@ from .config import ExactConfig
 from .model import ExactModel, assemble
 from .weights import load_model
 
-_VERSION = 3
+_VERSION = 4
 _MIN_KEPT_BYTES = 1 << 25
 """32 MiB of int8 weights: smaller models are converted in a blink."""
+_MAX_JSON_BYTES = 1 << 16  # 64 KiB
+_MAX_DIGESTS = 32
+"""Settings whose digests are kept, the newest."""
 
 
 class Conversion:
@@ -40,26 +46,37 @@ class Conversion:
         self._folder = folder
         self._kept = _kept_path(folder)
 
-    def load(self, context: int, start_token: int | None, planes: int = 2) -> ExactModel:
+    def load(self, context: int, start_token: int | None, planes: int | None = None) -> ExactModel:
         """Returns the checkpoint as integers; keeps a new conversion in the cache.
 
         Args:
             context: positions that the model sees, cut to what it was made for.
             start_token: id that each row begins with; None for the model's own.
-            planes: 1 or 2.
+            planes: 1 or 2; None for the number that was measured, or 2.
 
         Raises:
             ModelNotFoundError, ModelUnsupportedError: those of `weights.load_model`.
         """
-        model = None if self._kept is None else _read(self._kept)
-        if model is None:
-            # With all positions, so that it serves whatever is asked for.
-            model = load_model(self._folder)
-            if self._kept is not None and _is_large(model):
-                _write(model, self._kept)
+        kept = None if self._kept is None else _read(self._kept)
+        if kept is not None and self._kept is not None:
+            model = self._with_settings(kept.model, context, start_token, planes)
+            if _is_intact(model, kept, self._kept.with_suffix(".digests")):
+                return model
+        # With all positions, so that it serves whatever is asked for.
+        whole = load_model(self._folder)
+        if self._kept is not None and _is_large(whole):
+            _write(whole, self._kept)
+        return self._with_settings(whole, context, start_token, planes)
+
+    def _with_settings(
+        self, model: ExactModel, context: int, start_token: int | None, planes: int | None
+    ) -> ExactModel:
+        """Returns a conversion with the settings that `load` was asked for."""
         first = model.config.start_token if start_token is None else start_token
         try:
-            return model.with_settings(planes, min(context, model.config.context), first)
+            model = model.with_settings(planes or 2, min(context, model.config.context), first)
+            number = self.measured_planes(model.config) if planes is None else None
+            return model if number is None else model.with_settings(number, model.config.context, first)
         except ModelUnsupportedError as error:
             raise ModelUnsupportedError(f"model {self._folder}: {error}") from None
 
@@ -98,13 +115,18 @@ class Conversion:
 
 def _read_choices(path: Path) -> list[list[int]]:
     """Reads the choices of planes: [context, start token, tokens, planes] each. Whatever is damaged is left out."""
-    try:
-        choices = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return []
+    choices = _read_json(path)
     if not isinstance(choices, list):
         return []
     return [x for x in choices if isinstance(x, list) and len(x) == 4 and all(type(value) is int for value in x)]
+
+
+def _read_json(path: Path) -> Any:
+    """Reads one of the small files next to a conversion; returns None if it is missing or damaged."""
+    try:
+        return json.loads(path.read_bytes()) if path.stat().st_size <= _MAX_JSON_BYTES else None
+    except (OSError, ValueError, RecursionError):
+        return None
 
 
 def _kept_path(folder: Path) -> Path | None:
@@ -114,25 +136,57 @@ def _kept_path(folder: Path) -> Path | None:
         is_file = layout.is_gguf(folder)
         files = layout.model_files(folder) if is_file else [*folder.glob("*.safetensors"), *folder.glob("*.json")]
         for file in sorted(files):
-            status = file.stat()
-            sha.update(f"{file.resolve()}\0{status.st_size} {status.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
+            sha.update(cache.identity(file))
     except (OSError, ModelUnsupportedError):
         return None
     base = cache.folder("models")
     return None if base is None else base / f"{sha.hexdigest()[:32]}.int8"
 
 
-def _read(path: Path) -> ExactModel | None:
-    """Reads a kept conversion; returns None if it is missing or damaged in any way."""
+class _Kept(NamedTuple):
+    """A conversion as it is in the cache, whose weights nobody has looked at yet.
+
+    Attributes:
+        model: with the settings that it was kept with.
+        digest: what the model's digest must be, in hexadecimal.
+    """
+
+    model: ExactModel
+    digest: str
+
+
+def _read(path: Path) -> _Kept | None:
+    """Maps a kept conversion; returns None if it is missing or not the form of a model."""
     try:
         with safe_open(path, framework="pt") as reader:
             about = json.loads((reader.metadata() or {})["llmzip"])
             names = list(reader.keys())
             tensors = {name: reader.get_tensor(name) for name in names}
-        model = assemble(ExactConfig.from_dict(about["config"]), tensors.get)
-        return model if model.digest().hex() == about["digest"] else None
+        return _Kept(assemble(ExactConfig.from_dict(about["config"]), tensors.get), about["digest"])
     except (OSError, SafetensorError, ModelUnsupportedError, RecursionError, *families.MISSTATED):
         return None
+
+
+def _is_intact(model: ExactModel, kept: _Kept, path: Path) -> bool:
+    """Whether a kept conversion is what was written; reads all weights, once if the digest for the settings is known.
+
+    Args:
+        model: the conversion with the settings that are wanted.
+        kept: the same as it was read.
+        path: of the file with the digests for other settings: {SHA-256 of the settings: digest}.
+    """
+    digests = _read_json(path)
+    digests = digests if isinstance(digests, dict) else {}
+    settings = hashlib.sha256(model.config.canonical()).hexdigest()
+    if settings in digests and digests[settings] == model.digest().hex():
+        return True
+    # New settings, or a list that is damaged itself: the digest that was written with the weights decides.
+    if kept.model.digest().hex() != kept.digest:
+        return False
+    recent = list(digests.items())[1 - _MAX_DIGESTS :]
+    listed = json.dumps({**dict(recent), settings: model.digest().hex()})
+    cache.replace(path, lambda name: Path(name).write_text(listed, encoding="ascii"))
+    return True
 
 
 def _is_large(model: ExactModel) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -38,7 +39,7 @@ _ARRAYS = {
     "merges": np.int32,
     "description": np.uint8,
 }
-"""Name -> type of the arrays in a file. `entry_*` are the table, `text_*` the vocabulary as the library writes it and in
+"""Name -> type of the arrays in a file. `entry_*` are the table, `text_*` the vocabulary as the library writes it, in
 its order, `always` the places in it that no text may leave out, `merges` (m, 3) the places of left part, right part and
 both together, `description` all else as JSON."""
 
@@ -237,7 +238,7 @@ def _pieces(joined: np.ndarray, lengths: np.ndarray) -> list[bytes]:
     if int(ends[-1]) != joined.size:
         raise ValueError("lengths that do not sum to what there is")
     data, starts = joined.tobytes(), [0, *ends.tolist()]
-    return [data[start:end] for start, end in zip(starts, starts[1:], strict=False)]
+    return [data[start:end] for start, end in itertools.pairwise(starts)]
 
 
 def _digest(arrays: Mapping[str, np.ndarray]) -> bytes:

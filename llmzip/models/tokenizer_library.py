@@ -105,8 +105,12 @@ class Libraries:
     def __init__(self, folder: Path, vocab_size: int) -> None:
         self._folder, self._vocab_size, self._reduced_texts = folder, vocab_size, 0
         self._kept = token_cache.read(folder, vocab_size)
-        self._file = None if self._kept is not None else TokenizerFile.read(folder)
-        self.entries = self._file.byte_table(vocab_size) if self._kept is None else self._kept.entries
+        self._file: TokenizerFile | None = None
+        if self._kept is not None:
+            self.entries = self._kept.entries
+        else:
+            self._file = TokenizerFile.read(folder)
+            self.entries = self._file.byte_table(vocab_size)
 
     def prepare(self) -> None:
         """Loads the whole library now unless the tokenizer is kept, and keeps a large one: then it is known to load.

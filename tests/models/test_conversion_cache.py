@@ -70,7 +70,7 @@ def test_a_conversion_is_made_once(cache: Path, folder: Path, number: int) -> No
     models = [load(folder, 50, None, None, choose) for _ in range(3)]
     assert choose.calls == 1
     assert {model.digest() for model in models} == {load_model(folder, number, 50).digest()}
-    assert sorted(path.suffix for path in cache.iterdir()) == [".int8", ".planes"]
+    assert sorted(path.suffix for path in cache.iterdir()) == [".digests", ".int8", ".planes"]
 
 
 def test_an_archives_planes_win(cache: Path, folder: Path) -> None:
@@ -179,6 +179,110 @@ def test_a_damaged_conversion_is_made_anew(cache: Path, folder: Path, where: flo
     assert load(folder, 50, None, None, choose).digest() == digest
     assert kept.read_bytes() == right  # kept again
     assert load(folder, 50, None, None, choose).digest() == digest
+
+
+@pytest.mark.parametrize("where", [0.3, 0.6, 0.999])
+def test_damage_is_found_where_the_digest_is_known(cache: Path, folder: Path, where: float) -> None:
+    for _ in range(3):
+        digest = load(folder, 50, None, 1, Chooser(1)).digest()
+    (kept,), (digests,) = cache.glob("*.int8"), cache.glob("*.digests")
+    assert digest.hex() in digests.read_text()
+    right = kept.read_bytes()
+    data = bytearray(right)
+    data[int(where * len(data))] ^= 1
+    kept.write_bytes(data)
+    assert load(folder, 50, None, 1, Chooser(1)).digest() == digest
+    assert kept.read_bytes() == right
+
+
+def test_a_known_digest_reads_the_weights_once(cache: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    computed: list[int] = []
+    compute = ExactModel._digest.func
+
+    def counted(model: ExactModel) -> bytes:
+        computed.append(1)
+        return compute(model)
+
+    expected = [load(folder, 50, None, number, Chooser(1)).digest() for number in (1, 2)]
+    monkeypatch.setattr(ExactModel._digest, "func", counted)
+    for calls in (2, 1):  # those of the kept settings, and of the wanted ones
+        computed.clear()
+        assert load(folder, 50, None, 1, Chooser(1)).digest() == expected[0]
+        assert len(computed) == calls
+
+
+def test_the_measured_planes_are_loaded_at_once(cache: Path, folder: Path) -> None:
+    assert load(folder, 50, None, None, Chooser(1)).config.planes == 1
+    assert Conversion(folder).load(50, None).config.planes == 1
+    assert Conversion(folder).load(50, 3).config.planes == 2  # not measured
+    assert Conversion(folder).load(50, None, 2).config.planes == 2
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b"{", b"3", b"\xff", b"[" * 100_000, b'{"a":3}' + b" " * 100_000, b'{"a": {"b": []}}']
+)
+def test_damaged_digests_are_made_anew(cache: Path, folder: Path, content: bytes) -> None:
+    for _ in range(2):
+        digest = load(folder, 50, None, 1, Chooser(1)).digest()
+    (digests,) = cache.glob("*.digests")
+    right = digests.read_bytes()
+    for wrong in (content, right.replace(digest.hex().encode(), b"00" * 32), right.replace(b'": "', b'": ["')):
+        digests.write_bytes(wrong)
+        assert load(folder, 50, None, 1, Chooser(1)).digest() == digest
+        assert json.loads(digests.read_bytes()).items() >= json.loads(right).items()
+
+
+def test_digests_are_not_collected_for_ever(cache: Path, folder: Path) -> None:
+    for context in range(2, 60):
+        load(folder, context, None, 1, Chooser(1))
+    (digests,) = cache.glob("*.digests")
+    assert len(json.loads(digests.read_bytes())) == 32
+
+
+def test_a_loaded_conversion_survives_that_its_file_is_replaced(cache: Path, folder: Path) -> None:
+    load(folder, 50, None, 1, Chooser(1))
+    model = load(folder, 50, None, 1, Chooser(1))
+    before = {name: tensor.clone() for name, tensor in model.tensors().items()}
+    (kept,) = cache.glob("*.int8")
+    data = bytearray(kept.read_bytes())
+    data[-1000:] = bytes(1000)
+    conversion_cache.cache.replace(kept, lambda name: Path(name).write_bytes(data))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.tensors().items())
+
+
+def resized(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["embedding_q"] = tensors["embedding_q"][:-1].clone()
+
+
+def infinite(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["final_norm"][0] = float("inf")
+
+
+def far(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["layers.0.gate_up_scale"][:] = 1e30
+
+
+def negative(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["layers.0.down_q"][0, 0] = -128
+
+
+def typed(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["embedding_q"] = tensors["embedding_q"].to(torch.int16)
+
+
+@pytest.mark.parametrize("change", [resized, infinite, far, negative, typed])
+def test_a_hostile_conversion_with_the_right_digest_is_refused(
+    cache: Path, folder: Path, change: Callable[[dict[str, torch.Tensor]], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = load(folder, 50, None, 1, Chooser(1)).digest()
+    (kept,) = cache.glob("*.int8")
+    with safe_open(kept, framework="pt") as reader:
+        metadata = reader.metadata()
+    tensors = load_file(kept)
+    change(tensors)
+    save_file(tensors, kept, metadata)
+    monkeypatch.setattr(conversion_cache, "_is_intact", lambda *arguments: True)  # as if the digests were made to fit
+    assert load(folder, 50, None, 1, Chooser(1)).digest() == digest
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\0" * 100])
