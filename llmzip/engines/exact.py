@@ -54,6 +54,7 @@ class ExactEngine:
         self._lock = forks.Lock()
         config = model.config
         self.vocab_size = config.vocab_size
+        self.floor_bits = config.floor_bits
         self.context = config.context
         self.start_token = config.start_token
         self.operands = Operands.of(self.model)
@@ -118,7 +119,7 @@ class ExactEngine:
             return self.forward_pass.forward(ids, cache)
 
     def readout(self) -> DeviceReadout:
-        return DeviceReadout(self.vocab_size, self.device)
+        return DeviceReadout(self.vocab_size, self.device, self.floor_bits)
 
     @torch.inference_mode()
     def masses(self, hidden: torch.Tensor) -> torch.Tensor:

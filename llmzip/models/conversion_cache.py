@@ -24,7 +24,7 @@ from .config import ExactConfig
 from .model import ExactModel, assemble
 from .weights import load_model
 
-_VERSION = 3
+_VERSION = 4
 _MIN_KEPT_BYTES = 1 << 25
 """32 MiB of int8 weights: smaller models are converted in a blink."""
 

@@ -175,8 +175,8 @@ class CpuForward:
         config, qk_norms, ropes = model.config, operands.qk_norms, operands.ropes
         self.name = library.level
         self._config, self.library, self._ropes = config, library, ropes
-        exp2 = torch.from_numpy(tables.exp2_table())
-        exp2_steps = exp2.to(torch.float32)
+        exp2 = torch.from_numpy(tables.exp2_table(config.floor_bits))
+        exp2_steps = torch.from_numpy(tables.exp2_table()).to(torch.float32)
         exp2_unit = exp2_steps * 2.0**-20
         self._keep: list[Any] = [model, qk_norms, exp2, exp2_steps, exp2_unit]
 
@@ -204,7 +204,7 @@ class CpuForward:
             tables.attention_factor(config.head_dim, config.attention_scale), tables.log2e_steps(),
             config.embedding_gain, model.embedding_q.data_ptr(), model.embedding_scale.data_ptr(),
             model.final_norm.data_ptr(), exp2.data_ptr(), exp2_steps.data_ptr(), exp2_unit.data_ptr(),
-            packed(model.head_q, model.head_scale), (Layer * len(layers))(*layers),
+            len(exp2) - 1, packed(model.head_q, model.head_scale), (Layer * len(layers))(*layers),
         )  # fmt: skip
         self._buffers: list[_Buffers] = []
         self._lock = Lock()

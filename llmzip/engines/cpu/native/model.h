@@ -29,9 +29,10 @@ struct Model {
     const int8_t* embedding;  // [V, hidden]
     const float* embedding_scale;
     const float* final_norm;
-    const int32_t* exp2;      // the table of numerics.md section 3 as integers, as floats, and times 2^-20
+    const int32_t* exp2;      // the table of masses (numerics.md section 6.7); that of section 3, and times 2^-20
     const float* exp2_steps;
     const float* exp2_unit;
+    int64_t exp2_last;        // index of the last entry of `exp2`
     struct Matrix head;
     const struct Layer* layer;
 };

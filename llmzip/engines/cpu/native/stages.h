@@ -124,10 +124,10 @@ INLINE void head_masses(int64_t n, const Model* m, const Room* room, int32_t* ou
         }
         const float peak = maximum + 0.5f;
         for (int64_t i = 0; i < whole; i += LANES)
-            store(to + i, gather(m->exp2, to_int(smaller(peak - load<vf>(row + i), (float)EXP2_LAST))));
+            store(to + i, gather(m->exp2, to_int(smaller(peak - load<vf>(row + i), (float)m->exp2_last))));
         for (int64_t i = whole; i < size; i++) {
             const float steps = peak - row[i];
-            to[i] = m->exp2[steps < (float)EXP2_LAST ? (int)steps : EXP2_LAST];
+            to[i] = m->exp2[steps < (float)m->exp2_last ? (int)steps : m->exp2_last];
         }
     }
 }
