@@ -51,6 +51,7 @@ class Engine(Protocol[CacheT]):
 
     Attributes:
         vocab_size: V, number of token ids, those of byte tokens included.
+        floor_bits: k, 0 to 8: masses are at most 2^(20 + k) (docs/numerics.md section 6.7).
         context: number of input tokens that one position may see at most, itself included.
         start_token: the id fed before a row's first token.
         device: where tensors live.
@@ -61,6 +62,7 @@ class Engine(Protocol[CacheT]):
     """
 
     vocab_size: int
+    floor_bits: int
     context: int
     start_token: int
     device: torch.device
@@ -94,7 +96,7 @@ class Engine(Protocol[CacheT]):
             hidden: (n, hidden) float32 from `forward`.
 
         Returns:
-            (n, V) int32, 0 <= mass <= 2^20; the largest of each row is 2^20.
+            (n, V) int32, 0 <= mass <= 2^(20 + k); the largest of each row is 2^(20 + k).
         """
 
     def readout(self) -> Readout:

@@ -59,6 +59,7 @@ class ExactEngine:
         config = model.config
         self._byte_tokens = byte_tokens
         self.vocab_size = config.vocab_size + byte_tokens
+        self.floor_bits = config.floor_bits
         self.context = config.context
         self.start_token = config.start_token
         self.operands = Operands.of(self.model)
@@ -125,7 +126,7 @@ class ExactEngine:
             return self.forward_pass.forward(ids, cache)
 
     def readout(self) -> DeviceReadout:
-        return DeviceReadout(self.vocab_size, self.device)
+        return DeviceReadout(self.vocab_size, self.device, self.floor_bits)
 
     @torch.inference_mode()
     def masses(self, hidden: torch.Tensor) -> torch.Tensor:

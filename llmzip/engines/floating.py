@@ -93,6 +93,7 @@ class FloatEngine:
 
     stepwise = True
     callers = 1
+    floor_bits = 0
 
     def __init__(
         self,

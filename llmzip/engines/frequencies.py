@@ -4,6 +4,9 @@ For masses m_0 .. m_{V-1} with sum M the cumulative frequency is C_i = floor((m_
 so every token has a frequency of at least 1 and their sum is 2^24 (docs/numerics.md section 8). A token is coded in two
 steps: its group of S neighbouring ids, then its place in the group. Only the cumulative frequencies that a step needs
 are computed.
+
+Models with `floor_bits` k above 0, whose vocabularies are large, have masses of up to 2^(20 + k). A token's weight is
+its mass plus 1, and each of the two steps has a table of its own over weights (section 8.2).
 """
 
 from __future__ import annotations
@@ -15,6 +18,12 @@ from .cpu import kernels
 TOTAL_BITS = 24
 TOTAL = 1 << TOTAL_BITS
 """Sum of the frequencies in each coding step."""
+
+_SUM_BITS = 39
+"""Bits of the sums that tables divide: times 2^24 they stay below 2^63."""
+
+_MAX_SUM_BITS = 47
+"""Bound of the bits of all masses or weights together: 300,000 of 2^28."""
 
 
 def group_size(vocab_size: int) -> int:
@@ -35,15 +44,17 @@ class Frequencies:
     """Converts masses of a vocabulary to the tables and intervals of the two coding steps, or of a single step.
 
     Bounds: a mass is at most 2^20 and V at most 300,000, so sums are below 2^38.2 and products with
-    2^24 below 2^63.
+    2^24 below 2^63. With `floor_bits` sums are cut to 39 bits where they are longer.
 
     Args:
         vocab_size: V, 16 to 300,000.
         total_bits: b, at most 24: the sum of the frequencies of a single step is 2^b, which is at least 2 V.
+        floor_bits: k, 0 to 8, the model's: its masses are at most 2^(20 + k).
     """
 
-    def __init__(self, vocab_size: int, total_bits: int = TOTAL_BITS) -> None:
+    def __init__(self, vocab_size: int, total_bits: int = TOTAL_BITS, floor_bits: int = 0) -> None:
         self.vocab_size = vocab_size
+        self.floor_bits = floor_bits
         self._total = 1 << total_bits
         self.group_size = group_size(vocab_size)
         self.num_groups = -(-vocab_size // self.group_size)
@@ -53,18 +64,24 @@ class Frequencies:
         """Computes cumulative masses and frequencies at the borders of the groups.
 
         Args:
-            masses: (n, V) int32, 0 to 2^20, the largest of each row > 0.
+            masses: (n, V) int32, 0 to 2^(20 + k), the largest of each row > 0.
 
         Returns:
             sums, bounds: (n, groups + 1) int64; bounds rise strictly from 0 to 2^24.
         """
+        return self._borders(masses, self.floor_bits > 0)
+
+    def _borders(self, masses: torch.Tensor, is_weighted: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """Computes `group_bounds`, by weights or without."""
         if (library := _library(masses)) is not None:
-            return library.group_bounds(masses, self.group_size, self._total - self.vocab_size)
+            return library.group_bounds(masses, self.group_size, 0 if is_weighted else self._total - self.vocab_size)
         sums = torch.zeros(masses.shape[0], self.num_groups + 1, dtype=torch.int64, device=masses.device)
-        # 512 masses of 2^20 stay in int32, and torch adds int32 faster than int64
-        parts = self._grouped(masses).sum(-1, dtype=torch.int32)
-        torch.cumsum(parts, -1, dtype=torch.int64, out=sums[:, 1:])
-        first = torch.arange(self.num_groups + 1, device=masses.device).mul_(self.group_size)
+        torch.cumsum(self._group_sums(masses), -1, dtype=torch.int64, out=sums[:, 1:])
+        groups = torch.arange(self.num_groups + 1, device=masses.device)
+        first = groups * self.group_size
+        if is_weighted:
+            weights = sums + first
+            return sums, _table(weights, weights[:, -1:], groups, self.num_groups)
         return sums, self._cumulative(sums, sums[:, -1:], first.clamp_(max=self.vocab_size))
 
     def symbol_bounds(
@@ -73,7 +90,7 @@ class Frequencies:
         """Computes cumulative frequencies within one group per row, stretched to 2^24.
 
         Ids past the end of the vocabulary pad the last group with frequency 1 each. The group's cumulative frequencies,
-        c_0 = 0 to c_S = G, become floor(c_i 2^24 / G).
+        c_0 = 0 to c_S = G, become floor(c_i 2^24 / G). With `floor_bits` the group's weights have a table of their own.
 
         Args:
             masses: as in `group_bounds`.
@@ -84,9 +101,12 @@ class Frequencies:
             (n, S + 1) int64, rising strictly from 0 to 2^24.
         """
         if (library := _library(masses)) is not None:
-            return library.symbol_bounds(
-                masses, sums, groups, self.group_size, self._total - self.vocab_size, stretch=True
-            )
+            units = 0 if self.floor_bits else self._total - self.vocab_size
+            return library.symbol_bounds(masses, sums, groups, self.group_size, units, stretch=True)
+        if self.floor_bits:
+            places = torch.arange(self.group_size + 1, device=masses.device)
+            weights = self._sums_in(masses, groups) + places
+            return _table(weights, weights[:, -1:], places, self.group_size)
         inner = self._inner_bounds(masses, sums, groups) - bounds.gather(1, groups[:, None])
         return torch.div(inner << TOTAL_BITS, inner[:, -1:], rounding_mode="floor")
 
@@ -96,15 +116,18 @@ class Frequencies:
             return library.symbol_bounds(
                 masses, sums, groups, self.group_size, self._total - self.vocab_size, stretch=False
             )
-        rows = torch.arange(masses.shape[0], device=masses.device)
-        inner = torch.zeros(masses.shape[0], self.group_size + 1, dtype=torch.int64, device=masses.device)
-        chosen = self._grouped(masses)[rows, groups]
-        torch.cumsum(chosen, -1, dtype=torch.int64, out=inner[:, 1:])
-        inner += sums[rows, groups][:, None]
+        inner = self._sums_in(masses, groups).add_(sums.gather(1, groups[:, None]))
         place = torch.arange(self.group_size + 1, device=masses.device)
         first = groups[:, None] * self.group_size + place
         inside = first.clamp(max=self.vocab_size)
         return self._cumulative(inner, sums[:, -1:], inside).add_(first - inside)
+
+    def _sums_in(self, masses: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
+        """Sums the masses before each place of one group per row, (n, S + 1) int64; padding has mass 0."""
+        rows = torch.arange(masses.shape[0], device=masses.device)
+        inner = torch.zeros(masses.shape[0], self.group_size + 1, dtype=torch.int64, device=masses.device)
+        torch.cumsum(self._grouped(masses)[rows, groups], -1, dtype=torch.int64, out=inner[:, 1:])
+        return inner
 
     def bounds(self, masses: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """Computes the cumulative frequencies on both sides of known tokens, for a single step.
@@ -127,7 +150,7 @@ class Frequencies:
         Returns:
             tokens: (n,) int64; bounds: (n, 2) int64, the cumulative frequencies on both sides of them.
         """
-        sums, borders = self.group_bounds(masses)
+        sums, borders = self._borders(masses, False)
         groups = torch.searchsorted(borders, targets[:, None], right=True).sub_(1)
         inner = self._inner_bounds(masses, sums, groups[:, 0])
         places = torch.searchsorted(inner, targets[:, None], right=True).sub_(1)
@@ -146,6 +169,8 @@ class Frequencies:
 
     def intervals_of(self, sums: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """Computes `intervals` from what `sums` returns: only four borders need a division."""
+        if self.floor_bits:
+            return self._weighted_intervals(sums, tokens)
         first = torch.div(tokens, self.group_size, rounding_mode="floor").mul_(self.group_size)
         past = (first + self.group_size - self.vocab_size).clamp_(min=0)  # ids that pad the last group
         places = torch.stack([first, tokens, tokens + 1, first + self.group_size - past], 1)
@@ -154,6 +179,16 @@ class Frequencies:
         borders -= left[:, None]
         inner = torch.div(borders[:, 1:3] << TOTAL_BITS, (borders[:, 3] + past)[:, None], rounding_mode="floor")
         return torch.stack([left, borders[:, 3], inner[:, 0], inner[:, 1] - inner[:, 0]], 1)
+
+    def _weighted_intervals(self, sums: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """Computes `intervals_of` by weights: those before an id are the masses before it, and 1 for each."""
+        size, groups = self.group_size, torch.div(tokens, self.group_size, rounding_mode="floor")
+        group, place = torch.stack([groups, groups + 1], 1), (tokens - groups * size)[:, None]
+        weights = sums[:, 0:4:3] + group * size
+        outer = _table(weights, sums[:, 4:5] + self.num_groups * size, group, self.num_groups)
+        place = torch.cat([place, place + 1], 1)
+        inner = _table(sums[:, 1:3] - sums[:, :1] + place, sums[:, 3:4] - sums[:, :1] + size, place, size)
+        return torch.stack([outer[:, 0], outer[:, 1] - outer[:, 0], inner[:, 0], inner[:, 1] - inner[:, 0]], 1)
 
     def sums(self, masses: torch.Tensor, tokens: torch.Tensor, ranks: bool = False) -> torch.Tensor:
         """Sums the masses around known tokens.
@@ -173,7 +208,7 @@ class Frequencies:
         size, device, token_masses = self.group_size, masses.device, masses.gather(1, tokens[:, None])
         groups = torch.div(tokens, size, rounding_mode="floor")
         grouped = self._grouped(masses)
-        parts = grouped.sum(-1, dtype=torch.int32)  # 512 masses of 2^20 stay in int32
+        parts = self._group_sums(masses)
         before = torch.where(torch.arange(self.num_groups, device=device) < groups[:, None], parts, 0)
         left = before.sum(-1, dtype=torch.int64)
         chosen = grouped[torch.arange(len(tokens), device=device), groups]
@@ -187,10 +222,37 @@ class Frequencies:
         following = middle + token_masses[:, 0]
         return torch.stack([left, middle, following, end, parts.sum(-1, dtype=torch.int64), rank], 1)
 
+    def _group_sums(self, masses: torch.Tensor) -> torch.Tensor:
+        # 1,024 masses of 2^20 stay in int32, and torch adds int32 faster than int64
+        return self._grouped(masses).sum(-1, dtype=torch.int64 if self.floor_bits else torch.int32)
+
     def _grouped(self, masses: torch.Tensor) -> torch.Tensor:
         if self._padding:
             masses = torch.nn.functional.pad(masses, (0, self._padding))
         return masses.view(masses.shape[0], self.num_groups, self.group_size)
 
     def _cumulative(self, sums: torch.Tensor, total: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        if self.floor_bits:
+            sums, total = _shortened(sums, total)
         return torch.div(sums * (self._total - self.vocab_size), total, rounding_mode="floor") + index
+
+
+def _shortened(sums: torch.Tensor, total: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cuts sums, (n, m) int64, by as many bits as their total, (n, 1), has more than 39; it is below 2^47."""
+    shift = torch.zeros_like(total)
+    for bits in range(_SUM_BITS, _MAX_SUM_BITS):
+        shift += total >= 1 << bits
+    return sums >> shift, total >> shift
+
+
+def _table(weights: torch.Tensor, total: torch.Tensor, index: torch.Tensor, places: int) -> torch.Tensor:
+    """Returns entries of a table of docs/numerics.md section 8.2.
+
+    Args:
+        weights: c_j, (n, m) int64.
+        total: c_n, (n, 1) int64.
+        index: j, (n, m) or (m,) int64.
+        places: n of the document.
+    """
+    weights, total = _shortened(weights, total)
+    return torch.div(weights * (TOTAL - places), total, rounding_mode="floor") + index

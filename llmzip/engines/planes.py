@@ -28,12 +28,16 @@ def code_bits(engine: ExactEngine, inputs: torch.Tensor) -> float:
         inputs: (T + 1,) int64 on the engine's device, the start token first.
     """
     hidden, targets = engine.forward(inputs[None, :-1])[0], inputs[1:, None]
-    reserve, bits = engine.vocab_size / (1 << 24), 0.0
-    size = max(1, _MAX_MASSES // engine.vocab_size)
+    vocab_size, bits = engine.vocab_size, 0.0
+    reserve = vocab_size / (1 << 24)
+    size = max(1, _MAX_MASSES // vocab_size)
     for begin in range(0, len(targets), size):
         masses = engine.masses(hidden[begin : begin + size])
-        share = masses.gather(1, targets[begin : begin + size])[:, 0].double() / masses.sum(1)
-        bits -= float(torch.log2(share * (1 - reserve) + 2.0**-24).sum())
+        mass, total = masses.gather(1, targets[begin : begin + size])[:, 0].double(), masses.sum(1)
+        share = mass / total * (1 - reserve) + 2.0**-24
+        if engine.floor_bits:
+            share = (mass + 1) / (total + vocab_size)
+        bits -= float(torch.log2(share).sum())
     return bits
 
 

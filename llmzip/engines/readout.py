@@ -16,16 +16,17 @@ class DeviceReadout:
     Args:
         vocab_size: V, 16 to 300,000.
         device: where the masses are.
+        floor_bits: those of the engine.
     """
 
-    def __init__(self, vocab_size: int, device: torch.device) -> None:
-        self._vocab_size, self._device = vocab_size, device
+    def __init__(self, vocab_size: int, device: torch.device, floor_bits: int = 0) -> None:
+        self._vocab_size, self._device, self._floor_bits = vocab_size, device, floor_bits
         self._copies = devices.HostCopies()
 
     @forks.cached_property
     def frequencies(self) -> Frequencies:
         """The fastest frequencies that the device has."""
-        return frequencies.frequencies(self._vocab_size, self._device)
+        return frequencies.frequencies(self._vocab_size, self._device, floor_bits=self._floor_bits)
 
     def fetch(self, tensor: torch.Tensor) -> np.ndarray:
         """Returns the values of a tensor, valid until the next call."""

@@ -133,8 +133,8 @@ class TorchForward:
         self._head_max = torch.tensor(maxima, dtype=torch.float32, device=device)[:, None]
         self._head_unit = torch.tensor(units, dtype=torch.float32, device=device)[:, None]
         self._attention_factor = tables.attention_factor(config.head_dim, config.attention_scale)
-        self._exp2_int = torch.from_numpy(tables.exp2_table()).to(device)
-        self._exp2_steps = self._exp2_int.to(torch.float32)  # integers up to 2^20
+        self._exp2_masses = torch.from_numpy(tables.exp2_table(config.floor_bits)).to(device)
+        self._exp2_steps = torch.from_numpy(tables.exp2_table()).to(device, torch.float32)  # integers up to 2^20
         self._exp2_unit = self._exp2_steps * 2.0**-20
         self._normal = normal_table(device) if config.activation == "gelu" else self._exp2_unit
 
@@ -191,8 +191,8 @@ class TorchForward:
             rows = slice(first, first + _HEAD_ROWS)
             steps = self._logit_steps(hidden[rows])
             peak = steps.amax(-1, keepdim=True).add_(0.5)
-            index = ops.exp2_index(torch.sub(peak, steps, out=steps))
-            out[rows] = ops.exp2_lookup(self._exp2_int, index)
+            index = ops.exp2_index(torch.sub(peak, steps, out=steps), len(self._exp2_masses))
+            out[rows] = ops.exp2_lookup(self._exp2_masses, index)
         return out
 
     def _logit_steps(self, hidden: torch.Tensor) -> torch.Tensor:

@@ -254,7 +254,7 @@ class _Sink:
     def __init__(self, tokens: np.ndarray, engine: Engine[Any], ranks: bool, alternatives: int) -> None:
         size = len(tokens)
         self._tokens = tokens
-        self._frequencies = Frequencies(engine.vocab_size)
+        self._frequencies = Frequencies(engine.vocab_size, floor_bits=engine.floor_bits)
         # Product of the two steps' frequencies, mass, sum of masses.
         self._numbers = np.ones((3, size), dtype=np.int64)
         self._ranks = np.zeros(size, dtype=np.int32) if ranks else None

@@ -13,7 +13,7 @@ import torch
 from ..errors import ModelUnsupportedError
 from ..numerics import ops
 from . import families
-from .config import MAX_CONTEXT, ExactConfig
+from .config import MAX_CONTEXT, ExactConfig, default_floor_bits
 from .families import Family
 from .model import ExactModel, assemble
 
@@ -75,10 +75,12 @@ def convert(
         KeyError, ValueError, and others of families.MISSTATED: the configuration lacks or misstates something.
     """
     family = families.read(config)
+    vocab_size = family.settings["vocab_size"]
     exact = ExactConfig(
         planes=planes,
         context=min(context, family.positions, MAX_CONTEXT),
-        start_token=default_start_token(config, family.settings["vocab_size"]) if start_token is None else start_token,
+        start_token=default_start_token(config, vocab_size) if start_token is None else start_token,
+        floor_bits=default_floor_bits(vocab_size),
         **family.settings,
     )
     return assemble(exact, _Conversion(exact, family, tensors, grid).all().get)

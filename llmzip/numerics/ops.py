@@ -133,16 +133,17 @@ def centred(x: torch.Tensor) -> torch.Tensor:
     return x - total.mul_(inverse(x.shape[-1])).mul_(scale)
 
 
-def exp2_index(steps: torch.Tensor) -> torch.Tensor:
+def exp2_index(steps: torch.Tensor, size: int = tables.EXP2_SIZE) -> torch.Tensor:
     """Converts arguments in units of 2^-10 bits to indices of the table; overwrites its argument.
 
     Args:
         steps: float32 >= 0.
+        size: entries of the table.
 
     Returns:
-        int64 in [0, EXP2_SIZE): the argument, truncated.
+        int64 in [0, size): the argument, truncated.
     """
-    return steps.clamp_(max=float(tables.EXP2_SIZE - 1)).to(torch.int64)
+    return steps.clamp_(max=float(size - 1)).to(torch.int64)
 
 
 def exp2_lookup(table: torch.Tensor, index: torch.Tensor) -> torch.Tensor:

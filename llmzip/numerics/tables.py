@@ -76,22 +76,24 @@ def exp2_octave() -> tuple[int, ...]:
 
 
 @functools.cache
-def exp2_table() -> np.ndarray:
+def exp2_table(floor_bits: int = 0) -> np.ndarray:
     """Computes E[k] = 2^20 * 2^(-k/1024), rounded, for k = 0 .. EXP2_SIZE - 1.
 
     It is derived from a 30-bit table of one octave, `exp2_octave`, as
     E[k] = (B[k mod 1024] + 2^(9+n)) >> (10+n) with n = floor(k / 1024).
 
-    Returns:
-        (EXP2_SIZE,) int32; non-increasing, E[0] = 2^20, E[EXP2_SIZE - 1] = 0.
+    Args:
+        floor_bits: 0 to 8; above 0 for the longer table of masses, whose values are 2^floor_bits times as large.
 
-    Source: docs/numerics.md section 3.
+    Returns:
+        (EXP2_SIZE + 1024 floor_bits,) int32; non-increasing, E[0] = 2^(20 + floor_bits), the last entry is 0.
+
+    Source: docs/numerics.md sections 3 and 6.7.
     """
-    octave = exp2_octave()
-    table = [
-        (octave[k % EXP2_STEPS] + (1 << (9 + k // EXP2_STEPS))) >> (10 + k // EXP2_STEPS) for k in range(EXP2_SIZE)
-    ]
-    return np.array(table, dtype=np.int32)
+    steps = np.arange(EXP2_SIZE + EXP2_STEPS * floor_bits, dtype=np.int64)
+    value, shift = np.array(exp2_octave(), dtype=np.int64)[steps % EXP2_STEPS], 10 - floor_bits + steps // EXP2_STEPS
+    table: np.ndarray = ((value + (np.int64(1) << (shift - 1))) >> shift).astype(np.int32)
+    return table
 
 
 @functools.cache

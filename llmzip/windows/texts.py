@@ -109,7 +109,7 @@ def encode(
     """
     check_engine(engine, window_bits)
     streams = [_Stream(tokens, make_writer(window_bits)) for tokens in texts]
-    frequencies = Frequencies(engine.vocab_size, precision_bits(window_bits))
+    frequencies = Frequencies(engine.vocab_size, precision_bits(window_bits), engine.floor_bits)
     if fresh:
         _encode_fresh(engine, frequencies, streams, progress)
     else:
@@ -243,7 +243,7 @@ class WindowDecoder:
     def __init__(self, engine: Engine[Any], window_bits: int, meter: ByteMeter) -> None:
         check_engine(engine, window_bits)
         self._engine, self._window_bits, self._meter = engine, window_bits, meter
-        self._frequencies = Frequencies(engine.vocab_size, precision_bits(window_bits))
+        self._frequencies = Frequencies(engine.vocab_size, precision_bits(window_bits), engine.floor_bits)
 
     def fresh(self, data: bytes, windows: np.ndarray, max_tokens: np.ndarray) -> DecodedTokens:
         """Decodes windows that each start from an empty context, many at once.

@@ -123,13 +123,13 @@ def test_embedding_and_ids_that_there_are_not() -> None:
     assert torch.equal(x, weight[near].to(torch.float32) * scale[near, None] * 2.5)
 
 
+@pytest.mark.parametrize("floor_bits", [0, 8])
 @pytest.mark.parametrize("vocab", [16, 130])
-def test_masses(vocab: int) -> None:
+def test_masses(vocab: int, floor_bits: int) -> None:
     steps = torch.stack([random(vocab) * 3000, torch.zeros(vocab), random(vocab) * 2.0**40, -random(vocab).abs() - 1e6])
-    expected = torch.from_numpy(tables.exp2_table())[
-        ops.exp2_index(steps.amax(-1, keepdim=True).add_(0.5) - steps)
-    ]  # fmt: skip
-    rowwise.masses[(4,)](steps, steps.view(torch.int32), OCTAVE, vocab, BLOCK=64)
+    table = torch.from_numpy(tables.exp2_table(floor_bits))
+    expected = table[ops.exp2_index(steps.amax(-1, keepdim=True).add_(0.5) - steps, len(table))]
+    rowwise.masses[(4,)](steps, steps.view(torch.int32), OCTAVE, vocab, FLOOR=floor_bits, BLOCK=64)
     assert torch.equal(steps.view(torch.int32), expected)
 
 
@@ -261,6 +261,7 @@ def both(tiles: forward.Tiles = SMALL, **shape: Any) -> tuple[ExactEngine, forwa
         {"heads": 2, "kv_heads": 2, "dim": 128, "hidden": 16, "windows": (1, 16)},
         {"local_rope_steps": tuple(range(1 << 50, 17 << 50, 1 << 50)), "rope_steps": tuple(range(1, 17)),
          "attention_scale": 3.0, "norm_eps": 1.0},
+        {"floor_bits": 8},
     ],
 )  # fmt: skip
 def test_prefill_steps_and_masses(shape: dict[str, Any]) -> None:
@@ -309,12 +310,14 @@ def test_rows_one_after_the_other_and_a_context_that_begins_anew() -> None:
 
 @pytest.mark.parametrize("vocab", [16, 17, 50, 257, 4096, 50257])
 @pytest.mark.parametrize("bits", [20, 24])
-def test_frequencies(vocab: int, bits: int) -> None:
-    assert not frequencies._fails(vocab, torch.device("cpu"), bits)
-    plain, own = Frequencies(vocab, bits), frequencies.frequencies(vocab, torch.device("cpu"), bits)
+@pytest.mark.parametrize("floor_bits", [0, 8])
+def test_frequencies(vocab: int, bits: int, floor_bits: int) -> None:
+    assert not frequencies._fails(vocab, torch.device("cpu"), bits, floor_bits)
+    plain = Frequencies(vocab, bits, floor_bits)
+    own = frequencies.frequencies(vocab, torch.device("cpu"), bits, floor_bits)
     assert isinstance(own, frequencies.DeviceFrequencies)
-    masses, tokens = integers(0, 1 << 20, 5, vocab).to(torch.int32), integers(0, vocab - 1, 5)
-    masses[:, 3] = 1 << 20
+    masses, tokens = integers(0, 1 << 20 + floor_bits, 5, vocab).to(torch.int32), integers(0, vocab - 1, 5)
+    masses[:, 3] = 1 << 20 + floor_bits
     for name in ("intervals", "bounds"):
         assert torch.equal(getattr(own, name)(masses, tokens), getattr(plain, name)(masses, tokens))
     assert len(own.group_bounds(masses[:0])[0]) == len(own.sums(masses[:0], tokens[:0])) == 0

@@ -74,6 +74,7 @@ def same(model: ExactModel, ids: torch.Tensor) -> None:
         {"windows": (1, 16), "embedding_gain": 1.0},
         {"attention_scale": 3.0},
         {"norm_eps": 1.0},
+        {"floor_bits": 8},
     ],
 )
 def test_shapes(level: str, shape: dict[str, Any]) -> None:
@@ -301,17 +302,19 @@ def test_the_command_line_says_why_it_is_slower(
     vocab_size=st.sampled_from([16, 17, 31, 256, 1000, 4096, 4100, 300_000]),
     rows=st.integers(0, 5),
     seed=st.integers(0, 9),
+    floor_bits=st.sampled_from([0, 1, 8]),
 )
-def test_frequencies_are_those_of_torch(level: str, vocab_size: int, rows: int, seed: int) -> None:
+def test_frequencies_are_those_of_torch(level: str, vocab_size: int, rows: int, seed: int, floor_bits: int) -> None:
     generator = torch.Generator().manual_seed(seed)
-    masses = torch.randint((1 << 20) + 1, (rows, vocab_size), generator=generator, dtype=torch.int32)
+    peak = 1 << 20 + floor_bits
+    masses = torch.randint(peak + 1, (rows, vocab_size), generator=generator, dtype=torch.int32)
     masses[masses % 5 < seed % 4] = 0
     if rows:
-        masses[0], masses[-1] = 1 << 20, 0
-        masses[torch.arange(rows), torch.randint(vocab_size, (rows,), generator=generator)] = 1 << 20
+        masses[0], masses[-1] = peak, 0
+        masses[torch.arange(rows), torch.randint(vocab_size, (rows,), generator=generator)] = peak
     tokens = torch.randint(vocab_size, (rows,), generator=generator)
     targets = torch.randint(1 << 24, (rows,), generator=generator)
-    split = Frequencies(vocab_size)
+    split = Frequencies(vocab_size, floor_bits=floor_bits)
 
     def everything() -> list[torch.Tensor]:
         sums, bounds = split.group_bounds(masses)

@@ -87,6 +87,7 @@ FORMS: list[dict[str, Any]] = [
     {"heads": 5, "kv_heads": 5, "dim": 256, "hidden": 16, "mlp": 16},
     {"windows": (1, 16), "embedding_gain": 1.0},
     {"attention_scale": 3.0, "norm_eps": 1.0},
+    {"floor_bits": 8},
 ]
 
 
@@ -158,13 +159,16 @@ def test_recorded_steps(form: dict[str, Any]) -> None:
 
 
 @kernels
-@pytest.mark.parametrize("vocab_size", [16, 50, 4096, 50257, 128256])
-def test_frequencies_are_those_of_the_cpu(vocab_size: int) -> None:
-    plain, own = Frequencies(vocab_size), frequencies(vocab_size, torch.device("cuda"))
+@pytest.mark.parametrize("floor_bits", [0, 8])
+@pytest.mark.parametrize("vocab_size", [16, 50, 4096, 50257, 128256, 262144])
+def test_frequencies_are_those_of_the_cpu(vocab_size: int, floor_bits: int) -> None:
+    plain = Frequencies(vocab_size, floor_bits=floor_bits)
+    own = frequencies(vocab_size, torch.device("cuda"), floor_bits=floor_bits)
     assert isinstance(own, DeviceFrequencies)
     generator = torch.Generator().manual_seed(vocab_size)
-    masses = torch.randint((1 << 20) + 1, (300, vocab_size), generator=generator, dtype=torch.int32)
-    masses[0], masses[1], masses[:, 3] = 1 << 20, 0, 1 << 20
+    peak = 1 << 20 + floor_bits
+    masses = torch.randint(peak + 1, (300, vocab_size), generator=generator, dtype=torch.int32)
+    masses[0], masses[1], masses[:, 3] = peak, 0, peak
     tokens = torch.randint(vocab_size, (300,), generator=generator)
     assert torch.equal(own.intervals(masses.cuda(), tokens.cuda()).cpu(), plain.intervals(masses, tokens))
     (sums, bounds), found = plain.group_bounds(masses), own.group_bounds(masses.cuda())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -13,28 +15,44 @@ VOCABULARIES = [16, 17, 100, 256, 4096, 5000, 50257]
 PEAK = 1 << 20
 
 
-def mass_rows(vocab_size: int, rng: np.random.Generator) -> torch.Tensor:
+def mass_rows(vocab_size: int, rng: np.random.Generator, floor_bits: int = 0) -> torch.Tensor:
     """Random masses of several shapes, and the extremes: all equal, all but one 0, one heavy among light ones."""
-    rows = np.zeros((9, vocab_size), dtype=np.int64)
-    rows[0] = PEAK
-    rows[1, 0] = rows[2, vocab_size - 1] = rows[3, vocab_size // 2] = PEAK
+    rows, peak = np.zeros((9, vocab_size), dtype=np.int64), PEAK << floor_bits
+    rows[0] = peak
+    rows[1, 0] = rows[2, vocab_size - 1] = rows[3, vocab_size // 2] = peak
     rows[4] = 1
-    rows[4, vocab_size // 3] = PEAK
-    rows[5] = rng.integers(0, PEAK + 1, vocab_size)
-    rows[6] = (PEAK * rng.random(vocab_size) ** 30).astype(np.int64)
-    rows[7] = (PEAK * 0.5 ** (np.arange(vocab_size) % 25)).astype(np.int64)
-    rows[8, : vocab_size // 2] = PEAK
-    rows[rows.max(1) == 0, 0] = PEAK
+    rows[4, vocab_size // 3] = peak
+    rows[5] = rng.integers(0, peak + 1, vocab_size)
+    rows[6] = (peak * rng.random(vocab_size) ** 30).astype(np.int64)
+    rows[7] = (peak * 0.5 ** (np.arange(vocab_size) % 25)).astype(np.int64)
+    rows[8, : vocab_size // 2] = peak
+    rows[rows.max(1) == 0, 0] = peak
     return torch.from_numpy(rows.astype(np.int32))
 
 
-def cumulative(masses: list[int]) -> list[int]:
-    """C_i = floor((m_0 + ... + m_(i-1)) (2^24 - V) / M) + i for i = 0 .. V."""
+def cumulative(masses: list[int], total_bits: int = 24) -> list[int]:
+    """C_i = floor((m_0 + ... + m_(i-1)) (2^24 - V) / M) + i for i = 0 .. V, sums cut to 39 bits."""
     total, vocab_size, running, out = sum(masses), len(masses), 0, [0]
+    shift = max(0, total.bit_length() - 39)
     for i, mass in enumerate(masses):
         running += mass
-        out.append(running * (TOTAL - vocab_size) // total + i + 1)
+        out.append((running >> shift) * (2**total_bits - vocab_size) // (total >> shift) + i + 1)
     return out
+
+
+def weighted(weights: list[int]) -> list[int]:
+    """T_j of docs/numerics.md section 8.2 for j = 0 .. n."""
+    sums = [0, *itertools.accumulate(weights)]
+    places, shift = len(weights), max(0, sums[-1].bit_length() - 39)
+    return [(w >> shift) * (TOTAL - places) // (sums[-1] >> shift) + j for j, w in enumerate(sums)]
+
+
+def weighted_tables(masses: list[int]) -> tuple[list[int], list[list[int]]]:
+    """The table of the groups and that of each group's places, as docs/numerics.md section 8.2 has them."""
+    size = group_size(len(masses))
+    weights = [mass + 1 for mass in masses] + [1] * (-len(masses) % size)
+    groups = [weights[first : first + size] for first in range(0, len(weights), size)]
+    return weighted([sum(group) for group in groups]), [weighted(group) for group in groups]
 
 
 def group_tables(masses: list[int]) -> tuple[list[int], list[list[int]]]:
@@ -61,12 +79,13 @@ def test_group_size_is_the_least_power_of_two_whose_square_covers() -> None:
         assert group_size(vocab_size) == size
 
 
+@pytest.mark.parametrize("floor_bits", [0, 5, 8])
 @pytest.mark.parametrize("vocab_size", VOCABULARIES)
 def test_frequencies_of_all_tokens_are_positive_and_sum_to_2_to_the_24(
-    vocab_size: int, rng: np.random.Generator
+    vocab_size: int, floor_bits: int, rng: np.random.Generator
 ) -> None:
-    masses = mass_rows(vocab_size, rng)
-    split = Frequencies(vocab_size)
+    masses = mass_rows(vocab_size, rng, floor_bits)
+    split = Frequencies(vocab_size, floor_bits=floor_bits)
     sums, bounds = split.group_bounds(masses)
     assert bounds.dtype == torch.int64 and bounds.shape == (len(masses), split.num_groups + 1)
     assert (bounds[:, 0] == 0).all() and (bounds[:, -1] == TOTAL).all()
@@ -79,27 +98,39 @@ def test_frequencies_of_all_tokens_are_positive_and_sum_to_2_to_the_24(
         assert (inner.diff() >= 1).all()
 
 
+@pytest.fixture(params=["none", *kernels.LEVELS[1:]])
+def level(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Every way to compute on this machine."""
+    if request.param != "none" and kernels.library(request.param) is None:
+        pytest.skip(f"no kernels for {request.param} here")
+    monkeypatch.setenv("LLMZIP_KERNELS", request.param)
+    return str(request.param)
+
+
+@pytest.mark.usefixtures("level")
+@pytest.mark.parametrize("floor_bits", [0, 3, 8])
 @pytest.mark.parametrize("vocab_size", [16, 17, 100, 256, 4096, 5000])
-def test_tables_are_those_of_the_formula(vocab_size: int, rng: np.random.Generator) -> None:
-    masses = mass_rows(vocab_size, rng)
-    split = Frequencies(vocab_size)
+def test_tables_are_those_of_the_formula(vocab_size: int, floor_bits: int, rng: np.random.Generator) -> None:
+    masses = mass_rows(vocab_size, rng, floor_bits)
+    split = Frequencies(vocab_size, floor_bits=floor_bits)
     sums, bounds = split.group_bounds(masses)
     every_group = range(split.num_groups)
     inner = torch.stack(
         [split.symbol_bounds(masses, sums, bounds, torch.full((len(masses),), group)) for group in every_group], 1
     )
     for row, values in enumerate(masses.tolist()):
-        groups, places = group_tables(values)
+        groups, places = (weighted_tables if floor_bits else group_tables)(values)
         assert bounds[row].tolist() == groups
         assert inner[row].tolist() == places
 
 
+@pytest.mark.parametrize("floor_bits", [0, 6])
 @pytest.mark.parametrize("vocab_size", VOCABULARIES)
 def test_intervals_are_those_of_the_tables(
-    vocab_size: int, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+    vocab_size: int, floor_bits: int, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    masses = mass_rows(vocab_size, rng)
-    split = Frequencies(vocab_size)
+    masses = mass_rows(vocab_size, rng, floor_bits)
+    split = Frequencies(vocab_size, floor_bits=floor_bits)
     sums, bounds = split.group_bounds(masses)
     edges = [0, 1, split.group_size - 1, split.group_size, vocab_size - 2, vocab_size - 1]
     for token in [*edges, *rng.integers(0, vocab_size, 10).tolist()]:
@@ -151,6 +182,57 @@ def test_the_largest_vocabulary_does_not_overflow() -> None:
     assert bounds[1].diff().tolist()[:-1] == [split.group_size] * (split.num_groups - 1)
     last = split.symbol_bounds(masses, sums, bounds, torch.full((2,), split.num_groups - 1))
     assert (last.diff() >= 1).all() and (last[:, -1] == TOTAL).all()
+
+
+@pytest.mark.usefixtures("level")
+def test_the_largest_vocabulary_with_the_largest_masses_does_not_overflow() -> None:
+    vocab_size, peak = 300_000, PEAK << 8
+    masses = torch.full((3, vocab_size), peak, dtype=torch.int32)
+    masses[1, :-1], masses[2, 1:] = 0, 0
+    split = Frequencies(vocab_size, floor_bits=8)
+    sums, bounds = split.group_bounds(masses)
+    assert sums[0, -1] == peak * vocab_size and split.num_groups * split.group_size > vocab_size
+    tokens = torch.tensor([vocab_size // 2, vocab_size - 1, vocab_size - 2])
+    groups = tokens // split.group_size
+    inner = split.symbol_bounds(masses, sums, bounds, groups)
+    for row, values in enumerate(masses.tolist()):
+        outer, places = weighted_tables(values)
+        assert bounds[row].tolist() == outer and inner[row].tolist() == places[int(groups[row])]
+        place = int(tokens[row] - groups[row] * split.group_size)
+        part = places[int(groups[row])]
+        left, frequency, inner_left, inner_frequency = split.intervals(masses, tokens)[row].tolist()
+        assert [left, left + frequency] == outer[int(groups[row]) :][:2]
+        assert [inner_left, inner_left + inner_frequency] == part[place : place + 2]
+
+
+@pytest.mark.usefixtures("level")
+@pytest.mark.parametrize("total_bits", [20, 24])
+@pytest.mark.parametrize("floor_bits", [0, 8])
+def test_a_single_step_has_the_frequencies_of_the_formula(
+    floor_bits: int, total_bits: int, rng: np.random.Generator
+) -> None:
+    masses = mass_rows(5000, rng, floor_bits)
+    split = Frequencies(5000, total_bits, floor_bits)
+    tables = [cumulative(values, total_bits) for values in masses.tolist()]
+    tokens = torch.from_numpy(rng.integers(0, 5000, len(masses)))
+    expected = [[table[token], table[token + 1]] for table, token in zip(tables, tokens.tolist(), strict=True)]
+    assert split.bounds(masses, tokens).tolist() == expected
+    for targets in ([left for left, _ in expected], [right - 1 for _, right in expected]):
+        ids, bounds = split.find(masses, torch.tensor(targets))
+        assert ids.tolist() == tokens.tolist() and bounds.tolist() == expected
+
+
+def test_a_smaller_floor_leaves_more_to_likely_tokens(rng: np.random.Generator) -> None:
+    vocab_size = 1 << 18
+    masses = (PEAK * rng.random((1, vocab_size)) ** 200).astype(np.int32)
+    masses[0, 77] = PEAK
+    share = []
+    for floor_bits in (0, 8):
+        split = Frequencies(vocab_size, floor_bits=floor_bits)
+        _, group, _, place = split.intervals(torch.from_numpy(masses << floor_bits), torch.tensor([77]))[0].tolist()
+        share.append(group * place / TOTAL**2 * masses.sum() / PEAK)
+    assert share[0] == pytest.approx(1 - vocab_size / TOTAL, abs=1e-4)
+    assert share[1] == pytest.approx(1, abs=1e-4)
 
 
 def test_the_two_steps_cost_what_the_frequency_says(rng: np.random.Generator) -> None:

@@ -19,6 +19,7 @@ from llmzip.models import convert as convert_module
 from llmzip.models import families, weightfile
 from llmzip.models import model as model_module
 from llmzip.models.choice import unsupported_reason
+from llmzip.models.config import default_floor_bits
 from llmzip.models.convert import convert, quantise_rows
 from llmzip.models.embedded import DEFAULT
 from llmzip.models.layout import INT8
@@ -643,6 +644,8 @@ def changed_int8(
         (lambda config, tensors: config.update(windows=[False, 9]), "one sliding window per layer"),
         (lambda config, tensors: config.update(windows=[0, 1 << 31]), "one sliding window per layer"),
         (lambda config, tensors: config.update(planes=3), "planes is 3"),
+        (lambda config, tensors: config.update(floor_bits=9), "floor_bits is 9"),
+        (lambda config, tensors: config.update(floor_bits=1.0), r"floor_bits is 1\.0"),
         (lambda config, tensors: tensors.pop("layers.1.down_q"), r"tensor layers\.1\.down_q is missing"),
         (lambda config, tensors: tensors.pop("head_scale"), "tensor head_scale is missing"),
         (lambda config, tensors: tensors["head_q"].view(-1)[3:4].fill_(-128), "tensor head_q holds -128"),
@@ -674,6 +677,32 @@ def test_whole_numbers_for_floats_are_the_same_configuration(random_checkpoint: 
     found = config.as_dict() | {"attention_cap": 30, "rope_theta": 10000}
     same = config.as_dict() | {"attention_cap": 30.0, "rope_theta": 10000.0}
     assert type(config).from_dict(found).canonical() == type(config).from_dict(same).canonical()
+
+
+@pytest.mark.parametrize(
+    ("vocab_size", "floor_bits"),
+    [(16, 0), (16_384, 0), (16_385, 5), (32_768, 5), (49_152, 6), (131_072, 7), (262_144, 8), (300_000, 8)],
+)
+def test_the_floor_shrinks_with_the_vocabulary(vocab_size: int, floor_bits: int) -> None:
+    assert default_floor_bits(vocab_size) == floor_bits
+
+
+def test_a_large_vocabulary_is_converted_with_a_smaller_floor(random_checkpoint: Make, tmp_path: Path) -> None:
+    config, tensors = random_checkpoint()
+    small = convert(config, tensors, 1, 50)
+    assert small.config.floor_bits == 0 and b"floor_bits" not in small.config.canonical()
+    tensors = {
+        name: torch.cat([tensor] * 400)[:17_000].contiguous() if len(tensor) == config["vocab_size"] else tensor
+        for name, tensor in tensors.items()
+    }
+    model = convert(config | {"vocab_size": 17_000}, tensors, 1, 50)
+    assert model.config.floor_bits == 5 and b'"floor_bits":5' in model.config.canonical()
+    assert type(model.config).from_dict(model.config.as_dict()) == model.config
+    assert model.with_settings(2, 40, 3).config.floor_bits == 5
+    save_int8(model, tmp_path)
+    assert load_model(tmp_path).config == model.config
+    other = dataclasses.replace(model, config=dataclasses.replace(model.config, floor_bits=0))
+    assert other.digest() != model.digest()
 
 
 def test_rows_of_positions_are_no_product(random_checkpoint: Make) -> None:

@@ -69,6 +69,18 @@ def test_exp2_table_falls_from_2_to_the_20_to_0() -> None:
     assert np.all(np.diff(table) <= 0)
 
 
+@pytest.mark.parametrize("floor_bits", [1, 5, 8])
+def test_table_of_finer_masses(floor_bits: int) -> None:
+    table = tables.exp2_table(floor_bits)
+    octave, size = tables.exp2_octave(), 1024 * (22 + floor_bits)
+    assert table.dtype == np.int32 and table.shape == (size,)
+    shifts = [10 + k // 1024 - floor_bits for k in range(size)]
+    assert table.tolist() == [(octave[k % 1024] + 2 ** (shift - 1)) // 2**shift for k, shift in enumerate(shifts)]
+    assert table[0] == 1 << 20 + floor_bits and table[-1] == 0 and np.all(np.diff(table) <= 0)
+    coarse = tables.exp2_table()
+    assert np.abs(table[: len(coarse)] / 2.0**floor_bits - coarse).max() <= 1
+
+
 @pytest.mark.parametrize(("theta", "head_dim", "positions"), ROPE_DIGESTS)
 def test_rope_table_digests(theta: float, head_dim: int, positions: int) -> None:
     cos, sin = tables.rope_tables(tables.rope_steps(theta, head_dim), positions)

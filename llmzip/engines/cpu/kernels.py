@@ -76,7 +76,9 @@ class Model(ctypes.Structure):
         ),
         *((name, _P) for name in ("embedding", "embedding_scale", "positions", "positions_scale")),
         ("final_norm", Norm),
-        *((name, _P) for name in ("exp2", "exp2_steps", "exp2_unit", "normal")),
+        *((name, _P) for name in ("exp2", "exp2_steps", "exp2_unit")),
+        ("exp2_last", _N),
+        ("normal", _P),
         ("head", Matrix),
         ("layer", ctypes.POINTER(Layer)),
     ]  # fmt: skip
@@ -136,7 +138,7 @@ class Library:
         return sums
 
     def group_bounds(self, masses: torch.Tensor, group_size: int, units: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Computes `Frequencies.group_bounds`; `units`: the sum of all frequencies, less V."""
+        """Computes `Frequencies.group_bounds`; `units`: the sum of all frequencies, less V; 0 for tables by weights."""
         masses = masses.contiguous()
         rows, vocab = masses.shape
         sums, bounds = torch.empty(2, rows, -(-vocab // group_size) + 1, dtype=torch.int64, device="cpu").unbind()
@@ -147,7 +149,7 @@ class Library:
     def symbol_bounds(
         self, masses: torch.Tensor, sums: torch.Tensor, groups: torch.Tensor, group_size: int, units: int, stretch: bool
     ) -> torch.Tensor:
-        """Computes `Frequencies.symbol_bounds`, or without `stretch` `Frequencies._inner_bounds`."""
+        """Computes `Frequencies.symbol_bounds`, or without `stretch` `Frequencies._inner_bounds`; `units` as before."""
         masses, sums, groups = masses.contiguous(), sums.contiguous(), groups.contiguous()
         rows, vocab = masses.shape
         if sums.shape != (rows, -(-vocab // group_size) + 1) or groups.shape != (rows,):

@@ -178,8 +178,9 @@ class GpuForward:
             # Each mass overwrites its logit.
             block = min(self._tiles.masses, _power(vocab))
             self._rowwise.masses[(n,)](
-                steps, steps.view(torch.int32), self._octave, vocab, BLOCK=block, **self._options
-            )
+                steps, steps.view(torch.int32), self._octave, vocab, FLOOR=self.config.floor_bits, BLOCK=block,
+                **self._options,
+            )  # fmt: skip
         return steps.view(torch.int32)
 
     def _through(self, ids: torch.Tensor, start: torch.Tensor, begin: int, cache: GpuCache | None) -> torch.Tensor:

@@ -10,7 +10,7 @@ from types import ModuleType
 
 import torch
 
-from ..frequencies import TOTAL_BITS, Frequencies
+from ..frequencies import TOTAL, TOTAL_BITS, Frequencies
 from . import support
 
 _OPTIONS = {"enable_fp_fusion": False}
@@ -20,24 +20,28 @@ _AT_ONCE = 4096
 """Number of masses that a program reads at once."""
 
 
-def frequencies(vocab_size: int, device: torch.device, total_bits: int = TOTAL_BITS) -> Frequencies:
+def frequencies(
+    vocab_size: int, device: torch.device, total_bits: int = TOTAL_BITS, floor_bits: int = 0
+) -> Frequencies:
     """Returns the fastest form of `Frequencies` that a device has."""
     if device.type != "cuda" and not support.interpreted():
-        return Frequencies(vocab_size, total_bits)
-    if support.unavailable(device) or _fails(vocab_size, device, total_bits):
-        return Frequencies(vocab_size, total_bits)
-    return DeviceFrequencies(vocab_size, total_bits)
+        return Frequencies(vocab_size, total_bits, floor_bits)
+    if support.unavailable(device) or _fails(vocab_size, device, total_bits, floor_bits):
+        return Frequencies(vocab_size, total_bits, floor_bits)
+    return DeviceFrequencies(vocab_size, total_bits, floor_bits)
 
 
 @functools.cache
-def _fails(vocab_size: int, device: torch.device, total_bits: int) -> bool:
+def _fails(vocab_size: int, device: torch.device, total_bits: int, floor_bits: int = 0) -> bool:
     """Returns whether the kernels give other integers than plain torch for extreme masses, or do not compile."""
-    plain, device_split = Frequencies(vocab_size, total_bits), DeviceFrequencies(vocab_size, total_bits)
+    plain = Frequencies(vocab_size, total_bits, floor_bits)
+    device_split = DeviceFrequencies(vocab_size, total_bits, floor_bits)
     rows = 6
     n = torch.arange(rows * vocab_size, dtype=torch.int64, device="cpu").view(rows, vocab_size)
-    masses = ((n * n * 40503 + n * 2654435761) >> 9) % ((1 << 20) + 1)
-    masses[1], masses[2], masses[3] = 1 << 20, 0, masses[3] % 3
-    masses[2:, vocab_size - 1] = 1 << 20
+    peak = 1 << 20 + floor_bits
+    masses = ((n * n * 40503 + n * 2654435761) >> 9) % (peak + 1)
+    masses[1], masses[2], masses[3] = peak, 0, masses[3] % 3
+    masses[2:, vocab_size - 1] = peak
     masses = masses.to(torch.int32).to(device)
     tokens = torch.tensor([0, vocab_size - 1, 1, vocab_size // 2, vocab_size - 2, 5], device=device)
     try:
@@ -65,20 +69,22 @@ def _kernels() -> ModuleType:
 class DeviceFrequencies(Frequencies):
     """Frequencies on a device where the kernels run; methods are documented in `Frequencies`."""
 
-    def group_bounds(self, masses: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _borders(self, masses: torch.Tensor, is_weighted: bool) -> tuple[torch.Tensor, torch.Tensor]:
         n, groups, size = len(masses), self.num_groups, self.group_size
         masses = masses.contiguous()
-        parts = torch.empty(n, groups, dtype=torch.int32, device=masses.device)
+        wide = torch.int64 if self.floor_bits else torch.int32
+        parts = torch.empty(n, groups, dtype=wide, device=masses.device)
         sums, bounds = torch.empty(2, n, groups + 1, dtype=torch.int64, device=masses.device).unbind()
         if n:
             block = min(max(1, _AT_ONCE // size), _power(groups))
+            units = TOTAL - groups if is_weighted else self._total - self.vocab_size
             with support.on(masses.device):
                 _kernels().group_sums[(n, -(-groups // block))](
-                    masses, parts, self.vocab_size, groups, S=size, BLOCK=block, **_OPTIONS
+                    masses, parts, self.vocab_size, groups, S=size, FLOOR=self.floor_bits, BLOCK=block, **_OPTIONS
                 )
                 _kernels().group_bounds[(n,)](
-                    parts, sums, bounds, self.vocab_size, groups, self._total - self.vocab_size, S=size,
-                    BLOCK=_power(groups), num_warps=1, **_OPTIONS,
+                    parts, sums, bounds, self.vocab_size, groups, units, S=size, FLOOR=self.floor_bits,
+                    WEIGHTED=is_weighted, BLOCK=_power(groups), num_warps=1, **_OPTIONS,
                 )  # fmt: skip
         return sums, bounds
 
@@ -94,11 +100,12 @@ class DeviceFrequencies(Frequencies):
         self, masses: torch.Tensor, sums: torch.Tensor, bounds: torch.Tensor, groups: torch.Tensor, stretch: bool
     ) -> torch.Tensor:
         out = torch.empty(len(masses), self.group_size + 1, dtype=torch.int64, device=masses.device)
+        units = TOTAL - self.group_size if self.floor_bits and stretch else self._total - self.vocab_size
         if len(masses):
             with support.on(masses.device):
                 _kernels().symbol_bounds[(len(masses),)](
                     masses.contiguous(), sums.contiguous(), bounds.contiguous(), groups.contiguous(), out,
-                    self.vocab_size, self.num_groups, self._total - self.vocab_size, S=self.group_size,
+                    self.vocab_size, self.num_groups, units, S=self.group_size, FLOOR=self.floor_bits,
                     STRETCH=stretch, num_warps=1, **_OPTIONS,
                 )  # fmt: skip
         return out

@@ -55,18 +55,19 @@ def root(x):
 
 
 @triton.jit
-def exp2_entry(octave, steps):
+def exp2_entry(octave, steps, FLOOR: tl.constexpr = 0):
     """Computes E[min(steps, 22527), truncated] as int32 (numerics.md section 3), from one octave of the table.
 
     With k = 1024 n + f, E[k] = floor((B[f] + 2^(9+n)) / 2^(10+n)) = floor((floor(B[f] / 2^(9+n)) + 1) / 2), which
-    stays below 2^31. The 4 KiB of B stay in the innermost cache; the 88 KiB of E would not.
+    stays below 2^31. With FLOOR, a model's floor_bits, it is the entry of masses instead (section 6.7). The 4 KiB of B
+    stay in the innermost cache; the 88 KiB of E would not.
 
     Args:
         octave: pointer to the 1,024 int32 B[f].
         steps: float32 >= 0, may be infinite.
     """
-    k = tl.minimum(steps, _LAST_STEP).to(tl.int32)
-    return ((tl.load(octave + (k & 1023)) >> ((k >> 10) + 9)) + 1) >> 1
+    k = tl.minimum(steps, _LAST_STEP + 1024.0 * FLOOR).to(tl.int32)
+    return ((tl.load(octave + (k & 1023)) >> ((k >> 10) + (9 - FLOOR))) + 1) >> 1
 
 
 @triton.jit

@@ -52,7 +52,7 @@ def quantise(x, q, scale, n, C, ROWS: tl.constexpr, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def masses(steps, out, octave, VOCAB, BLOCK: tl.constexpr):
+def masses(steps, out, octave, VOCAB, FLOOR: tl.constexpr, BLOCK: tl.constexpr):
     """Computes E[max z + 1/2 - z] of rows of logits z in steps of the table into out, (n, VOCAB) int32.
 
     A program takes one row, BLOCK values at once. `out` may be the memory of `steps`: the thread that writes a value
@@ -67,7 +67,7 @@ def masses(steps, out, octave, VOCAB, BLOCK: tl.constexpr):
     for first in range(0, VOCAB, BLOCK):
         inside = first + v < VOCAB
         z = tl.load(steps + row + first + v, mask=inside, other=0.0)
-        tl.store(out + row + first + v, exp2_entry(octave, top - z), mask=inside)
+        tl.store(out + row + first + v, exp2_entry(octave, top - z, FLOOR), mask=inside)
 
 
 @triton.jit

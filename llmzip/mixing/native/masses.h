@@ -25,7 +25,7 @@ INLINE Row row_of(const Masses& masses, const Tree& tree, int64_t row) {
 INLINE int64_t sum_before(const Row& row, const Tree& tree, int64_t leaf) {
     if (leaf == tree.vocab) return row.end;
     const int64_t first = leaf / SUM_LEAVES * SUM_LEAVES;
-    int32_t sum = 0;  // 15 * 2^20 < 2^31
+    int64_t sum = 0;
     for (int64_t i = first; i < leaf; i++) sum += row.leaf[i];
     return row.block[leaf / SUM_LEAVES] + (leaf - first) + sum;
 }
@@ -52,7 +52,7 @@ INLINE void take_row(const int32_t* given, const Tree& tree, const Masses& masse
     int64_t* block = masses.block + row * ((tree.vocab + SUM_LEAVES - 1) / SUM_LEAVES);
     int64_t total = 0, i = 0;
     for (; i + SUM_LEAVES <= tree.vocab; i += SUM_LEAVES) {
-        int32_t sum = 0;
+        int64_t sum = 0;
         for (int n = 0; n < SUM_LEAVES; n++) leaf[i + n] = given[tree.token[i + n]];
         for (int n = 0; n < SUM_LEAVES; n++) sum += leaf[i + n];
         *block++ = total;

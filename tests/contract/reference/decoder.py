@@ -49,9 +49,9 @@ REQUIRED = {
     "rope_theta", "start_token", "vocab_size", "windows",
 }  # fmt: skip
 OPTIONAL = {
-    "activation": "silu", "attention_cap": 0.0, "attention_scale": 0.0, "embedding_gain": 1.0, "gated": True,
-    "learned_positions": False, "local_rope_steps": [], "logit_cap": 0.0, "norm": "rms", "parallel": False,
-    "rope_steps": [], "unrotated": [],
+    "activation": "silu", "attention_cap": 0.0, "attention_scale": 0.0, "embedding_gain": 1.0, "floor_bits": 0,
+    "gated": True, "learned_positions": False, "local_rope_steps": [], "logit_cap": 0.0, "norm": "rms",
+    "parallel": False, "rope_steps": [], "unrotated": [],
 }  # fmt: skip
 FLOATS = {"norm_eps", "rope_theta", "attention_cap", "attention_scale", "embedding_gain", "logit_cap"}
 
@@ -100,11 +100,23 @@ def attention_gain(head_dim: int, scale: float) -> F32:
     return log2e_1024(scale or 1 / Decimal(head_dim).sqrt())
 
 
+@cache
 @precise
+def octave() -> list[int]:
+    """N 3: B[f]."""
+    return [int(2**30 * Decimal(2) ** (Decimal(-f) / 1024) + Decimal("0.5")) for f in range(1024)]
+
+
+@cache
+def mass_table(c: int) -> np.ndarray:
+    """N 6.7: F[i] = 2^(20 + c) * 2^(-i/1024), rounded by integers; with c = 0 it is E of N 3."""
+    places = [(octave()[i % 1024], i // 1024 - c) for i in range(1024 * (22 + c))]
+    return np.array([(base + 2 ** (9 + n)) // 2 ** (10 + n) for base, n in places], "<i4")
+
+
 def make_exp_table() -> np.ndarray:
-    """N 3: E[k] = 2^20 * 2^(-k/1024), rounded by integers."""
-    base = [int(2**30 * Decimal(2) ** (Decimal(-f) / 1024) + Decimal("0.5")) for f in range(1024)]
-    table = np.array([(base[k % 1024] + 2 ** (9 + k // 1024)) // 2 ** (10 + k // 1024) for k in range(22528)], "<i4")
+    """N 3: E[k] = 2^20 * 2^(-k/1024)."""
+    table = mass_table(0)
     need(hashlib.sha256(table.tobytes()).hexdigest() == EXP_SHA256, "the exponential table has another digest")
     return table
 
@@ -235,7 +247,7 @@ class Model:
         self.vocab_size = self.own_tokens + byte_tokens  # F 6: V everywhere but in the model itself
         self.gated, self.parallel, self.positions = config["gated"], config["parallel"], config["learned_positions"]
         self.attention_cap, self.logit_cap = config["attention_cap"], config["logit_cap"]
-        self.embedding_gain = F32(config["embedding_gain"])
+        self.embedding_gain, self.floor_bits = F32(config["embedding_gain"]), config["floor_bits"]
         need(config["norm"] in ("rms", "layer"), f"unknown norm {config['norm']}")
         need(config["activation"] in ACTIVATIONS, f"unknown activation {config['activation']}")
         self.layer_norm, self.activation = config["norm"] == "layer", ACTIVATIONS[config["activation"]]
@@ -367,7 +379,8 @@ class Model:
         z = self.linear(self.norm(x, "final_norm"), "head" if "head_q" in self.weights else "embedding", L)
         if self.logit_cap:
             z = cap(z, self.logit_cap)
-        masses = exp_of((z.max(1, keepdims=True) + F32(0.5)) - z).astype(np.int64)
+        table, t = mass_table(self.floor_bits), (z.max(1, keepdims=True) + F32(0.5)) - z
+        masses = table[np.minimum(t, F32(len(table) - 1)).astype(np.int64)].astype(np.int64)
         return np.pad(masses, ((0, 0), (0, self.vocab_size - self.own_tokens)))  # F 4: byte tokens have the mass 0
 
 
@@ -378,7 +391,15 @@ def cumulative(masses: np.ndarray, total: int = 2**24) -> np.ndarray:
     """N 8: C_0 .. C_V of each row, C_V = `total`."""
     size = masses.shape[1]
     sums = np.concatenate([np.zeros((len(masses), 1), np.int64), masses.cumsum(1)], 1)
-    return sums * (total - size) // sums[:, -1:] + np.arange(size + 1)
+    shifts = np.array([[max(0, int(row[-1]).bit_length() - 39)] for row in sums])
+    return (sums >> shifts) * (total - size) // (sums[:, -1:] >> shifts) + np.arange(size + 1)
+
+
+def weighted_table(weights: np.ndarray) -> np.ndarray:
+    """N 8.2: T_0 .. T_n of n places with these weights."""
+    sums = [0, *map(int, weights.cumsum())]
+    n, s = len(weights), max(0, sums[-1].bit_length() - 39)
+    return np.array([(w >> s) * (2**24 - n) // (sums[-1] >> s) + j for j, w in enumerate(sums)])
 
 
 class RangeDecoder:
@@ -411,6 +432,14 @@ class RangeDecoder:
         """N 9, binary decisions: a one has the probability k / 2^16."""
         q = 2**16 - k
         return self.decode([0, 2**8 * q - (q > 2**15), 2**24])
+
+
+def decode_weighted(masses: np.ndarray, coder: RangeDecoder) -> list[int]:
+    """N 8.2: the next tokens of rows with these masses."""
+    size = 1 << isqrt(masses.shape[1] - 1).bit_length()
+    places = np.pad(masses, ((0, 0), (0, -masses.shape[1] % size))).reshape(len(masses), -1, size) + 1
+    groups = [coder.decode(weighted_table(row.sum(1))) for row in places]
+    return [size * g + coder.decode(weighted_table(row[g])) for row, g in zip(places, groups, strict=True)]
 
 
 def predictions(model: Model, count: int, inputs: list[list[int]], overlap: int) -> Iterator[np.ndarray]:
@@ -448,6 +477,11 @@ def decode_tokens(
     inputs = begin_rows(model, rows, prompt)
     before = len(inputs[0])
     for masses in predictions(model, count, inputs, overlap):
+        if model.floor_bits:
+            for row, token in zip(inputs, decode_weighted(masses, coder), strict=False):
+                need(token < size, "damaged: a token outside of the vocabulary")
+                row.append(token)
+            continue
         tables = cumulative(masses)
         groups = [coder.decode(table[starts]) for table in tables]
         for row, (table, group) in enumerate(zip(tables, groups, strict=True)):

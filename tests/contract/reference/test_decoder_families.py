@@ -250,6 +250,28 @@ def test_masses_of_odd_shapes(seed: int, tmp_path: Path) -> None:
     assert len(seen) > 500, "the model's predictions do not vary"
 
 
+@pytest.mark.parametrize("floor_bits", [1, 6, 8])
+def test_models_with_a_smaller_floor(floor_bits: int, tmp_path: Path) -> None:
+    config, tensors = odd_shape(floor_bits)
+    config["floor_bits"] = floor_bits
+    (tmp_path / "model.llmzw").write_bytes(weightfile.pack(config, 1, tensors))
+    second, engine = decoder.Model(tmp_path), ExactEngine(load_model(tmp_path))
+    assert second.digest == engine.model.digest()
+    ids = np.random.default_rng(floor_bits).integers(0, 50, 70)
+    second.reset()
+    masses = engine.masses(engine.forward(torch.from_numpy(ids[None, :1]))[:, 0])
+    assert int(masses.max()) == 1 << 20 + floor_bits and masses.tolist() == second.step([int(ids[0])]).tolist()
+    words = [bytes([65 + number % 26]) * (1 + number // 26) for number in range(50)]
+    plan = RowPlan(len(ids), 3, 7)
+    for vocabulary in (None, Vocabulary(words)):
+        payload, _ = rows.FrameCoder(engine, vocabulary).encode(ids, plan)
+        if vocabulary is None:
+            found = decoder.decode_tokens(second, payload, len(ids), 3, 7, [])
+        else:
+            found = decoder.decode_mixed(second, words, payload, len(ids), 3, 7, [])
+        assert [token for row in found for token in row] == ids.tolist()
+
+
 # -- prompts -----------------------------------------------------------------------------------------------------------
 
 

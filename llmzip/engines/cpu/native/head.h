@@ -40,14 +40,15 @@ INLINE void cap_logits(int64_t n, const Model* m, int64_t outputs, int64_t token
 // Computes masses of V tokens from their logits, in place; sets `more` masses after them to 0.
 INLINE void exponentials(const Model* m, float peak, int64_t more, int32_t* masses) {
     const int64_t whole = m->vocab - m->vocab % LANES;
+    const float last = (float)m->exp2_last;
     peak = peak + 0.5f;
     for (int64_t i = 0; i < whole; i += LANES)
-        store(masses + i, gather(m->exp2, to_int(smaller(peak - load<vf>(masses + i), (float)EXP2_LAST))));
+        store(masses + i, gather(m->exp2, to_int(smaller(peak - load<vf>(masses + i), last))));
     for (int64_t i = whole; i < m->vocab; i++) {
         float logit;
         memcpy(&logit, masses + i, sizeof logit);
         const float steps = peak - logit;
-        masses[i] = m->exp2[steps < (float)EXP2_LAST ? (int)steps : EXP2_LAST];
+        masses[i] = m->exp2[steps < last ? (int)steps : m->exp2_last];
     }
     memset(masses + m->vocab, 0, sizeof(int32_t) * more);
 }

@@ -57,7 +57,8 @@ void NAME(sums)(int64_t n, int64_t vocab, int64_t group, const int32_t* masses, 
     for (int64_t t = 0; t < n; t++) sums_around(vocab, group, masses + t * vocab, tokens[t], out + 6 * t);
 }
 
-// Computes sums and bounds, [n, groups + 1], of masses [n, V]; units: the sum of all frequencies, less V.
+// Computes sums and bounds, [n, groups + 1], of masses [n, V]; units: the sum of all frequencies, less V; 0 for tables by
+// weights.
 void NAME(group_bounds)(int64_t n, int64_t vocab, int64_t group, int64_t units, const int32_t* masses, int64_t* sums,
                         int64_t* bounds) {
     const int64_t stride = (vocab + group - 1) / group + 1;
@@ -69,9 +70,12 @@ void NAME(group_bounds)(int64_t n, int64_t vocab, int64_t group, int64_t units, 
 void NAME(symbol_bounds)(int64_t n, int64_t vocab, int64_t group, int64_t units, const int32_t* masses,
                          const int64_t* sums, const int64_t* which, int64_t stretch, int64_t* out) {
     const int64_t stride = (vocab + group - 1) / group + 1;
-    for (int64_t t = 0; t < n; t++)
-        symbol_bounds(vocab, group, units, masses + t * vocab, sums + t * stride, which[t], stretch,
-                      out + t * (group + 1));
+    for (int64_t t = 0; t < n; t++, masses += vocab, sums += stride, out += group + 1) {
+        if (units)
+            symbol_bounds(vocab, group, units, masses, sums, which[t], stretch, out);
+        else
+            weighted_bounds(vocab, group, masses, which[t], out);
+    }
 }
 
 }  // extern "C"

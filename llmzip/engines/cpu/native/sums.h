@@ -3,21 +3,22 @@
 
 namespace {
 
-// Returns the sum of masses from begin to end, at most 2^20 each. Adds to `above` how many are larger than
+// Returns the sum of masses from begin to end, at most 2^28 each. Adds to `above` how many are larger than
 // `token_mass`, or with `equal` as large.
 INLINE int64_t sum_masses(const int32_t* masses, int64_t begin, int64_t end, int32_t token_mass, bool equal,
                           int64_t* above) {
     const int32_t minimum = token_mass + (equal ? 0 : 1);
     int64_t total = 0, i = begin;
     while (i + LANES <= end) {
-        vi sum = {}, count = {};
-        const int64_t stop = end - i > 1024 * LANES ? i + 1024 * LANES : end;  // 2^20 * 1024 < 2^31
+        vi high = {}, low = {}, count = {};
+        const int64_t stop = end - i > 1024 * LANES ? i + 1024 * LANES : end;  // 2^16 * 1024 * LANES < 2^31
         for (; i + LANES <= stop; i += LANES) {
             const vi some = load<vi>(masses + i);
-            sum += some;
+            high += some >> 16;
+            low += some & 0xFFFF;
             count -= some >= minimum;  // a true comparison is -1
         }
-        total += sum_of(sum);
+        total += ((int64_t)sum_of(high) << 16) + sum_of(low);
         *above += sum_of(count);
     }
     for (; i < end; i++) {
@@ -40,12 +41,32 @@ INLINE void sums_around(int64_t vocab, int64_t group, const int32_t* masses, int
     out[5] = above;
 }
 
-// Returns the cumulative frequency after a sum of masses (numerics.md section 8); the product is below 2^63.
-INLINE int64_t cumulative(int64_t sum, int64_t units, int64_t total, int64_t index) {
-    return (int64_t)((uint64_t)(sum * units) / (uint64_t)total) + index;
+// Sums are cut to 39 bits before a table divides them, so that products with `units` are below 2^63. `total`: all of a
+// table's masses or weights.
+struct Table {
+    uint64_t total, units;
+    int shift;
+};
+
+INLINE Table table_of(int64_t total, int64_t units) {
+    const int bits = 64 - __builtin_clzll((uint64_t)total | 1), shift = bits > 39 ? bits - 39 : 0;
+    const uint64_t divisor = (uint64_t)total >> shift;
+    return {divisor ? divisor : 1, (uint64_t)units, shift};
 }
 
-// Computes sums[groups + 1], of the masses before each group and of all; and bounds, their cumulative frequencies.
+// Returns the cumulative frequency after a sum of masses or weights (numerics.md section 8).
+INLINE int64_t cumulative(const Table& table, int64_t sum, int64_t index) {
+    return (int64_t)(((uint64_t)sum >> table.shift) * table.units / table.total) + index;
+}
+
+// Turns the cumulative weights sums[places + 1] into the table of section 8.2.
+INLINE void weighted_table(int64_t places, int64_t* sums) {
+    const Table table = table_of(sums[places], (1 << 24) - places);
+    for (int64_t j = 0; j <= places; j++) sums[j] = cumulative(table, sums[j], j);
+}
+
+// Computes sums[groups + 1], of the masses before each group and of all; and bounds, their cumulative frequencies: with
+// units = 0 by weights.
 INLINE void group_bounds(int64_t vocab, int64_t group, int64_t units, const int32_t* masses, int64_t* sums,
                          int64_t* bounds) {
     const int64_t groups = (vocab + group - 1) / group;
@@ -55,9 +76,13 @@ INLINE void group_bounds(int64_t vocab, int64_t group, int64_t units, const int3
         const int64_t end = (g + 1) * group < vocab ? (g + 1) * group : vocab;
         sums[g + 1] = sums[g] + sum_masses(masses, g * group, end, 0, true, &ignored);
     }
-    const int64_t total = sums[groups] > 0 ? sums[groups] : 1;
+    if (!units) {
+        for (int64_t g = 0; g <= groups; g++) bounds[g] = sums[g] + g * group;
+        return weighted_table(groups, bounds);
+    }
+    const Table table = table_of(sums[groups], units);
     for (int64_t g = 0; g <= groups; g++)
-        bounds[g] = cumulative(sums[g], units, total, g * group < vocab ? g * group : vocab);
+        bounds[g] = cumulative(table, sums[g], g * group < vocab ? g * group : vocab);
 }
 
 // Computes out[group + 1], the cumulative frequencies within a group, where ids past the last one count 1 each; with
@@ -65,16 +90,27 @@ INLINE void group_bounds(int64_t vocab, int64_t group, int64_t units, const int3
 INLINE void symbol_bounds(int64_t vocab, int64_t group, int64_t units, const int32_t* masses, const int64_t* sums,
                           int64_t which, bool stretch, int64_t* out) {
     const int64_t first = which * group, groups = (vocab + group - 1) / group;
-    const int64_t total = sums[groups] > 0 ? sums[groups] : 1;
+    const Table table = table_of(sums[groups], units);
     int64_t sum = sums[which];
     for (int64_t i = 0; i <= group; i++) {
         const int64_t id = first + i, inside = id < vocab ? id : vocab;
-        out[i] = cumulative(sum, units, total, inside) + (id - inside);
+        out[i] = cumulative(table, sum, inside) + (id - inside);
         if (id < vocab) sum += masses[id];
     }
     if (!stretch) return;
     const int64_t begin = out[0], width = out[group] - begin;
     for (int64_t i = 0; i <= group; i++) out[i] = (int64_t)((uint64_t)((out[i] - begin) << 24) / (uint64_t)width);
+}
+
+// Computes out[group + 1], the table by weights within a group; ids past the last one have mass 0.
+INLINE void weighted_bounds(int64_t vocab, int64_t group, const int32_t* masses, int64_t which, int64_t* out) {
+    const int64_t first = which * group;
+    int64_t sum = 0;
+    for (int64_t i = 0; i <= group; i++) {
+        out[i] = sum + i;
+        if (first + i < vocab) sum += masses[first + i];
+    }
+    weighted_table(group, out);
 }
 
 }  // namespace
