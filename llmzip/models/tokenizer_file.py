@@ -150,9 +150,9 @@ class TokenizerFile:
 
         SentencePiece writes blanks in them as everywhere: Gemma's runs of blanks are tokens of this kind.
         """
-        blank = _BLANK if self.kind == "byte-level" else " "
+        blank = BLANK if self.kind == "byte-level" else " "
         return [
-            entry | {"content": str(entry["content"]).replace(_BLANK, blank)}
+            entry | {"content": str(entry["content"]).replace(BLANK, blank)}
             for entry in self._added_tokens().values()
             if not entry.get("special") and type(entry.get("id")) is int and 0 <= entry["id"] < vocab_size
         ]
