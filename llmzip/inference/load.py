@@ -28,6 +28,7 @@ from ..format.headers import (  # fmt: skip
 from ..models.choice import ModelChoice
 from ..models.conversion_cache import Conversion
 from ..models.model import ExactModel
+from ..models.token_table import TokenTable, lacking_text
 from ..models.tokenizer import Tokenizer
 from ..models.weights import is_int8, load_model
 from ..settings import USUAL_CONTEXT, EngineSettings
@@ -39,7 +40,6 @@ from . import sample_text
 if TYPE_CHECKING:
     from ..engines.floating import FloatEngine
     from ..mixing.vocabulary import Vocabulary
-    from ..models.token_table import TokenTable
     from .prompt import Prompt
 
 
@@ -94,8 +94,6 @@ class LoadedModel:
     @property
     def tokenizer_note(self) -> str:
         """What the tokenizer lacks; empty for nothing."""
-        from ..models.token_table import lacking_text
-
         return lacking_text(self.table.lacking)
 
     def header(self, prompt: bytes) -> Header:
