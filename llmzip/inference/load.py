@@ -29,6 +29,7 @@ from ..models import layout
 from ..models.choice import ModelChoice
 from ..models.conversion_cache import Conversion
 from ..models.model import ExactModel
+from ..models.token_table import TokenTable, lacking_text
 from ..models.tokenizer import Tokenizer
 from ..models.weights import is_int8, load_model
 from ..settings import USUAL_CONTEXT, EngineSettings
@@ -40,7 +41,6 @@ from . import sample_text
 if TYPE_CHECKING:
     from ..engines.floating import FloatEngine
     from ..mixing.vocabulary import Vocabulary
-    from ..models.token_table import TokenTable
     from .prompt import Prompt
 
 
@@ -95,8 +95,6 @@ class LoadedModel:
     @property
     def tokenizer_note(self) -> str:
         """What the tokenizer lacks; empty for nothing."""
-        from ..models.token_table import lacking_text
-
         return lacking_text(self.table.lacking)
 
     def header(self, prompt: bytes) -> Header:

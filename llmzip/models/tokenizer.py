@@ -19,8 +19,6 @@ _PIECE_CHARS = 1 << 15
 """Characters that go to the tokenizer at once."""
 _SPELLED_CHARS = 8
 """Characters of a text that is spelled in single bytes rather than halved again."""
-# Bytes that are not valid UTF-8, with up to 3 characters between them: too short to be worth a tokenizer's call.
-_NOT_UTF8 = re.compile("[\udc80-\udcff](?:[^\udc80-\udcff]{0,3}[\udc80-\udcff])*")
 _BREAK = re.compile(r"\n(?=[^\s])|(?<=\S)(?= \S)")
 
 
@@ -46,6 +44,7 @@ class Tokenizer:
         except TokenizerError as error:
             raise TokenizerError(f"model {folder}: {error}") from None
         self._libraries.prepare()
+        self._spelled = _spelled(self.table.lacking)
 
     def encode(self, data: bytes) -> np.ndarray:
         """Returns token ids whose bytes are exactly `data`.
@@ -60,15 +59,15 @@ class Tokenizer:
         text = data.decode("utf-8", "surrogateescape")
         pieces: list[tuple[str, bool]] = []
         start = 0
-        for bad in _NOT_UTF8.finditer(text):
-            pieces += [(piece, True) for piece in _split(text[start : bad.start()])]
-            pieces.append((bad.group(), False))
-            start = bad.end()
+        for spelled in self._spelled.finditer(text):
+            pieces += [(piece, True) for piece in _split(text[start : spelled.start()])]
+            pieces.append((spelled.group(), False))
+            start = spelled.end()
         pieces += [(piece, True) for piece in _split(text[start:])]
-        texts = [piece for piece, valid in pieces if valid]
+        texts = [piece for piece, known in pieces if known]
         encoded = iter(self._encode_texts(texts, self._libraries.choose(texts)) if texts else ())
         spell = self.table.encode_bytes
-        parts = [next(encoded) if valid else spell(piece.encode("utf-8", "surrogateescape")) for piece, valid in pieces]
+        parts = [next(encoded) if known else spell(piece.encode("utf-8", "surrogateescape")) for piece, known in pieces]
         return np.concatenate([np.zeros(0, dtype=np.int64), *parts])
 
     def _encode_texts(self, texts: list[str], library: Library) -> list[np.ndarray]:
@@ -88,6 +87,19 @@ class Tokenizer:
         """Whether ids stand for these bytes."""
         entries = self.table.entries
         return b"".join([entries[i] for i in ids.tolist()]) == raw
+
+
+def _spelled(lacking: bytes) -> re.Pattern[str]:
+    """Returns what is spelled at once: bytes that no tokenizer sees, with up to 3 characters between two of them.
+
+    Those are bytes that are not valid UTF-8, and characters of one byte that the vocabulary lacks. What is between is
+    too short to be worth a tokenizer's call.
+
+    Args:
+        lacking: as in `TokenTable`.
+    """
+    odd = "\udc80-\udcff" + "".join(re.escape(chr(byte)) for byte in lacking if byte < 0x80)
+    return re.compile(f"[{odd}](?:[^{odd}]{{0,3}}[{odd}])*")
 
 
 def _halves(text: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import io
@@ -24,6 +25,7 @@ from llmzip.engines.exact import ExactEngine
 from llmzip.format import writing
 from llmzip.format.headers import LM, USER_MODEL, FrameHeader, Header
 from llmzip.format.packets import parse
+from llmzip.format.plan import RowPlan
 from llmzip.inference.load import LoadedModel, load
 from llmzip.inference.progress import ByteMeter
 from llmzip.measures.distance import measure_distances
@@ -165,6 +167,19 @@ def test_archives_with_escapes_are_refused(model: LoadedModel, lacking_model: Pa
     archive = writing.pack_frame(header, b"abc", zlib.crc32(b"some text"), prefix)
     with pytest.raises(llmzip.ModelMismatchError, match="tokenizer"):
         llmzip.decompress(archive, model=lacking_model)
+
+
+@pytest.mark.parametrize("level", [1, 6])
+def test_any_payload_is_text_or_damaged(level: int, model: LoadedModel) -> None:
+    coder = FrameCoder(model.engine, model.vocabulary if level > 1 else None)
+    rng, found = np.random.default_rng(level), 0
+    for _ in range(30):
+        plan = RowPlan(int(rng.integers(1, 12)), 1, 1)
+        with contextlib.suppress(llmzip.CorruptError):
+            ids = coder.decode(rng.bytes(40), plan, ByteMeter(model.table.num_bytes, 100))
+            assert len(model.table.decode(ids)) == model.table.num_bytes(ids)
+            found += 1
+    assert found
 
 
 # -- windows and packets -----------------------------------------------------------------------------------------------

@@ -739,6 +739,7 @@ class PromptCutter:
     def __init__(self, path: Path, words: list[bytes], own_tokens: int) -> None:
         described = changeless(json.loads(path.read_text("utf-8")), own_tokens)
         self.tokenizer, self.words = tokenizers.Tokenizer.from_str(json.dumps(described)), words
+        self.own_tokens = own_tokens
         vocab = described["model"]["vocab"]
         known = set(vocab.values() if isinstance(vocab, dict) else range(len(vocab)))
         found = {self.tokenizer.token_to_id(entry["content"]): entry["id"] for entry in described["added_tokens"]}
@@ -746,7 +747,8 @@ class PromptCutter:
 
     def cut(self, prompt: bytes) -> list[int]:
         text, parts, start = prompt.decode("utf-8", "surrogateescape"), [], 0
-        bad = [at for at, char in enumerate(text) if 0xDC80 <= ord(char) <= 0xDCFF]
+        odd = {word.decode() for word in self.words[self.own_tokens :] if word < b"\x80"}
+        bad = [at for at, char in enumerate(text) if 0xDC80 <= ord(char) <= 0xDCFF or char in odd]
         for number, at in enumerate(bad):
             if at < start:
                 continue  # within a part that is spelled already

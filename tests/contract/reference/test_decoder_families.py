@@ -500,6 +500,7 @@ PROMPTS = {
     "every byte": bytes(range(256)),
     "bad bytes near and far": b"\xffabc\xffabcd\xff\xe2\x82ab\xf0" + TEXT[:40] + "\xff é".encode() + b"\xe9\n",
     "one bad word in many": TEXT[:150] + " 日本語 ".encode() + TEXT[150:] + "\u2581".encode() + TEXT,
+    "control bytes near and far": b"\x04abc\x06abcd\x1d\xff\x04\x05" + TEXT[:40] + "é\x13é".encode() + TEXT[40:90],
     "pieces": LONG.replace(b". ", b".\n"),
     "pieces without a break": bytes(random.Random(1).choices(b"abcdefgh", k=60_000)),
     "tokens of no text": b"<s> </s><unk><0x41><td>\n\n\n<td",
