@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelNotFoundError, TokenizerError
-from .gguf.tokenizer import description as gguf_description
 from .layout import is_gguf
 from .mishaps import mishap, reason
 
@@ -43,7 +42,11 @@ class TokenizerFile:
             ModelNotFoundError: neither is there.
             TokenizerError: it cannot be read.
         """
-        return cls(folder, gguf_description(folder) if is_gguf(folder) else _read_description(folder))
+        if is_gguf(folder):
+            from .gguf.tokenizer import description  # here, so that --help is quick
+
+            return cls(folder, description(folder))
+        return cls(folder, _read_description(folder))
 
     @property
     def kind(self) -> str | None:
