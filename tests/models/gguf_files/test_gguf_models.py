@@ -89,7 +89,6 @@ def test_other_commands_take_a_file(file: Path, tmp_path: Path, capfd: pytest.Ca
         ["entropy"],
         ["estimate"],
         ["distance", "--first", "40", str(tmp_path / "text")],
-        ["windows", "--window-bits", "64"],
     ):
         code = main([*arguments, "-m", str(file), str(tmp_path / "text")])
         assert code == 0, capfd.readouterr().err
