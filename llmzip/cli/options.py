@@ -117,18 +117,18 @@ outputs = together(
     click.option("-S", "--suffix", metavar=".SUF", default=".llmz", show_default=True, help="Suffix of archives."),
 )  # fmt: skip
 _COMPRESS_MODEL = (
-    "Model to use: an embedded model's name, a folder with a Hugging Face checkpoint, or org/name or "
-    "org/name@revision on the Hugging Face Hub, which is downloaded if it is not in the cache."
+    "Model to use: an embedded model's name, a folder with a Hugging Face checkpoint, a GGUF file, ollama:NAME, or "
+    "org/name or org/name@revision on the Hugging Face Hub, which is downloaded if it is not in the cache."
 )
 _DECOMPRESS_MODEL = (
-    "Folder or Hub name of the model that the archive names; only needed if that model is neither embedded nor in the "
-    "Hugging Face cache."
+    "Folder, GGUF file or name of the model that the archive names; only needed if that model is neither embedded nor "
+    "in the Hugging Face cache."
 )
 
 
 def _compress_model(text: str) -> Decorator:
     return together(
-        click.option("-m", "--model", metavar="NAME|DIR", envvar="LLMZIP_MODEL", show_envvar=True, help=text),
+        click.option("-m", "--model", metavar="NAME|PATH", envvar="LLMZIP_MODEL", show_envvar=True, help=text),
         click.option("--offline", is_flag=True, help="Download no model. Decompressing never does."),
     )
 
@@ -181,14 +181,17 @@ model = _compress_model(
     "only affects compressing."
 )
 compress_model = _compress_model(_COMPRESS_MODEL)
-decompress_model = click.option("-m", "--model", metavar="NAME|DIR", help=_DECOMPRESS_MODEL)
+decompress_model = click.option("-m", "--model", metavar="NAME|PATH", help=_DECOMPRESS_MODEL)
 local_model = click.option(
-    "-m", "--model", metavar="NAME|DIR", help="Embedded model, folder, or a Hub name that is in the cache."
+    "-m",
+    "--model",
+    metavar="NAME|PATH",
+    help="Embedded model, folder, GGUF file, ollama:NAME, or a Hub name in the cache.",
 )
 several_models = click.option(
-    "-m", "--model", "model_lists", metavar="NAME|DIR[,...]", multiple=True,
-    help="Models to compare, separated by commas: embedded models, folders, or Hub names that are in the cache; may be "
-    f"repeated.  [default: {DEFAULT.name}]",
+    "-m", "--model", "model_lists", metavar="NAME|PATH[,...]", multiple=True,
+    help="Models to compare, separated by commas: embedded models, folders, GGUF files, or Hub names in the cache; may "
+    f"be repeated.  [default: {DEFAULT.name}]",
 )  # fmt: skip
 
 engine = together(

@@ -53,7 +53,7 @@ def read_config(place: Path) -> dict[str, Any]:
     try:
         config = json.loads((place / CONFIG).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ModelNotFoundError(f"model {place}: no {CONFIG} in this folder{_gguf_hint(place)}") from None
+        raise ModelNotFoundError(f"model {place}: no {CONFIG} in this folder{_hint(place)}") from None
     except (OSError, ValueError, RecursionError) as error:  # the last if it is nested too deep
         raise ModelUnsupportedError(f"{CONFIG} cannot be read: {reason(place / CONFIG, error)}") from None
     if not isinstance(config, dict):
@@ -61,8 +61,10 @@ def read_config(place: Path) -> dict[str, Any]:
     return config
 
 
-def _gguf_hint(folder: Path) -> str:
-    """Returns what to type for a folder that holds a GGUF file; "" if it holds none."""
+def _hint(folder: Path) -> str:
+    """Returns what to do about a folder that holds something else than a checkpoint; "" if that is not known."""
+    if (folder / "adapter_config.json").exists():
+        return "; it has an adapter: merge it into its model first"
     names = sorted(path.name for path in folder.glob("*.gguf"))
     return f"; it has a GGUF file: name that one, --model {folder / names[0]}" if names else ""
 

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelNotFoundError, TokenizerError
-from .gguf.tokenizer import description as gguf_description
 from .layout import is_gguf
 from .mishaps import mishap, reason
 
 BLANK = "\u2581"
 """What SentencePiece writes for a blank."""
+_BYTE_LEVEL = "ByteLevel"
 _BYTE = re.compile("<0x([0-9A-F]{2})>")
 
 
@@ -44,7 +44,11 @@ class TokenizerFile:
             ModelNotFoundError: neither is there.
             TokenizerError: it cannot be read.
         """
-        return cls(folder, gguf_description(folder) if is_gguf(folder) else _read_description(folder))
+        if is_gguf(folder):
+            from .gguf.tokenizer import description  # here, so that --help is quick
+
+            return cls(folder, description(folder))
+        return cls(folder, _read_description(folder))
 
     @property
     def kind(self) -> str | None:
@@ -54,7 +58,8 @@ class TokenizerFile:
             return "unigram"
         if model.get("type") != "BPE":
             return None
-        if "ByteLevel" in json.dumps([self.description.get(key) for key in ("pre_tokenizer", "decoder")]):
+        parts = ("normalizer", "pre_tokenizer", "decoder")
+        if _BYTE_LEVEL in json.dumps([self.description.get(key) for key in parts]):
             return "byte-level"
         steps = [self.description.get(key) for key in ("normalizer", "pre_tokenizer")]
         marks_blanks = BLANK in json.dumps(steps, ensure_ascii=False)
@@ -75,9 +80,10 @@ class TokenizerFile:
                 f"model {self.folder}: its tokenizer is of kind {model.get('type')}; supported are byte-level BPE, and "
                 "BPE and Unigram in SentencePiece's form"
             )
-        if model.get("continuing_subword_prefix"):
-            # The library ends the program where such a prefix does not fit the merges.
-            raise TokenizerError(f"model {self.folder}: a BPE with a continuing_subword_prefix is not supported")
+        # The library ends the program where such a prefix does not fit the merges; neither mark is part of a text.
+        for mark in ("continuing_subword_prefix", "end_of_word_suffix"):
+            if model.get(mark):
+                raise TokenizerError(f"model {self.folder}: a BPE with {mark} is not supported")
         try:
             added = self._added_tokens()
             if kind == "unigram":
@@ -89,6 +95,8 @@ class TokenizerFile:
         alphabet = byte_alphabet()
         table = [b""] * vocab_size
         for text, i in id_of.items():
+            if added.get(text, {}).get("special") and type(i) is int and i >= vocab_size:
+                continue  # for padding, say: rows that the model lacks, and no text has them
             if type(i) is not int or not 0 <= i < vocab_size:
                 raise TokenizerError(
                     f"model {self.folder}: token {i} is outside the model's vocabulary of {vocab_size}"
@@ -117,15 +125,24 @@ class TokenizerFile:
         changed = {**description, **dict.fromkeys(("post_processor", "truncation", "padding"))}
         plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
         changed["added_tokens"] = [entry | plain for entry in self._text_tokens(vocab_size)]
-        changed["model"] = description["model"] | {"dropout": None}  # dropout would make archives random
+        changed["model"] = self._exact_model(vocab_size)
         changed["pre_tokenizer"] = _without_prefix(description.get("pre_tokenizer"))
         marks = _replacements(description.get("normalizer"))
         if self.kind == "byte-level":
-            marks = []
+            in_normalizer = _BYTE_LEVEL not in json.dumps(changed["pre_tokenizer"])
+            marks = [{"type": _BYTE_LEVEL}] if in_normalizer else []
         elif not marks and "Metaspace" not in json.dumps(changed["pre_tokenizer"]):
             marks = [{"type": "Replace", "pattern": {"String": " "}, "content": BLANK}]
         changed["normalizer"] = marks[0] if marks else None
         return changed
+
+    def _exact_model(self, vocab_size: int) -> dict[str, Any]:
+        """Returns the model without chance, and without the tokens that the vocabulary does not hold."""
+        model: dict[str, Any] = self.description["model"] | {"dropout": None}  # dropout would make archives random
+        vocab = model["vocab"]
+        if isinstance(vocab, dict) and max(vocab.values(), default=0) >= vocab_size:
+            model["vocab"] = {text: i for text, i in vocab.items() if i < vocab_size}
+        return model
 
     def renumbered_ids(self, vocab_size: int, library_id: Callable[[str], int | None]) -> dict[int, int]:
         """Returns the library's id -> the model's id for added tokens that the library renumbers.
@@ -167,7 +184,9 @@ def _read_description(folder: Path) -> dict[str, Any]:
     except FileNotFoundError:
         if (folder / "vocab.json").exists() and (folder / "merges.txt").exists():
             return _from_merges(folder)
-        others = [n for n in ("tokenizer.model", "spiece.model", "tiktoken.model") if (folder / n).exists()]
+        others = [
+            n for n in ("tokenizer.model", "spiece.model", "tiktoken.model", "tekken.json") if (folder / n).exists()
+        ]
         hint = ""
         if others:
             hint = (

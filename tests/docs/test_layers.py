@@ -47,6 +47,7 @@ ONLY_IN = {
     "constriction": {"mixing"},
     "tokenizers": {"models", "training"},
     "safetensors": {"models", "training"},
+    "gguf": {"models"},
     "huggingface_hub": {"models"},
     "zstandard": {"bench", "codec", "training"},
     "brotli": {"bench"},

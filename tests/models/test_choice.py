@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import llmzip
-from llmzip.errors import FormatError, ModelMismatchError, ModelNotFoundError, SettingsError
+from llmzip.errors import FormatError, ModelMismatchError, ModelNotFoundError, ModelUnsupportedError, SettingsError
 from llmzip.format.headers import LM, LZMA, STORED, USER_MODEL, FrameHeader, Header, ModelRecord
 from llmzip.format.writing import pack_frame, pack_header
 from llmzip.models import hub
@@ -119,8 +119,8 @@ def test_only_names_of_the_hub_are_fetched(name: str | Path, tmp_path: Path, mon
 
 
 def test_a_file_is_no_model(tmp_path: Path) -> None:
-    (tmp_path / "model.safetensors").write_bytes(b"")
-    with pytest.raises(ModelNotFoundError, match="neither a folder"):
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    with pytest.raises(ModelUnsupportedError, match="it is not a GGUF file; of a checkpoint name the folder"):
         choose_model(tmp_path / "model.safetensors")
 
 
@@ -137,7 +137,7 @@ def test_user_models_of_archives_need_their_folder(tmp_path: Path) -> None:
         ModelNotFoundError, match=f"'their model' with digest {RECORD.model_digest.hex()}: give its folder"
     ):
         model_for_archive(ARCHIVE, None)
-    with pytest.raises(ModelNotFoundError, match="'/no/such' is not a folder"):
+    with pytest.raises(ModelNotFoundError, match="'/no/such' is neither a folder nor a file"):
         model_for_archive(ARCHIVE, "/no/such")
     choice = model_for_archive(ARCHIVE, tmp_path)
     assert (choice.planes, choice.context, choice.start_token) == (1, 300, 5)

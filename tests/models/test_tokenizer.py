@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from model_samples import LACKING, sentencepiece_model
-from tokenizers import normalizers, pre_tokenizers, processors
+from tokenizers import Regex, normalizers, pre_tokenizers, processors
 
 from llmzip.errors import ModelNotFoundError, TokenizerError
 from llmzip.models.config import MAX_VOCAB
@@ -511,12 +511,101 @@ def test_a_bpe_whose_unknown_token_is_not_there(tmp_path: Path) -> None:
     check(Tokenizer(tmp_path, 800), "the wind \u4e16\u754c Z".encode() * 9)
 
 
-def test_a_prefix_that_ends_the_library_is_refused(make_tokenizer: Callable[..., Path], tmp_path: Path) -> None:
-    folder = described(
-        tmp_path / "t", lambda found: found["model"].update(continuing_subword_prefix="##"), make_tokenizer
-    )
-    with pytest.raises(TokenizerError, match="continuing_subword_prefix"):
+@pytest.mark.parametrize("mark", ["continuing_subword_prefix", "end_of_word_suffix"])
+def test_marks_of_words_are_refused(mark: str, make_tokenizer: Callable[..., Path], tmp_path: Path) -> None:
+    """The first may end the library's process; the second would be taken for text, so that nothing fits."""
+    folder = described(tmp_path / "t", lambda found: found["model"].update({mark: "##"}), make_tokenizer)
+    with pytest.raises(TokenizerError, match=mark):
         Tokenizer(folder, VOCABULARY)
+
+
+LLAMA3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|"
+    r"\s+(?!\S)|\s+"
+)
+SPLITS = {
+    "digits": (pre_tokenizers.Digits(individual_digits=True), b"in 1984", {4, 5, 6}),
+    "split": (pre_tokenizers.Split(Regex(LLAMA3), "isolated"), b"the 1234567", {4, 7, 10}),
+    "removed": (pre_tokenizers.Split(Regex(LLAMA3), "removed", invert=True), b"the 1234567", {4, 7, 10}),
+    "punctuation": (pre_tokenizers.Punctuation(behavior="isolated"), b"    # four", {4, 5}),
+}
+"""A step, a text, and offsets in it where tokens must end."""
+
+
+@pytest.mark.parametrize("name", SPLITS)
+def test_texts_are_split_before_the_merges(name: str, make_tokenizer: Callable[..., Path], tmp_path: Path) -> None:
+    step, text, ends = SPLITS[name]
+    tokenizer = Tokenizer(make_tokenizer(tmp_path, vocab_size=400, before=step), 400)
+    for data in TORTURE.values():
+        check(tokenizer, data)
+    assert ends <= set(np.cumsum([len(tokenizer.table.entries[i]) for i in check(tokenizer, text)]).tolist())
+    words = b"The ferry was late again, and the wind came over the harbour wall in long, even gusts. "
+    assert len(check(tokenizer, words)) < len(words) / 2  # not spelled
+
+
+def test_bytes_may_be_written_as_characters_by_the_normalizer(
+    make_tokenizer: Callable[..., Path], tmp_path: Path
+) -> None:
+    def change(description: dict[str, Any]) -> None:
+        description["normalizer"] = {"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "ByteLevel"}]}
+        pattern = {"Regex": r"\u0120?\p{L}+|\p{N}+"}
+        description["pre_tokenizer"] = {"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": False}
+
+    tokenizer = Tokenizer(described(tmp_path / "t", change, make_tokenizer), VOCABULARY)
+    for data in TORTURE.values():
+        check(tokenizer, data)
+    assert len(check(tokenizer, b"the wind and the wind")) < 12
+
+
+@pytest.mark.parametrize("scheme", ["first", "never", "always"])
+@pytest.mark.parametrize("split", [True, False])
+def test_no_blank_is_put_before_a_text(scheme: str, split: bool, tmp_path: Path) -> None:
+    step = METASPACE | {"prepend_scheme": scheme, "split": split}
+    made = sentencepiece("BPE", True, normalizer=None, pre_tokenizer=step)
+    (tmp_path / "tokenizer.json").write_text(json.dumps(made), encoding="utf-8")
+    tokenizer = Tokenizer(tmp_path, 800)
+    entries = [tokenizer.table.entries[i] for i in check(tokenizer, b"the wind")]
+    assert entries == [b"the", b" w", b"i", b"n", b"d"]
+    for data in TORTURE.values():
+        check(tokenizer, data)
+
+
+def test_byte_tokens_without_merges_for_whole_words(tmp_path: Path) -> None:
+    made = sentencepiece("BPE", True)
+    made["model"] |= {"ignore_merges": True}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(made), encoding="utf-8")
+    tokenizer = Tokenizer(tmp_path, 800)
+    for data in TORTURE.values():
+        check(tokenizer, data)
+    assert len(check(tokenizer, "the wind 世".encode())) < 12
+
+
+@pytest.mark.parametrize("in_vocabulary", [True, False])
+def test_special_tokens_beyond_the_models_rows_stand_for_nothing(
+    in_vocabulary: bool, make_tokenizer: Callable[..., Path], tmp_path: Path
+) -> None:
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+
+    def change(description: dict[str, Any]) -> None:
+        first = len(description["model"]["vocab"])
+        names = [("<pad>", first + 3, True), ("<tool>", first + 4, False)]
+        description["added_tokens"] = [
+            flags | {"content": text, "id": i, "special": special} for text, i, special in names
+        ]
+        if in_vocabulary:
+            description["model"]["vocab"]["<pad>"] = first + 3
+
+    folder = described(tmp_path / "t", change, make_tokenizer)
+    tokenizer = Tokenizer(folder, VOCABULARY)
+    check(tokenizer, b"<pad> the wind <tool>" + TORTURE["every byte"])
+    assert tokenizer.table.vocab_size == VOCABULARY
+
+
+@pytest.mark.parametrize("name", ["tekken.json", "tiktoken.model", "tokenizer.model"])
+def test_other_files_of_tokenizers_are_named(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"{}")
+    with pytest.raises(ModelNotFoundError, match=f"no tokenizer.json in this folder; it has {name}: transformers"):
+        Tokenizer(tmp_path, VOCABULARY)
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "vocab.json"])

@@ -83,7 +83,7 @@ def test_without_the_model_it_is_named(model: Path, tmp_path: Path) -> None:
         llmzip.ModelNotFoundError, match=f"needs model 'lighthouse' with digest {digest}: give its folder"
     ):
         llmzip.decompress(archive)
-    with pytest.raises(llmzip.ModelNotFoundError, match="is not a folder"):
+    with pytest.raises(llmzip.ModelNotFoundError, match="is neither a folder nor a file"):
         llmzip.decompress(archive, model=tmp_path / "nowhere")
     with pytest.raises(llmzip.ModelNotFoundError, match=r"no config\.json"):
         llmzip.decompress(archive, model=tmp_path)

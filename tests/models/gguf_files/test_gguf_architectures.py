@@ -95,7 +95,7 @@ def test_a_gguf_file_is_the_checkpoint_that_it_was_made_from(
 
     def edit(writer: gguf.GGUFWriter) -> None:
         if windows:
-            writer.add_sliding_window_pattern([False] * 6)
+            writer.add_array("gemma3.attention.sliding_window_pattern", [False] * 6)
 
     file = to_gguf(tmp_path / "model.gguf", folder, edit=edit)
     expected, found = load_model(folder), load_model(file)

@@ -218,11 +218,11 @@ def test_a_name_that_is_no_folder_is_said_to_be_none(cache: Path, archive: bytes
     archive = record_named(archive, "bigrams")
     with pytest.raises(
         llmzip.ModelNotFoundError,
-        match=f"needs model 'bigrams' .*: '{NAME}' is not a folder, and not in the Hugging Face cache: `llmzip",
+        match=f"needs model 'bigrams' .*: '{NAME}' is neither a folder nor a file, and not in the Hugging Face cache",
     ):
         llmzip.decompress(archive, model=NAME)
     for override in ("a/b/c", "./keepers", DEFAULT.name):
-        with pytest.raises(llmzip.ModelNotFoundError, match=f"'{override}' is not a folder$"):
+        with pytest.raises(llmzip.ModelNotFoundError, match=f"'{override}' is neither a folder nor a file$"):
             llmzip.decompress(archive, model=override)
 
 
