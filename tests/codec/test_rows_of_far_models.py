@@ -62,7 +62,7 @@ def compressed(text: bytes, **settings: Any) -> tuple[bytes, FrameReport]:
 @pytest.mark.parametrize("level", [2, 6])
 def test_frames_have_the_rows_that_starts_allow(folder: Path, asked: list[RowStart], level: int) -> None:
     archive, frame = compressed(TEXT, model=folder, level=level)
-    start, meaning, tokens = RowStart(STARTS, 4.0, 1024).mixed(), LEVELS[level], frame.tokens
+    start, meaning, tokens = RowStart(STARTS, 4.0, 2048).mixed(), LEVELS[level], frame.tokens
     assert frame.method == "mixed" and len(asked) == 1
     assert asked[0].token_bits == pytest.approx(0.4 * 8 * len(TEXT) / tokens, rel=0.01)  # only stored, in this test
     usual_rows = tokens // meaning.min_row_tokens
