@@ -11,7 +11,7 @@ MIN_LEVEL = 1
 MAX_LEVEL = 9
 DEFAULT_LEVEL = 6
 DEFAULT_MODEL = "default"
-USUAL_CONTEXT = 1024
+USUAL_CONTEXT = 2048
 """Context of a checkpoint in tokens, unless another one is asked for."""
 DEVICES = ("auto", "cpu", "cuda")
 ARITHMETICS = ("exact", "float")
@@ -79,7 +79,7 @@ class CompressSettings:
             hardware with the same software.
         dtype: number format of the float engine, one of DTYPES.
         prompt: text that the model and the mixer read first; decompressing needs the same text.
-        context: tokens that a model sees, unless it is embedded, 2 to 131,072; None for 1,024, or the model's maximum
+        context: tokens that a model sees, unless it is embedded, 2 to 131,072; None for 2,048, or the model's maximum
             if that is lower.
         rows: rows of each frame, 1 to 4,096; None to choose by level and length.
         overlap: tokens that a new context repeats, below the context; None to choose by level.

@@ -116,6 +116,20 @@ class Messages:
             yield bar.update
 
     @contextlib.contextmanager
+    def stages(self, name: str) -> Iterator[Callable[[str], Any] | None]:
+        """Shows what is being done with a file; yields the function that shows a text, or None if nothing is shown."""
+        if not self.shows_progress:
+            yield None
+            return
+        from tqdm import tqdm
+
+        shown = printable(os.path.basename(name))
+        with tqdm(
+            desc=shown, file=StandardError(), bar_format="{desc} [{elapsed}]", leave=False, dynamic_ncols=True
+        ) as line:
+            yield lambda text: line.set_description_str(f"{shown}: {text}")
+
+    @contextlib.contextmanager
     def steps(self, total: int, done: int) -> Iterator[Callable[[str], Any]]:
         """Shows a bar over training steps; yields the function that advances it by one step and shows a text."""
         if not self.shows_progress:

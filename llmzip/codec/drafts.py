@@ -26,6 +26,8 @@ from .parallel import in_order, one_at_a_time
 if TYPE_CHECKING:
     import numpy as np
 
+    from ..inference.load import LoadedModel
+    from ..inference.row_start import RowStart
     from ..models.token_table import TokenTable
     from .rows import CodedRows, FrameCoder
 
@@ -150,7 +152,7 @@ class Drafter:
         if LEVELS[self._settings.level].mixes:
             yield from self._mixed_candidates(piece, plain, progress)
         elif not levels.needs_samples(len(piece.data)) or self._looks_good(piece, plain):
-            yield from self._by_model(piece, progress)
+            yield from self._by_model(piece, plain, progress)
 
     def _mixed_candidates(self, piece: _Piece, plain: Draft, progress: Progress) -> Iterator[Draft]:
         """Yields drafts by the mixer, without the model and with it.
@@ -160,7 +162,7 @@ class Drafter:
         data = piece.data
         if not levels.needs_samples(len(data)):
             yield _adaptive_draft(data)
-            yield from self._by_model(piece, progress)
+            yield from self._by_model(piece, plain, progress)
             return
         sample_bytes = levels.mixer_sample_bytes(len(data))
         samples = levels.samples(data, sample_bytes)
@@ -173,7 +175,7 @@ class Drafter:
             if levels.model_is_hopeless(plain.bytes, adaptive.bytes):
                 return
         if levels.model_helps(self._sample_bits(samples, MAX_LEVEL, piece.number), bits_without):
-            yield from self._by_model(piece, progress)
+            yield from self._by_model(piece, plain, progress)
         elif not has_adaptive:
             yield _adaptive_draft(data)
 
@@ -193,32 +195,35 @@ class Drafter:
         Args:
             number: of their piece.
         """
-        drafts = [self._token_draft(_Piece(number, sample), level, None, is_sample=True) for sample in samples]
+        drafts = [self._token_draft(_Piece(number, sample), level, None) for sample in samples]
         return math.fsum(math.inf if draft.bits is None else draft.bits for draft in drafts)
 
     # -- drafts by the model -----------------------------------------------------------------------------------------
 
-    def _by_model(self, piece: _Piece, progress: Progress) -> Iterator[Draft]:
+    def _by_model(self, piece: _Piece, plain: Draft, progress: Progress) -> Iterator[Draft]:
         """Yields the draft by the model at the level of the settings."""
-        yield self._token_draft(piece, self._settings.level, progress)
+        yield self._token_draft(piece, self._settings.level, progress, plain=plain)
 
-    def _token_draft(self, piece: _Piece, level: int, progress: Progress | None, *, is_sample: bool = False) -> Draft:
+    def _token_draft(
+        self, piece: _Piece, level: int, progress: Progress | None, *, plain: Draft | None = None
+    ) -> Draft:
         """Returns the piece by the model, with the mixer if the level says so.
 
         Args:
-            is_sample: only the length counts, so whether it decodes is not tried.
+            plain: the piece by the methods that need no model; None for a sample, of which only the length counts.
         """
         from .rows import FrameCoder
 
-        model, data = self._model.load(piece.number), piece.data
+        model, data, is_sample = self._model.load(piece.number), piece.data, plain is None
         table = model.table
         tokens = model.tokenizer.encode(data)
         # Rows and overlap that were asked for are meant for frames: a sample would be nothing but beginnings of rows.
         settings = replace(self._settings, rows=None, overlap=None) if is_sample else self._settings
         prompt = model.prompt(self._model.prompt)
         prompt_tokens = 0 if prompt is None else len(prompt.context)
-        plan, profile = levels.level_plan(level, len(tokens), model.engine, settings, prompt_tokens)
         mixed = LEVELS[level].mixes
+        start = None if plain is None or settings.rows else _row_start(model, tokens, plain, mixed=mixed)
+        plan, profile = levels.level_plan(level, len(tokens), model.engine, settings, prompt_tokens, start)
         coder = FrameCoder(model.engine, model.vocabulary if mixed else None, prompt)
         payload, bits = _coded(coder, tokens, plan, table, progress)
         if model.engine.stepwise and not is_sample and not _comes_back(coder, tokens, payload, plan):
@@ -261,6 +266,19 @@ def _coded(
         in_bytes(progress, table.num_bytes),
         "not enough memory for the model; fewer rows need less (levels -7 to -9)",
     )
+
+
+def _row_start(model: LoadedModel, tokens: np.ndarray, plain: Draft, *, mixed: bool) -> RowStart | None:
+    """Returns what a row's start costs in a text; None if that is part of what the levels mean."""
+    from ..inference import row_start
+    from ..inference.capacity import with_smaller_batches
+
+    if model.embedded_code is not None or not row_start.is_measured(model.engine):
+        return None
+    usually = row_start.usual(model.engine, 8 * plain.bytes / len(tokens))
+    runs = row_start.runs_of(tokens)
+    start = with_smaller_batches(model.engine, lambda _: row_start.measured(model.engine, runs, usually), None)
+    return start.mixed() if mixed else start
 
 
 def _comes_back(coder: FrameCoder, tokens: np.ndarray, payload: bytes, plan: RowPlan) -> bool:

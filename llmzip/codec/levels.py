@@ -15,6 +15,7 @@ from ..settings import CompressSettings
 
 if TYPE_CHECKING:
     from ..engines.base import Engine
+    from ..inference.row_start import RowStart
 
 PIECE_BYTES = headers.MAX_LM_BYTES
 """Text of one frame of the methods lm and mixed: 2 MiB."""
@@ -58,26 +59,28 @@ class Level:
     Attributes:
         min_row_tokens: tokens that a row has at least.
         max_rows: rows that a frame has at most.
+        max_start_loss: part of the text's size that the rows' starts may cost at most with a model that sees far.
         profile: of the format, whose rows are nearest: 0 (fast), 1 (normal), 2 (best).
         mixes: whether the mixer runs, with the model and without it.
     """
 
     min_row_tokens: int
     max_rows: int
+    max_start_loss: float
     profile: int
     mixes: bool = True
 
 
 LEVELS = {
-    1: Level(128, 2048, 0, mixes=False),
-    2: Level(128, 2048, 0),
-    3: Level(192, 1536, 0),
-    4: Level(256, 1024, 1),
-    5: Level(384, 512, 1),
-    6: Level(512, 256, 1),
-    7: Level(1024, 128, 2),
-    8: Level(4096, 64, 2),
-    9: Level(16_384, 64, 2),
+    1: Level(128, 2048, 0.15, 0, mixes=False),
+    2: Level(128, 2048, 0.15, 0),
+    3: Level(192, 1536, 0.1, 0),
+    4: Level(256, 1024, 0.07, 1),
+    5: Level(384, 512, 0.045, 1),
+    6: Level(512, 256, 0.03, 1),
+    7: Level(1024, 128, 0.02, 2),
+    8: Level(4096, 64, 0.01, 2),
+    9: Level(16_384, 64, 0.005, 2),
 }
 """More rows decode faster, fewer are smaller; docs/speed.md has what was measured."""
 
@@ -117,7 +120,12 @@ class LevelPlan(NamedTuple):
 
 
 def level_plan(
-    level: int, num_tokens: int, engine: Engine[Any], settings: CompressSettings, prompt_tokens: int = 0
+    level: int,
+    num_tokens: int,
+    engine: Engine[Any],
+    settings: CompressSettings,
+    prompt_tokens: int = 0,
+    start: RowStart | None = None,
 ) -> LevelPlan:
     """Returns the rows of a frame.
 
@@ -127,10 +135,13 @@ def level_plan(
 
     Args:
         prompt_tokens: tokens of a prompt in each row's context.
+        start: what a row's start costs, if the model sees far; None if that is part of what the levels mean.
     """
     meaning = LEVELS[level]
     usual = profile_plan(meaning.profile, num_tokens, engine.context)
     rows = max(1, min(num_tokens // meaning.min_row_tokens, meaning.max_rows))
+    if start is not None:
+        rows = start.max_rows(num_tokens, meaning.max_start_loss, rows)
     steps = min(engine.context, prompt_tokens - (-num_tokens // rows))
     if engine.step_bytes(rows, 1, steps) > _MAX_ROW_BYTES:
         rows = min(rows, max(1, _MAX_ROW_BYTES // engine.step_bytes(1, 1, engine.context)))

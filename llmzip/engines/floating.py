@@ -36,7 +36,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 _UNSTABLE_KEYS = ("transformers_version", "_name_or_path", "dtype", "torch_dtype", "use_cache")
 """Fields of a configuration that do not describe the model."""
 
-_DEFAULT_CONTEXT = 1024
+_DEFAULT_CONTEXT = 2048
 """Positions that a model sees unless the caller asks for another number: more make every step slower."""
 
 _MAX_THREADS = 4096

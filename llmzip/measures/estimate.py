@@ -136,7 +136,7 @@ def _best(places: Places, model: LoadedModel, settings: CompressSettings, budget
 
     budget.says("trying LZMA and Zstandard")
     plain = candidates.plain(places)
-    tried = by_model(places, model, settings, budget.at_least(budget.seconds / 2))
+    tried = by_model(places, model, settings, plain, budget.at_least(budget.seconds / 2))
     if tried is None:
         return None
     best, alone = _Choice(tried.candidate, model), tried.alone

@@ -8,6 +8,7 @@ own growth; what longer and more rows cost, off single steps.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -16,6 +17,8 @@ from ..codec import levels
 from ..codec.levels import LEVELS, PIECE_BYTES
 from ..format.headers import LM, METHODS, MIXED
 from ..format.plan import RowPlan
+from ..inference import row_start
+from ..inference.row_start import RowStart
 from ..settings import CompressSettings
 from .budget import DEFAULT_SECONDS, Budget, now
 from .candidates import FRAME_BYTES, MIN_TIME_SPREAD, Candidate, bytes_in_frames
@@ -46,6 +49,15 @@ _PREFILL_TOKENS = 4096
 
 _MIN_DEPTH, _MIN_PREFILL_TOKENS = 64, 256
 """What is timed of later steps and tokens at least, however little time there is."""
+
+_START_PART = 0.25
+"""Part of the time at most that is spent on what the start of a row costs."""
+
+_UNMEASURED_SPREAD = 0.35
+"""By how much the range of a time grows where that was not measured, so that the rows may be others."""
+
+_MIN_LATER_PART = 0.2
+"""Part of a sample's bits at least that is not counted as the cost of its rows' starts."""
 
 _LATER_PART = 0.3
 """Part of the time at most that single steps and prefills take: what longer and more rows cost."""
@@ -144,55 +156,112 @@ class _Timed(NamedTuple):
         )
 
 
-def by_model(places: Places, model: LoadedModel, settings: CompressSettings, budget: Budget) -> ByModel | None:
-    """Estimates the model, with the mixer if the level says so; None if all of the file takes no longer."""
-    mixed = LEVELS[settings.level].mixes
-    look = places.spread(64, 256)
-    per_byte = max(1, sum(len(model.tokenizer.encode(piece)) for piece in look)) / sum(map(len, look))
-    frame_tokens = max(1, int(min(places.text_bytes, PIECE_BYTES) * per_byte))
-    plan = levels.level_plan(settings.level, frame_tokens, model.engine, settings).rows
-    trial = Trial(model, mixed=mixed, overlap=plan.overlap, prompt=model.prompt(settings.prompt))
-    sample = _Sampler(places, model, plan, trial, per_byte).grown(budget)
+def by_model(
+    places: Places, model: LoadedModel, settings: CompressSettings, plain: Candidate, budget: Budget
+) -> ByModel | None:
+    """Estimates the model, with the mixer if the level says so; None if all of the file takes no longer.
+
+    Args:
+        plain: what the methods that need no model give.
+    """
+    text = _Text.of(places, model, settings)
+    sampler = _Sampler(places, text, budget)
+    start = _row_start(places, text, plain, sampler.prices, budget)
+    sample = sampler.grown(text.plan(start), start)
     if sample is None:
         return None
-    candidate = _candidate(places, model, plan, trial, sample, budget, mixed=mixed)
-    if not mixed:
+    if start is not None and not start.places and row_start.num_places(text.frame_tokens):  # the encoder measures it
+        start = replace(start, token_bits=_later_bits(sample.coded, start) / sample.coded.tokens.size)
+    candidate = _candidate(places, text, start, sample, budget)
+    if not LEVELS[settings.level].mixes:
         return ByModel(candidate, None)
     budget.says("coding the sample by the mixer alone")
     return ByModel(candidate, _alone(model.table.decode(sample.coded.tokens.reshape(-1)), sample.coded.bits))
 
 
-def _candidate(
-    places: Places, model: LoadedModel, plan: RowPlan, trial: Trial, sample: _Sample, budget: Budget, *, mixed: bool
-) -> Candidate:
-    """Concludes from a sample to all text.
+@dataclass(frozen=True)
+class _Text:
+    """The text of a file before it is sampled.
 
-    Args:
-        plan: of a frame of the file.
+    Attributes:
+        model: what it would be compressed with.
+        settings: the same.
+        mixed: whether the mixer runs.
+        per_byte: tokens for each byte, about.
+        frame_tokens: of its largest frame.
     """
-    coded, decoded = sample.coded, sample.decoded
+
+    model: LoadedModel
+    settings: CompressSettings
+    mixed: bool
+    per_byte: float
+    frame_tokens: int
+
+    @classmethod
+    def of(cls, places: Places, model: LoadedModel, settings: CompressSettings) -> _Text:
+        """Looks at a few places of a file."""
+        look = places.spread(64, 256)
+        per_byte = max(1, sum(len(model.tokenizer.encode(piece)) for piece in look)) / sum(map(len, look))
+        mixed = LEVELS[settings.level].mixes
+        frame_tokens = max(1, int(min(places.text_bytes, PIECE_BYTES) * per_byte))
+        return cls(model, settings, mixed, per_byte, frame_tokens)
+
+    def plan(self, start: RowStart | None = None) -> RowPlan:
+        """Returns the rows of a frame of the file."""
+        level, prompt = self.settings.level, self.model.prompt(self.settings.prompt)
+        prompt_tokens = 0 if prompt is None else len(prompt.context)
+        return levels.level_plan(level, self.frame_tokens, self.model.engine, self.settings, prompt_tokens, start).rows
+
+    def trial(self) -> Trial:
+        """Returns what codes samples just as the file would be."""
+        prompt = self.model.prompt(self.settings.prompt)
+        return Trial(self.model, mixed=self.mixed, overlap=self.plan().overlap, prompt=prompt)
+
+
+def _row_start(places: Places, text: _Text, plain: Candidate, prices: _Prices, budget: Budget) -> RowStart | None:
+    """Returns what a row's start costs, measured if there is time; None if that is part of what the levels mean."""
+    engine = text.model.engine
+    if text.model.embedded_code is not None or not row_start.is_measured(engine):
+        return None
+    usually = row_start.usual(engine, 8 * plain.size_bytes.value / (text.per_byte * places.text_bytes))
+    affordable = int(_START_PART * budget.left / (row_start.PASSED_TOKENS * prices.token))
+    count = min(affordable, row_start.num_places(text.frame_tokens))
+    budget.says("measuring what the start of a row costs")
+    pieces = places.spread(count, int(2 * row_start.RUN_TOKENS / text.per_byte))
+    runs = [text.model.tokenizer.encode(piece)[: row_start.RUN_TOKENS] for piece in pieces]
+    start = row_start.measured(engine, [run for run in runs if len(run) == row_start.RUN_TOKENS], usually)
+    return start.mixed() if text.mixed else start
+
+
+def _candidate(places: Places, text: _Text, start: RowStart | None, sample: _Sample, budget: Budget) -> Candidate:
+    """Concludes from a sample to all text."""
+    coded, decoded, trial, plan = sample.coded, sample.decoded, text.trial(), text.plan(start)
+    engine = text.model.engine
     rows, steps = coded.tokens.shape
     prices = _Prices.of(coded, decoded)
     budget.says("comparing the places of the sample")
     affordable = int(budget.left / 2 / (rows * prices.token))
     error = standard_error(*trial.row_bits(coded.tokens[:, : max(1, min(steps // 2, affordable))]))
-    if mixed:
+    if text.mixed:
         size = bytes_in_frames(places.text_bytes, sample.rates, coded.num_bytes)
     else:  # nothing is learnt but from the row itself
         size = growth(sample.rates, math.log2(plan.steps / steps)).scaled(sample.rates[-1] * places.text_bytes / 8)
     frames = places.text_bytes / min(places.text_bytes, PIECE_BYTES)
+    starts = 0.0 if start is None else frames * plan.num_rows * start.after(plan.steps) / 8
     encode, decode = prices.token, prices.step
-    if model.engine.stepwise:
+    if engine.stepwise:
         encode += decoded.seconds / (rows * decoded.steps)  # the encoder tries whether it decodes
     else:
-        more, decode = _later(trial, plan, sample, model.engine.context, budget)
+        more, decode = _later(trial, plan, sample, engine.context, budget)
         encode += more
     spread = max(MIN_TIME_SPREAD, 2 * decoded.spread)
+    # Other rows would take other times.
+    decode_spread = spread if start is None or start.places else spread + _UNMEASURED_SPREAD
     return Candidate(
-        METHODS[MIXED if mixed else LM],
-        size.spread(2 * error).scaled(1, FRAME_BYTES * math.ceil(frames)),
+        METHODS[MIXED if text.mixed else LM],
+        size.scaled(1, starts).spread(2 * error).scaled(1, FRAME_BYTES * math.ceil(frames)),
         Range.exactly(encode * plan.num_tokens * frames).spread(spread),
-        Range.exactly(decode * plan.steps * frames).spread(spread),
+        Range.exactly(decode * plan.steps * frames).spread(decode_spread),
         coded.num_bytes,
         rows,
     )
@@ -202,25 +271,31 @@ class _Sampler:
     """Takes the beginnings of rows from places of a file.
 
     Args:
-        plan: of a frame of the file.
-        trial: codes the samples.
-        per_byte: tokens of the text for each byte, about.
+        text: of the file.
+        budget: for all that it does.
+
+    Attributes:
+        prices: by a tiny sample.
     """
 
-    def __init__(self, places: Places, model: LoadedModel, plan: RowPlan, trial: Trial, per_byte: float) -> None:
-        self._places, self._model, self._plan = places, model, plan
-        self._trial, self._per_byte = trial, per_byte
+    def __init__(self, places: Places, text: _Text, budget: Budget) -> None:
+        self._places, self._text, self._budget = places, text, budget
+        self._trial = text.trial()
+        self.prices = self._first_prices()
 
-    def grown(self, budget: Budget) -> _Sample | None:
+    def grown(self, plan: RowPlan, start: RowStart | None) -> _Sample | None:
         """Returns as many tokens as are coded and decoded in the time; None if all of the file takes no longer.
 
         The sample doubles its steps; where it would become longer than few rows are worth, it takes more rows.
+
+        Args:
+            plan: of a frame of the file.
+            start: what the start of a row costs, which the sample's rates are without; None to count it as text.
         """
-        trial, plan = self._trial, self._plan
+        trial, budget = self._trial, self._budget
         is_one_frame = self._places.size <= PIECE_BYTES
-        prices = self._first_prices(budget)
         reserve = _LATER_PART * budget.seconds
-        rows, steps = self._first_rows(prices, budget), _FIRST_STEPS
+        rows, steps = self._first_rows(), _FIRST_STEPS
         rates: list[float] = []
         decoded: Decoded | None = None
         while True:
@@ -229,7 +304,7 @@ class _Sampler:
             if not rates or decoded is None:
                 decoded = trial.decode(coded)
             prices = _Prices.of(coded, decoded)
-            rates.append(coded.rate)
+            rates.append(coded.rate if start is None else _later_bits(coded, start) / coded.num_bytes)
             tokens = coded.tokens
             encode = prices.token * plan.num_tokens
             is_quick = 2 * (encode + prices.steps(plan.num_rows, plan.steps)) < budget.seconds
@@ -252,34 +327,41 @@ class _Sampler:
             decoded = trial.decode(coded)
         return _Sample(coded, decoded, rates[-3:])
 
-    def _first_prices(self, budget: Budget) -> _Prices:
+    def _first_prices(self) -> _Prices:
         """Returns what a tiny sample takes: coded twice, as the first time loads the mixer, unless that took long."""
-        budget.says("measuring the speed")
+        self._budget.says("measuring the speed")
         tokens, begun = self._beginnings(_PROBE_ROWS, _PROBE_STEPS), now()
         prices = self._probe(tokens)
-        return self._probe(tokens) if now() - begun < max(budget.seconds, DEFAULT_SECONDS) / 16 else prices
+        return self._probe(tokens) if now() - begun < max(self._budget.seconds, DEFAULT_SECONDS) / 16 else prices
 
     def _probe(self, tokens: np.ndarray) -> _Prices:
         coded = self._trial.encode(tokens)
         return _Prices.of(coded, self._trial.decode(coded))
 
-    def _first_rows(self, prices: _Prices, budget: Budget) -> int:
+    def _first_rows(self) -> int:
         """Returns how many rows samples begin with."""
-        seconds = max(budget.left, DEFAULT_SECONDS) * (1 - _LATER_PART)
-        return next((rows for rows in _ROWS if prices.first_samples(rows) < seconds), _ROWS[-1])
+        seconds = max(self._budget.left, DEFAULT_SECONDS) * (1 - _LATER_PART)
+        return next((rows for rows in _ROWS if self.prices.first_samples(rows) < seconds), _ROWS[-1])
 
     def _beginnings(self, rows: int, steps: int) -> np.ndarray:
         """Returns the first tokens of pieces that are spread over the text; pieces that have fewer are left out."""
         max_bytes = max(16, self._places.text_bytes // rows)
-        size = min(max_bytes, int(2 * steps / self._per_byte) + 32)
+        size = min(max_bytes, int(2 * steps / self._text.per_byte) + 32)
         while True:
-            pieces = [self._model.tokenizer.encode(piece) for piece in self._places.spread(rows, size)]
+            pieces = [self._text.model.tokenizer.encode(piece) for piece in self._places.spread(rows, size)]
             enough = [ids[:steps] for ids in pieces if len(ids) >= steps]
             if 2 * len(enough) >= rows or steps <= 4:
                 return np.stack(enough or [ids[: min(map(len, pieces))] for ids in pieces])
             if size == max_bytes:
                 steps //= 2
             size = min(max_bytes, 2 * size)
+
+
+def _later_bits(coded: Coded, start: RowStart) -> float:
+    """Returns what a sample's rows would need if they went on from earlier tokens."""
+    rows, steps = map(int, coded.tokens.shape)
+    starts = rows * start.after(steps)
+    return max(coded.bits - starts, _MIN_LATER_PART * coded.bits)
 
 
 def _alone(data: bytes, bits_with_model: float) -> Alone:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from llmzip.cli.main import main
+from llmzip.measures import budget
 
 from .conftest import ROOT, Run
 
@@ -17,6 +19,12 @@ SMALL = (ROOT / "corpora" / "prose-de.txt").read_bytes()[:1500]
 LONG = b"".join((ROOT / "corpora" / name).read_bytes() for name in ("prose-en.txt", "service.log", "technical-en.txt"))
 RANGES = ("compressed_bytes", "compress_seconds", "decompress_seconds")
 Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(autouse=True)
+def _time_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other processes take no time from a sample."""
+    monkeypatch.setattr(budget, "_clock", time.process_time)
 
 
 @pytest.fixture
@@ -111,3 +119,18 @@ def test_the_standard_input_is_read_where_it_is_named(run: Run) -> None:
     assert done.returncode == 2 and b"name the files; - is the standard input" in done.stderr
     done = run("estimate", "-m", "small", "--json", "-", input=SMALL)
     assert (done.returncode, json.loads(done.stdout)["original_bytes"]) == (0, len(SMALL))
+
+
+def test_it_says_meanwhile_what_it_does(call: Call) -> None:
+    code, _, err = call("--seconds", "0.2", "--progress", "long.txt")
+    assert code == 0
+    said = [part.strip() for part in err.replace("\r", "\n").splitlines()]
+    for text in (
+        "loading the model",
+        "trying LZMA and Zstandard",
+        "measuring the speed",
+        "of 32 places",
+        "timing steps",
+    ):
+        assert any(part.startswith("long.txt: ") and text in part for part in said), text
+    assert call("--seconds", "0.2", "long.txt")[2] == ""

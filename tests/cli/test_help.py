@@ -19,7 +19,7 @@ from llmzip.cli import main
 from llmzip.codec.levels import LEVELS
 from llmzip.engines import floating
 from llmzip.format import headers, packets
-from llmzip.measures import entropy, estimate, surprisal
+from llmzip.measures import budget, entropy, surprisal
 from llmzip.models.embedded import DEFAULT
 from llmzip.settings import (
     DEFAULT_LEVEL,
@@ -123,7 +123,7 @@ def test_defaults_in_the_help_are_those_of_the_settings() -> None:
         "--device": EngineSettings().device,
         "--suffix": headers.SUFFIX,
         "--preset": TrainSettings(("text",), Path()).preset,
-        "--seconds": estimate.DEFAULT_SECONDS,
+        "--seconds": budget.DEFAULT_SECONDS,
     }
     for command, option in options_of(main.program):
         if option.opts[-1] in known:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from llmzip.codec import levels
 from llmzip.codec.levels import LEVELS, Look
-from llmzip.settings import MAX_LEVEL, MIN_LEVEL
+from llmzip.inference.row_start import RowStart
+from llmzip.settings import MAX_LEVEL, MIN_LEVEL, CompressSettings
 
 
 def test_every_level_has_a_meaning() -> None:
@@ -52,3 +55,38 @@ def test_a_look_compares_bits_per_byte() -> None:
     assert look.sample_bytes(32_768) == 1024 and look.sample_bytes(1 << 20) == 1536
     assert look.is_good(2500.0, 1000, 2.0) and not look.is_good(2501.0, 1000, 2.0)
     assert not look.is_good(float("inf"), 1000, 2.0)
+
+
+class FarEngine:
+    """An engine that sees 1,024 tokens, and needs little memory."""
+
+    context, stepwise = 1024, False
+
+    def step_bytes(self, rows: int, chunk: int, positions: int) -> int:
+        return rows
+
+
+@pytest.mark.parametrize("num_tokens", [500, 5000, 42_000, 700_000])
+def test_starts_cost_no_more_than_the_level_allows(num_tokens: int) -> None:
+    engine: Any = FarEngine()
+    start = RowStart(300.0, 4.0, engine.context)
+    losses = []
+    for level, meaning in LEVELS.items():
+        settings = CompressSettings(level)
+        as_usual = levels.level_plan(level, num_tokens, engine, settings).rows
+        plan = levels.level_plan(level, num_tokens, engine, settings, start=start).rows
+        assert plan.num_rows <= as_usual.num_rows and plan.overlap == as_usual.overlap
+        losses.append(start.loss(num_tokens, plan.num_rows))
+        assert losses[-1] <= meaning.max_start_loss
+        if plan.num_rows < as_usual.num_rows:
+            assert start.loss(num_tokens, plan.num_rows + 1) > meaning.max_start_loss
+        # Rows that were asked for are what is made.
+        asked = levels.level_plan(level, num_tokens, engine, CompressSettings(level, rows=7), start=start).rows
+        assert asked.num_rows == max(7, -(-num_tokens // 65_536))
+    assert losses == sorted(losses, reverse=True)
+
+
+def test_higher_levels_allow_less() -> None:
+    allowed = [meaning.max_start_loss for meaning in LEVELS.values()]
+    assert allowed == sorted(allowed, reverse=True)
+    assert (LEVELS[1].max_start_loss, LEVELS[6].max_start_loss, LEVELS[9].max_start_loss) == (0.15, 0.03, 0.005)

@@ -61,16 +61,9 @@ def estimated_slowly(
         return slow, 0.0
 
     monkeypatch.setattr(estimate, "_load", slow_load)
-    for module in _users_of_the_clock():
-        monkeypatch.setattr(module, "now", lambda: engine.seconds)
+    monkeypatch.setattr(budget, "_clock", lambda: engine.seconds)
     found = estimate.estimate(io.BytesIO(TEXT[:num_bytes]), chosen)
     return found, engine
-
-
-def _users_of_the_clock() -> list[Any]:
-    from llmzip.measures import candidates, model_candidate, trial, window_candidate
-
-    return [budget, candidates, estimate, model_candidate, trial, window_candidate]
 
 
 @pytest.mark.parametrize("level", [1, 6, 9])
@@ -114,7 +107,7 @@ def test_windows_of_a_slow_model(monkeypatch: pytest.MonkeyPatch, window_bits: i
 
 def test_a_budget_says_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
-    monkeypatch.setattr(budget, "now", lambda: clock[0])
+    monkeypatch.setattr(budget, "_clock", lambda: clock[0])
     said: list[str] = []
     one = Budget(10, said.append)
     clock[0] += 4

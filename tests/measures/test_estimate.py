@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import math
 import random
+import time
 from pathlib import Path
 
 import pytest
 
 from llmzip.codec import writer
+from llmzip.measures import budget
 from llmzip.measures.estimate import Estimate, estimate
 from llmzip.measures.extrapolation import Range, growth, standard_error
 from llmzip.measures.places import Places
@@ -17,6 +19,12 @@ from llmzip.settings import CompressSettings, EngineSettings
 
 CORPORA = Path(__file__).parents[2] / "corpora"
 ENGINE = EngineSettings(threads=1)
+
+
+@pytest.fixture(autouse=True)
+def _time_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other processes take no time from a sample."""
+    monkeypatch.setattr(budget, "_clock", time.process_time)
 
 
 def text(num_bytes: int) -> bytes:

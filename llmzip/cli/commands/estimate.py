@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from ...format.headers import MAGIC
-from ...measures.estimate import DEFAULT_SECONDS, Estimate, estimate
+from ...measures.budget import DEFAULT_SECONDS, Report
+from ...measures.estimate import Estimate, estimate
 from ...measures.extrapolation import Range
 from ...settings import DEFAULT_LEVEL, DEFAULT_MODEL, CompressSettings, EngineSettings
 from ...system import fileops
@@ -35,6 +36,7 @@ from ..values import read_prompt
         show_default=True, help="Approximate time to spend on each file; more time gives a better estimate.",
     ),
     options.engine,
+    options.progress,
 )  # fmt: skip
 def estimate_command(
     output: Output,
@@ -74,18 +76,19 @@ def estimate_command(
     for name in map(input_name, files):
         started = time.perf_counter()
         with outcomes.of_file(name):
-            estimated = _estimate(name, settings, seconds)
+            with messages.stages(shown_name(name)) as report:
+                estimated = _estimate(name, settings, seconds, report)
             elapsed = time.perf_counter() - started
             output.file_record(name, **_facts(estimated, settings, elapsed))
             _print(output, shown_name(name), estimated, settings.level, elapsed)
     return outcomes.exit_status
 
 
-def _estimate(name: str | None, settings: CompressSettings, seconds: float) -> Estimate:
+def _estimate(name: str | None, settings: CompressSettings, seconds: float, report: Report | None) -> Estimate:
     with fileops.seekable_source(name) as source:
         if read_upto(source.file, len(MAGIC)) == MAGIC:
             raise FileProblem("is already an llmzip archive")
-        return estimate(source.file, settings, seconds)
+        return estimate(source.file, settings, seconds, report)
 
 
 def _times(estimated: Estimate) -> dict[str, Range]:

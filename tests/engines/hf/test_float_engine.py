@@ -316,7 +316,7 @@ def test_tensors_that_do_not_fit_are_refused(
 @pytest.mark.parametrize("positions", [0, -1, None, 200_000])
 def test_odd_numbers_of_positions(positions: int | None, folders: dict[str, Path], tmp_path: Path) -> None:
     folder = copy(folders["bloom"], tmp_path / "other", max_position_embeddings=positions)
-    assert FloatEngine(folder).context == 1024
+    assert FloatEngine(folder).context == 2048
     with pytest.raises(ModelUnsupportedError, match=r"a context of 131,073 positions is out of range"):
         FloatEngine(folder, context=131_073)
 
