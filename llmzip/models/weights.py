@@ -5,7 +5,11 @@ A folder holds the int8 form, or a checkpoint in the Hugging Face layout; of bot
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from ..errors import ModelUnsupportedError
 from . import families
@@ -19,6 +23,19 @@ from .model import ExactModel, load_int8
 def is_int8(folder: Path) -> bool:
     """Whether a folder holds the int8 form, which takes precedence over a checkpoint next to it."""
     return (folder / INT8).exists()
+
+
+def read_checkpoint(folder: Path) -> tuple[dict[str, Any], Mapping[str, torch.Tensor]]:
+    """Returns a checkpoint's configuration and its tensors, each of which is read on access.
+
+    Args:
+        folder: with config.json and *.safetensors.
+
+    Raises:
+        ModelNotFoundError: no config or no safetensors in the folder.
+        ModelUnsupportedError: files that cannot be read.
+    """
+    return read_config(folder), Tensors(folder)
 
 
 def load_model(folder: Path, planes: int = 2, context: int = MAX_CONTEXT, start_token: int | None = None) -> ExactModel:
@@ -37,8 +54,8 @@ def load_model(folder: Path, planes: int = 2, context: int = MAX_CONTEXT, start_
     try:
         if is_int8(folder):
             return load_int8(folder / INT8)
-        config = read_config(folder)
-        return convert(config, Tensors(folder), planes, context, start_token=start_token)
+        config, tensors = read_checkpoint(folder)
+        return convert(config, tensors, planes, context, start_token=start_token)
     except ModelUnsupportedError as error:
         raise ModelUnsupportedError(f"model {folder}: {error}") from None
     except families.MISSTATED as error:
