@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -27,6 +26,9 @@ def open_tensors(place: Path) -> Mapping[str, torch.Tensor]:
 class Tensors(Mapping[str, torch.Tensor]):
     """The tensors of a checkpoint by name, from one or several safetensors files; each is read on access.
 
+    A tensor is a view of the file, which is opened for it alone: what was read of a file that stays open would stay in
+    memory, too, and in the end that would be the whole checkpoint.
+
     Args:
         folder: of the checkpoint.
 
@@ -41,11 +43,11 @@ class Tensors(Mapping[str, torch.Tensor]):
         if not files:
             hint = " (pickled weights are refused: they can run code)" if list(folder.glob("*.bin")) else ""
             raise ModelNotFoundError(f"model {folder}: no .safetensors file in this folder{hint}")
-        self._readers: dict[str, Any] = {}
+        self._files: dict[str, Path] = {}
         for file in files:
             try:
-                reader = safe_open(file, framework="pt")
-                self._readers |= dict.fromkeys(reader.keys(), reader)  # type: ignore[no-untyped-call]
+                with safe_open(file, framework="pt") as reader:
+                    self._files |= dict.fromkeys(reader.keys(), file)
             except FileNotFoundError:
                 raise ModelNotFoundError(
                     f"model {folder}: {file.name} is missing: the download is incomplete"
@@ -54,14 +56,16 @@ class Tensors(Mapping[str, torch.Tensor]):
                 raise ModelUnsupportedError(f"{file.name} cannot be read: {reason(file, error)}") from None
 
     def __getitem__(self, name: str) -> torch.Tensor:
+        file = self._files[name]
         try:
-            tensor: torch.Tensor = self._readers[name].get_tensor(name)
-        except SafetensorError as error:
+            with safe_open(file, framework="pt") as reader:
+                tensor: torch.Tensor = reader.get_tensor(name)
+        except (OSError, SafetensorError) as error:
             raise ModelUnsupportedError(f"weights: tensor {name} cannot be read: {error}") from None
         return tensor
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._readers)
+        return iter(self._files)
 
     def __len__(self) -> int:
-        return len(self._readers)
+        return len(self._files)

@@ -59,9 +59,14 @@ class Conversion:
         """
         kept = None if self._kept is None else _read(self._kept)
         if kept is not None and self._kept is not None:
-            model = self._with_settings(kept.model, context, start_token, planes)
-            if _is_intact(model, kept, self._kept.with_suffix(".digests")):
-                return model
+            try:
+                model = self._with_settings(kept.model, context, start_token, planes)
+            except ModelUnsupportedError:
+                if _has_its_digest(kept):
+                    raise  # the settings are wrong, and not what is kept
+            else:
+                if _is_intact(model, kept, self._kept.with_suffix(".digests")):
+                    return model
         # With all positions, so that it serves whatever is asked for.
         whole = load_model(self._folder)
         if self._kept is not None and _is_large(whole):
@@ -167,6 +172,11 @@ def _read(path: Path) -> _Kept | None:
         return None
 
 
+def _has_its_digest(kept: _Kept) -> bool:
+    """Whether a kept conversion is what was written; reads all weights."""
+    return kept.model.digest().hex() == kept.digest
+
+
 def _is_intact(model: ExactModel, kept: _Kept, path: Path) -> bool:
     """Whether a kept conversion is what was written; reads all weights, once if the digest for the settings is known.
 
@@ -181,7 +191,7 @@ def _is_intact(model: ExactModel, kept: _Kept, path: Path) -> bool:
     if settings in digests and digests[settings] == model.digest().hex():
         return True
     # New settings, or a list that is damaged itself: the digest that was written with the weights decides.
-    if kept.model.digest().hex() != kept.digest:
+    if not _has_its_digest(kept):
         return False
     recent = list(digests.items())[1 - _MAX_DIGESTS :]
     listed = json.dumps({**dict(recent), settings: model.digest().hex()})

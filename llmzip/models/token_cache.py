@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import itertools
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -208,7 +209,8 @@ def _library_arrays(file: TokenizerFile, vocab_size: int) -> dict[str, np.ndarra
     vocab, merges = model.pop("vocab"), model.pop("merges", None)
     texts: list[str] = []
     merged = np.zeros((0, 3), dtype=np.int32)
-    if model.get("type") == "BPE" and not model.get("end_of_word_suffix"):
+    blanks = re.findall('"replacement": "(.*?)"', json.dumps(description.get("pre_tokenizer"), ensure_ascii=False))
+    if model.get("type") == "BPE" and not model.get("end_of_word_suffix") and set(blanks) <= {BLANK}:
         place = {token: i for i, token in enumerate(vocab)}
         pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in merges]
         with contextlib.suppress(KeyError, ValueError):  # merges of a form that only the library reads

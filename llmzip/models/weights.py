@@ -6,7 +6,11 @@ is read as the checkpoint that it was made from.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from ..errors import ModelUnsupportedError
 from . import families
@@ -20,6 +24,19 @@ from .model import ExactModel, load_int8
 def is_int8(folder: Path) -> bool:
     """Whether a folder holds the int8 form, which takes precedence over a checkpoint next to it."""
     return (folder / INT8).exists()
+
+
+def read_checkpoint(folder: Path) -> tuple[dict[str, Any], Mapping[str, torch.Tensor]]:
+    """Returns a checkpoint's configuration and its tensors, each of which is read on access.
+
+    Args:
+        folder: with config.json and *.safetensors; or a GGUF file.
+
+    Raises:
+        ModelNotFoundError: no config or no safetensors in the folder.
+        ModelUnsupportedError: files that cannot be read.
+    """
+    return read_config(folder), open_tensors(folder)
 
 
 def load_model(folder: Path, planes: int = 2, context: int = MAX_CONTEXT, start_token: int | None = None) -> ExactModel:
@@ -38,8 +55,8 @@ def load_model(folder: Path, planes: int = 2, context: int = MAX_CONTEXT, start_
     try:
         if is_int8(folder):
             return load_int8(folder / INT8)
-        config = read_config(folder)
-        return convert(config, open_tensors(folder), planes, context, start_token=start_token)
+        config, tensors = read_checkpoint(folder)
+        return convert(config, tensors, planes, context, start_token=start_token)
     except ModelUnsupportedError as error:
         raise ModelUnsupportedError(f"model {folder}: {error}") from None
     except families.MISSTATED as error:

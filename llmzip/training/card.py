@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._version import __version__
-from .schedule import Plan
+from .schedule import ADAM, Plan
 from .shapes import Shape, to_config
 
 if TYPE_CHECKING:
@@ -103,13 +103,20 @@ def _about(facts: Facts, model: ExactModel, folder: Path) -> dict[str, str]:
         "tokenizer": f"byte-level BPE, {shape.vocab_size:,} tokens, {about['bytes'] / about['tokens']:.2f} bytes each",
         "training": f"{origin}; {plan.steps:,} steps of {plan.batch_tokens:,} tokens, {tokens / 1e6:.1f} M tokens",
         "time": f"{facts.seconds / 60:.1f} min on {facts.device}, {facts.threads} threads, {facts.dtype}",
-        "rates": f"Muon {plan.matrix_rate:g}, weight decay {plan.weight_decay:g}; Adam {plan.embedding_rate:.4g}",
+        "rates": _rates(plan),
         "data": _data(about),
         "seed": f"{facts.seed}",
         "made by": f"llmzip {__version__}, torch {facts.torch_version}",
         "int8 form": f"{(folder / 'model.llmzw').stat().st_size:,} bytes, {model.config.planes} plane(s)",
         "model digest": f"`{model.digest().hex()}`",
     }
+
+
+def _rates(plan: Plan) -> str:
+    """Returns the learning rates of a plan."""
+    if plan.optimizer == ADAM:
+        return f"Adam {plan.matrix_rate:g}, weight decay {plan.weight_decay:g}"
+    return f"Muon {plan.matrix_rate:g}, weight decay {plan.weight_decay:g}; Adam {plan.embedding_rate:.4g}"
 
 
 def _data(about: Mapping[str, Any]) -> str:

@@ -21,9 +21,6 @@ from ..errors import LLMZipError, SettingsError
 from ..models.tokenizer import Tokenizer
 from . import texts
 
-MIN_BYTES = 20_000
-"""Bytes of text that a training needs at least."""
-
 _SLICE_BYTES = 3000  # of each sample for the tokenizer
 _SLICES = 4000  # samples of each source
 _SURVEY_BLOCK_BYTES = 1 << 13  # 8 KiB: what one sample is taken from
@@ -102,8 +99,8 @@ def survey(
                     source.slices[place : place + 1] = [piece]
     with_text = [source for source in sources.values() if source.size]
     total = sum(source.size for source in with_text)
-    if total < MIN_BYTES:
-        raise LLMZipError(f"the text has {total:,} bytes; at least {MIN_BYTES:,} are needed to train on")
+    if total < texts.MIN_BYTES:
+        raise texts.too_little(total)
     return with_text
 
 

@@ -33,6 +33,7 @@ GRID = 9.0
 """Steps of 9/127 of a row's root mean square cost 0.001 bits/byte and take 5.9 bits per weight (docs/log.md)."""
 
 _ARCHIVE_BYTES = 1 << 18  # 256 KiB of each validation text are compressed
+_ARCHIVE_BYTES_LARGE = 1 << 11  # 2 KiB if the model is large, which decompresses some dozen bytes a second
 _BUILD = "model"
 
 
@@ -45,6 +46,7 @@ def finish(trainer: Trainer, listener: Listener) -> list[Result]:
     unfinished = trainer.folder
     folder, build = unfinished.parent, unfinished / _BUILD
     config = shapes.to_config(trainer.shape, trainer.facts.start_token)
+    trainer.release()
     tensors = hfweights.export(trainer.network)
     model = _to_int8(trainer, config, tensors)
     try:
@@ -98,10 +100,11 @@ def _results(trainer: Trainer, model: ExactModel, build: Path, listener: Listene
     texts = valid_texts(trainer.folder)
     results = []
     device = trainer.facts.device
-    total = sum(min(_ARCHIVE_BYTES, len(texts[sample.name])) for sample in trainer.samples)
+    archive_bytes = _ARCHIVE_BYTES_LARGE if trainer.shape.is_large else _ARCHIVE_BYTES
+    total = sum(min(archive_bytes, len(texts[sample.name])) for sample in trainer.samples)
     with listener.progress("compressing the validation text", total) as advance:
         for sample in trainer.samples:
-            data = texts[sample.name][:_ARCHIVE_BYTES]
+            data = texts[sample.name][:archive_bytes]
             archive = compress(data, model=build, device=device)
             if decompress(archive, model=build, device=device) != data:
                 raise LLMZipError(f"{sample.name}: the archive does not decode to the text; please report this")

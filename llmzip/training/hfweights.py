@@ -51,13 +51,18 @@ def export(network: Network) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def load(network: Network, tensors: Mapping[str, torch.Tensor]) -> None:
+def load(network: Network, tensors: Mapping[str, torch.Tensor], shape: Shape | None = None) -> None:
     """Fills a network from a checkpoint.
+
+    Args:
+        network: to fill.
+        tensors: of the checkpoint.
+        shape: of the checkpoint, if the network has more layers, which stay as they are; None for the network's.
 
     Raises:
         ModelUnsupportedError: a tensor is missing or of another shape, or the network has no place for it.
     """
-    parameters, places = dict(network.named_parameters()), names(network.shape)
+    parameters, places = dict(network.named_parameters()), names(shape or network.shape)
     known = {theirs for parts in places.values() for theirs, _ in parts} | {"lm_head.weight"}  # a tied one is not read
     left = [name for name in tensors if name not in known and not name.endswith(families.IGNORED)]
     if left:
@@ -67,18 +72,22 @@ def load(network: Network, tensors: Mapping[str, torch.Tensor]) -> None:
             missing = [theirs for theirs, _ in parts if theirs not in tensors]
             if missing:
                 raise ModelUnsupportedError(f"weights: tensor {missing[0]} is missing")
+            begin = 0
             for theirs, rows in parts:
-                shape = (rows, *parameters[name].shape[1:])
-                if tensors[theirs].shape != shape:
-                    raise ModelUnsupportedError(f"weights: {theirs} is {tuple(tensors[theirs].shape)}, not {shape}")
-            parameters[name].copy_(torch.cat([tensors[theirs].float() for theirs, _ in parts]))
+                tensor, size = tensors[theirs], (rows, *parameters[name].shape[1:])
+                if tensor.shape != size:
+                    raise ModelUnsupportedError(f"weights: {theirs} is {tuple(tensor.shape)}, not {size}")
+                parameters[name][begin : begin + rows] = tensor
+                begin += rows
 
 
 def load_int8(network: Network, model: ExactModel) -> None:
-    """Fills a network from an int8 form: each weight is the integer times its row's scale."""
+    """Fills a network from an int8 form: each weight is the integer times its row's scale; added layers stay."""
     tensors = model.tensors()
     with torch.no_grad():
         for name, parameter in network.named_parameters():
+            if name not in tensors and f"{name}_q" not in tensors:
+                continue
             matrix = parameter.ndim == 2
             parameter.copy_(tensors[f"{name}_q"] * tensors[f"{name}_scale"][:, None] if matrix else tensors[name])
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import resource
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +28,9 @@ _DTYPE_RUNS = 30
 
 _BF16_GAIN = 1.3
 """How much faster than float32 bfloat16 must be to be used on a CPU: some only emulate it."""
+
+_SLOW_SECONDS = 1.0
+"""A call that takes so long is measured once."""
 
 _CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 _COMPILERS = ("g++", "clang++", "c++")
@@ -97,12 +102,22 @@ def compile_in(folder: Path) -> None:
 
 
 def seconds_per_call(device: torch.device, call: Callable[[], Any], calls: int = 3) -> float:
-    """Measures the median time of some calls, after one that compiles and fills caches."""
-    times = []
+    """Measures the median time of some calls after one that compiles and fills caches, or of that one if it is slow."""
+    times: list[float] = []
     for _ in range(calls + 1):
         synchronise(device)
         start = time.perf_counter()
         call()
         synchronise(device)
         times.append(time.perf_counter() - start)
+        if times[0] >= _SLOW_SECONDS:
+            return times[0]
     return sorted(times[1:])[calls // 2]
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Returns the memory that this process has taken at most so far, on a GPU that of its tensors, in bytes."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

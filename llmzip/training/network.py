@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from .shapes import Shape
 
@@ -23,6 +24,13 @@ _LOSS_CHUNK_COMPILED = 256
 """The same if the loss is compiled."""
 _LOSS_CHUNK_CUDA = 16384
 """The same on a GPU."""
+_LOSS_VALUES = 1 << 24
+"""Logits that are held at once, 64 MiB in float32 and some copies: vocabularies of more than 16,384 tokens have shorter
+chunks."""
+_LOSS_VALUES_CUDA = 1 << 30
+"""The same on a GPU."""
+_BITS_VALUES = 1 << 26
+"""Logits that are held at once where no gradients are needed, 256 MiB and some copies."""
 LossAndSlope = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 """Takes logits and targets as `plain_loss_and_slope` does."""
 
@@ -66,6 +74,9 @@ class Network(nn.Module):
     Args:
         shape: sizes and form.
         dtype: of the computation, float32 or bfloat16.
+
+    Attributes:
+        recomputes: whether layers are computed again in the backward pass, so that little of them is held in memory.
     """
 
     cos: torch.Tensor
@@ -74,6 +85,7 @@ class Network(nn.Module):
     def __init__(self, shape: Shape, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.shape, self.dtype = shape, dtype
+        self.recomputes = False
         self.embedding = nn.Parameter(torch.empty(shape.vocab_size, shape.hidden_size))
         self.head = None if shape.tied else nn.Parameter(torch.empty(shape.vocab_size, shape.hidden_size))
         self.layers = nn.ModuleList([Layer(shape) for _ in range(shape.num_layers)])
@@ -115,7 +127,10 @@ class Network(nn.Module):
         cos, sin = self.cos[: ids.shape[1]], self.sin[: ids.shape[1]]
         x = F.embedding(ids, self.embedding).to(self.dtype)
         for layer in self.layers:
-            x = layer(x, cos, sin)
+            if self.recomputes and torch.is_grad_enabled():
+                x = checkpoint(layer, x, cos, sin, use_reentrant=False, preserve_rng_state=False)
+            else:
+                x = layer(x, cos, sin)
         return rms_norm(x, self.final_norm, self.shape.norm_eps)
 
 
@@ -273,6 +288,8 @@ def loss_sum(
         loss_and_slope: `plain_loss_and_slope`, compiled; None for it as it is.
     """
     chunk = _LOSS_CHUNK_CUDA if hidden.is_cuda else _LOSS_CHUNK_COMPILED if loss_and_slope else _LOSS_CHUNK
+    values = _LOSS_VALUES_CUDA if hidden.is_cuda else _LOSS_VALUES
+    chunk = max(1, min(chunk, values // len(weight)))
     total: torch.Tensor = Loss.apply(hidden, weight, targets, loss_and_slope or plain_loss_and_slope, chunk)  # type: ignore[no-untyped-call]
     return total
 
@@ -302,7 +319,11 @@ def bits(network: Network, ids: torch.Tensor) -> torch.Tensor:
         (B, T) float64.
     """
     with torch.no_grad():
-        hidden = network(ids[:, :-1])
-        logits = F.linear(hidden, network.output_weight.to(hidden.dtype)).float()
-        chosen = logits.log_softmax(-1).gather(2, ids[:, 1:, None])[..., 0]
-        return chosen.double() * (-1 / math.log(2))
+        hidden = network(ids[:, :-1]).flatten(0, 1)
+        targets, weight = ids[:, 1:].reshape(-1, 1), network.output_weight.to(hidden.dtype)
+        size = max(1, _BITS_VALUES // len(weight))
+        parts = []
+        for start in range(0, len(targets), size):
+            logits = F.linear(hidden[start : start + size], weight).float()
+            parts.append(logits.log_softmax(-1).gather(1, targets[start : start + size])[:, 0].double())
+        return torch.cat(parts).view(len(ids), -1) * (-1 / math.log(2))

@@ -1,4 +1,6 @@
-"""Updates of the weights: Muon for matrices, Adam for embeddings, norms and biases. Must not know what they mean.
+"""Updates of the weights: Muon for matrices, Adam for embeddings, norms and biases, or Adam for all of them.
+
+Must not know what they mean.
 
 Muon: Jordan et al. 2024 (https://kellerjordan.github.io/posts/muon): momentum, then the nearest orthogonal matrix by
 five Newton-Schulz steps with the coefficients given there. Fused matrices are split first, and matrices of one shape
@@ -12,17 +14,20 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
-from .schedule import Plan
+from .schedule import ADAM, Plan
 from .shapes import Shape
 
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 _NEWTON_SCHULZ_STEPS = 5
 _ADAM_BETAS = (0.9, 0.95)
 _ADAM_EPS = 1e-8
+_STACK_VALUES = 1 << 23
+"""Values of the matrices that go through in one batch, 16 MiB in bfloat16; the steps take some copies of them. All
+matrices of a shape are one batch in models of up to twenty million weights."""
 
 
 class Optimizer:
-    """Muon and Adam over the parameters of a network, with their momenta.
+    """Muon and Adam, or Adam alone, over the parameters of a network, with their momenta.
 
     Args:
         parameters: name -> float32 parameter.
@@ -31,19 +36,21 @@ class Optimizer:
         dtype: of the products in the Newton-Schulz steps.
 
     Attributes:
+        plan: the rates; one with another number of steps may take its place.
         state: name -> momentum, of the same shape as the parameter: `muon.NAME`, or `mean.NAME` and `square.NAME`.
     """
 
     def __init__(
         self, parameters: Mapping[str, torch.nn.Parameter], plan: Plan, shape: Shape, dtype: torch.dtype
     ) -> None:
-        self._plan, self._dtype = plan, dtype
+        self.plan, self._dtype = plan, dtype
         self.state: dict[str, torch.Tensor] = {}
         self._adam: list[tuple[str, torch.nn.Parameter, float]] = []
         self._matrices: dict[tuple[int, ...], list[tuple[torch.nn.Parameter, torch.Tensor, slice]]] = {}
+        self._decay = plan.matrix_rate * plan.weight_decay if plan.optimizer == ADAM else 0.0
         splits = {"qkv": shape.qkv_sizes, "gate_up": (shape.mlp_size, shape.mlp_size)}
         for name, parameter in parameters.items():
-            if parameter.ndim < 2 or name in ("embedding", "head"):
+            if parameter.ndim < 2 or name in ("embedding", "head") or plan.optimizer == ADAM:
                 rate = plan.embedding_rate if parameter.ndim == 2 else plan.vector_rate
                 self._adam.append((name, parameter, rate))
                 self.state[f"mean.{name}"] = torch.zeros_like(parameter)
@@ -64,22 +71,24 @@ class Optimizer:
         Args:
             number: number of the step, from 0.
         """
-        plan, rate = self._plan, self._plan.rate(number)
+        plan, rate = self.plan, self.plan.rate(number)
         self._step_adam(rate, number)
         momentum = plan.momentum_at(number)
-        for (rows, columns), parts in self._matrices.items():
-            updates = []
-            for parameter, buffer, where in parts:
-                assert parameter.grad is not None
-                gradient = parameter.grad[where]
-                buffer[where].lerp_(gradient, 1 - momentum)
-                updates.append(torch.lerp(gradient, buffer[where], momentum))  # Nesterov
-            stack = self.orthogonalise(torch.stack(updates).to(self._dtype))
+        for (rows, columns), all_parts in self._matrices.items():
+            batch = max(1, _STACK_VALUES // (rows * columns))
             size = plan.matrix_rate * rate * math.sqrt(max(1.0, rows / columns))
-            for (parameter, _, where), update in zip(parts, stack, strict=True):
-                part = parameter[where]
-                part.mul_(1 - plan.matrix_rate * rate * plan.weight_decay)
-                part.add_(update.to(part.dtype), alpha=-size)
+            for parts in (all_parts[first : first + batch] for first in range(0, len(all_parts), batch)):
+                updates = []
+                for parameter, buffer, where in parts:
+                    assert parameter.grad is not None
+                    gradient = parameter.grad[where]
+                    buffer[where].lerp_(gradient, 1 - momentum)
+                    updates.append(torch.lerp(gradient, buffer[where], momentum))  # Nesterov
+                stack = self.orthogonalise(torch.stack(updates).to(self._dtype))
+                for (parameter, _, where), update in zip(parts, stack, strict=True):
+                    part = parameter[where]
+                    part.mul_(1 - plan.matrix_rate * rate * plan.weight_decay)
+                    part.add_(update.to(part.dtype), alpha=-size)
 
     def _step_adam(self, rate: float, number: int) -> None:
         first, second = _ADAM_BETAS
@@ -91,6 +100,8 @@ class Optimizer:
             mean.lerp_(gradient, 1 - first)
             square.lerp_(gradient.square(), 1 - second)
             root = (square / bias_second).sqrt_().add_(_ADAM_EPS)
+            if self._decay and parameter.ndim == 2:
+                parameter.mul_(1 - rate * self._decay)
             parameter.addcdiv_(mean, root, value=-base * rate / bias_first)
 
 

@@ -9,13 +9,14 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from ..errors import LLMZipError, ModelNotFoundError, ModelUnsupportedError, SettingsError, TokenizerError
+from ..errors import LLMZipError, ModelUnsupportedError, SettingsError
 from ..inference.load import find_device
-from ..models import checkpoints, layout, weights
+from ..models import weights
 from ..models.choice import choose_model
 from ..models.convert import convert
 from ..models.tokenizer import Tokenizer
@@ -25,10 +26,12 @@ from .listener import Listener
 from .network import Network
 from .settings import DEFAULT_SECONDS, TrainSettings
 from .shapes import Shape
-from .trainer import Facts, Sample, Trainer, make_samples, measure
+from .trainer import Facts, Sample, Trainer, evaluated_rows, make_samples, measure
 
 _MICRO_TOKENS_CPU = 8192
 """Tokens of one forward and backward pass on a CPU."""
+_MICRO_TOKENS_LARGE = 1024
+"""The same for a large model."""
 _MICRO_TOKENS_CUDA = 65536
 """The same on a GPU."""
 _COMPILE_FROM_SECONDS = 240.0
@@ -64,6 +67,7 @@ def _prepare(settings: TrainSettings, listener: Listener) -> Trainer:
     if settings.engine.threads is not None:
         torch.set_num_threads(settings.engine.threads or os.cpu_count() or 1)
     _check_folder(settings)
+    texts.check_size(settings.texts, settings.folder)  # before a model is loaded
     passed_over: list[Path] = []
     files = texts.find(settings.texts, settings.folder, passed_over)
     texts.find(settings.valid)  # refuses a missing file before all text is read
@@ -137,7 +141,7 @@ def _facts(
             "texts": list(settings.texts),
             "valid": list(settings.valid),
             "mix": dict(settings.mix),
-            "from": settings.start_from,
+            "from": None if settings.start_from is None else os.fspath(settings.start_from),
             "parts": [vars(part) for part in data.parts],
             "bytes": data.num_bytes,
             "tokens": len(data.ids),
@@ -164,6 +168,7 @@ def resume(folder: Path, steps: int | None = None, seconds: float | None = None)
 
     def new_steps(facts: Facts, done: int) -> int:
         wanted = steps if steps is not None else done + 1
+        facts.time_limit = None if seconds is None else facts.seconds + seconds
         if seconds is not None:
             if not done:
                 raise SettingsError("--time: no step is done yet, so their time is unknown; use --steps")
@@ -188,7 +193,8 @@ def samples(folder: Path, facts: Facts) -> list[Sample]:
         ids = tokenizer.encode(text[:_MAX_SAMPLE_BYTES])
         known = np.where(ids < shape.vocab_size, ids, facts.start_token)  # what engines feed for byte tokens
         tokens[name] = (known, lengths[ids])
-    return make_samples(tokens, shape.sequence, facts.start_token)
+    rows = evaluated_rows(shape, schedule.Plan(**facts.plan))
+    return make_samples(tokens, shape.sequence, facts.start_token, total_rows=rows)
 
 
 def read_valid(names: Sequence[str]) -> dict[str, bytes]:
@@ -262,79 +268,82 @@ class _Base:
             self.shape = hfweights.shape_of_int8(exact, sequence)
             self._load = lambda network: hfweights.load_int8(network, exact)
         else:
-            config, tensors = layout.read_config(self.folder), checkpoints.open_tensors(self.folder)
+            config, tensors = weights.read_checkpoint(self.folder)
             try:
-                self.shape = shapes.from_config(config, sequence)
+                loaded_shape = self.shape = shapes.from_config(config, sequence)
                 # What the exact engine cannot run is refused now, not after the training.
                 self.start_token = convert(config, tensors, 1, shapes.DECODED_CONTEXT).config.start_token
             except ModelUnsupportedError as error:
                 raise ModelUnsupportedError(f"model {self.folder}: {error}") from None
-            self._load = lambda network: hfweights.load(network, tensors)
-        self._loaded_shape = self.shape
+            self._load = lambda network: hfweights.load(network, tensors, loaded_shape)
         layers = settings.overrides.get("num_layers", self.shape.num_layers)
         if layers < self.shape.num_layers:
             raise SettingsError(f"--layers: the model has {self.shape.num_layers}, and --from can only add some")
         self.shape = dataclasses.replace(self.shape, num_layers=layers)
-        if layout.is_gguf(self.folder):
-            self.tokenizer = json.dumps(TokenizerFile.read(self.folder).description, ensure_ascii=False)
-            return
-        try:
-            self.tokenizer = (self.folder / "tokenizer.json").read_text(encoding="utf-8")
-        except FileNotFoundError:
-            raise ModelNotFoundError(f"model {self.folder}: no tokenizer.json in this folder") from None
-        except (OSError, ValueError) as error:
-            raise TokenizerError(f"model {self.folder}: tokenizer.json cannot be read: {error}") from None
+        self.tokenizer = json.dumps(TokenizerFile.read(self.folder).description, ensure_ascii=False)
 
     def fill(self, trainer: Trainer, seed: int) -> None:
         """Loads the weights into the network; layers that the model lacks come after its own, and do nothing yet."""
-        network = Network(self._loaded_shape)
+        trainer.network.initialise(seed)
         try:
-            self._load(network)
+            self._load(trainer.network)
         except ModelUnsupportedError as error:
             raise ModelUnsupportedError(f"model {self.folder}: {error}") from None
-        trainer.network.initialise(seed)
-        with torch.no_grad():
-            for name, parameter in network.named_parameters():
-                trainer.parameters[name].copy_(parameter)
 
 
 # -- the plan --------------------------------------------------------------------------------------------------------
 
 
+class _Cost(NamedTuple):
+    """What the work of a step takes.
+
+    Attributes:
+        part_seconds: one forward and backward pass.
+        update_seconds: an update of the weights.
+        peak_bytes: memory of the process; on a GPU, of its tensors.
+    """
+
+    part_seconds: float
+    update_seconds: float
+    peak_bytes: int
+
+    def step_seconds(self, parts: float) -> float:
+        """Returns the time of a step with so many parts."""
+        return parts * self.part_seconds + self.update_seconds
+
+
 def _plan(settings: TrainSettings, facts: Facts, data: dataset.Dataset, *, folder: Path, listener: Listener) -> None:
     """Settles plan and compiling by measuring some steps, and writes them into the facts."""
-    device, sequence = torch.device(facts.device), facts.shape["sequence"]
-    most = max(1, (_MICRO_TOKENS_CUDA if device.type == "cuda" else _MICRO_TOKENS_CPU) // sequence)
+    device, shape = torch.device(facts.device), Shape(**facts.shape)
+    sequence = shape.sequence
+    is_tuned = shape.is_large and settings.start_from is not None
+    optimizer = schedule.ADAM if is_tuned else schedule.MUON
+    most = _max_part(shape, device)
     micro = min(most, max(1, settings.batch_tokens // sequence)) if settings.batch_tokens else most
     seconds = settings.seconds if settings.seconds is not None else DEFAULT_SECONDS
 
-    def timed(compiled: bool) -> tuple[float, float]:
+    def cost(compiled: bool) -> _Cost:
         trial = dataclasses.replace(facts, compiled=compiled)
-        trial.plan = dataclasses.asdict(schedule.make_plan(1, micro, micro, sequence=sequence))
+        trial.plan = dataclasses.asdict(schedule.make_plan(1, micro, micro, sequence=sequence, optimizer=optimizer))
         trainer = Trainer(folder, trial, data, [])
         trainer.network.initialise(0)
-        return measure(trainer)
+        return _Cost(*measure(trainer), machine.peak_bytes(device))
 
-    part, update = timed(False)
+    measured = cost(False)
     if settings.steps is not None:
         batch = max(1, (settings.batch_tokens or 8192) // sequence)
-        seconds = settings.steps * (batch / micro * part + update)
-    facts.compiled = settings.compile if settings.compile is not None else seconds >= _COMPILE_FROM_SECONDS
-    if facts.compiled and not machine.can_compile(device):
-        facts.compiled = False
-        if settings.compile:
-            raise SettingsError("--compile: torch.compile needs a C++ compiler here (or Triton, on a GPU)")
-    if facts.compiled:
-        eager = part
-        part, update = timed(True)
-        if part > eager and settings.compile is None:
-            part, facts.compiled = eager, False
+        seconds = settings.steps * measured.step_seconds(batch / micro)
+    facts.compiled, measured = _compiled(settings, shape, device, seconds=seconds, eager=measured, cost=cost)
     if settings.steps is not None:
         steps = settings.steps
     else:
-        tokens = int(seconds / part * micro * sequence)
+        tokens = int(seconds / measured.part_seconds * micro * sequence)
         batch = max(1, (settings.batch_tokens or schedule.batch_tokens(tokens)) // sequence)
-        steps = max(1, int(seconds / (batch / micro * part + update)))
+        if shape.is_large and settings.batch_tokens is None:
+            batch = micro * schedule.parts_of_large_model(*measured[:2], seconds, batch // micro)
+        steps = max(1, int(seconds / measured.step_seconds(batch / micro)))
+        facts.time_limit = seconds
+    step_seconds = measured.step_seconds(batch / micro)
     micro = next(size for size in range(min(micro, batch), 0, -1) if batch % size == 0)
     plan = schedule.make_plan(
         steps,
@@ -343,12 +352,65 @@ def _plan(settings: TrainSettings, facts: Facts, data: dataset.Dataset, *, folde
         sequence=sequence,
         matrix_rate=settings.matrix_rate,
         weight_decay=settings.weight_decay,
+        optimizer=optimizer,
     )
     facts.plan = dataclasses.asdict(plan)
-    epochs = steps * plan.batch_tokens / max(1, len(data.ids))
-    listener.fact(
-        f"plan: {steps:,} steps of {plan.batch_tokens:,} tokens ({epochs:.2f} epochs), about "
-        f"{steps * (batch / micro * part * micro / most + update) / 60:.0f} min; "
-        f"{facts.device}, {facts.dtype}{', compiled' if facts.compiled else ''}, "
+    listener.fact(_described(plan, facts, len(data.ids), step_seconds, measured.peak_bytes))
+
+
+def _max_part(shape: Shape, device: torch.device) -> int:
+    """Returns the sequences of one forward and backward pass at most."""
+    if device.type == "cuda":
+        return max(1, _MICRO_TOKENS_CUDA // shape.sequence)
+    return max(1, (_MICRO_TOKENS_LARGE if shape.is_large else _MICRO_TOKENS_CPU) // shape.sequence)
+
+
+def _compiled(
+    settings: TrainSettings,
+    shape: Shape,
+    device: torch.device,
+    *,
+    seconds: float,
+    eager: _Cost,
+    cost: Callable[[bool], _Cost],
+) -> tuple[bool, _Cost]:
+    """Returns whether to use torch.compile, and what a step then takes.
+
+    Args:
+        settings: which may have decided.
+        shape: of the model; on a CPU a large one is compiled only if the settings say so, because that takes minutes.
+        device: to train on.
+        seconds: time of all steps.
+        eager: what a step takes without.
+        cost: measures it with or without.
+    """
+    wanted = seconds >= _COMPILE_FROM_SECONDS and not (shape.is_large and device.type == "cpu")
+    if settings.compile is False or not (settings.compile or wanted):
+        return False, eager
+    if not machine.can_compile(device):
+        if settings.compile:
+            raise SettingsError("--compile: torch.compile needs a C++ compiler here (or Triton, on a GPU)")
+        return False, eager
+    compiled = cost(True)
+    if compiled.part_seconds > eager.part_seconds and settings.compile is None:
+        return False, compiled._replace(part_seconds=eager.part_seconds)
+    return True, compiled
+
+
+def _described(plan: schedule.Plan, facts: Facts, num_tokens: int, step_seconds: float, peak_bytes: int) -> str:
+    """Returns the line about a plan.
+
+    Args:
+        plan: what will be done.
+        facts: on what.
+        num_tokens: of the texts.
+        step_seconds: time of a step.
+        peak_bytes: memory of a step.
+    """
+    epochs = plan.steps * plan.batch_tokens / max(1, num_tokens)
+    return (
+        f"plan: {plan.steps:,} steps of {plan.batch_tokens:,} tokens ({epochs:.2f} epochs), "
+        f"about {plan.steps * step_seconds / 60:.0f} min; a step takes {step_seconds:.2g} s and "
+        f"{peak_bytes / 1e9:.1f} GB of memory; {facts.device}, {facts.dtype}{', compiled' if facts.compiled else ''}, "
         f"peak {facts.peak_flops / 1e12:.2f} TFLOP/s"
     )

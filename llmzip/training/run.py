@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import signal
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,12 +71,17 @@ def _train(trainer: Trainer, save_seconds: float, listener: Listener, hint: str)
     """Does the steps that are left, with checkpoints; a signal stops it after a step and a last checkpoint."""
     saved = time.monotonic()
     steps = trainer.plan.steps
+    if not trainer.step and trainer.facts.about.get("from"):
+        listener.fact(f"before the first step: validation {_figures(trainer.evaluate())} bits/byte")
     with signals_ask_to_stop() as signals, listener.steps(steps, trainer.step) as advance:
         try:
             for report in trainer.run():
                 advance(f"{report.loss:.3f} bits/token, {report.tokens_per_second:,.0f} tokens/s")
+                if report.steps != steps:
+                    steps = report.steps
+                    listener.fact(f"slower than measured: {steps:,} steps in all, to end in time")
                 if report.bits_per_byte is not None:
-                    listener.fact(_evaluation(report, steps))
+                    listener.fact(_evaluation(report))
                 if signals:
                     break
                 if time.monotonic() - saved >= save_seconds:
@@ -92,9 +98,13 @@ def _train(trainer: Trainer, save_seconds: float, listener: Listener, hint: str)
         die_by_signal(signals[0])
 
 
-def _evaluation(report: StepReport, steps: int) -> str:
-    figures = ", ".join(f"{name} {bits:.3f}" for name, bits in (report.bits_per_byte or {}).items())
+def _figures(bits_per_byte: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {bits:.3f}" for name, bits in bits_per_byte.items())
+
+
+def _evaluation(report: StepReport) -> str:
     return (
-        f"step {report.step:,} of {steps:,}: {report.loss:.3f} bits/token; validation {figures} bits/byte; "
+        f"step {report.step:,} of {report.steps:,}: {report.loss:.3f} bits/token; "
+        f"validation {_figures(report.bits_per_byte or {})} bits/byte; "
         f"{report.tokens_per_second:,.0f} tokens/s, {100 * report.peak_share:.0f} % of peak"
     )

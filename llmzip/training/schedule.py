@@ -9,7 +9,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+MUON = "muon"
+"""Optimizer: Muon for matrices, Adam for all else."""
+ADAM = "adam"
+"""Optimizer: Adam for everything, at one rate."""
+DEFAULT_RATES = {MUON: 0.02, ADAM: 1e-4}
+"""Optimizer -> learning rate of matrices."""
 MIN_BATCH = 4096  # tokens
+MIN_STEPS = 16
+"""Steps that a large model gets if its batch can be made small enough for so many."""
 MAX_BATCH = 131072  # tokens
 _STEPS_WANTED = 3600
 """Batches grow with the number of tokens so that there are about this many steps."""
@@ -27,7 +35,7 @@ class Plan:
         batch: training sequences of one update.
         micro_batch: sequences of one forward and backward pass; divides `batch`.
         sequence: tokens of a sequence.
-        matrix_rate: Muon's learning rate.
+        matrix_rate: learning rate of matrices.
         embedding_rate: Adam's learning rate for embedding and head.
         vector_rate: Adam's learning rate for norms and biases.
         momentum: Muon's momentum after its first steps.
@@ -36,6 +44,7 @@ class Plan:
         decay_share: part of the steps, at their end, in which the rates fall linearly.
         final_rate: factor of the rates that they fall to.
         top_rate: factor of the rates that they fall from; below 1 only if the plan was changed while they fell.
+        optimizer: MUON or ADAM.
     """
 
     steps: int
@@ -51,6 +60,7 @@ class Plan:
     decay_share: float
     final_rate: float
     top_rate: float = 1.0
+    optimizer: str = MUON
 
     @property
     def batch_tokens(self) -> int:
@@ -83,10 +93,20 @@ def make_plan(
     micro_batch: int,
     *,
     sequence: int,
-    matrix_rate: float = 0.02,
+    matrix_rate: float | None = None,
     weight_decay: float = 0.05,
+    optimizer: str = MUON,
 ) -> Plan:
-    """Returns the plan for a number of steps of `batch` sequences; Adam's rates grow with the root of the batch."""
+    """Returns the plan for a number of steps of `batch` sequences.
+
+    Muon's companion Adam has rates that grow with the root of the batch; Adam alone has one rate for everything.
+
+    Args:
+        steps, batch, micro_batch, sequence, weight_decay, optimizer: as in `Plan`.
+        matrix_rate: learning rate of matrices; None for the optimizer's usual one.
+    """
+    if matrix_rate is None:
+        matrix_rate = DEFAULT_RATES[optimizer]
     adam = 0.004 * math.sqrt(batch * sequence / _REFERENCE_BATCH)
     return Plan(
         steps=steps,
@@ -94,14 +114,28 @@ def make_plan(
         micro_batch=micro_batch,
         sequence=sequence,
         matrix_rate=matrix_rate,
-        embedding_rate=min(adam, 0.016),
-        vector_rate=min(adam, 0.01),
+        embedding_rate=matrix_rate if optimizer == ADAM else min(adam, 0.016),
+        vector_rate=matrix_rate if optimizer == ADAM else min(adam, 0.01),
         momentum=0.95,
         weight_decay=weight_decay,
         warm_up=min(30, steps // 10),
         decay_share=0.6,
         final_rate=0.03,
+        optimizer=optimizer,
     )
+
+
+def parts_of_large_model(part_seconds: float, update_seconds: float, seconds: float, parts: int) -> int:
+    """Returns the parts of a batch of a model whose steps are slow: few enough for 16 steps if that can be.
+
+    Args:
+        part_seconds: time of one forward and backward pass.
+        update_seconds: time of an update of the weights.
+        seconds: time for all steps.
+        parts: parts of the batch that the budget of tokens asks for.
+    """
+    wanted = (seconds / MIN_STEPS - update_seconds) / part_seconds
+    return max(1, min(parts, int(wanted)))
 
 
 def change_steps(plan: Plan, done: int, steps: int) -> Plan:

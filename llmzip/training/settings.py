@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,11 +32,12 @@ class TrainSettings:
         mix: pattern of file names -> share of the training sequences, above 0 and at most 1.
         preset: name of a shape.
         overrides: fields of the shape that differ from the preset's.
-        start_from: an embedded model's name or a folder, to continue from; its shape and tokenizer are kept.
+        start_from: a model to continue from, as `choice.parse_model` takes it; its shape and tokenizer are kept.
         seconds: time for the steps of the training; None for 20 minutes, or if `steps` is given.
         steps: number of updates; None if time decides.
         batch_tokens: tokens of one update; None chooses by the budget.
-        matrix_rate, weight_decay: Muon's learning rate and weight decay.
+        matrix_rate: learning rate of matrices; None for the optimizer's usual one.
+        weight_decay: of matrices.
         seed: of everything random.
         engine: device and threads.
         compile: whether to use torch.compile; None decides by budget and machine.
@@ -48,11 +50,11 @@ class TrainSettings:
     mix: Mapping[str, float] = field(default_factory=dict)
     preset: str = "medium"
     overrides: Mapping[str, Any] = field(default_factory=dict)
-    start_from: str | None = None
+    start_from: str | os.PathLike[str] | None = None
     seconds: float | None = None
     steps: int | None = None
     batch_tokens: int | None = None
-    matrix_rate: float = 0.02
+    matrix_rate: float | None = None
     weight_decay: float = 0.05
     seed: int = 0
     engine: EngineSettings = field(default_factory=EngineSettings)
@@ -76,7 +78,7 @@ class TrainSettings:
             raise SettingsError(
                 f"the batch must be {_MIN_BATCH_TOKENS} to {_MAX_BATCH_TOKENS:,} tokens, not {self.batch_tokens:,}"
             )
-        if not 0 < self.matrix_rate <= 1 or not 0 <= self.weight_decay <= 10:
+        if (self.matrix_rate is not None and not 0 < self.matrix_rate <= 1) or not 0 <= self.weight_decay <= 10:
             raise SettingsError("the learning rate must be above 0 and at most 1, the weight decay 0 to 10")
         for pattern, share in self.mix.items():
             if not pattern or not 0 < share <= 1:

@@ -13,6 +13,9 @@ DECODED_CONTEXT = 16384
 """Positions of one context when decoding. With a window in every layer only differences of positions matter, so they
 may exceed the trained length."""
 
+LARGE_PARAMETERS = 1 << 25
+"""33.6 million, half as much again as the largest preset: models above it need care with memory and time."""
+
 MAX_SEQUENCE = 1024
 """Tokens of a training sequence that is taken from a checkpoint's window."""
 
@@ -81,6 +84,11 @@ class Shape:
         layer = sum(self.qkv_sizes) * (h + self.qkv_bias) + heads * h + 3 * h * self.mlp_size
         layer += 2 * h + 2 * self.head_dim * self.qk_norm
         return self.num_layers * layer + (2 - self.tied) * self.vocab_size * h + h
+
+    @property
+    def is_large(self) -> bool:
+        """Whether a step takes so much memory and time that the training is fitted to it."""
+        return self.num_parameters > LARGE_PARAMETERS
 
     @property
     def flops_per_token(self) -> int:

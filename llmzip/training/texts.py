@@ -19,6 +19,9 @@ import zstandard
 
 from ..errors import LLMZipError
 
+MIN_BYTES = 20_000
+"""Bytes of text that a training needs at least."""
+
 _READ_BYTES = 1 << 20  # 1 MiB
 _ZSTD_READ_BYTES = 1 << 12  # 4 KiB, which may become much more text
 _PROBE_BYTES = 1 << 16  # 64 KiB that show whether a file is text
@@ -89,6 +92,29 @@ def find(
         else:
             raise LLMZipError(f"{path}: not a regular file; texts are read more than once, so write it to one first")
     return files
+
+
+def check_size(names: Sequence[str | os.PathLike[str]], without: Path | None = None) -> None:
+    """Refuses too little text; reads no more than it must.
+
+    Args:
+        names, without: as `find` takes them.
+
+    Raises:
+        LLMZipError: what `find` and `chunks` raise, or too little text.
+    """
+    total = 0
+    for file in find(names, without):
+        for chunk in chunks(file.path):
+            total += len(chunk) - chunk.count(0)
+            if total >= MIN_BYTES:
+                return
+    raise too_little(total)
+
+
+def too_little(num_bytes: int) -> LLMZipError:
+    """Returns the error for a text of so few bytes."""
+    return LLMZipError(f"the text has {num_bytes:,} bytes; at least {MIN_BYTES:,} are needed to train on")
 
 
 def _walk(top: Path, without: Path | None) -> Iterator[Path]:

@@ -27,6 +27,9 @@ from .shapes import Shape
 _MAX_GRADIENT_NORM = 1.0
 _EVALUATIONS = 20  # in a training
 _EVALUATED_ROWS = 64  # of all samples together
+_MIN_ROWS_LARGE, _MAX_ROWS_LARGE = 4, 16  # the same in a large model
+_SEQUENCES_PER_ROW_LARGE = 4  # training sequences of a large model for each row that is evaluated
+_LATENESS = 1.25  # of the time that a training was given, from which on it ends early
 _ROWS_AT_ONCE = 16
 _SPEED_STEPS = 20  # that the speed is an average of
 
@@ -49,6 +52,7 @@ class Facts:
         seconds: time spent on steps so far.
         history: (step, training bits per token, {text: validation bits per byte}) of each evaluation.
         about: what the model card says of the texts.
+        time_limit: what `seconds` should be at the end; None if the number of steps was given.
     """
 
     shape: dict[str, Any]
@@ -65,6 +69,7 @@ class Facts:
     seconds: float = 0.0
     history: list[tuple[int, float, dict[str, float]]] = field(default_factory=list)
     about: dict[str, Any] = field(default_factory=dict)
+    time_limit: float | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,7 @@ class StepReport:
 
     Attributes:
         step: number of steps done.
+        steps: number of steps in all, which falls if they take longer than the plan has time for.
         loss: bits per token of the step's text.
         tokens_per_second: speed of the last 20 steps.
         peak_share: part of the device's measured peak that this speed takes.
@@ -95,6 +101,7 @@ class StepReport:
     """
 
     step: int
+    steps: int
     loss: float
     tokens_per_second: float
     peak_share: float
@@ -125,6 +132,7 @@ class Trainer:
             torch.set_num_threads(facts.threads)
         self.step = 0
         self.network = Network(self.shape, self.dtype).to(self.device)
+        self.network.recomputes = self.shape.is_large
         self.parameters: dict[str, torch.nn.Parameter] = dict(self.network.named_parameters())
         self.optimizer = Optimizer(self.parameters, self.plan, self.shape, self.dtype)
         self._order = Order(dataset.parts, self.shape.sequence, self.plan.steps * self.plan.batch, facts.seed)
@@ -165,6 +173,7 @@ class Trainer:
         step, tensors, stored_facts = checkpoint.load(folder)
         try:
             facts = Facts(**stored_facts)
+            facts.time_limit = None if facts.time_limit is None else float(facts.time_limit)
             if facts.dtype not in ("bfloat16", "float32"):
                 raise TypeError(f"dtype {facts.dtype!r}")
             if facts.device != "cpu" and not torch.cuda.is_available():
@@ -190,6 +199,12 @@ class Trainer:
         """Returns weights and momenta by name."""
         return {f"weights.{name}": p.data for name, p in self.parameters.items()} | self.optimizer.state
 
+    def release(self) -> None:
+        """Frees what only steps need, gradients and momenta; there can be no step after it."""
+        for parameter in self.parameters.values():
+            parameter.grad = None
+        self.optimizer.state.clear()
+
     def save(self) -> None:
         """Writes a checkpoint of the steps done so far."""
         checkpoint.save(self.folder, self.step, self.tensors(), asdict(self.facts))
@@ -198,7 +213,7 @@ class Trainer:
 
     def run(self) -> Iterator[StepReport]:
         """Does the steps that are left; between them the caller may save or stop."""
-        every = max(1, self.plan.steps // _EVALUATIONS)
+        every = max(1, self.plan.steps // self._evaluations())
         times: list[float] = []
         while self.step < self.plan.steps:
             start = time.perf_counter()
@@ -207,32 +222,66 @@ class Trainer:
             times = [*times[1 - _SPEED_STEPS :], time.perf_counter() - start]
             self.facts.seconds += times[-1]
             self.step += 1
+            self._keep_to_time(sum(times) / len(times))
             evaluated = None
             if self.step % every == 0 or self.step == self.plan.steps:
                 evaluated = self.evaluate()
                 self.facts.history.append((self.step, loss, evaluated))
             speed = self.plan.batch_tokens * len(times) / sum(times)
             share = speed * self.shape.flops_per_token / self.facts.peak_flops
-            yield StepReport(self.step, loss, speed, share, evaluated)
+            yield StepReport(self.step, self.plan.steps, loss, speed, share, evaluated)
+
+    def _evaluations(self) -> int:
+        """Returns how often the validation texts are evaluated: in a large model that takes as long as some steps."""
+        if not self.shape.is_large:
+            return _EVALUATIONS
+        rows = sum(len(sample.rows) for sample in self.samples)
+        sequences = self.plan.steps * self.plan.batch
+        return max(1, min(_EVALUATIONS, sequences // max(1, _SEQUENCES_PER_ROW_LARGE * rows)))
+
+    def _keep_to_time(self, step_seconds: float) -> None:
+        """Takes steps off the plan if they take much longer than it has time for, so that the rates still fall."""
+        limit, left = self.facts.time_limit, self.plan.steps - self.step
+        if limit is None or not left or self.facts.seconds + left * step_seconds <= _LATENESS * limit:
+            return
+        fitting = max(0, int((limit - self.facts.seconds) / step_seconds))
+        if fitting < left:
+            self.plan = self.optimizer.plan = change_steps(self.plan, self.step, self.step + fitting)
+            self.facts.plan = asdict(self.plan)
 
     def train_step(self) -> float:
         """Makes one update; returns the mean bits per token.
 
+        Between the parts of the batch it looks at the time: once it is up, the parts that are done make the update.
+
         Raises:
             FloatingPointError: the gradients are not finite any more.
         """
-        plan = self.plan
+        plan, started, tokens = self.plan, time.perf_counter(), 0
         starts = self._order.starts(self.step * plan.batch, plan.batch)
         total = torch.zeros((), device=self.device)
         for parameter in self.parameters.values():
             parameter.grad = None
         for first in range(0, plan.batch, plan.micro_batch):
-            total += self.accumulate(self.batch(starts[first : first + plan.micro_batch]), plan.batch_tokens)
+            part = self.batch(starts[first : first + plan.micro_batch])
+            total += self.accumulate(part, plan.batch_tokens)
+            tokens += part[:, 1:].numel()
+            if self._is_late(time.perf_counter() - started):
+                break
+        if tokens < plan.batch_tokens:
+            for parameter in self.parameters.values():
+                if parameter.grad is not None:
+                    parameter.grad.mul_(plan.batch_tokens / tokens)
         norm = clip(list(self.parameters.values()), _MAX_GRADIENT_NORM)
         if not bool(torch.isfinite(norm)):
             raise FloatingPointError(f"step {self.step:,}: the loss is not finite; start again with a lower --rate")
         self.optimizer.step(self.step)
-        return float(total) / plan.batch_tokens / float(np.log(2))
+        return float(total) / tokens / float(np.log(2))
+
+    def _is_late(self, seconds: float) -> bool:
+        """Whether the training has taken much longer than it was given, `seconds` of them in this step."""
+        limit = self.facts.time_limit
+        return limit is not None and self.facts.seconds + seconds > _LATENESS * limit
 
     def batch(self, starts: np.ndarray) -> torch.Tensor:
         """Returns (B, T + 1) int64: the start token, then T tokens from each place."""
@@ -276,16 +325,26 @@ def _from_map(ids: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(ids)
 
 
-def make_samples(ids: Mapping[str, tuple[np.ndarray, np.ndarray]], sequence: int, start_token: int) -> list[Sample]:
+def evaluated_rows(shape: Shape, plan: Plan) -> int:
+    """Returns how many rows of validation text are evaluated: fewer in a short training of a large model."""
+    if not shape.is_large:
+        return _EVALUATED_ROWS
+    return min(_MAX_ROWS_LARGE, max(_MIN_ROWS_LARGE, plan.steps * plan.batch // _SEQUENCES_PER_ROW_LARGE))
+
+
+def make_samples(
+    ids: Mapping[str, tuple[np.ndarray, np.ndarray]], sequence: int, start_token: int, *, total_rows: int
+) -> list[Sample]:
     """Takes rows from all over the validation texts, few enough to be cheap.
 
     Args:
         ids: name -> (n,) token ids and (n,) bytes of each.
         sequence: T, tokens of a row at most.
         start_token: id before each row.
+        total_rows: of all texts together.
     """
     samples = []
-    each = max(1, _EVALUATED_ROWS // max(1, len(ids)))
+    each = max(1, total_rows // max(1, len(ids)))
     for name, (tokens, lengths) in ids.items():
         length = min(sequence, len(tokens))
         if not length:

@@ -6,6 +6,7 @@ that need no process of their own call the program in this one.
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import json
 import lzma
@@ -33,7 +34,9 @@ from safetensors.torch import load_file, save_file
 
 from llmzip.api.oneshot import compress, decompress
 from llmzip.cli import main
+from llmzip.cli.commands import train
 from llmzip.models import embedded
+from llmzip.models.reference import ModelRef
 from llmzip.models.weights import load_model
 from llmzip.training.machine import can_compile
 
@@ -377,6 +380,49 @@ def test_from_checkpoint_keeps_the_start_token(call: Call, trained: Trained, tmp
     )  # fmt: skip
     assert code == 0, err
     assert load_model(tmp_path / "model").config.start_token == load_model(trained.model).config.start_token
+
+
+def test_from_a_model_of_the_hub(
+    call: Call, trained: Trained, tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def fetch(ref: ModelRef, *_: object) -> ModelRef:
+        asked.append(ref.text)
+        return dataclasses.replace(ref, text="org/name@0123", folder=trained.model)
+
+    monkeypatch.setattr(train, "fetch_model", fetch)
+    options = ["--steps=1", "--batch=256", "--no-compile", "--device=cpu"]
+    code, err = call("train", text, "-o", "model", "--from", "org/name", *options)
+    assert code == 0, err
+    assert asked == ["org/name"]
+    assert "continued from `org/name@0123`" in rows(card(tmp_path / "model"))["training"][0]
+
+
+def test_from_a_model_with_the_files_of_gpt2s_tokenizer(
+    call: Call, trained: Trained, tmp_path: Path, text: Path
+) -> None:
+    base = shutil.copytree(trained.model, tmp_path / "base", ignore=lambda *_: {"model.llmzw", "tokenizer.json"})
+    model = json.loads((trained.model / "tokenizer.json").read_text(encoding="utf-8"))["model"]
+    (base / "vocab.json").write_text(json.dumps(model["vocab"]), encoding="utf-8")
+    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
+    (base / "merges.txt").write_text("\n".join(merges), encoding="utf-8")
+    code, err = call("train", text, "-o", "model", "--from", base, "--steps=1", "--batch=256", "--no-compile")
+    assert code == 0, err
+    found = json.loads((tmp_path / "model" / "tokenizer.json").read_text(encoding="utf-8"))["model"]
+    assert found["vocab"] == model["vocab"] and found["merges"] == merges
+
+
+def test_from_what_is_no_model(call: Call, text: Path) -> None:
+    code, err = call("train", text, "-o", "model", "--from", "nosuch", "-q")
+    assert code == 3 and only_line(err.encode()).startswith("model 'nosuch' is neither a folder nor an embedded model")
+
+
+def test_what_a_model_knows_before_the_first_step_is_told(from_embedded: Trained) -> None:
+    lines = from_embedded.err.splitlines()
+    (place,) = [i for i, line in enumerate(lines) if line.startswith("before the first step: validation text.txt ")]
+    assert lines[place - 1].startswith("plan: ") and lines[place + 1].startswith("step 1 of 3: ")
+    assert re.search(r"; a step takes [\d.e-]+ s and \d+\.\d GB of memory; ", lines[place - 1])
 
 
 @pytest.fixture(scope="module")

@@ -250,6 +250,23 @@ def test_a_loaded_conversion_survives_that_its_file_is_replaced(cache: Path, fol
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.tensors().items())
 
 
+def test_settings_out_of_range_are_not_blamed_on_a_kept_conversion(
+    cache: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = load(folder, 50, None, 1, Chooser(1)).digest()
+    (kept,) = cache.glob("*.int8")
+    right = kept.read_bytes()
+    data = bytearray(right)
+    data[-1] ^= 1
+    kept.write_bytes(data)
+    for _ in range(2):
+        with pytest.raises(ModelUnsupportedError, match="start_token"):
+            Conversion(folder).load(50, 100, 1)
+        assert kept.read_bytes() == right
+        monkeypatch.setattr(conversion_cache, "load_model", lambda *arguments: pytest.fail("converted again"))
+    assert load(folder, 50, None, 1, Chooser(1)).digest() == digest
+
+
 def resized(tensors: dict[str, torch.Tensor]) -> None:
     tensors["embedding_q"] = tensors["embedding_q"][:-1].clone()
 

@@ -130,6 +130,19 @@ def test_other_kinds_are_kept_for_decoding(cache: Path, tmp_path: Path, monkeypa
     assert Tokenizer(path, VOCAB_SIZE).table.digest() == whole.table.digest()
 
 
+def test_tokens_that_are_no_part_of_the_text_are_not_reduced(cache: Path, tmp_path: Path) -> None:
+    found = description("sentencepiece")
+    found["normalizer"] = None
+    found["pre_tokenizer"] = {"type": "Metaspace", "replacement": "_", "prepend_scheme": "never", "split": False}
+    (path := tmp_path / "m").mkdir()
+    (path / "tokenizer.json").write_text(json.dumps(found), encoding="utf-8")
+    whole, kept = (Tokenizer(path, VOCAB_SIZE) for _ in range(2))
+    for data in samples():
+        np.testing.assert_array_equal(kept.encode(data), whole.encode(data))
+    read = token_cache.read(path, VOCAB_SIZE)
+    assert read is not None and not read.can_reduce
+
+
 def test_long_and_many_texts_load_the_whole_library(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -535,6 +535,26 @@ def test_weights_that_might_leave_the_exact_range_are_refused(
     assert convert(config, source | {name: source[name] * 10}, 1, 50)
 
 
+def test_a_bound_without_weights_is_enough_for_usual_models(
+    random_checkpoint: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact = model_module._gain
+    monkeypatch.setattr(model_module, "_gain", lambda *arguments: pytest.fail("the weights were summed"))
+    model = convert(*random_checkpoint(), 2, 50)
+    for layer in model.layers:
+        for weight_q, scale in ((layer.qkv_q, layer.qkv_scale), (layer.down_q, layer.down_scale)):
+            assert exact(weight_q, scale) < model_module._coarse_gain(weight_q, scale)
+
+
+def test_the_weights_decide_where_the_coarse_bound_is_too_high(
+    random_checkpoint: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, tensors = random_checkpoint()
+    expected = convert(config, tensors, 2, 50)
+    monkeypatch.setattr(model_module, "_coarse_gain", lambda *arguments: float("inf"))
+    assert same(convert(config, tensors, 2, 50), expected)
+
+
 def test_norm_weights_are_limited_on_their_own(random_checkpoint: Make) -> None:
     config, source = random_checkpoint(qk_norm=True)
     for name in ("model.norm.weight", "model.layers.1.self_attn.k_norm.weight"):

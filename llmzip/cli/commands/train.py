@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
+from ...models.choice import fetch_model
+from ...models.reference import parse_model
 from .. import options
 from ..command import Output, command
 from ..messages import Messages
@@ -42,8 +45,8 @@ _shape_options = options.together(
     ),
     click.option("--resume", is_flag=True, help="Continue the unfinished training in DIR."),
     click.option(
-        "--from", "start_from", metavar="NAME|PATH",
-        help="Start from a model and keep its shape and tokenizer; only --layers may add some.",
+        "--from", "start_from", metavar="MODEL",
+        help="Start from a model, named as for -m, and keep its shape and tokenizer; only --layers may add some.",
     ),
     click.option(
         "--preset", type=click.Choice(["small", "bytes", "medium", "base", "large"]), default="medium",
@@ -67,7 +70,8 @@ _shape_options = options.together(
     ),
     click.option("--batch", "batch_tokens", metavar="N", type=int, help="Tokens per step.  [default: by the budget]"),
     click.option(
-        "--rate", "matrix_rate", metavar="X", type=float, default=0.02, show_default=True, help="Learning rate of Muon."
+        "--rate", "matrix_rate", metavar="X", type=float,
+        help="Learning rate of matrices.  [default: 0.02 for Muon, 0.0001 for Adam, which large models of --from get]",
     ),
     click.option(
         "--decay", "weight_decay", metavar="X", type=float, default=0.05, show_default=True, help="Weight decay."
@@ -116,13 +120,15 @@ def train_command(
     llmzip --model app-model /var/log/app/2026-06-01.log
     """
     from ...settings import EngineSettings
-    from ...training.run import Resumed, run
     from ...training.settings import TrainSettings
+    from ...training.texts import check_size
 
     del output  # a training writes to the standard error and into its folder
     overrides = {field: values.pop(field) for field, _ in _SHAPE.values()}
     if resume:
         _check_resume(click.get_current_context())
+        from ...training.run import Resumed, run
+
         run(Resumed(folder, values["steps"], values["seconds"]), save_seconds, messages)
         return
     settings = TrainSettings(
@@ -134,6 +140,13 @@ def train_command(
         compile=compile_,
         **values,
     )
+    # Before torch is imported and a model downloaded, which take longer.
+    check_size(settings.texts, settings.folder)
+    if settings.start_from is not None:
+        model = fetch_model(parse_model(settings.start_from), messages.notice, messages.progress)
+        settings = dataclasses.replace(settings, start_from=model)
+    from ...training.run import run
+
     run(settings, save_seconds, messages)
 
 
