@@ -63,7 +63,7 @@ def _byte_vocabulary() -> Vocabulary:
 
 def memory_bytes(num_tokens: int, num_rows: int, vocab_size: int) -> int:
     """Returns about the memory in bytes that encoding or decoding one frame needs, without the model's."""
-    per_row = 12_000 + 8 * vocab_size
+    per_row = 12_000 + 5 * vocab_size
     return (16 << table_bits(num_tokens)) + 28_000_000 + per_row * num_rows + 300 * vocab_size + 40 * num_tokens
 
 
