@@ -25,6 +25,9 @@ RESTART_CHUNK = 64
 _MASSES_PER_CALL = {"cpu": 1 << 20, "cuda": 1 << 27}
 """Masses to compute per call, by device type: on a CPU they must still be in its cache when they are used."""
 
+_MIN_MASS_ROWS = 64
+"""Rows of masses to compute per call, if there are as many: with fewer, reading a large head takes the time."""
+
 _MIN_CHUNK = 256
 """Inputs of a row that go through the model at once, if there are as many: fewer waste time, more waste memory."""
 
@@ -263,7 +266,7 @@ def prefill(engine: Engine[Any], inputs: np.ndarray, known: int) -> Iterator[tup
 
 def masses_in_parts(engine: Engine[Any], hidden: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
     """Yields slices of final hidden states, (n, hidden), and their masses, (k, V): as many as are best done at once."""
-    step = max(1, _MASSES_PER_CALL[engine.device.type] // engine.vocab_size)
+    step = max(_MIN_MASS_ROWS, _MASSES_PER_CALL[engine.device.type] // engine.vocab_size)
     for n in range(0, len(hidden), step):
         part = slice(n, min(n + step, len(hidden)))
         yield part, engine.masses(hidden[part])

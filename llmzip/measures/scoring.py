@@ -46,7 +46,8 @@ class Scores:
         coded_bits: (N,) float64, -log2 of the integer frequencies: what method lm pays, but for the few bytes that end
             a payload.
         model_bits: (N,) float64, -log2 of the mass among all masses: the model's own probability. Masses are whole
-            multiples of 2^-20 of the largest one, and one that was rounded to 0 counts as half of that.
+            multiples of 2^-20 of the largest one, of large vocabularies down to 2^-28, and one that was rounded
+            to 0 counts as half of that.
         ranks: (N,) int32, how many ids are more likely, 0 for none; of equal masses the lower id comes first. None if
             they were not requested.
         alternatives: (N, k) int32, the likeliest ids, in the order of the ranks; None if none were requested.

@@ -11,8 +11,7 @@ import numpy as np
 
 from ..errors import CorruptError, EngineError
 from ..system import libraries
-from .state import MATCH_BITS, MATCHES, NUM_SCALARS, TOKENS, Known, Learned, Masses, Texts, new_masses
-from .vocabulary import Shape
+from .state import MATCH_BITS, MATCHES, NUM_SCALARS, TOKENS, Known, Learned, Masses, Shape, Texts, new_masses
 
 FOLDER = Path(__file__).parent / "native"
 LEVELS = ("portable", "avx2", "avx512")
@@ -44,12 +43,7 @@ class _Texts(ctypes.Structure):
 
 class _Tree(ctypes.Structure):
     _fields_ = [
-        *(
-            (name, _P)
-            for name in (
-                "child", "bounds", "treelet", "slot", "token", "leaf", "path_start", "path_step", "log", "octave",
-            )
-        ),
+        *((name, _P) for name in ("child", "bounds", "treelet", "slot", "token", "leaf", "block_of", "log", "octave")),
         *((name, _N) for name in ("rows", "full_steps", "long_rows", "steps", "vocab_size")),
     ]  # fmt: skip
 
@@ -180,7 +174,7 @@ class Walk:
         self._tokens = texts.scalar[TOKENS::NUM_SCALARS]
         self._vocab_size, self._num_tokens = shape.vocab_size, len(known.guess)
         decoding = decisions is None
-        masses = new_masses(shape.rows if decoding and with_model else 1, shape.vocab_size)
+        masses = new_masses(shape.rows if decoding and with_model else 0, shape.vocab_size)
         matches = (
             np.full((shape.rows, MATCHES), -1, dtype=np.int64),
             np.zeros((shape.rows, MATCHES), dtype=np.int64),
@@ -190,7 +184,7 @@ class Walk:
         self._mixer = _Mixer(
             _Learned(*_addresses(learned), len(learned.blocks) - 1),
             _Texts(*_addresses(texts)),
-            _Tree(*_addresses(shape[:10]), *shape[10:]),
+            _Tree(*_addresses(shape[:9]), *shape[9:]),
             _Matches(*_addresses(matches)),
             _Known(*_addresses(known)),
             _Masses(*_addresses(masses)),
@@ -218,15 +212,9 @@ class Walk:
         places = np.ascontiguousarray(places, dtype=np.int64)
         if len(places) and not 0 <= places.min() <= places.max() < self._num_tokens:
             raise IndexError("no such token")
-        room = new_masses(1, self._vocab_size)
-        checked = self._checked(masses, len(places))
-        self._library.paths(
-            self._reference,
-            len(places),
-            checked.ctypes.data,
-            places.ctypes.data,
-            ctypes.byref(_Masses(*_addresses(room))),
-        )
+        room, checked = new_masses(1, self._vocab_size), self._checked(masses, len(places))
+        addresses = ctypes.byref(_Masses(*_addresses(room)))
+        self._library.paths(self._reference, len(places), checked.ctypes.data, places.ctypes.data, addresses)
 
     def encode(self, last_step: int) -> None:
         """Walks up to a step, never back; the model's logits of all tokens before it must be stored.

@@ -63,7 +63,7 @@ def _byte_vocabulary() -> Vocabulary:
 
 def memory_bytes(num_tokens: int, num_rows: int, vocab_size: int) -> int:
     """Returns about the memory in bytes that encoding or decoding one frame needs, without the model's."""
-    per_row = 12_000 + 8 * vocab_size
+    per_row = 12_000 + 5 * vocab_size
     return (16 << table_bits(num_tokens)) + 28_000_000 + per_row * num_rows + 300 * vocab_size + 40 * num_tokens
 
 
@@ -105,13 +105,13 @@ class MixEncoder:
         self._primed, self._vocabulary, self._with_model = primed, vocabulary, with_model
         self._rows = Rows(len(tokens), num_rows)
         leaf = vocabulary.tree.leaf[tokens]
-        depth = np.diff(vocabulary.path_start)[leaf]
-        self._decisions = int(depth.sum())
+        depth = vocabulary.tree.depth[leaf]
+        self._decisions = int(depth.sum(dtype=np.int64))
         self._known = Known(
             leaf.astype(np.int32),
             np.array(self._rows.row_starts(), dtype=np.int64),
             np.zeros(self._decisions if with_model else 1, dtype=np.int16),
-            np.concatenate([[0], np.cumsum(depth)]).astype(np.int64),
+            np.concatenate([[0], np.cumsum(depth, dtype=np.int64)]),
             np.zeros(len(tokens), dtype=np.int32),
         )
         self._walk = self._new_walk(0)
@@ -172,7 +172,7 @@ class MixEncoder:
 
 def _state(vocabulary: Vocabulary, rows: Rows, primed: Primed | None, more_tokens: int = 0) -> tuple[Learned, Texts]:
     """Returns what a frame begins with: nothing learnt, or what it is primed with."""
-    texts = new_texts(rows.num_rows, rows.steps, vocabulary.leaf_bytes)
+    texts = new_texts(rows.num_rows, rows.steps, vocabulary.tree.leaf_start, vocabulary.tree.leaf_bytes)
     if primed is not None:
         texts.follower[:] = primed.follower
         return primed.learned, texts

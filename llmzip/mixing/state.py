@@ -77,6 +77,33 @@ _FIRST_UPDATES = 6
 _CACHE_LINE_BYTES = 64
 
 
+class Shape(NamedTuple):
+    """A vocabulary's tree and a frame's rows, as the walk reads them.
+
+    Attributes:
+        child, bounds, treelet, slot, token, leaf: as in `tree.Tree`.
+        block_of: (V,) uint16: the block of SUM_LEAVES leaves with each token's.
+        log, octave: from `tables`.
+        rows, full_steps, long_rows, steps: as in `format.plan.Rows`.
+        vocab_size: V.
+    """
+
+    child: np.ndarray
+    bounds: np.ndarray
+    treelet: np.ndarray
+    slot: np.ndarray
+    token: np.ndarray
+    leaf: np.ndarray
+    block_of: np.ndarray
+    log: np.ndarray
+    octave: np.ndarray
+    rows: int
+    full_steps: int
+    long_rows: int
+    steps: int
+    vocab_size: int
+
+
 class Texts(NamedTuple):
     """The text so far of each of R rows. Flat arrays, one row after the other.
 
@@ -101,8 +128,8 @@ class Texts(NamedTuple):
     token_byte: np.ndarray
 
 
-def new_texts(rows: int, steps: int, leaf_bytes: list[bytes]) -> Texts:
-    """Returns empty texts of `rows` rows of at most `steps` tokens; `leaf_bytes`: the bytes of each leaf."""
+def new_texts(rows: int, steps: int, token_start: np.ndarray, token_byte: np.ndarray) -> Texts:
+    """Returns empty texts of `rows` rows of at most `steps` tokens; the others are arrays of `Texts`."""
     texts = Texts(
         np.zeros(rows * NUM_SCALARS, dtype=np.int64),
         np.zeros(rows * RING_BYTES, dtype=np.uint8),
@@ -110,9 +137,9 @@ def new_texts(rows: int, steps: int, leaf_bytes: list[bytes]) -> Texts:
         np.full(rows * FIELDS, -1, dtype=np.int64),
         np.zeros(rows * NESTING, dtype=np.uint8),
         np.zeros(rows * steps, dtype=np.int32),
-        np.zeros(2 * (len(leaf_bytes) + 1), dtype=np.int32),
-        np.concatenate([[0], np.cumsum([len(entry) for entry in leaf_bytes])]).astype(np.int64),
-        np.frombuffer(b"".join(leaf_bytes) + b"\0", dtype=np.uint8),
+        np.zeros(2 * len(token_start), dtype=np.int32),
+        token_start,
+        token_byte,
     )
     texts.scalar[ABOVE::NUM_SCALARS] = -1
     texts.field_here[::FIELDS] = 0
@@ -184,18 +211,16 @@ def _blocks(count: int) -> np.ndarray:
 
 
 class Masses(NamedTuple):
-    """A model's masses for R rows, in the order of the leaves.
+    """A model's masses for R rows.
 
     Attributes:
-        leaf: (R, V) int32: the masses.
-        block: (R, ceil(V / SUM_LEAVES)) int64: sums of (mass + 1) of the leaves before each block of SUM_LEAVES.
-        end: (R,) int64: the sums over all leaves.
+        mass: (R, V) int32: the masses; of small vocabularies in the order of the leaves, of others by token id.
+        block: (R, n + 1) int64: sums of the masses of the leaves before each of n blocks of SUM_LEAVES, and of all.
         guess: (R,) int64: the leaf of the likeliest token.
     """
 
-    leaf: np.ndarray
+    mass: np.ndarray
     block: np.ndarray
-    end: np.ndarray
     guess: np.ndarray
 
 
@@ -203,8 +228,7 @@ def new_masses(rows: int, vocab_size: int) -> Masses:
     """Returns room for the masses of `rows` rows."""
     return Masses(
         np.zeros((rows, vocab_size), dtype=np.int32),
-        np.zeros((rows, -(-vocab_size // SUM_LEAVES)), dtype=np.int64),
-        np.zeros(rows, dtype=np.int64),
+        np.zeros((rows, -(-vocab_size // SUM_LEAVES) + 1), dtype=np.int64),
         np.zeros(rows, dtype=np.int64),
     )
 

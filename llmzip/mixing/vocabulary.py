@@ -3,55 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
 from ..format.plan import Rows
 from . import tables
-from .tree import build_tree, paths
-
-
-class Shape(NamedTuple):
-    """A vocabulary's tree and a frame's rows, as the walk reads them.
-
-    Attributes:
-        child, bounds, treelet, slot, token, leaf: as in `tree.Tree`.
-        path_start, path_step: from `tree.paths`.
-        log, octave: from `tables`.
-        rows, full_steps, long_rows, steps: as in `format.plan.Rows`.
-        vocab_size: V.
-    """
-
-    child: np.ndarray
-    bounds: np.ndarray
-    treelet: np.ndarray
-    slot: np.ndarray
-    token: np.ndarray
-    leaf: np.ndarray
-    path_start: np.ndarray
-    path_step: np.ndarray
-    log: np.ndarray
-    octave: np.ndarray
-    rows: int
-    full_steps: int
-    long_rows: int
-    steps: int
-    vocab_size: int
+from .state import SUM_LEAVES, Shape
+from .tree import build_tree
 
 
 class Vocabulary:
     """A vocabulary as a tree, ready for any number of frames.
 
     Args:
-        table: bytes of each token, at least 2 tokens.
+        table: bytes of each token, 2 to 300,000 tokens.
+
+    Attributes:
+        size: V.
+        tree: the tokens' tree.
+
+    Raises:
+        EngineError: the mixer's library cannot be loaded here.
     """
 
     def __init__(self, table: Sequence[bytes]) -> None:
-        self.tree = build_tree(list(table))
-        self.path_start, self.path_step = paths(self.tree)
-        self.leaf_bytes = [table[i] for i in self.tree.token]
         self.size = len(table)
+        self.tree = build_tree(table)
+        self._token = self.tree.token.astype(np.uint32)
+        self._block_of = (self.tree.leaf // SUM_LEAVES).astype(np.uint16)
 
     def shape(self, rows: Rows) -> Shape:
         """Returns what the walk over a frame with these rows reads."""
@@ -61,10 +40,9 @@ class Vocabulary:
             tree.bounds,
             tree.treelet,
             tree.slot,
-            tree.token.astype(np.uint32),
+            self._token,
             tree.leaf,
-            self.path_start,
-            self.path_step,
+            self._block_of,
             tables.log_table(),
             tables.octave_table(),
             rows.num_rows,

@@ -115,16 +115,24 @@ def test_frames_after_a_prompt_are_coded_as_documented(kind: str, num_rows: int)
     assert_coded_as_documented(sample, (prompt, samples.hashed_masses(prompt, len(table))(np.arange(60))))
 
 
-def test_masses_of_every_size_are_taken_as_documented() -> None:
-    """Sums from a few units to beyond 32 bits, and nodes without any mass."""
+@pytest.mark.parametrize(
+    ("size", "mass_bits"), [(33, 28), (5000, 20), (5000, 28), (16_384, 24), (16_385, 20), (20_000, 28), (20_001, 26)]
+)
+def test_masses_of_every_size_are_taken_as_documented(size: int, mass_bits: int) -> None:
+    """Sums from a few units to beyond 32 bits, and nodes without any mass; small vocabularies and large ones."""
     generator = np.random.default_rng(2)
-    size, num_tokens = 5000, 12
+    num_tokens, peak = 12, 1 << mass_bits
     drawn = np.zeros((num_tokens, size), dtype=np.int32)
     for place in range(num_tokens):
-        drawn[place] = generator.integers(0, 2 ** (2 * place if place < 11 else 20), size, endpoint=True).clip(0, 2**20)
-    drawn[0] = 2**20
+        bits = mass_bits * place // 10 if place < 11 else mass_bits
+        drawn[place] = generator.integers(0, 2**bits, size, endpoint=True).clip(0, peak)
+    drawn[0] = peak
+    drawn[9, generator.random(size) < 0.99] = 0
+    drawn[10] = 0
+    drawn[10, size - 1] = drawn[11, size // 2 :: size // 3] = peak  # the first of several is the guess
     tokens = generator.integers(size, size=num_tokens)
-    table = tuple(b"%04d" % n for n in generator.permutation(size))
+    tokens[3], tokens[10] = 0, size - 1
+    table = tuple(b"%05d" % n for n in generator.permutation(size))
     assert_coded_as_documented(samples.Tokens(tokens, 3, lambda places: drawn[places], table))
 
 

@@ -9,6 +9,7 @@ import functools
 import os
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +20,7 @@ import pytest
 import llmzip
 from llmzip.errors import CorruptError, EngineError
 from llmzip.mixing import coder, library
-from llmzip.mixing.mixer import MixDecoder, MixEncoder, decode_bytes, encode_bytes
+from llmzip.mixing.mixer import MixDecoder, MixEncoder, decode_bytes, encode_bytes, memory_bytes
 from llmzip.mixing.state import GROUP_ROWS, Learned
 from llmzip.mixing.vocabulary import Vocabulary
 
@@ -163,6 +164,25 @@ def test_steps_are_walked_once(level: str, monkeypatch: pytest.MonkeyPatch) -> N
     encoder.walk(3)
     done: list[int] = []
     assert encoder.finish(done.append) == expected and sum(done) == 100
+
+
+@pytest.mark.parametrize(("size", "num_tokens", "num_rows"), [(300, 3000, 200), (20_000, 500, 40), (60_000, 50, 1)])
+def test_memory_is_what_is_announced(size: int, num_tokens: int, num_rows: int) -> None:
+    masses = np.ones((num_rows, size), dtype=np.int32)
+    tokens = np.zeros(num_tokens, dtype=np.int64)
+    tracemalloc.start()
+    try:
+        vocabulary = Vocabulary([b"%d" % n for n in range(size)])
+        encoder = MixEncoder(vocabulary, tokens, num_rows, with_model=True)
+        encoder.add(np.arange(num_rows), masses)
+        del encoder
+        decoder = MixDecoder(vocabulary, b"", num_tokens, num_rows, with_model=True)
+        decoder.take(masses)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    announced = memory_bytes(num_tokens, num_rows, size)
+    assert announced / 3 < peak < announced
 
 
 def outcome(code: bytes) -> bytes | str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import bisect
 import functools
+import itertools
+import random
 from typing import Any
 
 import documented
@@ -13,7 +16,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from llmzip.inference import load
-from llmzip.mixing.tree import build_tree, paths
+from llmzip.mixing.tree import Tree, build_tree
 from llmzip.mixing.vocabulary import Vocabulary
 from llmzip.models.choice import choose_model
 from llmzip.settings import EngineSettings
@@ -38,8 +41,20 @@ def nodes_of(tree: Any) -> list[Any]:
     return nodes
 
 
+def path_of(tree: Tree, leaf: int) -> list[int]:
+    """Bits from the root to a leaf, by the children alone."""
+    bits, node = [], 0
+    while node >= 0:
+        first, middle, end = tree.bounds[3 * node : 3 * node + 3].tolist()
+        assert first <= leaf < end
+        bits.append(int(leaf >= middle))
+        node = int(tree.child[2 * node + bits[-1]])
+    assert node == -1 - leaf
+    return bits
+
+
 def check(table: list[bytes]) -> None:
-    """Everything that section 10.2 says, and that paths, children and bounds agree."""
+    """Everything that section 10.2 says, and that depths, children and bounds agree."""
     tree, expected = build_tree(table), documented.reference.Tree(table)
     size = len(table)
     nodes = nodes_of(expected)
@@ -49,18 +64,64 @@ def check(table: list[bytes]) -> None:
     assert [[node.a, node.m, node.b] for node in nodes] == tree.bounds.reshape(-1, 3).tolist()
     assert [node.treelet for node in nodes] == tree.treelet.tolist()
     assert [node.place for node in nodes] == tree.slot.tolist()
-    starts, steps = paths(tree)
-    assert starts[0] == 0 and starts.shape == (size + 1,) and starts[-1] <= len(steps)
+    data, starts = tree.leaf_bytes.tobytes(), tree.leaf_start.tolist()
     for leaf in range(size):
-        way = steps[starts[leaf] : starts[leaf + 1]].tolist()
-        assert [step & 1 for step in way] == list(expected.path(tree.token[leaf]))
-        node = 0
-        for step in way:
-            assert step >> 1 == node
-            first, middle, end = tree.bounds[3 * node : 3 * node + 3].tolist()
-            assert (first, middle)[step & 1] <= leaf < (middle, end)[step & 1]
-            node = int(tree.child[step])
-        assert node == -1 - leaf
+        assert path_of(tree, leaf) == list(expected.path(tree.token[leaf]))
+        assert len(path_of(tree, leaf)) == tree.depth[leaf]
+        assert data[starts[leaf] : starts[leaf + 1]] == table[tree.token[leaf]]
+
+
+def looped(table: list[bytes]) -> tuple[list[int], list[int], list[int], list[int], list[int]]:
+    """Tokens, children, bounds, treelets and places, node by node: fast enough for large vocabularies."""
+    size = len(table)
+    token = sorted(range(size), key=lambda i: (table[i], i))
+    sums = list(itertools.accumulate((2**32 // (max(i, 256) - 156) for i in token), initial=0))
+    child, bounds, treelet, slot = [0] * (2 * size - 2), [0] * (3 * size - 3), [0] * (size - 1), [0] * (size - 1)
+    nodes = treelets = 0
+    stack = [(0, size, -1, -1, 0)]  # first leaf, end, entry of `child` to fill, treelet, place
+    while stack:
+        first, end, entry, block, place = stack.pop()
+        if end - first == 1:
+            child[entry] = -1 - first
+            continue
+        node, nodes = nodes, nodes + 1
+        if entry >= 0:
+            child[entry] = node
+        if block < 0 or place >= 16:
+            block, place, treelets = treelets, 1, treelets + 1
+        twice = sums[first] + sums[end]
+        near = bisect.bisect_left(sums, (twice + 1) // 2, first + 1, end)
+        middle = min(
+            (m for m in (near - 1, near) if first < m < end), key=lambda m: (abs(2 * sums[m] - twice), m)
+        )  # fmt: skip
+        bounds[3 * node : 3 * node + 3] = first, middle, end
+        treelet[node], slot[node] = block, place
+        stack.append((middle, end, 2 * node + 1, block, 2 * place + 1))
+        stack.append((first, middle, 2 * node, block, 2 * place))
+    return token, child, bounds, treelet, slot
+
+
+def large_table(size: int) -> list[bytes]:
+    """A vocabulary with twins, beginnings of one another, zero bytes, and many that agree in eight bytes and more."""
+    chooser = random.Random(size)
+    table = [bytes([n]) for n in range(256)] + [b"", b"", b"\0" * 8, b"\0" * 9, b"longprefix", b"longprefix\0"]
+    while len(table) < size:
+        start = chooser.choice(table[-500:]) if chooser.random() < 0.7 else chooser.choice(table)
+        table.append((start + chooser.randbytes(chooser.randint(0, 3)))[-30:])
+    return table
+
+
+@pytest.mark.parametrize("size", [5000, 49_152, 262_144])
+def test_large_vocabularies_are_those_of_the_loop(size: int) -> None:
+    table = large_table(size)
+    tree = build_tree(table)
+    token, child, bounds, treelet, slot = looped(table)
+    assert tree.token.tolist() == token
+    for found, expected in ((tree.child, child), (tree.bounds, bounds), (tree.treelet, treelet), (tree.slot, slot)):
+        assert found.tolist() == expected
+    assert tree.leaf[tree.token].tolist() == list(range(size))
+    for leaf in random.Random(1).sample(range(size), 200):
+        assert len(path_of(tree, leaf)) == tree.depth[leaf]
 
 
 @given(table=WORDS)
@@ -89,15 +150,14 @@ def test_vocabulary_whose_last_path_ends_where_others_go_on() -> None:
 def test_two_tokens_need_one_bit() -> None:
     tree = build_tree([b"x", b""])
     assert tree.child.tolist() == [-1, -2] and tree.token.tolist() == [1, 0]
-    assert paths(tree)[1][:2].tolist() == [0, 1]
+    assert [path_of(tree, leaf) for leaf in (0, 1)] == [[0], [1]]
 
 
 def test_bytes_are_their_own_bits() -> None:
-    vocabulary = Vocabulary([bytes([byte]) for byte in range(256)])
+    tree = Vocabulary([bytes([byte]) for byte in range(256)]).tree
     for byte in range(256):
-        way = vocabulary.path_step[vocabulary.path_start[byte] : vocabulary.path_start[byte + 1]]
-        assert [step & 1 for step in way.tolist()] == [byte >> bit & 1 for bit in range(7, -1, -1)]
-    assert set(vocabulary.tree.treelet.tolist()) == set(range(17))
+        assert path_of(tree, byte) == [byte >> bit & 1 for bit in range(7, -1, -1)]
+    assert set(tree.treelet.tolist()) == set(range(17))
 
 
 def test_tokens_with_equal_bytes_lie_in_the_order_of_their_ids() -> None:
@@ -115,9 +175,7 @@ def test_embedded_vocabulary() -> None:
 
 
 def test_embedded_vocabulary_is_not_deep() -> None:
-    tree = build_tree(embedded_table())
-    starts, _ = paths(tree)
-    depth = np.diff(starts)
+    depth = build_tree(embedded_table()).depth
     assert depth.max() <= 20
     # Kraft: the paths are those of one full binary tree.
     assert sum(2.0**-depth) == 1

@@ -3,6 +3,9 @@
 
 namespace {
 
+const int AT_ONCE = 1024;         // masses that are looked at several times, in the innermost cache
+const int SMALL_VOCAB = 1 << 14;  // up to so many, masses are brought into the order of the leaves
+
 // 256 ln(value), cut to the table's steps; value: 1 to 2^62.
 INLINE int logarithm(const Tree& tree, uint64_t value) {
     const int octaves = 63 - __builtin_clzll(value);
@@ -10,24 +13,31 @@ INLINE int logarithm(const Tree& tree, uint64_t value) {
     return tree.octave[octaves] + tree.log[mantissa - 1024];
 }
 
-struct Row {  // of Masses
-    const int32_t* leaf;
-    const int64_t* block;
-    int64_t end;
+struct Row {  // of masses
+    const int32_t* mass;
+    const uint32_t* token;  // of each leaf, where masses are by token id; null where they are by leaf
+    const int64_t* block;   // sums of the masses of the leaves before each block of SUM_LEAVES, and of all
 };
 
+INLINE int64_t blocks_of(const Tree& tree) { return (tree.vocab + SUM_LEAVES - 1) / SUM_LEAVES; }
+
+INLINE bool is_small(const Tree& tree) { return tree.vocab <= SMALL_VOCAB; }
+
 INLINE Row row_of(const Masses& masses, const Tree& tree, int64_t row) {
-    const int64_t blocks = (tree.vocab + SUM_LEAVES - 1) / SUM_LEAVES;
-    return {masses.leaf + row * tree.vocab, masses.block + row * blocks, masses.end[row]};
+    const uint32_t* token = is_small(tree) ? nullptr : tree.token;
+    return {masses.mass + row * tree.vocab, token, masses.block + row * (blocks_of(tree) + 1)};
 }
 
 // The sum of (mass + 1) of the leaves before this one, 0 <= leaf <= vocab.
-INLINE int64_t sum_before(const Row& row, const Tree& tree, int64_t leaf) {
-    if (leaf == tree.vocab) return row.end;
+INLINE int64_t sum_before(const Row& row, int64_t leaf) {
     const int64_t first = leaf / SUM_LEAVES * SUM_LEAVES;
     int64_t sum = 0;
-    for (int64_t i = first; i < leaf; i++) sum += row.leaf[i];
-    return row.block[leaf / SUM_LEAVES] + (leaf - first) + sum;
+    if (row.token) {
+        for (int64_t i = first; i < leaf; i++) sum += row.mass[row.token[i]];
+    } else {
+        for (int64_t i = first; i < leaf; i++) sum += row.mass[i];
+    }
+    return row.block[leaf / SUM_LEAVES] + leaf + sum;
 }
 
 // The sums before a node's first leaf and at its end, which those of the node below share with it.
@@ -35,36 +45,88 @@ struct Span {
     int64_t first, end;
 };
 
-INLINE Span whole(const Row& row) { return {0, row.end}; }
+INLINE Span whole(const Row& row, const Tree& tree) { return {0, row.block[blocks_of(tree)] + tree.vocab}; }
 
 // The logit at a node; `middle`: the sum before its side of ones.
 INLINE int model_logit(const Row& row, const Tree& tree, int64_t node, const Span& span, int64_t* middle) {
-    *middle = sum_before(row, tree, tree.bounds[3 * node + 1]);
+    *middle = sum_before(row, tree.bounds[3 * node + 1]);
     const int logit = logarithm(tree, span.end - *middle) - logarithm(tree, *middle - span.first);
     return (int)clamped(logit, -MAX_LOGIT, MAX_LOGIT);
 }
 
 INLINE void descend(Span* span, int64_t middle, int bit) { (bit ? span->first : span->end) = middle; }
 
-// Takes one row of masses by token id, (vocab), into the order of the leaves.
-INLINE void take_row(const int32_t* given, const Tree& tree, const Masses& masses, int64_t row) {
-    int32_t* leaf = masses.leaf + row * tree.vocab;
-    int64_t* block = masses.block + row * ((tree.vocab + SUM_LEAVES - 1) / SUM_LEAVES);
+// Brings masses by token id into the order of the leaves, and sums up the blocks.
+INLINE void sum_by_leaf(const int32_t* given, const Tree& tree, int32_t* mass, int64_t* block) {
     int64_t total = 0, i = 0;
     for (; i + SUM_LEAVES <= tree.vocab; i += SUM_LEAVES) {
-        int64_t sum = 0;
-        for (int n = 0; n < SUM_LEAVES; n++) leaf[i + n] = given[tree.token[i + n]];
-        for (int n = 0; n < SUM_LEAVES; n++) sum += leaf[i + n];
+        uint32_t sums[2] = {0, 0};  // 8 * 2^28 < 2^32
+        for (int n = 0; n < SUM_LEAVES; n++) mass[i + n] = given[tree.token[i + n]];
+        for (int n = 0; n < SUM_LEAVES / 2; n++) {
+            sums[0] += mass[i + n];
+            sums[1] += mass[i + n + SUM_LEAVES / 2];
+        }
         *block++ = total;
-        total += sum + SUM_LEAVES;
+        total += (int64_t)sums[0] + sums[1];
     }
-    if (i < tree.vocab) *block = total;
-    for (; i < tree.vocab; i++) total += (leaf[i] = given[tree.token[i]]) + 1;
-    masses.end[row] = total;
-    int32_t peak = given[0];
-    for (i = 0; i < tree.vocab; i++) peak = given[i] > peak ? given[i] : peak;
-    for (i = 0; given[i] != peak;) i++;
-    masses.guess[row] = tree.leaf[i];
+    if (i < tree.vocab) *block++ = total;
+    for (; i < tree.vocab; i++) total += mass[i] = given[tree.token[i]];
+    *block = total;
+}
+
+// Sums up the blocks from masses by token id in one pass over them. Most masses are 0, neighbours often together.
+INLINE void sum_by_id(const int32_t* given, const Tree& tree, int64_t* block) {
+    const int64_t blocks = blocks_of(tree);
+    memset(block, 0, sizeof *block * (blocks + 1));
+    int64_t i = 0;
+    for (; i + 16 <= tree.vocab; i += 16) {
+        int32_t any = 0;
+        for (int n = 0; n < 16; n++) any |= given[i + n];
+        if (!any) continue;
+        for (int n = 0; n < 16; n++) block[tree.block_of[i + n]] += given[i + n];
+    }
+    for (; i < tree.vocab; i++) block[tree.block_of[i]] += given[i];
+    int64_t total = 0;
+    for (int64_t n = 0; n <= blocks; n++) {
+        const int64_t sum = block[n];
+        block[n] = total;
+        total += sum;
+    }
+}
+
+// The leaf of the likeliest token, of several the one with the lowest id.
+INLINE int64_t guess_of(const int32_t* given, const Tree& tree) {
+    int32_t best = -1;
+    int64_t id = 0;
+    for (int64_t first = 0; first < tree.vocab; first += AT_ONCE) {
+        const int64_t end = smaller(first + AT_ONCE, tree.vocab);
+        int32_t peak = 0;
+        for (int64_t i = first; i < end; i++) peak = given[i] > peak ? given[i] : peak;
+        if (peak > best) {
+            best = peak;
+            id = first;
+        }
+    }
+    while (given[id] != best) id++;
+    return tree.leaf[id];
+}
+
+// Takes one row of masses by token id. If it need not be kept, the row that is returned may be the given one.
+INLINE Row take_row(const int32_t* given, const Tree& tree, const Masses& masses, int64_t row, bool is_kept) {
+    Row taken = row_of(masses, tree, row);
+    int32_t* mass = masses.mass + row * tree.vocab;
+    int64_t* block = masses.block + row * (blocks_of(tree) + 1);
+    masses.guess[row] = guess_of(given, tree);
+    if (is_small(tree)) {
+        sum_by_leaf(given, tree, mass, block);
+    } else {
+        sum_by_id(given, tree, block);
+        if (is_kept)
+            memcpy(mass, given, sizeof *mass * tree.vocab);
+        else
+            taken.mass = given;
+    }
+    return taken;
 }
 
 }  // namespace

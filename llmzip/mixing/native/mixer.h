@@ -7,25 +7,26 @@
 #include "predictor.h"
 #include "walk.h"
 
-// What a decoder needs of the masses of some rows that follow each other, (n, vocab) by token id.
+// Keeps what a decoder needs of the masses of some rows that follow each other, (n, vocab) by token id.
 extern "C" void NAME(take)(const Mixer* m, int64_t n, const int32_t* given, int64_t first_row) {
-    for (int64_t i = 0; i < n; i++) take_row(given + i * m->tree.vocab, m->tree, m->masses, first_row + i);
+    for (int64_t i = 0; i < n; i++) take_row(given + i * m->tree.vocab, m->tree, m->masses, first_row + i, true);
 }
 
 // The model's logits on the paths of known tokens, and its guesses. `room`: for one row, nobody else's.
 extern "C" void NAME(paths)(const Mixer* m, int64_t n, const int32_t* given, const int64_t* places, const Masses* room) {
     const Tree& tree = m->tree;
-    for (int64_t i = 0; i < n; i++) {
+    for (int64_t i = 0; i < n; i++, given += tree.vocab) {
         const int64_t place = places[i], leaf = m->known.leaf[place];
-        take_row(given + i * tree.vocab, tree, *room, 0);
+        const Row row = take_row(given, tree, *room, 0, false);
         m->known.guess[place] = (int32_t)room->guess[0];
-        const Row row = row_of(*room, tree, 0);
-        Span span = whole(row);
+        Span span = whole(row, tree);
         int16_t* out = m->known.logit + m->known.logit_start[place];
-        for (int64_t step = tree.path_start[leaf]; step < tree.path_start[leaf + 1]; step++) {
+        for (int64_t node = 0; node >= 0;) {
             int64_t middle;
-            *out++ = (int16_t)model_logit(row, tree, tree.path_step[step] >> 1, span, &middle);
-            descend(&span, middle, tree.path_step[step] & 1);
+            *out++ = (int16_t)model_logit(row, tree, node, span, &middle);
+            const int bit = bit_towards(tree, node, leaf);
+            descend(&span, middle, bit);
+            node = tree.child[2 * node + bit];
         }
     }
 }

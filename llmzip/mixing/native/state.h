@@ -41,11 +41,12 @@ struct Texts {  // state.Texts
     const uint8_t* token_byte;
 };
 
-struct Tree {  // vocabulary.Shape
+struct Tree {  // state.Shape
     const int32_t *child, *bounds, *treelet, *slot;
     const uint32_t* token;
-    const int64_t *leaf, *path_start;
-    const int32_t *path_step, *log, *octave;
+    const int64_t* leaf;
+    const uint16_t* block_of;
+    const int32_t *log, *octave;
     int64_t rows, full_steps, long_rows, steps, vocab;
 };
 
@@ -63,8 +64,8 @@ struct Known {  // state.Known
 };
 
 struct Masses {  // state.Masses
-    int32_t* leaf;
-    int64_t *block, *end, *guess;
+    int32_t* mass;
+    int64_t *block, *guess;
 };
 
 struct Coder {  // coder.h
@@ -86,6 +87,9 @@ struct Mixer {
 
 INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+// Which side of a node leads to a leaf below it.
+INLINE int bit_towards(const Tree& tree, int64_t node, int64_t leaf) { return leaf >= tree.bounds[3 * node + 1]; }
+
 INLINE int64_t clamped(int64_t x, int64_t low, int64_t high) { return smaller(larger(x, low), high); }
 
 }  // namespace

@@ -38,9 +38,9 @@ INLINE void predict_row(const Mixer& m, Place& place, int depth, int model) {
         int64_t length = 0;
         int bit = 0;
         if (place.expected[match] >= 0) {
-            const int32_t step = m.tree.path_step[m.tree.path_start[place.expected[match]] + depth];
-            if (step >> 1 == place.node) {
-                bit = step & 1;
+            const int32_t* bounds = m.tree.bounds + 3 * (int64_t)place.node;
+            if (bounds[0] <= place.expected[match] && place.expected[match] < bounds[2]) {
+                bit = bit_towards(m.tree, place.node, place.expected[match]);
                 length = m.matches.length[place.row * MATCHES + match];
                 if (match == 0)
                     longest = 1 + (int)smaller(length >> 1, 7);
@@ -120,7 +120,7 @@ INLINE int64_t encode_group(const Mixer& m, Group& group, int64_t step, float* p
             const int64_t token = start[at] + step;
             predict_row(m, place, depth, m.with_model ? m.known.logit[m.known.logit_start[token] + depth] : 0);
             probability[done] = (float)place.probability * 0x1p-16f;
-            bits[done++] = m.tree.path_step[m.tree.path_start[m.known.leaf[token]] + depth] & 1;
+            bits[done++] = bit_towards(m.tree, place.node, m.known.leaf[token]);
         }
         busy = done > before;
         int64_t learnt = before;
@@ -137,7 +137,7 @@ INLINE bool decode_group(Mixer& m, Group& group) {
         Place& place = group.place[at];
         const int64_t row = group.first + at;
         begin_token(m, place, row, m.with_model ? m.masses.guess[row] : 0);
-        if (m.with_model) place.span = whole(row_of(m.masses, m.tree, row));
+        if (m.with_model) place.span = whole(row_of(m.masses, m.tree, row), m.tree);
     }
     for (int depth = 0, busy = 1; busy; depth++) {
         busy = 0;

@@ -3,24 +3,32 @@
 
 namespace {
 
+typedef uint64_t vw __attribute__((vector_size(4 * LANES)));
+
+// Returns the sums of pairs of neighbours, which are not negative.
+INLINE vw pair_sums(vi x) { return ((vw)x & 0xFFFFFFFF) + ((vw)x >> 32); }
+
 // Returns the sum of masses from begin to end, at most 2^28 each. Adds to `above` how many are larger than
 // `token_mass`, or with `equal` as large.
 INLINE int64_t sum_masses(const int32_t* masses, int64_t begin, int64_t end, int32_t token_mass, bool equal,
                           int64_t* above) {
     const int32_t minimum = token_mass + (equal ? 0 : 1);
     int64_t total = 0, i = begin;
-    while (i + LANES <= end) {
-        vi high = {}, low = {}, count = {};
-        const int64_t stop = end - i > 1024 * LANES ? i + 1024 * LANES : end;  // 2^16 * 1024 * LANES < 2^31
-        for (; i + LANES <= stop; i += LANES) {
-            const vi some = load<vi>(masses + i);
-            high += some >> 16;
-            low += some & 0xFFFF;
-            count -= some >= minimum;  // a true comparison is -1
-        }
-        total += ((int64_t)sum_of(high) << 16) + sum_of(low);
-        *above += sum_of(count);
+    vw sum = {};
+    vi count = {};
+    for (; i + 4 * LANES <= end; i += 4 * LANES) {
+        const vi a = load<vi>(masses + i), b = load<vi>(masses + i + LANES);
+        const vi c = load<vi>(masses + i + 2 * LANES), d = load<vi>(masses + i + 3 * LANES);
+        sum += pair_sums((a + b) + (c + d));  // 4 * 2^28 < 2^31
+        count -= ((a >= minimum) + (b >= minimum)) + ((c >= minimum) + (d >= minimum));  // a true comparison is -1
     }
+    for (; i + LANES <= end; i += LANES) {
+        const vi some = load<vi>(masses + i);
+        sum += pair_sums(some);
+        count -= some >= minimum;
+    }
+    for (int lane = 0; lane < LANES / 2; lane++) total += (int64_t)sum[lane];
+    *above += sum_of(count);
     for (; i < end; i++) {
         total += masses[i];
         *above += masses[i] >= minimum;
