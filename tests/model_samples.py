@@ -33,7 +33,7 @@ def take_bytes_away(path: Path, lacking: bytes) -> None:
     vocab = description["model"]["vocab"]
     for letter, byte in byte_alphabet().items():
         if byte in lacking:
-            vocab[letter * 2] = vocab.pop(letter)  # twice the byte is no token for it
+            vocab[f"qz{byte:02x}zq"] = vocab.pop(letter)  # which no text has
     path.write_text(json.dumps(description), encoding="utf-8")
 
 

@@ -125,7 +125,8 @@ class KeptTokenizer:
     def _occurring(self, text: str) -> np.ndarray:
         """Returns (n,) bool: the tokens that encoding a text may ask for, and some more, which do no harm."""
         forms = [text, text.replace(" ", BLANK)]
-        if "ByteLevel" in json.dumps([self._description.get(part) for part in ("normalizer", "pre_tokenizer", "decoder")]):
+        steps = [self._description.get(part) for part in ("normalizer", "pre_tokenizer", "decoder")]
+        if "ByteLevel" in json.dumps(steps):
             character_of = {byte: character for character, byte in byte_alphabet().items()}
             forms.append("".join([character_of[byte] for byte in text.encode("utf-8", "surrogatepass")]))
         searched = "\n".join(forms).encode("utf-8", "surrogatepass")

@@ -44,7 +44,7 @@ class Tokenizer:
         except TokenizerError as error:
             raise TokenizerError(f"model {folder}: {error}") from None
         self._libraries.prepare()
-        self._spelled = _spelled(self.table.lacking)
+        self._spelled = _spelled(self.table)
 
     def encode(self, data: bytes) -> np.ndarray:
         """Returns token ids whose bytes are exactly `data`.
@@ -89,16 +89,14 @@ class Tokenizer:
         return b"".join([entries[i] for i in ids.tolist()]) == raw
 
 
-def _spelled(lacking: bytes) -> re.Pattern[str]:
+def _spelled(table: TokenTable) -> re.Pattern[str]:
     """Returns what is spelled at once: bytes that no tokenizer sees, with up to 3 characters between two of them.
 
-    Those are bytes that are not valid UTF-8, and characters of one byte that the vocabulary lacks. What is between is
-    too short to be worth a tokenizer's call.
-
-    Args:
-        lacking: as in `TokenTable`.
+    Those are bytes that are not valid UTF-8, and characters of one byte that no token of the model contains. What is
+    between is too short to be worth a tokenizer's call.
     """
-    odd = "\udc80-\udcff" + "".join(re.escape(chr(byte)) for byte in lacking if byte < 0x80)
+    known = set(b"".join(table.entries[: table.vocab_size - table.num_byte_tokens]))
+    odd = "\udc80-\udcff" + "".join(re.escape(chr(byte)) for byte in table.lacking if byte < 0x80 and byte not in known)
     return re.compile(f"[{odd}](?:[^{odd}]{{0,3}}[{odd}])*")
 
 

@@ -244,7 +244,6 @@ def _texts(facts: dict[str, Any]) -> dict[str, str]:
         value = facts[key]
         return f"{value:,}" if isinstance(value, int) else "?"
 
-    remark = facts["tokenizer_remark"]
     texts = {
         "name": facts["name"],
         "commit": facts["commit"] or "",

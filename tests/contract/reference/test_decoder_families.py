@@ -20,11 +20,14 @@ from tokenizers import normalizers, pre_tokenizers
 from weights import read_weights
 
 import llmzip
+from llmzip.codec import rows
 from llmzip.codec.writer import ArchiveWriter
 from llmzip.engines.exact import ExactEngine
 from llmzip.format.packets import parse
+from llmzip.format.plan import RowPlan
 from llmzip.format.reading import read_archives
 from llmzip.inference.load import load
+from llmzip.mixing.vocabulary import Vocabulary
 from llmzip.models import weightfile
 from llmzip.models.choice import choose_model
 from llmzip.models.embedded import DEFAULT
