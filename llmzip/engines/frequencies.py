@@ -239,9 +239,8 @@ class Frequencies:
 
 def _shortened(sums: torch.Tensor, total: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Cuts sums, (n, m) int64, by as many bits as their total, (n, 1), has more than 39; it is below 2^47."""
-    shift = torch.zeros_like(total)
-    for bits in range(_SUM_BITS, _MAX_SUM_BITS):
-        shift += total >= 1 << bits
+    limits = torch.bitwise_left_shift(1, torch.arange(_SUM_BITS, _MAX_SUM_BITS, device=total.device))
+    shift = (total >= limits).sum(-1, keepdim=True)
     return sums >> shift, total >> shift
 
 

@@ -15,6 +15,9 @@ import numpy as np
 
 from .library import LEVELS, load
 
+_MAX_TOKENS = 1 << 20
+"""Tokens of a vocabulary, so that blocks of 16 leaves are counted in 16 bits."""
+
 _WEIGHT_UNIT = 1 << 32
 """Weight of a token of rank 1."""
 
@@ -54,20 +57,24 @@ def build_tree(table: Sequence[bytes]) -> Tree:
     """Builds the tree of a vocabulary.
 
     Args:
-        table: bytes of each token, at least 2 tokens; equal and empty ones are allowed.
+        table: bytes of each token, 2 to 2^20 tokens; equal and empty ones are allowed.
 
     Raises:
         EngineError: the mixer's library cannot be loaded here.
+        ValueError: there are fewer or more tokens.
 
     Source: docs/numerics.md section 10.2.
     """
     size, (sort, build) = len(table), _functions()
+    if not 2 <= size <= _MAX_TOKENS:
+        raise ValueError(f"a tree of {size} tokens")
     start = np.zeros(size + 1, dtype=np.int64)
     np.cumsum(np.fromiter(map(len, table), dtype=np.int64, count=size), out=start[1:])
     data = np.frombuffer(b"".join(table) + b"\0", dtype=np.uint8)
     token, leaf = np.empty((2, size), dtype=np.int64)
     leaf_start, leaf_bytes = np.empty_like(start), np.zeros_like(data)
-    sort(size, *(array.ctypes.data for array in (start, data, token, leaf_start, leaf_bytes)))
+    room = np.empty(2 * size, dtype=np.int64)
+    sort(size, *(array.ctypes.data for array in (start, data, room, token, leaf_start, leaf_bytes)))
     leaf[token] = np.arange(size)
     sums = np.zeros(size + 1, dtype=np.int64)
     np.cumsum(_WEIGHT_UNIT // (np.maximum(token, _FIRST_MERGE) - (_FIRST_MERGE - _RANK_OFFSET)), out=sums[1:])
@@ -84,6 +91,6 @@ def _functions() -> tuple[Any, Any]:
     handle_and_level = load(LEVELS[0])
     assert handle_and_level is not None  # every processor has the portable level
     sort, build = (getattr(handle_and_level[0], f"llmzip_tree_{name}") for name in ("sort", "build"))
-    sort.argtypes, sort.restype = (ctypes.c_int64, *(ctypes.c_void_p,) * 5), None
+    sort.argtypes, sort.restype = (ctypes.c_int64, *(ctypes.c_void_p,) * 6), None
     build.argtypes, build.restype = (ctypes.c_int64, *(ctypes.c_void_p,) * 7), None
     return sort, build

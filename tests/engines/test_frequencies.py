@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import numpy as np
 import pytest
 import torch
 
+from llmzip.engines import planes, selftest
 from llmzip.engines.cpu import kernels
+from llmzip.engines.exact import ExactEngine
 from llmzip.engines.frequencies import TOTAL, Frequencies, group_size
 
 VOCABULARIES = [16, 17, 100, 256, 4096, 5000, 50257]
@@ -243,3 +246,16 @@ def test_the_two_steps_cost_what_the_frequency_says(rng: np.random.Generator) ->
         _, group, _, place = split.intervals(masses, torch.tensor([token]))[0].tolist()
         # Two divisions are rounded down, each by less than one unit of 2^24.
         assert group * place / TOTAL == pytest.approx(c[token + 1] - c[token], rel=2e-5, abs=1.0)
+
+
+@pytest.mark.parametrize("floor_bits", [0, 8])
+def test_estimated_bits_are_those_of_the_frequencies(floor_bits: int) -> None:
+    model = selftest.tiny_model(2)
+    engine = ExactEngine(dataclasses.replace(model, config=dataclasses.replace(model.config, floor_bits=floor_bits)))
+    inputs = torch.arange(0, 61) * 7 % 50
+    masses = engine.masses(engine.forward(inputs[None, :-1])[0])
+    assert int(masses.max()) == PEAK << floor_bits
+    intervals = Frequencies(50, floor_bits=engine.floor_bits).intervals(masses, inputs[1:]).double()
+    bits = float((48 - intervals[:, 1].log2() - intervals[:, 3].log2()).sum())
+    # The two divisions round frequencies down, and the second step's places past the end take a little.
+    assert planes.code_bits(engine, inputs) == pytest.approx(bits, rel=2e-3)

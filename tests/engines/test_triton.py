@@ -134,11 +134,14 @@ def test_they_compile_without_a_device_into_exact_instructions(
         assert {"attend", "add_product", "gate_product", "head_product", "heads_product", "masses"} <= names
 
 
+@pytest.mark.parametrize("floor_bits", [0, 8])
 @pytest.mark.parametrize("vocab", [50, 50257])
-def test_frequencies_compile_without_a_device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, vocab: int) -> None:
+def test_frequencies_compile_without_a_device(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, vocab: int, floor_bits: int
+) -> None:
     from llmzip.engines.gpu import counts
 
-    recorder, split = Recorder(), DeviceFrequencies(vocab)
+    recorder, split = Recorder(), DeviceFrequencies(vocab, floor_bits=floor_bits)
     monkeypatch.setattr("llmzip.engines.gpu.frequencies._kernels", lambda: recorder.module(counts))
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     masses = torch.empty(40, vocab, dtype=torch.int32, device="meta")

@@ -153,6 +153,12 @@ def test_two_tokens_need_one_bit() -> None:
     assert [path_of(tree, leaf) for leaf in (0, 1)] == [[0], [1]]
 
 
+@pytest.mark.parametrize("table", [[], [b"a"], [b""] * ((1 << 20) + 1)])
+def test_vocabularies_that_have_no_tree_are_refused(table: list[bytes]) -> None:
+    with pytest.raises(ValueError, match="a tree of"):
+        build_tree(table)
+
+
 def test_bytes_are_their_own_bits() -> None:
     tree = Vocabulary([bytes([byte]) for byte in range(256)]).tree
     for byte in range(256):

@@ -96,11 +96,11 @@ INLINE void sum_by_id(const int32_t* given, const Tree& tree, int64_t* block) {
 
 // The leaf of the likeliest token, of several the one with the lowest id.
 INLINE int64_t guess_of(const int32_t* given, const Tree& tree) {
-    int32_t best = -1;
+    int32_t best = INT32_MIN;
     int64_t id = 0;
     for (int64_t first = 0; first < tree.vocab; first += AT_ONCE) {
         const int64_t end = smaller(first + AT_ONCE, tree.vocab);
-        int32_t peak = 0;
+        int32_t peak = given[first];
         for (int64_t i = first; i < end; i++) peak = given[i] > peak ? given[i] : peak;
         if (peak > best) {
             best = peak;

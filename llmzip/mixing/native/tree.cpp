@@ -11,7 +11,7 @@ const int TREELET_PLACES = 16;
 // A token in the order of bytes: its first eight, the first one highest and zeros past the end, decide nearly always.
 struct Entry {
     uint64_t head;
-    int32_t id;
+    int64_t id;
 };
 
 uint64_t head_of(const uint8_t* bytes, int64_t length) {
@@ -32,11 +32,11 @@ int64_t split(const int64_t* sums, int64_t first, int64_t end) {
 }  // namespace
 
 // Sorts the tokens by their bytes, shorter ones first where one begins the other, equal ones by id; token: the id of each
-// leaf. start, bytes: of the tokens, leaf_start, leaf_bytes: of the leaves, size + 1 and as many as they say.
-extern "C" void llmzip_tree_sort(int64_t size, const int64_t* start, const uint8_t* bytes, int64_t* token,
-                                 int64_t* leaf_start, uint8_t* leaf_bytes) {
-    Entry* entries = new Entry[size];
-    for (int64_t i = 0; i < size; i++) entries[i] = {head_of(bytes + start[i], start[i + 1] - start[i]), (int32_t)i};
+// leaf. start, bytes: of the tokens, leaf_start, leaf_bytes: of the leaves, size + 1 and as many as they say; entries:
+// room for `size`.
+extern "C" void llmzip_tree_sort(int64_t size, const int64_t* start, const uint8_t* bytes, Entry* entries,
+                                 int64_t* token, int64_t* leaf_start, uint8_t* leaf_bytes) {
+    for (int64_t i = 0; i < size; i++) entries[i] = {head_of(bytes + start[i], start[i + 1] - start[i]), i};
     std::sort(entries, entries + size, [=](const Entry& a, const Entry& b) {
         if (a.head != b.head) return a.head < b.head;
         const int64_t one = start[a.id + 1] - start[a.id], other = start[b.id + 1] - start[b.id];
@@ -49,7 +49,6 @@ extern "C" void llmzip_tree_sort(int64_t size, const int64_t* start, const uint8
         memcpy(leaf_bytes + leaf_start[i], bytes + start[id], length);
         leaf_start[i + 1] = leaf_start[i] + length;
     }
-    delete[] entries;
 }
 
 // Builds the nodes from the sums of the weights before each leaf, size + 1. A node's numbers come after its parent's, so
