@@ -29,7 +29,8 @@ _EVALUATIONS = 20  # in a training
 _EVALUATED_ROWS = 64  # of all samples together
 _MIN_ROWS_LARGE, _MAX_ROWS_LARGE = 4, 16  # the same in a large model
 _SEQUENCES_PER_ROW_LARGE = 4  # training sequences of a large model for each row that is evaluated
-_LATENESS = 1.25  # of the time that a training was given, from which on it ends early
+_LATENESS = 1.25  # of the time that a training was given, from which on it ends early,
+_LATE_SECONDS = 10.0  # unless that is less than this
 _ROWS_AT_ONCE = 16
 _SPEED_STEPS = 20  # that the speed is an average of
 
@@ -242,7 +243,7 @@ class Trainer:
     def _keep_to_time(self, step_seconds: float) -> None:
         """Takes steps off the plan if they take much longer than it has time for, so that the rates still fall."""
         limit, left = self.facts.time_limit, self.plan.steps - self.step
-        if limit is None or not left or self.facts.seconds + left * step_seconds <= _LATENESS * limit:
+        if limit is None or not left or not _is_late(self.facts.seconds + left * step_seconds, limit):
             return
         fitting = max(0, int((limit - self.facts.seconds) / step_seconds))
         if fitting < left:
@@ -266,7 +267,8 @@ class Trainer:
             part = self.batch(starts[first : first + plan.micro_batch])
             total += self.accumulate(part, plan.batch_tokens)
             tokens += part[:, 1:].numel()
-            if self._is_late(time.perf_counter() - started):
+            limit, seconds = self.facts.time_limit, self.facts.seconds + time.perf_counter() - started
+            if limit is not None and _is_late(seconds, limit):
                 break
         if tokens < plan.batch_tokens:
             for parameter in self.parameters.values():
@@ -277,11 +279,6 @@ class Trainer:
             raise FloatingPointError(f"step {self.step:,}: the loss is not finite; start again with a lower --rate")
         self.optimizer.step(self.step)
         return float(total) / tokens / float(np.log(2))
-
-    def _is_late(self, seconds: float) -> bool:
-        """Whether the training has taken much longer than it was given, `seconds` of them in this step."""
-        limit = self.facts.time_limit
-        return limit is not None and self.facts.seconds + seconds > _LATENESS * limit
 
     def batch(self, starts: np.ndarray) -> torch.Tensor:
         """Returns (B, T + 1) int64: the start token, then T tokens from each place."""
@@ -314,6 +311,11 @@ class Trainer:
         for start in range(0, len(sample.rows), _ROWS_AT_ONCE):
             total += float(bits(self.network, sample.rows[start : start + _ROWS_AT_ONCE].to(self.device)).sum())
         return total
+
+
+def _is_late(seconds: float, limit: float) -> bool:
+    """Whether a training takes much longer than it was given."""
+    return seconds > max(_LATENESS * limit, limit + _LATE_SECONDS)
 
 
 def _from_map(ids: np.ndarray) -> torch.Tensor:

@@ -29,6 +29,7 @@ from llmzip.settings import (
     CompressSettings,
     EngineSettings,
 )
+from llmzip.training.schedule import ADAM, DEFAULT_RATES, MUON
 from llmzip.training.settings import DEFAULT_SECONDS, TrainSettings
 from llmzip.training.shapes import PRESETS
 
@@ -85,6 +86,7 @@ NUMBERS: dict[str, list[object]] = {
     "--span-percentile": [f"{surprisal.DEFAULT_PERCENTILE:g}"],
     "--preset": [2, 3, 5, 7, 22, 2, 2, 4, 5, 16],  # a test below computes them
     "--time": [90, 20, 2, int(DEFAULT_SECONDS / 60)],  # examples, and the default
+    "--rate": [DEFAULT_RATES[MUON], DEFAULT_RATES[ADAM]],
     "--threads": [0],
     "--range": [0],
     "--stride": [1],

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 
 from llmzip.errors import LLMZipError
-from llmzip.training import machine, network, optimizer, prepare, shapes, texts, trainer
+from llmzip.training import machine, network, optimizer, planning, shapes, texts, trainer
 from llmzip.training.dataset import Part
 from llmzip.training.network import Network, bits, loss_sum
 from llmzip.training.schedule import ADAM, MUON, Plan, make_plan, parts_of_large_model
@@ -143,8 +143,8 @@ def test_presets_are_not_large() -> None:
         sequence=1024,
     )  # fmt: skip
     assert smollm2.is_large and round(smollm2.num_parameters / 1e6) == 135
-    assert prepare._max_part(smollm2, torch.device("cpu")) == 1
-    assert prepare._max_part(shapes.PRESETS["large"], torch.device("cpu")) == 8
+    assert planning.max_part(smollm2, torch.device("cpu")) == 1
+    assert planning.max_part(shapes.PRESETS["large"], torch.device("cpu")) == 8
 
 
 @pytest.mark.parametrize(

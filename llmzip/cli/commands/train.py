@@ -45,7 +45,7 @@ _shape_options = options.together(
     ),
     click.option("--resume", is_flag=True, help="Continue the unfinished training in DIR."),
     click.option(
-        "--from", "start_from", metavar="MODEL",
+        "--from", "start_from", metavar="NAME|PATH",
         help="Start from a model, named as for -m, and keep its shape and tokenizer; only --layers may add some.",
     ),
     click.option(
