@@ -185,8 +185,11 @@ class Drafter:
         for look in levels.LOOKS:
             samples = levels.samples(piece.data, look.sample_bytes(len(piece.data)))
             bits = self._sample_bits(samples, MIN_LEVEL, piece.number)
-            if not look.is_good(bits, sum(map(len, samples)), plain_bits):
+            sampled_bytes = sum(map(len, samples))
+            if not look.is_good(bits, sampled_bytes, plain_bits):
                 return False
+            if look.is_clear(bits, sampled_bytes, plain_bits):
+                return True
         return True
 
     def _sample_bits(self, samples: list[bytes], level: int, number: int) -> float:

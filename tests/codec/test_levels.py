@@ -55,6 +55,7 @@ def test_a_look_compares_bits_per_byte() -> None:
     assert look.sample_bytes(32_768) == 1024 and look.sample_bytes(1 << 20) == 1536
     assert look.is_good(2500.0, 1000, 2.0) and not look.is_good(2501.0, 1000, 2.0)
     assert not look.is_good(float("inf"), 1000, 2.0)
+    assert look.is_clear(1500.0, 1000, 2.0) and not look.is_clear(1501.0, 1000, 2.0)
 
 
 class FarEngine:
@@ -75,7 +76,8 @@ def test_starts_cost_no_more_than_the_level_allows(num_tokens: int) -> None:
         settings = CompressSettings(level)
         as_usual = levels.level_plan(level, num_tokens, engine, settings).rows
         plan = levels.level_plan(level, num_tokens, engine, settings, start=start).rows
-        assert plan.num_rows <= as_usual.num_rows and plan.overlap == as_usual.overlap
+        assert plan.num_rows <= as_usual.num_rows
+        assert plan.overlap == (512 if level in (7, 8) else as_usual.overlap)
         losses.append(start.loss(num_tokens, plan.num_rows))
         assert losses[-1] <= meaning.max_start_loss
         if plan.num_rows < as_usual.num_rows:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from model_samples import sentences
 
 import llmzip
@@ -16,8 +17,10 @@ from llmzip.codec.levels import LEVELS
 from llmzip.codec.report import FrameReport
 from llmzip.codec.writer import compress_stream
 from llmzip.engines.base import Engine
+from llmzip.engines.exact import ExactEngine
 from llmzip.inference import row_start
 from llmzip.inference.row_start import RowStart
+from llmzip.models.tokenizer import Tokenizer
 from llmzip.settings import CompressSettings
 
 VOCABULARY = 320
@@ -69,6 +72,22 @@ def test_frames_have_the_rows_that_starts_allow(folder: Path, asked: list[RowSta
     assert frame.rows == start.max_rows(tokens, meaning.max_start_loss, usual_rows)
     assert 1 < frame.rows < usual_rows
     assert llmzip.decompress(archive, model=folder) == TEXT
+
+
+@pytest.mark.parametrize("level", [1, 6])
+def test_a_short_text_goes_through_the_model_once(folder: Path, monkeypatch: pytest.MonkeyPatch, level: int) -> None:
+    """No samples, and no token twice: what a start costs is not measured on it."""
+    compressed(TEXT, model=folder)  # a model that is loaded for the first time is measured
+    forward, passed = ExactEngine.forward, [0]
+
+    def counted(self: ExactEngine, ids: torch.Tensor, cache: Any = None) -> torch.Tensor:
+        passed[0] += ids.numel()
+        return forward(self, ids, cache)
+
+    monkeypatch.setattr(ExactEngine, "forward", counted)
+    tokens = Tokenizer(folder, VOCABULARY).encode(TEXT[:2000])
+    compressed(TEXT[:2000], model=folder, level=level)
+    assert passed[0] == len(tokens)
 
 
 def test_rows_that_were_asked_for_are_not_measured(folder: Path, asked: list[RowStart]) -> None:

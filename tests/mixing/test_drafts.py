@@ -168,6 +168,32 @@ def test_long_pieces_are_sampled_before_they_go_through_the_model(monkeypatch: p
     assert 1 <= len(seen) <= 8 and max(seen) < len(data) // 15
 
 
+@pytest.mark.parametrize(
+    ("ratio", "looks", "tried"), [(0.5, 1, True), (1.05, 2, True), (1.2, 2, False), (1.3, 1, False)]
+)
+def test_a_second_look_is_taken_only_where_the_first_is_not_clear(
+    monkeypatch: pytest.MonkeyPatch, ratio: float, looks: int, tried: bool
+) -> None:
+    text = b"".join((CORPORA / name).read_bytes() for name in ("prose-en.txt", "technical-en.txt", "code-c.txt"))
+    assert len(text) >= 1 << 15
+    plain_bits = 8 * len(drafts._plain_draft(text).payload) / len(text)
+    seen: list[int] = []
+    asked: list[int] = []
+
+    def bits_of(self: Drafter, parts: list[bytes], level: int, number: int) -> float:
+        seen.append(sum(map(len, parts)))
+        return ratio * plain_bits * seen[-1]
+
+    def by_model(self: Drafter, piece: Any, *arguments: Any) -> Any:
+        asked.append(len(piece.data))
+        return iter(())
+
+    monkeypatch.setattr(Drafter, "_sample_bits", bits_of)
+    monkeypatch.setattr(Drafter, "_by_model", by_model)
+    drafter(1).best_frames(text, alone=False)
+    assert len(seen) == looks and asked == [len(text)] * tried
+
+
 @pytest.mark.parametrize("level", LEVELS)
 def test_progress_adds_up(level: int) -> None:
     for data in (ENGLISH[:500], samples.noise(600), bytes(700)):
