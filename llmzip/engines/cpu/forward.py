@@ -169,8 +169,7 @@ class _Operands:
             self._layer(number, operands.qk_norms[number], len(operands.ropes)) for number in range(config.num_layers)
         ]
         query_max = ops.query_max(config.head_dim)
-        exp2 = torch.from_numpy(tables.exp2_table())
-        steps = exp2.to(torch.float32)
+        octave = torch.tensor(tables.exp2_octave(), dtype=torch.int32, device="cpu")
         caps = [tables.cap_factors(cap) if cap else (0.0, 0.0) for cap in (config.attention_cap, config.logit_cap)]
         normal = normal_table(torch.device("cpu")) if config.activation == "gelu" else None
         return Model(
@@ -181,9 +180,8 @@ class _Operands:
             tables.attention_factor(config.head_dim, config.attention_scale), tables.log2e_steps(),
             config.embedding_gain, *tables.gelu_factors(), *caps[0], *caps[1], self._at(model.embedding_q),
             self._at(model.embedding_scale), self._at(model.positions_q), self._at(model.positions_scale),
-            self._norm(model.final_norm, model.final_norm_bias), self._at(exp2), self._at(steps),
-            self._at(steps * 2.0**-20), self._at(normal), self._packed(model.head_q, model.head_scale),
-            (Layer * len(layers))(*layers),
+            self._norm(model.final_norm, model.final_norm_bias), self._at(octave), self._at(normal),
+            self._packed(model.head_q, model.head_scale), (Layer * len(layers))(*layers),
         )  # fmt: skip
 
     def _layer(self, number: int, qk_norm: torch.Tensor | None, ropes: int) -> Layer:

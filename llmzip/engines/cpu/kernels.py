@@ -75,7 +75,7 @@ class Model(ctypes.Structure):
         ),
         *((name, _P) for name in ("embedding", "embedding_scale", "positions", "positions_scale")),
         ("final_norm", Norm),
-        *((name, _P) for name in ("exp2", "exp2_steps", "exp2_unit", "normal")),
+        *((name, _P) for name in ("octave", "normal")),
         ("head", Matrix),
         ("layer", ctypes.POINTER(Layer)),
     ]  # fmt: skip

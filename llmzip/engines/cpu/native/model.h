@@ -48,9 +48,7 @@ struct Model {
     const int8_t* positions;            // [context, hidden], may be null
     const float* positions_scale;
     struct Norm final_norm;
-    const int32_t* exp2;                // the table of section 3 as integers, as floats, and times 2^-20
-    const float* exp2_steps;
-    const float* exp2_unit;
+    const int32_t* octave;              // B of section 3
     const float* normal;                // N of section 3 times 2^-24, then 0; null unless the activation needs it
     struct Matrix head;
     const struct Layer* layer;
