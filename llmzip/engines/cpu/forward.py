@@ -150,8 +150,8 @@ class _Buffers:
         self.room = Room(*(tensor.data_ptr() for tensor in tensors))
 
 
-class _Operands:
-    """What the kernels compute a model with; it keeps alive the tensors that the structures point to.
+class _Structures:
+    """The structures that describe a model to the kernels; it keeps alive the tensors that they point to.
 
     Args:
         model: on the CPU.
@@ -238,8 +238,8 @@ class CpuForward:
     def __init__(self, model: ExactModel, library: Library, operands: Operands) -> None:
         self.name = library.level
         self._config, self.library, self._ropes = model.config, library, operands.ropes
-        self._operands = _Operands(model, library.level)
-        self._model = self._operands.model_of(operands)
+        self._structures = _Structures(model, library.level)
+        self._model = self._structures.model_of(operands)
         self._buffers: list[_Buffers] = []
         self._lock = Lock()
 
