@@ -150,8 +150,8 @@ class _Buffers:
         self.room = Room(*(tensor.data_ptr() for tensor in tensors))
 
 
-class _Operands:
-    """What the kernels compute a model with; it keeps alive the tensors that the structures point to.
+class _Structures:
+    """The structures that describe a model to the kernels; it keeps alive the tensors that they point to.
 
     Args:
         model: on the CPU.
@@ -169,8 +169,7 @@ class _Operands:
             self._layer(number, operands.qk_norms[number], len(operands.ropes)) for number in range(config.num_layers)
         ]
         query_max = ops.query_max(config.head_dim)
-        exp2 = torch.from_numpy(tables.exp2_table(config.floor_bits))
-        steps = torch.from_numpy(tables.exp2_table()).to(torch.float32)
+        octave = torch.tensor(tables.exp2_octave(), dtype=torch.int32, device="cpu")
         caps = [tables.cap_factors(cap) if cap else (0.0, 0.0) for cap in (config.attention_cap, config.logit_cap)]
         normal = normal_table(torch.device("cpu")) if config.activation == "gelu" else None
         return Model(
@@ -181,8 +180,7 @@ class _Operands:
             tables.attention_factor(config.head_dim, config.attention_scale), tables.log2e_steps(),
             config.embedding_gain, *tables.gelu_factors(), *caps[0], *caps[1], self._at(model.embedding_q),
             self._at(model.embedding_scale), self._at(model.positions_q), self._at(model.positions_scale),
-            self._norm(model.final_norm, model.final_norm_bias), self._at(exp2), self._at(steps),
-            self._at(steps * 2.0**-20), len(exp2) - 1, self._at(normal),
+            self._norm(model.final_norm, model.final_norm_bias), self._at(octave), config.floor_bits, self._at(normal),
             self._packed(model.head_q, model.head_scale), (Layer * len(layers))(*layers),
         )  # fmt: skip
 
@@ -240,8 +238,8 @@ class CpuForward:
     def __init__(self, model: ExactModel, library: Library, operands: Operands) -> None:
         self.name = library.level
         self._config, self.library, self._ropes = model.config, library, operands.ropes
-        self._operands = _Operands(model, library.level)
-        self._model = self._operands.model_of(operands)
+        self._structures = _Structures(model, library.level)
+        self._model = self._structures.model_of(operands)
         self._buffers: list[_Buffers] = []
         self._lock = Lock()
 

@@ -53,7 +53,7 @@ SIZES: dict[str, dict[str, int]] = {
     for name, sizes in {
         "even": (64, 96, 4, 2, 32, 800),
         "odd": (37, 53, 3, 1, 6, 61),
-        "no lanes": (70, 150, 5, 5, 20, 99),
+        "no lanes": (70, 150, 5, 5, 20, 1541),
         "large heads": (16, 16, 2, 1, 202, 16),
     }.items()
 }

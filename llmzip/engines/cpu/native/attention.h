@@ -112,13 +112,13 @@ INLINE void attend(const Query* queries, const Model* m, const Store* cache, int
         int64_t total = 0;
         vi part = {};
         for (int64_t i = 0; i <= last - first; i += LANES) {
-            vf e = gather(m->exp2_steps, to_int(smaller(peak - load<vf>(weights + i), (float)EXP2_LAST)));
-            part += to_int(e);
+            const vi e = exp2_of(m, peak - load<vf>(weights + i));
+            part += e;
             if (i / LANES % 1024 == 1023) {  // 2^20 each: the sum of 1024 is below 2^31
                 total += sum_of(part);
                 part = vi{};
             }
-            store(weights + i, e);
+            store(weights + i, to_float(e));
         }
         total += sum_of(part);
         const float unit = 131072.0f / ((float)total * queries[j].value_peak);
@@ -150,8 +150,8 @@ INLINE void attention(int64_t rows, int64_t new_tokens, const Model* m, const La
     const int64_t num_heads = m->heads, kv_heads = m->kv_heads, dim = m->dim, slot = cache->slot, window = layer->window;
     float* row = room->row;
     const int64_t size = num_heads * dim, group = num_heads / kv_heads;
-    // Takes several tokens at once, so that TOGETHER queries share keys; `row` holds the outputs of their heads.
-    const int64_t together = group >= TOGETHER ? 1 : TOGETHER / group;
+    // Takes as many tokens at once as make whole groups of TOGETHER queries; `row` holds the outputs of their heads.
+    const int64_t together = group % TOGETHER == 0 ? 1 : group % 2 == 0 ? TOGETHER / 2 : TOGETHER;
     for (int64_t r = 0; r < rows; r++)
         for (int64_t t = 0; t < new_tokens; t += together) {
             const int64_t tokens = new_tokens - t < together ? new_tokens - t : together;

@@ -3,10 +3,16 @@
 
 namespace {
 
-// Returns E' for arguments in steps of the table, at least 0.
-INLINE vf decay(const Model* m, vf steps) {
-    return gather(m->exp2_unit, to_int(smaller(steps + 0.5f, (float)EXP2_LAST)));
+// Returns E[ExpIndex(steps)], steps at least 0, from the octave of the table: all of it would not fit into the nearest
+// cache. floor((B[f] + 2^(9+n)) / 2^(10+n)) is floor((floor(B[f] / 2^(9+n)) + 1) / 2). With floor_bits c it is the entry
+// of masses (section 6.7), with n - c for n.
+INLINE vi exp2_of(const Model* m, vf steps, int32_t floor_bits = 0) {
+    const vi index = to_int(smaller(steps, (float)(EXP2_LAST + 1024 * floor_bits)));
+    return ((gather(m->octave, index & 1023) >> ((index >> 10) + (9 - floor_bits))) + 1) >> 1;
 }
+
+// Returns E' for arguments in steps of the table, at least 0.
+INLINE vf decay(const Model* m, vf steps) { return to_float(exp2_of(m, steps + 0.5f)) * 0x1p-20f; }
 
 INLINE vf times_sigmoid(const Model* m, vf g, vf steps) {
     const vf e = decay(m, steps), u = g < 0.0f ? g * e : g;

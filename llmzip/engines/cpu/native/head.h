@@ -17,21 +17,22 @@ INLINE void head_rows(int64_t n, const Model* m, const float* hidden, const Room
     }
 }
 
-// Caps the logits room->y[n, outputs] and raises the peaks of their rows; the last ones may be those of no token.
-INLINE void cap_logits(int64_t n, const Model* m, int64_t outputs, int64_t tokens, const Room* room) {
-    vi lane;
-    for (int i = 0; i < LANES; i++) lane[i] = i;
-    for (int64_t t = 0; t < n; t++) {
+// Caps the first `tokens` logits of each row of room->y[n, outputs], copies them to masses[n, stride] and raises the
+// peaks of their rows.
+INLINE void keep_logits(int64_t n, const Model* m, int64_t outputs, int64_t tokens, const Room* room, int64_t stride,
+                        int32_t* masses) {
+    for (int64_t t = 0; t < n; t++, masses += stride) {
         float* y = room->y + t * outputs;
         vf maxima = splat(room->peak[t]);
+        for (int64_t i = tokens; i % LANES; i++) y[i] = -INFINITY;
         for (int64_t i = 0; i < tokens; i += LANES) {
             vf z = load<vf>(y + i);
-            if (m->logit_cap != 0.0f) {
-                z = soft_cap(m, z, m->logit_cap, m->logit_slope);
-                store(y + i, z);
-            }
-            if (i + LANES > tokens) z = lane + (int32_t)i < (int32_t)tokens ? z : maxima;
+            if (m->logit_cap != 0.0f) z = soft_cap(m, z, m->logit_cap, m->logit_slope);
             maxima = larger(z, maxima);
+            if (i + LANES <= tokens)
+                store(masses + i, z);
+            else
+                memcpy(masses + i, &z, sizeof(float) * (tokens - i));
         }
         room->peak[t] = peak_of(maxima);
     }
@@ -39,17 +40,14 @@ INLINE void cap_logits(int64_t n, const Model* m, int64_t outputs, int64_t token
 
 // Computes masses of V tokens from their logits, in place; sets `more` masses after them to 0.
 INLINE void exponentials(const Model* m, float peak, int64_t more, int32_t* masses) {
-    const int64_t whole = m->vocab - m->vocab % LANES;
-    const float last = (float)m->exp2_last;
+    const int64_t whole = m->vocab - m->vocab % LANES, rest = sizeof(int32_t) * (m->vocab - whole);
+    const int32_t floor = (int32_t)m->floor_bits;
     peak = peak + 0.5f;
-    for (int64_t i = 0; i < whole; i += LANES)
-        store(masses + i, gather(m->exp2, to_int(smaller(peak - load<vf>(masses + i), last))));
-    for (int64_t i = whole; i < m->vocab; i++) {
-        float logit;
-        memcpy(&logit, masses + i, sizeof logit);
-        const float steps = peak - logit;
-        masses[i] = m->exp2[steps < last ? (int)steps : m->exp2_last];
-    }
+    for (int64_t i = 0; i < whole; i += LANES) store(masses + i, exp2_of(m, peak - load<vf>(masses + i), floor));
+    vf last = {};
+    memcpy(&last, masses + whole, rest);
+    const vi of_last = exp2_of(m, peak - last, floor);
+    memcpy(masses + whole, &of_last, rest);
     memset(masses + m->vocab, 0, sizeof(int32_t) * more);
 }
 
@@ -62,9 +60,7 @@ INLINE void head_masses(const Model* m, int64_t n, const float* hidden, const Ro
         const int64_t rest = m->head.outputs - first, outputs = rest < HEAD_OUTPUTS ? rest : HEAD_OUTPUTS;
         const int64_t tokens = m->vocab - first < outputs ? m->vocab - first : outputs;
         multiply(m, &m->head, n, first, outputs, room);
-        cap_logits(n, m, outputs, tokens, room);
-        for (int64_t t = 0; t < n; t++)
-            memcpy(masses + t * stride + first, room->y + t * outputs, sizeof(float) * tokens);
+        keep_logits(n, m, outputs, tokens, room, stride, masses + first);
     }
     for (int64_t t = 0; t < n; t++) exponentials(m, room->peak[t], stride - m->vocab, masses + t * stride);
 }

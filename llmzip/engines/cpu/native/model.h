@@ -48,10 +48,8 @@ struct Model {
     const int8_t* positions;            // [context, hidden], may be null
     const float* positions_scale;
     struct Norm final_norm;
-    const int32_t* exp2;                // the table of masses (section 6.7)
-    const float* exp2_steps;            // the table of section 3, and times 2^-20
-    const float* exp2_unit;
-    int64_t exp2_last;                  // index of the last entry of `exp2`
+    const int32_t* octave;              // B of section 3
+    int64_t floor_bits;                 // c of section 6.7
     const float* normal;                // N of section 3 times 2^-24, then 0; null unless the activation needs it
     struct Matrix head;
     const struct Layer* layer;

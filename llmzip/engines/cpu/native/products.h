@@ -32,40 +32,140 @@ struct Product {
     int64_t terms, outputs;
 };
 
-// Stores LANES outputs of a row from its sums of each plane.
-template <int PLANES> INLINE void finish(const Product* p, int64_t row, int64_t output, vi high, vi low) {
-    vf y = to_float(high);
-    if (PLANES == 2) y = y * 256.0f + to_float(low);
-    y = (y * p->scale[row]) * load<vf>(p->weight_scale + output);
-    store(p->y + row * p->outputs + output, p->bias ? y + load<vf>(p->bias + output) : y);
+// Stores `width` outputs of some rows from sums [lines, stride], which a tile left in the nearest cache.
+template <int PLANES>
+INLINE void finish(const Product* p, int64_t line, int64_t lines, int64_t output, int64_t width, const int32_t* sums,
+                   int64_t stride) {
+    for (int64_t r = 0; r < lines; r += PLANES) {
+        const int64_t row = (line + r) / PLANES;
+        const float scale = p->scale[row];
+        float* to = p->y + row * p->outputs + output;
+        for (int64_t w = 0; w < width; w += LANES) {
+            vf y = to_float(load<vi>(sums + r * stride + w));
+            if (PLANES == 2) y = y * 256.0f + to_float(load<vi>(sums + (r + 1) * stride + w));
+            y = (y * scale) * load<vf>(p->weight_scale + output + w);
+            store(to + w, p->bias ? y + load<vf>(p->bias + output + w) : y);
+        }
+    }
 }
+
+#if LEVEL <= 2
+
+#if LEVEL == 2
+typedef __m512i Sum;
+INLINE Sum spread(const Item* four) {
+    int32_t bytes;
+    memcpy(&bytes, four, sizeof bytes);
+    return _mm512_set1_epi32(bytes);
+}
+INLINE Sum weights_at(const int8_t* packed) { return _mm512_loadu_si512(packed); }
+INLINE Sum add(Sum sum, Sum four, Sum weights) { return _mm512_dpbusd_epi32(sum, four, weights); }
+#else
+typedef __m256i Sum;  // of pairs: two neighbouring lanes belong to an output
+INLINE Sum spread(const Item* four) {
+    int64_t words;
+    memcpy(&words, four, sizeof words);
+    return _mm256_set1_epi64x(words);
+}
+INLINE Sum weights_at(const int8_t* packed) {
+    return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)packed));
+}
+INLINE Sum add(Sum sum, Sum four, Sum weights) { return _mm256_add_epi32(sum, _mm256_madd_epi16(four, weights)); }
+#endif
+
+// W vectors, and the sums of R lines by W vectors of weights. They are members, because GCC 12 keeps copies of arrays in
+// memory and stores them at each step.
+template <int W> struct Vectors {
+    Sum first;
+    Vectors<W - 1> rest;
+};
+template <> struct Vectors<0> {};
+template <int R, int W> struct Tile {
+    Vectors<W> line;
+    Tile<R - 1, W> rest;
+};
+template <int W> struct Tile<0, W> {};
+
+// Loads vectors of weights that are `apart` bytes from each other.
+template <int W> INLINE void load_weights(Vectors<W>* to, const int8_t* packed, int64_t apart) {
+    if constexpr (W > 0) {
+        to->first = weights_at(packed);
+        load_weights(&to->rest, packed + apart, apart);
+    }
+}
+
+template <int W> INLINE void add_vectors(Vectors<W>* sums, Sum four, const Vectors<W>* weights) {
+    if constexpr (W > 0) {
+        sums->first = add(sums->first, four, weights->first);
+        add_vectors(&sums->rest, four, &weights->rest);
+    }
+}
+
+template <int R, int W>
+INLINE void add_lines(Tile<R, W>* sums, const Item* a, int64_t terms, const Vectors<W>* weights) {
+    if constexpr (R > 0) {
+        add_vectors(&sums->line, spread(a), weights);
+        add_lines(&sums->rest, a + terms, terms, weights);
+    }
+}
+
+// Adds the products of R lines, from `a` on, by W vectors of weights.
+template <int R, int W>
+INLINE void add_products(Tile<R, W>* sums, const Item* a, int64_t terms, const int8_t* packed, int64_t apart) {
+    for (int64_t k = 0; k < terms; k += 4) {
+        Vectors<W> weights;
+        load_weights(&weights, packed + k * PACKED, apart);
+        add_lines(sums, a + k, terms, &weights);
+    }
+}
+
+#endif
 
 #if LEVEL == 2
 
-// Multiplies R lines by 16 * W outputs.
+// Begins each line with minus 128 times the sums of the weights.
+template <int W> INLINE void begin_line(Vectors<W>* line, const int32_t* sums_of_weights) {
+    if constexpr (W > 0) {
+        line->first = _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_loadu_si512(sums_of_weights));
+        begin_line(&line->rest, sums_of_weights + LANES);
+    }
+}
+
+template <int R, int W> INLINE void begin_lines(Tile<R, W>* sums, const Vectors<W>* line) {
+    if constexpr (R > 0) {
+        sums->line = *line;
+        begin_lines(&sums->rest, line);
+    }
+}
+
+template <int W> INLINE void store_line(const Vectors<W>* line, int32_t* to) {
+    if constexpr (W > 0) {
+        _mm512_storeu_si512(to, line->first);
+        store_line(&line->rest, to + LANES);
+    }
+}
+
+template <int R, int W> INLINE void store_lines(const Tile<R, W>* sums, int32_t* to) {
+    if constexpr (R > 0) {
+        store_line(&sums->line, to);
+        store_lines(&sums->rest, to + W * LANES);
+    }
+}
+
+// Computes the sums [R, 16 * W] of R lines and as many outputs.
+template <int R, int W> APART void vnni_sums(const Product* p, int64_t line, int64_t output, int32_t* sums) {
+    Vectors<W> begin;
+    Tile<R, W> tile;
+    begin_line(&begin, p->sums + output);
+    begin_lines(&tile, &begin);
+    add_products(&tile, p->lines + line * p->terms, p->terms, p->packed + output * p->terms, p->terms * PACKED);
+    store_lines(&tile, sums);
+}
+
 template <int PLANES, int R, int W> INLINE void vnni_tile(const Product* p, int64_t line, int64_t output) {
-    const int64_t terms = p->terms;
-    const Item* a = p->lines + line * terms;
-    const int8_t* packed = p->packed + output * terms;
-    __m512i sum[R][W];
-    for (int w = 0; w < W; w++) {
-        const __m512i begin =
-            _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_loadu_si512(p->sums + output + w * LANES));
-        for (int r = 0; r < R; r++) sum[r][w] = begin;
-    }
-    for (int64_t k = 0; k < terms; k += 4) {
-        __m512i weights[W];
-        for (int w = 0; w < W; w++) weights[w] = _mm512_loadu_si512(packed + (w * terms + k) * LANES);
-        for (int r = 0; r < R; r++) {
-            int32_t four;
-            memcpy(&four, a + r * terms + k, 4);
-            const __m512i spread = _mm512_set1_epi32(four);
-            for (int w = 0; w < W; w++) sum[r][w] = _mm512_dpbusd_epi32(sum[r][w], spread, weights[w]);
-        }
-    }
-    for (int r = 0; r < R; r += PLANES)
-        for (int w = 0; w < W; w++)
-            finish<PLANES>(p, (line + r) / PLANES, output + w * LANES, (vi)sum[r][w], (vi)sum[r + PLANES - 1][w]);
+    alignas(64) int32_t sums[R * W * LANES];
+    vnni_sums<R, W>(p, line, output, sums);
+    finish<PLANES>(p, line, R, output, W * LANES, sums, W * LANES);
 }
 
 template <int PLANES, int W> INLINE void vnni_outputs(const Product* p, int64_t lines, int64_t output) {
@@ -77,7 +177,7 @@ template <int PLANES, int W> INLINE void vnni_outputs(const Product* p, int64_t 
         vnni_tile<PLANES, 2, W>(p, line, output);
 }
 
-template <int PLANES> INLINE void multiply_lines(const Product* p, int64_t lines) {
+template <int PLANES> APART void multiply_lines(const Product* p, int64_t lines) {
     int64_t output = 0;
     for (; output + 3 * LANES <= p->outputs; output += 3 * LANES) vnni_outputs<PLANES, 3>(p, lines, output);
     for (; output < p->outputs; output += LANES) vnni_outputs<PLANES, 1>(p, lines, output);
@@ -126,51 +226,44 @@ INLINE void amx_sums(const Product* p, int64_t line, int64_t output, bool both, 
     _tile_stored(3, sums + 528, 128);
 }
 
-template <int PLANES> INLINE void multiply_lines(const Product* p, int64_t lines) {
+template <int PLANES> APART void multiply_lines(const Product* p, int64_t lines) {
     alignas(64) int32_t sums[32 * 32];
     amx_configure();
     for (int64_t output = 0; output < p->outputs; output += 32)
         for (int64_t line = 0; line < lines; line += 32) {
             const bool wide = output + 16 < p->outputs;
             amx_sums(p, line, output, line + 16 < lines, wide, sums);
-            const int64_t count = lines - line < 32 ? lines - line : 32;
-            for (int64_t r = 0; r < count; r += PLANES)
-                for (int64_t w = 0; w < (wide ? 32 : 16); w += LANES)
-                    finish<PLANES>(p, (line + r) / PLANES, output + w, load<vi>(sums + r * 32 + w),
-                                   load<vi>(sums + (r + PLANES - 1) * 32 + w));
+            finish<PLANES>(p, line, lines - line < 32 ? lines - line : 32, output, wide ? 32 : 16, sums, 32);
         }
     _tile_release();
 }
 
 #else
 
-// Multiplies R lines by 8 outputs: pairs of int16, whose sums of two products fit into int32.
-template <int PLANES, int R> INLINE void avx2_tile(const Product* p, int64_t line, int64_t output) {
-    const int64_t terms = p->terms;
-    const Item* a = p->lines + line * terms;
-    const int8_t* packed = p->packed + output / PACKED * PACKED * terms + output % PACKED * 4;
-    __m256i sum[R][2];
-    for (int r = 0; r < R; r++) sum[r][0] = sum[r][1] = _mm256_setzero_si256();
-    for (int64_t k = 0; k < terms; k += 4) {
-        __m256i weights[2];
-        for (int w = 0; w < 2; w++)
-            weights[w] = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)(packed + k * PACKED + 16 * w)));
-        for (int r = 0; r < R; r++) {
-            int64_t four;
-            memcpy(&four, a + r * terms + k, 8);
-            const __m256i spread = _mm256_set1_epi64x(four);
-            for (int w = 0; w < 2; w++)
-                sum[r][w] = _mm256_add_epi32(sum[r][w], _mm256_madd_epi16(spread, weights[w]));
-        }
+// Stores the sums [R, 8] of pairs; hadd swaps the two middle quarters.
+template <int R> INLINE void store_pairs(const Tile<R, 2>* tile, int32_t* sums) {
+    if constexpr (R > 0) {
+        const __m256i both = _mm256_hadd_epi32(tile->line.first, tile->line.rest.first);
+        _mm256_storeu_si256((__m256i*)sums, _mm256_permute4x64_epi64(both, 0xd8));
+        store_pairs(&tile->rest, sums + LANES);
     }
-    vi total[R];
-    for (int r = 0; r < R; r++)  // neighbouring lanes belong to one output; hadd swaps the two middle quarters
-        total[r] = (vi)_mm256_permute4x64_epi64(_mm256_hadd_epi32(sum[r][0], sum[r][1]), 0xd8);
-    for (int r = 0; r < R; r += PLANES)
-        finish<PLANES>(p, (line + r) / PLANES, output, total[r], total[r + PLANES - 1]);
 }
 
-template <int PLANES> INLINE void multiply_lines(const Product* p, int64_t lines) {
+// Computes the sums [R, 8] of R lines and as many outputs: pairs of int16, whose sums of two products fit into int32.
+template <int R> APART void avx2_sums(const Product* p, int64_t line, int64_t output, int32_t* sums) {
+    Tile<R, 2> tile = {};
+    const int8_t* packed = p->packed + output / PACKED * PACKED * p->terms + output % PACKED * 4;
+    add_products(&tile, p->lines + line * p->terms, p->terms, packed, 16);
+    store_pairs(&tile, sums);
+}
+
+template <int PLANES, int R> INLINE void avx2_tile(const Product* p, int64_t line, int64_t output) {
+    alignas(32) int32_t sums[R * LANES];
+    avx2_sums<R>(p, line, output, sums);
+    finish<PLANES>(p, line, R, output, LANES, sums, LANES);
+}
+
+template <int PLANES> APART void multiply_lines(const Product* p, int64_t lines) {
     for (int64_t output = 0; output < p->outputs; output += LANES) {
         int64_t line = 0;
         for (; lines - line > 2; line += 4) avx2_tile<PLANES, 4>(p, line, output);
