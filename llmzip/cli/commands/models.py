@@ -99,7 +99,9 @@ def list_command(output: Output, messages: Messages) -> None:
 
 def _size_bytes(place: Path) -> int:
     """Returns the bytes of a model's files; links count as the files that they lead to."""
-    return sum(file.stat().st_size for file in layout.model_files(place))
+    if layout.is_gguf(place):
+        return sum(file.stat().st_size for file in layout.model_files(place))
+    return hub.size_bytes(place)
 
 
 def _is_incomplete(snapshot: hub.Snapshot) -> bool:

@@ -125,6 +125,16 @@ def test_a_file_is_a_model_by_whatever_name(file: Path, tmp_path: Path, monkeypa
         assert choose_model(ref).name == "gpt2"
 
 
+@pytest.mark.parametrize("name", ["default", "base"])
+def test_a_text_with_the_name_of_an_embedded_model_does_not_hide_it(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_bytes(TEXT)
+    assert parse_model(name).kind is Kind.EMBEDDED
+    assert parse_model(f"./{name}").kind is Kind.GGUF
+
+
 @pytest.mark.parametrize("name", ["none.gguf", "g/none.gguf", "G/None.GGUF", "./a/none.gguf"])
 def test_what_ends_like_a_file_never_means_the_hub(name: str) -> None:
     ref = parse_model(name)
