@@ -160,7 +160,9 @@ def llmzip(level: int, model: str, engine: EngineSettings) -> Contender:
     """
     ref = resolve_model(parse_model(model))
     choice = choose_model(ref)
-    files = [file for file in layout.model_files(choice.folder) if file.suffix != ".md"]
+    files = [file for file in sorted(choice.folder.rglob("*")) if file.is_file() and file.suffix != ".md"]
+    if layout.is_gguf(choice.folder):
+        files = layout.model_files(choice.folder)
     if choice.embedded is not None:
         identity = choice.embedded.model_digest.hex()
     elif ref.kind is Kind.HUB:

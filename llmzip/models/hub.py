@@ -384,7 +384,7 @@ def _check_listing(model: HubId, names: Collection[str]) -> None:
         return any(name.endswith(suffixes) for name in names)
 
     if CONFIG not in names:
-        hint = "; GGUF files are not read" if any_of(".gguf") else ""
+        hint = "; download one of its GGUF files, and name that" if any_of(".gguf") else ""
         raise ModelUnsupportedError(f"model {model}: no {CONFIG} in its repository, so it holds no checkpoint{hint}")
     if INT8 not in names and not any_of(".safetensors"):
         pickled = any_of(".bin", ".pt", ".pth", ".ckpt")

@@ -26,7 +26,7 @@ def is_gguf(place: Path) -> bool:
 
 
 def model_files(place: Path) -> list[Path]:
-    """Returns the files of a model: those of its folder and of folders in it, or the parts of a GGUF file.
+    """Returns the files of a model: those that are directly in its folder, or the parts of a GGUF file.
 
     Raises:
         ModelUnsupportedError: a GGUF file that is not the first of its parts.
@@ -35,7 +35,7 @@ def model_files(place: Path) -> list[Path]:
         from .gguf.reader import part_files
 
         return part_files(place)
-    return sorted(file for file in place.rglob("*") if file.is_file())
+    return sorted(file for file in place.iterdir() if file.is_file())
 
 
 def read_config(place: Path) -> dict[str, Any]:

@@ -75,7 +75,7 @@ def parse_model(name: str | os.PathLike[str]) -> ModelRef:
     """Parses a user's name for a model. Whether a model of the Hub is on this machine is not asked yet.
 
     Args:
-        name: a folder, a GGUF file, "default", an embedded model's name, ollama:NAME, or an id on the Hub; the first of
+        name: a folder, "default", an embedded model's name, a GGUF file, ollama:NAME, or an id on the Hub; the first of
             these that fits wins. A path never means the Hub, nor does what ends like a GGUF file. A reference is
             returned as it is.
 
@@ -87,10 +87,10 @@ def parse_model(name: str | os.PathLike[str]) -> ModelRef:
     text = os.fspath(name)
     if os.path.isdir(text):
         return ModelRef(text, Kind.FOLDER, Path(text).resolve().name, folder=Path(text))
+    if (embedded := embedded_by_name(text)) is not None:  # before files: a text may be called base
+        return ModelRef(text, Kind.EMBEDDED, embedded.name, folder=embedded.folder)
     if os.path.isfile(text):
         return ModelRef(text, Kind.GGUF, Path(text).name, folder=Path(text))
-    if (embedded := embedded_by_name(text)) is not None:
-        return ModelRef(text, Kind.EMBEDDED, embedded.name, folder=embedded.folder)
     if text.startswith(ollama.PREFIX):
         return ModelRef(text, Kind.OLLAMA, text, folder=ollama.find(text.removeprefix(ollama.PREFIX)))
     is_file_name = text.lower().endswith(_GGUF)

@@ -73,8 +73,8 @@ def models_command(ctx: click.Context) -> None:
 def list_command(output: Output, messages: Messages) -> None:
     """List the models on this machine.
 
-    These are the embedded models and those in the Hugging Face cache that have safetensors. The column runs says
-    whether the exact engine can run them, judging by the configuration; llmzip models info NAME says why not.
+    These are the embedded models, those in the Hugging Face cache that have safetensors, and Ollama's. The column runs
+    says whether the exact engine can run them, judging by the configuration; llmzip models info NAME says why not.
     """
     del messages
     rows: list[tuple[str, str | None, Path, str, bool]] = []  # name, commit, folder, place, is incomplete
@@ -83,11 +83,13 @@ def list_command(output: Output, messages: Messages) -> None:
             rows.append((model.name, None, model.folder, "embedded", False))
     for snapshot in hub.cached():
         rows.append((snapshot.name, snapshot.commit, snapshot.folder, "hub", _is_incomplete(snapshot)))
+    for name, path in ollama.names():
+        rows.append((name, None, path, "ollama", False))
     form = "{:>10}  {:<12} {:<10} {}"
     output.line(form.format("size", "type", "runs", "name"))
     for name, commit, folder, place, incomplete in rows:
         kind = layout.config_or_empty(folder).get("model_type")
-        size, runs = hub.size_bytes(folder), unsupported_reason(folder) is None
+        size, runs = _size_bytes(folder), unsupported_reason(folder) is None
         output.record(
             name=name, place=place, commit=commit, folder=str(folder), size_bytes=size, model_type=kind, runs=runs,
             incomplete=incomplete,
@@ -95,6 +97,13 @@ def list_command(output: Output, messages: Messages) -> None:
         shown = name if commit is None else f"{name}@{commit[:_COMMIT_DIGITS]}"
         word = "incomplete" if incomplete else "yes" if runs else "no"
         output.line(form.format(hub.size_text(size), str(kind or place), word, shown))
+
+
+def _size_bytes(place: Path) -> int:
+    """Returns the bytes of a model's files; links count as the files that they lead to."""
+    if layout.is_gguf(place):
+        return sum(file.stat().st_size for file in layout.model_files(place))
+    return hub.size_bytes(place)
 
 
 def _is_incomplete(snapshot: hub.Snapshot) -> bool:
@@ -135,7 +144,7 @@ def info_command(output: Output, messages: Messages, name: str, digests: bool) -
         **_tokenizer(choice.folder, shape["vocab_size"]),
         "tokenizer_remark": _tokenizer_remark(choice.folder),
         "quantisations": _quantisations(choice.folder),
-        "size_bytes": sum(file.stat().st_size for file in layout.model_files(choice.folder)),
+        "size_bytes": _size_bytes(choice.folder),
     }
     if digests:
         facts |= _digests(choice)

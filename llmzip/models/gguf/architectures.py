@@ -154,10 +154,14 @@ def config(file: GgufFile) -> dict[str, Any]:
 def _llama_like(fields: Fields) -> dict[str, Any]:
     """Returns the settings that all but GPT-2 share."""
     hidden, heads = fields.integer("embedding_length"), fields.same("attention.head_count")
+    if not heads:
+        raise ModelUnsupportedError(f"layers without heads are not supported ({fields.full('attention.head_count')})")
     head_dim = fields.integer("attention.key_length", hidden // heads)
     if fields.integer("attention.value_length", head_dim) != head_dim:
         raise ModelUnsupportedError("keys and values of different sizes are not supported")
     scale = fields.number("attention.scale", 0.0)
+    if not head_dim:
+        raise ModelUnsupportedError(f"heads of no size are not supported ({fields.full('attention.key_length')})")
     if scale and not math.isclose(scale, head_dim**-0.5, rel_tol=1e-5):
         raise ModelUnsupportedError(f"an attention scale of {scale:.6g} is not supported")
     settings = {
@@ -172,9 +176,10 @@ def _llama_like(fields: Fields) -> dict[str, Any]:
         "max_position_embeddings": fields.integer("context_length"),
     }
     rotated = fields.integer("rope.dimension_count", head_dim)
+    rope = rope_settings(fields, head_dim, rotated)
     if rotated != head_dim:
         settings["partial_rotary_factor"] = (rotated + 0.5) / head_dim  # the product is cut to an integer
-    return settings | rope_settings(fields, head_dim, rotated)
+    return settings | rope
 
 
 def _llama(fields: Fields) -> dict[str, Any]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from ...errors import ModelNotFoundError, ModelUnsupportedError
+from ...errors import ModelError, ModelNotFoundError, ModelUnsupportedError
 
 PREFIX = "ollama:"
 _HOST, _OWNER, _TAG = "registry.ollama.ai", "library", "latest"
@@ -36,6 +37,22 @@ def find(name: str) -> Path | None:
         if manifest.is_file():
             return _blob(folder, manifest, name)
     return None
+
+
+def names() -> list[tuple[str, Path]]:
+    """Returns the models that Ollama has here, by name, with their files; those that it refuses are left out."""
+    found: dict[str, Path] = {}
+    for folder in _folders():
+        for manifest in sorted((folder / "manifests").glob("*/*/*/*")):
+            host, owner, model, tag = manifest.parts[-4:]
+            usual = [part for part, default in ((host, _HOST), (owner, _OWNER)) if part != default]
+            before = [owner] if usual == [owner] else [host, owner] if usual else []
+            name = "/".join([*before, f"{model}:{tag}"])
+            with contextlib.suppress(ModelError):
+                path = find(name)
+                if path is not None:
+                    found.setdefault(f"{PREFIX}{name}", path)
+    return list(found.items())
 
 
 def searched() -> str:

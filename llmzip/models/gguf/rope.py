@@ -32,6 +32,8 @@ def rope_settings(fields: Fields, head_dim: int, rotated: int) -> dict[str, Any]
         kind = "linear" if factor not in (0.0, 1.0) else "none"
     if not 2 <= rotated <= head_dim:
         raise ModelUnsupportedError(f"{rotated} rotary values of heads of {head_dim} are not supported")
+    if theta <= 1:
+        raise ModelUnsupportedError(f"a rotary base of {theta:.6g} is out of range ({fields.full('rope.freq_base')})")
     stretched = _factors(fields, "rope_freqs.weight", rotated)
     short = _factors(fields, "rope_factors_short.weight", rotated)
     scaling: dict[str, Any] | None = None

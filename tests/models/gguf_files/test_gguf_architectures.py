@@ -275,12 +275,27 @@ def uint(name: str, value: int) -> Callable[[gguf.GGUFWriter], None]:
     return lambda writer: writer.add_uint32(name, value)
 
 
+def zero(name: str) -> Callable[[gguf.GGUFWriter], None]:
+    """Sets a field that is there to 0."""
+
+    def edit(writer: gguf.GGUFWriter) -> None:
+        writer.kv_data[0][name].value = 0
+
+    return edit
+
+
 REFUSED: dict[str, tuple[Callable[[gguf.GGUFWriter], None], str]] = {
     "experts": (uint("llama.expert_count", 8), r"a mixture of experts is not supported \(llama.expert_count\)"),
     "logits": (lambda writer: writer.add_float32("llama.logit_scale", 0.5), "scaled logits is not supported"),
     "directions": (lambda writer: writer.add_bool("llama.attention.causal", False), "not a causal model"),
     "values": (uint("llama.attention.value_length", 8), "keys and values of different sizes"),
     "scale": (lambda writer: writer.add_float32("llama.attention.scale", 0.3), "an attention scale of 0.3"),
+    "no heads": (zero("llama.attention.head_count"), "layers without heads are not supported"),
+    "no size": (zero("llama.attention.key_length"), "keys and values of different sizes"),
+    "no base": (zero("llama.rope.freq_base"), r"a rotary base of 0 is out of range \(llama.rope.freq_base\)"),
+    "no rotation": (zero("llama.rope.dimension_count"), "0 rotary values of heads of 16 are not supported"),
+    "no layers": (zero("llama.block_count"), "num_layers is 0"),
+    "no context": (zero("llama.context_length"), "max_position_embeddings"),
     "adapter": (lambda writer: writer.add_type("adapter"), "it holds no model: its general.type is 'adapter'"),
     "rope": (lambda writer: writer.add_string("llama.rope.scaling.type", "spiral"), "rope scaling of type 'spiral'"),
     "longrope": (

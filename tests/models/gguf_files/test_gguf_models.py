@@ -125,6 +125,16 @@ def test_a_file_is_a_model_by_whatever_name(file: Path, tmp_path: Path, monkeypa
         assert choose_model(ref).name == "gpt2"
 
 
+@pytest.mark.parametrize("name", ["default", "base"])
+def test_a_text_with_the_name_of_an_embedded_model_does_not_hide_it(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_bytes(TEXT)
+    assert parse_model(name).kind is Kind.EMBEDDED
+    assert parse_model(f"./{name}").kind is Kind.GGUF
+
+
 @pytest.mark.parametrize("name", ["none.gguf", "g/none.gguf", "G/None.GGUF", "./a/none.gguf"])
 def test_what_ends_like_a_file_never_means_the_hub(name: str) -> None:
     ref = parse_model(name)
@@ -153,6 +163,12 @@ def test_the_command_line_says_what_a_file_is_in_one_line(
         assert main(arguments) == 3
         error = capfd.readouterr().err
         assert error.count("\n") == 1 and f"model {model}: it" in error and message in error
+
+
+def test_a_folder_with_an_adapter_says_what_it_is(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(ModelNotFoundError, match=r"no config.json in this folder; it has an adapter: merge it"):
+        llmzip.compress(TEXT, model=tmp_path)
 
 
 def test_a_folder_with_nothing_but_a_file_says_what_to_type(file: Path, tmp_path: Path) -> None:
@@ -259,6 +275,20 @@ def test_models_of_ollama_are_found_by_name(
     blob.write_bytes(content)
     assert main(["models", "verify", "ollama:llama"]) == 3
     assert "is damaged: remove it" in capfd.readouterr().err
+
+
+def test_models_of_ollama_are_listed(ollama_folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    digest = next((ollama_folder / "blobs").iterdir()).name.removeprefix("sha256-")
+    write_manifest(ollama_folder, "registry.ollama.ai/someone/theirs/1b", digest)
+    write_manifest(ollama_folder, "hf.co/org/name/q4", digest)
+    write_manifest(ollama_folder, "registry.ollama.ai/library/gone/latest", DIGEST)
+    names = ["ollama:hf.co/org/name:q4", "ollama:llama:latest", "ollama:llama:tiny", "ollama:someone/theirs:1b"]
+    assert sorted(name for name, _ in ollama.names()) == names
+    assert len({parse_model(name).folder for name in names}) == 1
+    assert main(["models", "list", "--json"]) == 0
+    listed = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    ours = {fact["name"]: (fact["model_type"], fact["runs"]) for fact in listed if fact["place"] == "ollama"}
+    assert ours == dict.fromkeys(names, ("llama", True))
 
 
 @pytest.mark.parametrize("name", ["nosuch", "llama:nosuch", "../../etc/passwd", "a/b/c/d", "", ":", "llama:..", "a//b"])

@@ -11,6 +11,7 @@ import gguf
 import numpy as np
 import pytest
 
+from llmzip.cli.main import main
 from llmzip.errors import LLMZipError, ModelNotFoundError, ModelUnsupportedError
 from llmzip.models.gguf.reader import open_gguf, part_files
 from llmzip.models.tokenizer import Tokenizer
@@ -192,4 +193,5 @@ def test_random_damage_is_an_error_of_ours_or_another_model(
         except LLMZipError as error:
             assert "\n" not in str(error)
             outcomes.add("refused")
+        assert main(["models", "info", "--json", str(path)]) in (0, 3)
     assert outcomes == {"another model", "refused"}

@@ -253,7 +253,7 @@ def test_an_answer_about_another_commit_is_not_believed(
         (
             "config.json",
             "model.gguf",
-            "no config.json in its repository, so it holds no checkpoint; GGUF files are not",
+            "no config.json in its repository, so it holds no checkpoint; download one of its GGUF files",
         ),
         ("config.json", "data.parquet", "no config.json in its repository, so it holds no checkpoint"),
         ("tokenizer.json", "tokenizer.model", "no tokenizer.json in its repository"),
