@@ -6,7 +6,6 @@ is an input, it is fed the start token. Nothing here runs for a model that lacks
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 
 
@@ -16,14 +15,5 @@ def as_inputs(ids: torch.Tensor, num_model_tokens: int, start_token: int) -> tor
 
 
 def with_byte_tokens(masses: torch.Tensor, count: int) -> torch.Tensor:
-    """Appends columns of zeros for `count` byte tokens to a model's masses, (n, V) int32.
-
-    The kernels for processors run on threads of their own, between which torch's must not be started: numpy copies on
-    the thread that it is called from.
-    """
-    if masses.device.type != "cpu":
-        return torch.nn.functional.pad(masses, (0, count))
-    rows, columns = masses.shape
-    padded = np.zeros((rows, columns + count), dtype=np.int32)
-    padded[:, :columns] = masses.numpy()
-    return torch.from_numpy(padded)
+    """Appends columns of zeros for `count` byte tokens to a model's masses, (n, V) int32."""
+    return torch.nn.functional.pad(masses, (0, count))

@@ -14,7 +14,7 @@ import torch
 from ..errors import EngineError
 from ..models.model import ExactModel
 from ..system import forks
-from .byte_tokens import as_inputs, with_byte_tokens
+from .byte_tokens import as_inputs
 from .cpu import forward as cpu
 from .forward import Forward
 from .gpu import choice as gpu
@@ -132,8 +132,7 @@ class ExactEngine:
     def masses(self, hidden: torch.Tensor) -> torch.Tensor:
         """Computes masses, as `Engine.masses`."""
         with self._turn():
-            masses = self.forward_pass.masses(hidden)
-            return with_byte_tokens(masses, self._byte_tokens) if self._byte_tokens else masses
+            return self.forward_pass.masses(hidden, self._byte_tokens)
 
     @contextlib.contextmanager
     def _turn(self) -> Iterator[None]:

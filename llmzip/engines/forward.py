@@ -44,8 +44,8 @@ class Forward(Protocol[CacheT]):
     def forward(self, ids: torch.Tensor, cache: CacheT | None) -> torch.Tensor:
         """Computes final hidden states, as `Engine.forward`; rotary tables reach at least to the last position."""
 
-    def masses(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Computes masses, as `Engine.masses`."""
+    def masses(self, hidden: torch.Tensor, byte_tokens: int = 0) -> torch.Tensor:
+        """Computes masses, as `Engine.masses`, and so many columns of zeros after them."""
 
 
 def unsupported(model: ExactModel, lacking: frozenset[Feature], has_fitting_sizes: bool) -> str:

@@ -183,16 +183,17 @@ class TorchForward:
             cache.length += ids.shape[1]
         return x.view(*ids.shape, -1)
 
-    def masses(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Computes masses, (n, hidden) float32 to (n, V) int32 (docs/numerics.md section 6.7)."""
+    def masses(self, hidden: torch.Tensor, byte_tokens: int = 0) -> torch.Tensor:
+        """Computes masses, (n, hidden) float32 to (n, V) int32 (docs/numerics.md section 6.7), and columns of zeros."""
         self.kernels.check()
-        out = torch.empty(hidden.shape[0], self.config.vocab_size, dtype=torch.int32, device=self.device)
+        vocab = self.config.vocab_size
+        out = torch.zeros(hidden.shape[0], vocab + byte_tokens, dtype=torch.int32, device=self.device)
         for first in range(0, hidden.shape[0], _HEAD_ROWS):
             rows = slice(first, first + _HEAD_ROWS)
             steps = self._logit_steps(hidden[rows])
             peak = steps.amax(-1, keepdim=True).add_(0.5)
             index = ops.exp2_index(torch.sub(peak, steps, out=steps), len(self._exp2_masses))
-            out[rows] = ops.exp2_lookup(self._exp2_masses, index)
+            out[rows, :vocab] = ops.exp2_lookup(self._exp2_masses, index)
         return out
 
     def _logit_steps(self, hidden: torch.Tensor) -> torch.Tensor:

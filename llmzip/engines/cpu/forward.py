@@ -40,12 +40,15 @@ _MIN_HEAD_ROWS = 16
 _MIN_SLOTS = 1024
 """Slots that buffers have room for, so that most caches can use the same ones."""
 
+_MAX_QUERY = 32767
+"""Largest quantised query, an int16. Only heads of 2 values, which no known model has, would have larger ones."""
+
 _FLOAT: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}
 """Given explicitly, because a caller may have set other defaults."""
 
 
 def build(model: ExactModel, operands: Operands) -> tuple[CpuForward | None, str]:
-    """Returns the compiled kernels with a model; or None and the reason why this machine has none.
+    """Returns the compiled kernels with a model; or None and the reason.
 
     Args:
         model: on the CPU.
@@ -54,6 +57,8 @@ def build(model: ExactModel, operands: Operands) -> tuple[CpuForward | None, str
     library, reason = kernels.chosen()
     if library is None:
         return None, reason
+    if ops.query_max(model.config.head_dim) > _MAX_QUERY:
+        return None, f"the model has heads of {model.config.head_dim} values"
     return CpuForward(model, library, operands), ""
 
 
@@ -321,10 +326,10 @@ class CpuForward:
             (Store * len(stores))(*stores), ctypes.byref(buffers.room),
         )  # fmt: skip
 
-    def masses(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Computes masses, (n, hidden) float32 to (n, V) int32."""
+    def masses(self, hidden: torch.Tensor, byte_tokens: int = 0) -> torch.Tensor:
+        """Computes masses, (n, hidden) float32 to (n, V) int32, and columns of zeros."""
         hidden = hidden.contiguous()
-        out = torch.empty(len(hidden), self._config.vocab_size, dtype=torch.int32, device="cpu")
+        out = torch.empty(len(hidden), self._config.vocab_size + byte_tokens, dtype=torch.int32, device="cpu")
 
         def task(first: int, last: int) -> Callable[[], None]:
             return lambda: self._head_rows(hidden[first:last], out[first:last])

@@ -161,10 +161,11 @@ class GpuForward:
             cache.length = begin + new
         return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
-    def masses(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Computes masses, (n, hidden) float32 to (n, V) int32."""
+    def masses(self, hidden: torch.Tensor, byte_tokens: int = 0) -> torch.Tensor:
+        """Computes masses, (n, hidden) float32 to (n, V) int32, and columns of zeros."""
         with on(self.device):
-            return self._masses(hidden.contiguous())
+            masses = self._masses(hidden.contiguous())
+            return torch.nn.functional.pad(masses, (0, byte_tokens)) if byte_tokens else masses
 
     def _masses(self, hidden: torch.Tensor) -> torch.Tensor:
         model, n, vocab = self._model, len(hidden), self.config.vocab_size

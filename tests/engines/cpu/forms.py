@@ -55,6 +55,7 @@ SIZES: dict[str, dict[str, int]] = {
         "odd": (37, 53, 3, 1, 6, 61),
         "no lanes": (70, 150, 5, 5, 20, 1541),
         "large heads": (16, 16, 2, 1, 202, 16),
+        "small heads": (24, 30, 4, 2, 4, 50),
     }.items()
 }
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
-
 import pytest
 import torch
 from forms import FORMS, SIZES, assert_same_bits, model_of
 
 from llmzip.engines.cpu import kernels
-from llmzip.engines.cpu.forward import CpuForward
 from llmzip.engines.exact import ExactEngine
 
 LEVELS = [level for level in kernels.LEVELS[1:] if kernels.library(level) is not None]
@@ -31,20 +28,21 @@ def test_bits_are_those_of_torch(
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_rows_of_masses_may_be_wider(level: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Columns after the tokens of the model are 0, and nothing else is touched."""
+def test_byte_tokens_have_the_mass_0(level: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LLMZIP_KERNELS", level)
     model = model_of("gemma2", "no lanes", 2)
-    engine, vocab, more = ExactEngine(model, "cpu"), model.config.vocab_size, 21
-    forward_pass = engine.forward_pass
-    assert isinstance(forward_pass, CpuForward)
+    compiled = ExactEngine(model, "cpu", byte_tokens=21)
+    plain = ExactEngine(model, "cpu", compiled=False, byte_tokens=21)
     hidden = torch.randn(7, model.config.hidden_size, generator=torch.Generator().manual_seed(3))
-    out = torch.full((8, vocab + more), -1, dtype=torch.int32)
-    buffers = forward_pass._take_buffers(0)
-    forward_pass.library.masses(
-        ctypes.byref(forward_pass._model), 7, hidden.data_ptr(), ctypes.byref(buffers.room), vocab + more,
-        out.data_ptr(),
-    )  # fmt: skip
-    assert torch.equal(out[:7, :vocab], ExactEngine(model, "cpu", compiled=False).masses(hidden))
-    assert not out[:7, vocab:].any()
-    assert (out[7] == -1).all()
+    masses = compiled.masses(hidden)
+    assert masses.shape == (7, model.config.vocab_size + 21) and not masses[:, model.config.vocab_size :].any()
+    assert torch.equal(masses, plain.masses(hidden))
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_queries_that_do_not_fit_are_left_to_torch(level: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heads of 2 values have queries up to 65,535, which no int16 holds."""
+    monkeypatch.setenv("LLMZIP_KERNELS", level)
+    engine = ExactEngine(model_of("llama", "odd", head_dim=2), "cpu")
+    assert engine.is_slower
+    assert engine.kernels_text == "torch, without the compiled kernels (the model has heads of 2 values)"
