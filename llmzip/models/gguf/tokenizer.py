@@ -191,7 +191,8 @@ def _merges(texts: list[str], types: list[int], scores: list[float]) -> list[lis
     for text, _ in ranked:
         if len(text) > _MAX_SPLIT_CHARACTERS:
             continue
-        pairs = [(text[:n], text[n:]) for n in range(1, len(text)) if text[:n] in ids and text[n:] in ids]
-        pairs.sort(key=lambda pair: (ids[pair[0]], ids[pair[1]]))
-        merges += map(list, pairs)
+        pairs = [[left, right] for n in range(1, len(text)) if (left := text[:n]) in ids and (right := text[n:]) in ids]
+        if len(pairs) > 1:
+            pairs.sort(key=lambda pair: (ids[pair[0]], ids[pair[1]]))
+        merges += pairs
     return merges

@@ -17,6 +17,7 @@ from model_samples import sentences
 
 import llmzip
 from llmzip.cli.main import main
+from llmzip.cli.values import model_names
 from llmzip.errors import ModelNotFoundError, ModelUnsupportedError
 from llmzip.format.reading import read_archives
 from llmzip.models.choice import choose_model, fetch_model, model_for_compressing, resolve_model
@@ -123,6 +124,11 @@ def test_a_file_is_a_model_by_whatever_name(file: Path, tmp_path: Path, monkeypa
         ref = parse_model(name)
         assert (ref.kind, ref.name, ref.is_place, ref.hub_id) == (Kind.GGUF, "gpt2", True, None)
         assert choose_model(ref).name == "gpt2"
+
+
+def test_a_comma_may_be_a_part_of_a_files_name(tmp_path: Path) -> None:
+    (tmp_path / "a,b.gguf").write_bytes(b"")
+    assert model_names([f"{tmp_path}/a,b.gguf,base", "small"]) == (f"{tmp_path}/a,b.gguf", "base", "small")
 
 
 @pytest.mark.parametrize("name", ["default", "base"])
