@@ -43,6 +43,9 @@ _USUAL_BITS = 350.0
 _USUAL_WEIGHT = 0.4
 """Weight of the usual bits beside one measured place, which are about as far from the true ones as their ratio says."""
 
+_PLAIN_WEIGHT = 2.0
+"""Weight of a token's bits by LZMA or Zstandard, which see all of the text, beside one measured place."""
+
 _MIXED_PART = 0.8
 """What remains of a start's cost, as a part of the text's size, where the mixer runs: all rows share what it learns."""
 
@@ -115,15 +118,15 @@ def measured(engine: Engine[Any], runs: list[np.ndarray], usually: RowStart) -> 
 
     Args:
         runs: (RUN_TOKENS,) int64 each, from places of the text.
-        usually: what to assume; counts as much as a part of a run.
+        usually: what to assume; its bits count less than a run's, those of a token more.
     """
-    weight = _USUAL_WEIGHT + len(runs)
-    bits, token_bits = _USUAL_WEIGHT * usually.bits, _USUAL_WEIGHT * usually.token_bits
+    bits, token_bits = _USUAL_WEIGHT * usually.bits, _PLAIN_WEIGHT * usually.token_bits
     for run in runs:
         late = _bits(engine, run, _HALF)
         bits += max(0.0, _bits(engine, run[_HALF:], 0) - late)
         token_bits += late / _HALF
-    return RowStart(bits / weight, token_bits / weight, engine.context, len(runs))
+    count = len(runs)
+    return RowStart(bits / (_USUAL_WEIGHT + count), token_bits / (_PLAIN_WEIGHT + count), engine.context, count)
 
 
 def runs_of(tokens: np.ndarray) -> list[np.ndarray]:

@@ -196,8 +196,8 @@ def _slow_decoding(model: LoadedModel, frame: FrameReport, budget: Budget) -> Ra
     budget.says("timing single steps")
     trial = Trial(model, mixed=False, overlap=1, prompt=None)
     steps = -(-frame.tokens // frame.rows)
-    depth = min(steps, model.engine.context - MIN_STEPS, _MAX_STEP_DEPTH) // 2
-    seconds = steps * trial.step_seconds(frame.rows, max(0, depth), MIN_STEPS)
+    depth = min(steps, _MAX_STEP_DEPTH) // 2
+    seconds = steps * trial.step_seconds(frame.rows, depth, MIN_STEPS)
     return None if seconds < max(budget.left, budget.seconds / 2) else Range.exactly(seconds).spread(_STEPS_SPREAD)
 
 

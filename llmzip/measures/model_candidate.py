@@ -24,16 +24,14 @@ from .budget import DEFAULT_SECONDS, Budget, now
 from .candidates import FRAME_BYTES, MIN_TIME_SPREAD, Candidate, bytes_in_frames
 from .extrapolation import Range, growth, standard_error
 from .places import Places
-from .trial import MAX_STEPS, MIN_STEPS, Coded, Decoded, Trial
+from .prices import FIRST_STEPS, Prices, Timed
+from .trial import Coded, Decoded, Trial
 
 if TYPE_CHECKING:
     from ..inference.load import LoadedModel
 
 _ROWS = (32, 16, 8)
 """Rows of a sample, fewer for slow models. A frame has up to 2,048; few long ones show more than many short ones."""
-
-_FIRST_STEPS = 16
-"""Steps of the first sample, which the second and third double."""
 
 _MAX_STEPS = 512
 """Steps up to which a sample grows before it takes more rows."""
@@ -43,12 +41,6 @@ _PROBE_ROWS, _PROBE_STEPS = 4, 8
 
 _DEPTH = 2048
 """Where a step or a token takes as long as ever later on, in models of the usual contexts."""
-
-_PREFILL_TOKENS = 4096
-"""Tokens of a prefill of short rows that is timed."""
-
-_MIN_DEPTH, _MIN_PREFILL_TOKENS = 64, 256
-"""What is timed of later steps and tokens at least, however little time there is."""
 
 _START_PART = 0.25
 """Part of the time at most that is spent on what the start of a row costs."""
@@ -94,66 +86,6 @@ class _Sample(NamedTuple):
     coded: Coded
     decoded: Decoded
     rates: list[float]
-
-
-class _Prices(NamedTuple):
-    """Seconds that work took, to tell beforehand what more of it will take.
-
-    Attributes:
-        token: of each token, when rows are coded.
-        step: of each step of `rows` rows, when they are decoded.
-        rows: how many.
-    """
-
-    token: float
-    step: float
-    rows: int
-
-    @classmethod
-    def of(cls, coded: Coded, decoded: Decoded) -> _Prices:
-        """Returns the prices by a sample that was coded, and by one that was decoded."""
-        return cls(coded.seconds / coded.tokens.size, decoded.seconds / decoded.steps, decoded.rows)
-
-    def steps(self, rows: int, steps: int) -> float:
-        """Returns the seconds that decoding takes: each further row costs a step at most what coding a token does."""
-        return steps * (self.step + max(0, rows - self.rows) * self.token)
-
-    def first_samples(self, rows: int) -> float:
-        """Returns the seconds of three samples, each twice as long as the one before, of which the first is decoded."""
-        return 7 * _FIRST_STEPS * rows * self.token + self.steps(rows, _FIRST_STEPS)
-
-
-class _Timed(NamedTuple):
-    """How much is timed of what longer and more rows cost.
-
-    Attributes:
-        depth: tokens before the latest steps, and of the longest row of a prefill.
-        steps: that are timed at each depth.
-        tokens: of a prefill of short rows.
-        repeats: of each prefill.
-    """
-
-    depth: int
-    steps: int
-    tokens: int
-    repeats: int
-
-    @classmethod
-    def within(cls, seconds: float, length: int, step_seconds: float, prices: _Prices) -> _Timed:
-        """Returns as much as there is time for, of what is timed at most.
-
-        Args:
-            length: tokens up to which steps and tokens take longer and longer.
-            step_seconds: of all rows of a frame, about.
-        """
-        price = 3 * MAX_STEPS * step_seconds + (4 * length + 2 * _PREFILL_TOKENS) * prices.token
-        part = min(1.0, seconds / price)
-        return cls(
-            min(length, max(_MIN_DEPTH, int(part * length))),
-            max(MIN_STEPS, int(part * MAX_STEPS)),
-            max(_MIN_PREFILL_TOKENS, int(part * _PREFILL_TOKENS)),
-            2 if part == 1 else 1,
-        )
 
 
 def by_model(
@@ -218,10 +150,10 @@ class _Text:
         return Trial(self.model, mixed=self.mixed, overlap=self.plan().overlap, prompt=prompt)
 
 
-def _row_start(places: Places, text: _Text, plain: Candidate, prices: _Prices, budget: Budget) -> RowStart | None:
+def _row_start(places: Places, text: _Text, plain: Candidate, prices: Prices, budget: Budget) -> RowStart | None:
     """Returns what a row's start costs, measured if there is time; None if that is part of what the levels mean."""
     engine = text.model.engine
-    if text.model.embedded_code is not None or not row_start.is_measured(engine):
+    if text.model.embedded_code is not None or text.settings.rows or not row_start.is_measured(engine):
         return None
     usually = row_start.usual(engine, 8 * plain.size_bytes.value / (text.per_byte * places.text_bytes))
     affordable = int(_START_PART * budget.left / (row_start.PASSED_TOKENS * prices.token))
@@ -238,7 +170,7 @@ def _candidate(places: Places, text: _Text, start: RowStart | None, sample: _Sam
     coded, decoded, trial, plan = sample.coded, sample.decoded, text.trial(), text.plan(start)
     engine = text.model.engine
     rows, steps = coded.tokens.shape
-    prices = _Prices.of(coded, decoded)
+    prices = Prices.of(coded, decoded)
     budget.says("comparing the places of the sample")
     affordable = int(budget.left / 2 / (rows * prices.token))
     error = standard_error(*trial.row_bits(coded.tokens[:, : max(1, min(steps // 2, affordable))]))
@@ -295,7 +227,7 @@ class _Sampler:
         trial, budget = self._trial, self._budget
         is_one_frame = self._places.size <= PIECE_BYTES
         reserve = _LATER_PART * budget.seconds
-        rows, steps = self._first_rows(), _FIRST_STEPS
+        rows, steps = self._first_rows(), FIRST_STEPS
         rates: list[float] = []
         decoded: Decoded | None = None
         while True:
@@ -303,7 +235,7 @@ class _Sampler:
             coded = trial.encode(self._beginnings(rows, steps))
             if not rates or decoded is None:
                 decoded = trial.decode(coded)
-            prices = _Prices.of(coded, decoded)
+            prices = Prices.of(coded, decoded)
             rates.append(coded.rate if start is None else _later_bits(coded, start) / coded.num_bytes)
             tokens = coded.tokens
             encode = prices.token * plan.num_tokens
@@ -327,16 +259,16 @@ class _Sampler:
             decoded = trial.decode(coded)
         return _Sample(coded, decoded, rates[-3:])
 
-    def _first_prices(self) -> _Prices:
+    def _first_prices(self) -> Prices:
         """Returns what a tiny sample takes: coded twice, as the first time loads the mixer, unless that took long."""
         self._budget.says("measuring the speed")
         tokens, begun = self._beginnings(_PROBE_ROWS, _PROBE_STEPS), now()
         prices = self._probe(tokens)
         return self._probe(tokens) if now() - begun < max(self._budget.seconds, DEFAULT_SECONDS) / 16 else prices
 
-    def _probe(self, tokens: np.ndarray) -> _Prices:
+    def _probe(self, tokens: np.ndarray) -> Prices:
         coded = self._trial.encode(tokens)
-        return _Prices.of(coded, self._trial.decode(coded))
+        return Prices.of(coded, self._trial.decode(coded))
 
     def _first_rows(self) -> int:
         """Returns how many rows samples begin with."""
@@ -384,12 +316,12 @@ def _later(trial: Trial, plan: RowPlan, sample: _Sample, context: int, budget: B
     Returns:
         Seconds more for each token when encoding, and seconds for each step when decoding.
     """
-    decoded, prices = sample.decoded, _Prices.of(sample.coded, sample.decoded)
+    decoded, prices = sample.decoded, Prices.of(sample.coded, sample.decoded)
     steps = sample.coded.tokens.shape[1]
     length = min(plan.steps, context, _DEPTH)
     # A small sample of a fast model takes no time at all, and neither do these, however little of it is left.
     seconds = max(budget.left, _LATER_PART * budget.seconds)
-    timed = _Timed.within(seconds, length, prices.steps(plan.num_rows, 1), prices)
+    timed = Timed.within(seconds, length, prices.steps(plan.num_rows, 1), prices)
     near = min(decoded.steps // 2, timed.depth)
     depths = sorted({near, min(512, timed.depth), timed.depth})
     budget.says(f"timing steps of {plan.num_rows} rows after up to {timed.depth:,} tokens")

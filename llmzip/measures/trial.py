@@ -121,7 +121,7 @@ class Trial:
         return bits, np.array([table.num_bytes(row) for row in tokens])
 
     def step_seconds(self, num_rows: int, depth: int, steps: int = MAX_STEPS) -> float:
-        """Returns the seconds of one step of `num_rows` rows after `depth` tokens.
+        """Returns the seconds of one step of `num_rows` rows after `depth` tokens, fewer where the context is full.
 
         That is the quarter of the steps timed: most take longer, as other processes get in the way.
 
@@ -129,6 +129,8 @@ class Trial:
             steps: how many are timed.
         """
         engine: Any = self._engine
+        steps = min(steps, engine.context)
+        depth = min(depth, engine.context - steps)
         cache = engine.new_cache(num_rows, RESTART_CHUNK, depth + steps)
         if depth:
             # What is in the other rows makes no difference to the time.

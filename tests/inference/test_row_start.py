@@ -59,6 +59,7 @@ def of_places(begin: int, end: int) -> float:
 @pytest.mark.parametrize("batch_tokens", [1024, 300])
 def test_a_start_is_measured(monkeypatch: pytest.MonkeyPatch, batch_tokens: int) -> None:
     monkeypatch.setattr(row_start, "_USUAL_WEIGHT", 0.0)
+    monkeypatch.setattr(row_start, "_PLAIN_WEIGHT", 0.0)
     engine: Any = PlaceEngine(batch_tokens)
     start = row_start.measured(engine, [ONES, ONES], NOTHING_ASSUMED)
     late = of_places(512, 1024)
@@ -79,6 +80,9 @@ def test_the_usual_cost_counts_where_little_is_measured() -> None:
     true = of_places(0, 512) - of_places(512, 1024)
     assert usually.bits > one.bits > four.bits > true
     assert four.bits - true < (one.bits - true) / 2
+    # The size by LZMA is that of all of the text.
+    late = of_places(512, 1024) / 512
+    assert one.token_bits == pytest.approx((2 * 4.0 + late) / 3, rel=0.01)
 
 
 def test_a_row_costs_more_up_to_the_context() -> None:

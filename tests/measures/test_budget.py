@@ -6,15 +6,22 @@ import dataclasses
 import io
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from llmzip.inference import row_start
 from llmzip.inference.load import LoadedModel, load
-from llmzip.measures import budget, estimate
+from llmzip.inference.row_start import RowStart
+from llmzip.measures import budget, candidates, estimate
 from llmzip.measures.budget import DEFAULT_SECONDS, Budget
+from llmzip.measures.candidates import Candidate
 from llmzip.measures.estimate import Estimate
+from llmzip.measures.model_candidate import by_model
+from llmzip.measures.places import Places
+from llmzip.measures.trial import Trial
 from llmzip.models.choice import model_for_compressing
 from llmzip.settings import CompressSettings, EngineSettings
 
@@ -118,3 +125,54 @@ def test_a_budget_says_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     one.says("this")
     Budget(1).says("that")
     assert said == ["this"]
+
+
+# -- models that see far -----------------------------------------------------------------------------------------------
+
+
+def by_a_far_model(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, start_bits: float, token_seconds: float
+) -> tuple[Candidate, list[int]]:
+    """The candidate by a random model that sees 2,048 tokens, and at how many places a start was measured each time."""
+    settings = CompressSettings(6, folder, ENGINE)
+    model = load(model_for_compressing(settings), ENGINE)
+    engine = SlowEngine(model.engine, token_seconds, 10 * token_seconds)
+    monkeypatch.setattr(budget, "_clock", lambda: engine.seconds)
+    counts: list[int] = []
+
+    def measured(engine: Any, runs: list[Any], usually: RowStart) -> RowStart:
+        assert all(len(run) == row_start.RUN_TOKENS for run in runs)
+        counts.append(len(runs))
+        return RowStart(start_bits, 4.0, engine.context, len(runs))
+
+    monkeypatch.setattr(row_start, "measured", measured)
+    places = Places(io.BytesIO(TEXT[:60_000]))
+    places.find_texts()
+    slow = dataclasses.replace(model, engine=engine)
+    found = by_model(places, slow, settings, candidates.plain(places), Budget(DEFAULT_SECONDS))
+    assert found is not None
+    return found.candidate, counts
+
+
+def test_an_estimate_measures_what_a_start_costs(
+    monkeypatch: pytest.MonkeyPatch, random_checkpoint: Any, write_checkpoint: Any, make_tokenizer: Any, tmp_path: Path
+) -> None:
+    config, tensors = random_checkpoint(vocab_size=320, max_position_embeddings=2048)
+    folder = make_tokenizer(write_checkpoint(tmp_path / "far", config, tensors), vocab_size=320)
+    cheap, places = by_a_far_model(monkeypatch, folder, 40.0, 1 / 4000)
+    assert len(places) == 1 and places[0] >= 1
+    dear, _ = by_a_far_model(monkeypatch, folder, 2000.0, 1 / 4000)
+    # Fewer rows take more steps, and each step reads the weights.
+    assert dear.decode_seconds.value > 1.5 * cheap.decode_seconds.value
+    slow, places = by_a_far_model(monkeypatch, folder, 40.0, 1 / 200)
+    assert places == [0]
+    width, slow_width = ((c.decode_seconds.high / c.decode_seconds.value) for c in (cheap, slow))
+    assert slow_width > width + 0.3
+
+
+@pytest.mark.parametrize("context", [2, 60, 300])
+def test_no_more_steps_are_timed_than_a_context_holds(hash_engine: Any, context: int) -> None:
+    model: Any = SimpleNamespace(engine=hash_engine(vocab_size=16, context=context))
+    trial = Trial(model, mixed=False, overlap=1, prompt=None)
+    for depth in (0, 1, context - 1, context, 2000):
+        assert trial.step_seconds(3, depth) > 0
