@@ -208,7 +208,7 @@ def padded(tensor: torch.Tensor, axis: int, parts: int = 1, multiple: int = LANE
     missing = -size % multiple
     if not missing:
         return tensor
-    split = tensor.unflatten(axis, (parts, size))
+    split = tensor.reshape(*tensor.shape[:axis], parts, size, *tensor.shape[axis + 1 :])
     zeros = split.new_zeros(*split.shape[: axis + 1], missing, *split.shape[axis + 2 :])
     return torch.cat([split, zeros], axis + 1).flatten(axis, axis + 1)
 
