@@ -382,9 +382,9 @@ def test_one_engine_at_a_time_measures(random_checkpoint: Make, monkeypatch: pyt
     alive: list[weakref.ref[ExactEngine]] = []
 
     class Engine(ExactEngine):
-        def __init__(self, *arguments: Any) -> None:
+        def __init__(self, *arguments: Any, **named: Any) -> None:
             assert not any(engine() for engine in alive)
-            super().__init__(*arguments)
+            super().__init__(*arguments, **named)
             alive.append(weakref.ref(self))
 
     monkeypatch.setattr(planes, "ExactEngine", Engine)
