@@ -137,7 +137,10 @@ def runs_of(tokens: np.ndarray) -> list[np.ndarray]:
 
 
 def _bits(engine: Engine[Any], tokens: np.ndarray, first: int) -> float:
-    """Returns the bits of a row's tokens from `first` on, by the model's masses."""
+    """Returns the bits of a row's tokens from `first` on, by the model's masses, in whole bits.
+
+    Rounded, they do not depend on the last digits of a machine's logarithms, nor does the number of rows.
+    """
     inputs = np.concatenate([[engine.start_token], tokens[:-1]])
     targets = torch.from_numpy(tokens[first:, None]).to(engine.device)
     bits = 0.0
@@ -145,4 +148,4 @@ def _bits(engine: Engine[Any], tokens: np.ndarray, first: int) -> float:
         for part, masses in masses_in_parts(engine, hidden):
             mass = masses.gather(1, targets[columns][part])[:, 0].clamp(min=1).double()
             bits -= float(torch.log2(mass / masses.sum(1)).sum())
-    return bits
+    return float(round(bits))
