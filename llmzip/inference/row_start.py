@@ -137,15 +137,15 @@ def runs_of(tokens: np.ndarray) -> list[np.ndarray]:
 
 
 def _bits(engine: Engine[Any], tokens: np.ndarray, first: int) -> float:
-    """Returns the bits of a row's tokens from `first` on, by the model's masses, in whole bits.
+    """Returns the bits of a row's tokens from `first` on, by the model's masses.
 
-    Rounded, they do not depend on the last digits of a machine's logarithms, nor does the number of rows.
+    Neither the sizes of batches nor the device's logarithm may change it, as it decides about the archive's bytes.
     """
     inputs = np.concatenate([[engine.start_token], tokens[:-1]])
     targets = torch.from_numpy(tokens[first:, None]).to(engine.device)
-    bits = 0.0
+    bits: list[float] = []
     for columns, hidden in prefill(engine, inputs[None], first):
         for part, masses in masses_in_parts(engine, hidden):
-            mass = masses.gather(1, targets[columns][part])[:, 0].clamp(min=1).double()
-            bits -= float(torch.log2(mass / masses.sum(1)).sum())
-    return float(round(bits))
+            mass = masses.gather(1, targets[columns][part])[:, 0].clamp(min=1)
+            bits += [math.log2(total / one) for total, one in zip(masses.sum(1).tolist(), mass.tolist(), strict=True)]
+    return math.fsum(bits)

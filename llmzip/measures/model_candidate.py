@@ -48,6 +48,9 @@ _START_PART = 0.25
 _UNMEASURED_SPREAD = 0.35
 """By how much the range of a time grows where that was not measured, so that the rows may be others."""
 
+_UNMEASURED_START = 0.75
+"""Part of the usual cost of a start by which the real one may differ, so that the size's range grows."""
+
 _MIN_LATER_PART = 0.2
 """Part of a sample's bits at least that is not counted as the cost of its rows' starts."""
 
@@ -172,14 +175,19 @@ def _candidate(places: Places, text: _Text, start: RowStart | None, sample: _Sam
     rows, steps = coded.tokens.shape
     prices = Prices.of(coded, decoded)
     budget.says("comparing the places of the sample")
-    affordable = int(budget.left / 2 / (rows * prices.token))
+    affordable = max(FIRST_STEPS, int(budget.left / 2 / (rows * prices.token)))  # one token says little of its place
     error = standard_error(*trial.row_bits(coded.tokens[:, : max(1, min(steps // 2, affordable))]))
     if text.mixed:
         size = bytes_in_frames(places.text_bytes, sample.rates, coded.num_bytes)
     else:  # nothing is learnt but from the row itself
         size = growth(sample.rates, math.log2(plan.steps / steps)).scaled(sample.rates[-1] * places.text_bytes / 8)
     frames = places.text_bytes / min(places.text_bytes, PIECE_BYTES)
-    starts = 0.0 if start is None else frames * plan.num_rows * start.after(plan.steps) / 8
+    starts, unsure = 0.0, 0.0
+    if start is not None:
+        starts = frames * plan.num_rows * start.after(plan.steps) / 8
+        if not start.places:
+            sampled_starts = rows * start.after(steps) / 8 * places.text_bytes / coded.num_bytes
+            unsure = _UNMEASURED_START * abs(sampled_starts - starts)
     encode, decode = prices.token, prices.step
     if engine.stepwise:
         encode += decoded.seconds / (rows * decoded.steps)  # the encoder tries whether it decodes
@@ -191,7 +199,7 @@ def _candidate(places: Places, text: _Text, start: RowStart | None, sample: _Sam
     decode_spread = spread if start is None or start.places else spread + _UNMEASURED_SPREAD
     return Candidate(
         METHODS[MIXED if text.mixed else LM],
-        size.scaled(1, starts).spread(2 * error).scaled(1, FRAME_BYTES * math.ceil(frames)),
+        size.scaled(1, starts).spread(2 * error + unsure / size.value).scaled(1, FRAME_BYTES * math.ceil(frames)),
         Range.exactly(encode * plan.num_tokens * frames).spread(spread),
         Range.exactly(decode * plan.steps * frames).spread(decode_spread),
         coded.num_bytes,

@@ -351,6 +351,7 @@ def _mm_int8(a: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
 
 def _int8_product_exact(device: torch.device, columns: int, terms: int) -> bool:
     """Returns whether native products of a shape are exact; rows of all 127 and of all -128 reach the limits."""
+    columns = max(columns, 3)  # as many as those rows are
     n = torch.arange((64 + columns) * terms, dtype=torch.int64, device="cpu")
     pattern = (((n * n * 40503 + n * 2654435761) >> 7) % 255 - 127).view(64 + columns, terms)
     a, w = pattern[:64].clone(), pattern[64:].clone()

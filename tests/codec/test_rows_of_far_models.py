@@ -13,6 +13,7 @@ import torch
 from model_samples import sentences
 
 import llmzip
+from llmzip.codec import levels
 from llmzip.codec.levels import LEVELS
 from llmzip.codec.report import FrameReport
 from llmzip.codec.writer import compress_stream
@@ -21,7 +22,7 @@ from llmzip.engines.exact import ExactEngine
 from llmzip.inference import row_start
 from llmzip.inference.row_start import RowStart
 from llmzip.models.tokenizer import Tokenizer
-from llmzip.settings import CompressSettings
+from llmzip.settings import CompressSettings, EngineSettings
 
 VOCABULARY = 320
 TEXT = sentences(8000, 2)
@@ -104,3 +105,22 @@ def test_models_with_short_contexts_keep_their_rows(folder: Path, asked: list[Ro
 def test_embedded_models_keep_their_rows(asked: list[RowStart], name: str) -> None:
     _, frame = compressed(TEXT[:3000], model=name, level=1)
     assert frame.rows == frame.tokens // LEVELS[1].min_row_tokens and not asked
+
+
+def test_archives_are_the_same_for_any_threads_and_kernels(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a start that is measured on the text itself."""
+    counts: list[int] = []
+    measured = row_start.measured
+
+    def noted(engine: Engine[Any], runs: list[np.ndarray], usually: RowStart) -> RowStart:
+        counts.append(len(runs))
+        return measured(engine, runs, usually)
+
+    monkeypatch.setattr(row_start, "measured", noted)
+    monkeypatch.setattr(levels, "SAMPLED_FROM_BYTES", 1 << 20)  # the model is no use, and is not asked whether it is
+    text = sentences(60_000, 5)
+    archives = set()
+    for threads, kernels in ((1, ""), (2, ""), (2, "none")):
+        monkeypatch.setenv("LLMZIP_KERNELS", kernels)
+        archives.add(compressed(text, model=folder, level=1, engine=EngineSettings(threads=threads))[0])
+    assert len(archives) == 1 and len(counts) == 3 and min(counts) >= 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import threading
@@ -212,6 +213,23 @@ def test_what_turns_the_kernels_off(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         assert "not built, or from other sources" in text()
     finally:
         kernels.library.cache_clear()
+
+
+def test_kernels_with_a_wrong_floor_fail_the_self_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, _ = kernels.chosen()
+    assert found is not None
+    masses = found.masses
+
+    def coarse(model: Any, *rest: Any) -> None:
+        """Masses of a model without floor_bits."""
+        changed = kernels.Model.from_buffer_copy(model._obj)
+        changed.floor_bits = 0
+        masses(ctypes.byref(changed), *rest)
+
+    monkeypatch.setattr(found, "failed", False)
+    assert selftest._check_compiled()
+    monkeypatch.setattr(found, "masses", coarse)
+    assert not selftest._check_compiled() and found.failed
 
 
 @pytest.mark.parametrize(

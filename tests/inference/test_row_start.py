@@ -71,6 +71,14 @@ def test_a_start_is_measured(monkeypatch: pytest.MonkeyPatch, batch_tokens: int)
     assert start.after(64) == pytest.approx(of_places(0, 64) - 64 * start.token_bits, rel=0.2)
 
 
+def test_no_batch_changes_a_bit() -> None:
+    """Nor does a device: what is measured decides about the archive's bytes."""
+    usually = RowStart(350.0, 4.0, 2048)
+    engines: list[Any] = [PlaceEngine(size) for size in (1024, 600, 300, 77)]
+    found = {row_start.measured(engine, [ONES, ONES], usually) for engine in engines}
+    assert len(found) == 1
+
+
 def test_the_usual_cost_counts_where_little_is_measured() -> None:
     engine: Any = PlaceEngine()
     usually = row_start.usual(engine, 10.0)

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -19,7 +20,7 @@ from llmzip.measures import budget, candidates, estimate
 from llmzip.measures.budget import DEFAULT_SECONDS, Budget
 from llmzip.measures.candidates import Candidate
 from llmzip.measures.estimate import Estimate
-from llmzip.measures.model_candidate import by_model
+from llmzip.measures.model_candidate import _Sampler, by_model
 from llmzip.measures.places import Places
 from llmzip.measures.trial import Trial
 from llmzip.models.choice import model_for_compressing
@@ -89,6 +90,24 @@ def test_a_slow_model_is_estimated_in_time(
     tokens = found.original_bytes / 4
     assert found.compress_seconds.value > tokens * token_seconds / 2
     assert found.decompress_seconds.value > found.compress_seconds.value / 2
+
+
+def test_places_are_compared_by_some_tokens_though_no_time_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    grown, row_bits, shapes = _Sampler.grown, Trial.row_bits, []
+
+    def grown_late(self: _Sampler, *given: Any) -> Any:
+        sample = grown(self, *given)
+        self._budget._end = 0.0
+        return sample
+
+    def noted(self: Trial, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        shapes.append(tokens.shape)
+        return row_bits(self, tokens)
+
+    monkeypatch.setattr(_Sampler, "grown", grown_late)
+    monkeypatch.setattr(Trial, "row_bits", noted)
+    estimated_slowly(monkeypatch, 60_000, 1 / 350, 0.07)
+    assert shapes == [(8, 16)]
 
 
 def test_a_fast_model_takes_larger_samples(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -338,6 +338,15 @@ def test_attention_weights_over_values_stay_exact() -> None:
     assert ops.KV_MAX * (ops.WEIGHT_SUM + 1 + ops.VALUE_KEYS / 2) < 1 << 24
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (2, 5)])
+def test_matrices_of_one_or_two_rows(shape: tuple[int, int], rng: np.random.Generator) -> None:
+    kernels = ops.Kernels(CPU, [shape])
+    weight = torch.from_numpy(rng.integers(-127, 128, shape)).to(torch.int8)
+    x = torch.from_numpy(rng.integers(-127, 128, (4, shape[1]))).to(torch.float32)
+    got = kernels.linear(x, weight, torch.ones(shape[0]), 1)
+    assert torch.allclose(got, x @ weight.T.to(torch.float32), rtol=0, atol=0.5 * 127 * shape[1])
+
+
 def test_kernels_say_what_they_chose(kernels: ops.Kernels) -> None:
     chosen = "native" if kernels.int8_native else "float"
     assert kernels.describe() == f"int8 products: {chosen}, float products: {kernels.float_dtype}"
