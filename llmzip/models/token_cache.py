@@ -208,6 +208,7 @@ def _library_arrays(file: TokenizerFile, vocab_size: int) -> dict[str, np.ndarra
     description = file.exact_description(vocab_size)
     model = dict(description["model"])
     vocab, merges = model.pop("vocab"), model.pop("merges", None)
+    needed = {model.get("unk_token"), *(f"<0x{byte:02X}>" for byte in range(256))}
     texts: list[str] = []
     merged = np.zeros((0, 3), dtype=np.int32)
     blanks = re.findall('"replacement": "(.*?)"', json.dumps(description.get("pre_tokenizer"), ensure_ascii=False))
@@ -215,9 +216,10 @@ def _library_arrays(file: TokenizerFile, vocab_size: int) -> dict[str, np.ndarra
         place = {token: i for i, token in enumerate(vocab)}
         pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in merges]
         with contextlib.suppress(KeyError, ValueError):  # merges of a form that only the library reads
-            merged = np.array([[place[a], place[b], place[a + b]] for a, b in pairs], dtype=np.int32).reshape(-1, 3)
-            texts = list(vocab)
-    needed = {model.get("unk_token"), *(f"<0x{byte:02X}>" for byte in range(256))}
+            found = np.array([[place[a], place[b], place[a + b]] for a, b in pairs], dtype=np.int32).reshape(-1, 3)
+            # Tokens that stand for something else than their text would be merged to what no text contains.
+            if needed.isdisjoint(itertools.chain.from_iterable(pairs)) and len(set(vocab.values())) == len(vocab):
+                texts, merged = list(vocab), found
     rest = description | {"model": model}
     return {
         **_joined("text", [token.encode("utf-8", "surrogatepass") for token in texts]),

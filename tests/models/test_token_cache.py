@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,52 @@ def test_tokens_that_are_no_part_of_the_text_are_not_reduced(cache: Path, tmp_pa
     (path / "tokenizer.json").write_text(json.dumps(found), encoding="utf-8")
     whole, kept = (Tokenizer(path, VOCAB_SIZE) for _ in range(2))
     for data in samples():
+        np.testing.assert_array_equal(kept.encode(data), whole.encode(data))
+    read = token_cache.read(path, VOCAB_SIZE)
+    assert read is not None and not read.can_reduce
+
+
+def test_gaps_between_ids_do_not_move_added_tokens(cache: Path, tmp_path: Path) -> None:
+    found = description("sentencepiece")
+    vocab = found["model"]["vocab"]
+    found["model"]["vocab"] = {text: i if i < 300 else i + 100 for text, i in vocab.items()}
+    ids = {"  ": 900, "   ": 901, "++i": 902}
+    plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
+    found["added_tokens"] = [{"id": i, "content": content, **plain} for content, i in ids.items()]
+    (path := tmp_path / "m").mkdir()
+    (path / "tokenizer.json").write_text(json.dumps(found), encoding="utf-8")
+    whole, kept = (Tokenizer(path, VOCAB_SIZE) for _ in range(2))
+    data = b"the  ferry   ++i snow"
+    assert set(ids.values()) <= set(whole.encode(data).tolist())
+    for data in (data, *samples()):
+        np.testing.assert_array_equal(kept.encode(data), whole.encode(data))
+
+
+def bytes_that_merge(found: dict[str, Any]) -> None:
+    found["model"]["vocab"]["<0xC3><0x9C>"] = VOCAB_SIZE - 1
+    found["model"]["merges"].append(["<0xC3>", "<0x9C>"])
+
+
+def unknown_that_merges(found: dict[str, Any]) -> None:
+    found["model"]["byte_fallback"] = False
+    found["model"]["vocab"]["<unk>s"] = VOCAB_SIZE - 1
+    found["model"]["merges"].insert(0, ["<unk>", "s"])
+
+
+def two_of_one_id(found: dict[str, Any]) -> None:
+    found["model"]["vocab"]["Q"] = found["model"]["vocab"][found["model"]["merges"][0][0]]
+
+
+@pytest.mark.parametrize("change", [bytes_that_merge, unknown_that_merges, two_of_one_id])
+def test_merges_of_what_the_text_does_not_contain_are_not_reduced(
+    cache: Path, tmp_path: Path, change: Callable[[dict[str, Any]], None]
+) -> None:
+    found = description("sentencepiece")
+    change(found)
+    (path := tmp_path / "m").mkdir()
+    (path / "tokenizer.json").write_text(json.dumps(found), encoding="utf-8")
+    whole, kept = (Tokenizer(path, VOCAB_SIZE) for _ in range(2))
+    for data in ("Ünk snow".encode(), "Xs 猫s snow".encode(), *samples()):
         np.testing.assert_array_equal(kept.encode(data), whole.encode(data))
     read = token_cache.read(path, VOCAB_SIZE)
     assert read is not None and not read.can_reduce
