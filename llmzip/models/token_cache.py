@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from ..system import cache
+from .layout import is_gguf
 from .tokenizer_file import BLANK, TokenizerFile, byte_alphabet
 
 _VERSION = 1
@@ -184,18 +185,26 @@ def keep(file: TokenizerFile, entries: Sequence[bytes]) -> None:
         cache.replace(path, lambda name: Path(name).write_bytes(data))
 
 
-def _kept_path(folder: Path, vocab_size: int) -> Path | None:
-    """Returns the file for a folder's tokenizer, named after the tokenizer's files; None if there is no place."""
-    sha = hashlib.sha256(f"tokens {_VERSION} {vocab_size}\n".encode())
+def stamp(folder: Path) -> bytes | None:
+    """Returns what changes when the files of a folder's tokenizer do; None if there are none.
+
+    Args:
+        folder: of the model; or a GGUF file, whose first part holds the tokenizer.
+    """
     try:
-        # A model that is one file holds its tokenizer, too.
-        files = [folder] if folder.is_file() else [folder / name for name in _SOURCES if (folder / name).exists()]
-        for file in files:
-            sha.update(cache.identity(file))
+        files = [folder] if is_gguf(folder) else [folder / name for name in _SOURCES if (folder / name).exists()]
+        return b"".join(map(cache.identity, files)) or None
     except OSError:
         return None
-    base = cache.folder("models")
-    return base / f"{sha.hexdigest()[:32]}.tokens" if base is not None and files else None
+
+
+def _kept_path(folder: Path, vocab_size: int) -> Path | None:
+    """Returns the file for a folder's tokenizer, named after the tokenizer's files; None if there is no place."""
+    base, files = cache.folder("models"), stamp(folder)
+    if base is None or files is None:
+        return None
+    sha = hashlib.sha256(f"tokens {_VERSION} {vocab_size}\n".encode() + files)
+    return base / f"{sha.hexdigest()[:32]}.tokens"
 
 
 def _library_arrays(file: TokenizerFile, vocab_size: int) -> dict[str, np.ndarray]:

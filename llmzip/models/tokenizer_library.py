@@ -131,6 +131,7 @@ class Libraries:
 
     def __init__(self, folder: Path, vocab_size: int) -> None:
         self._folder, self._vocab_size, self._reduced_texts = folder, vocab_size, 0
+        self._stamp = token_cache.stamp(folder)
         self._kept = token_cache.read(folder, vocab_size)
         self._file: TokenizerFile | None = None
         if self._kept is not None:
@@ -152,8 +153,15 @@ class Libraries:
 
     @forks.cached_property
     def whole(self) -> Library:
-        """The library with the whole tokenizer."""
+        """The library with the whole tokenizer.
+
+        Raises:
+            TokenizerError: it cannot be loaded, or its files have been replaced by those of another one.
+        """
         file = TokenizerFile.read(self._folder) if self._file is None else self._file
+        is_same = self._kept is None or token_cache.stamp(self._folder) == self._stamp
+        if not is_same and file.byte_table(self._vocab_size) != self.entries:
+            raise TokenizerError(f"model {self._folder}: its tokenizer was replaced by another one while it was in use")
         return _whole(file, self._vocab_size)
 
     def choose(self, texts: Sequence[str]) -> Library:

@@ -24,13 +24,17 @@ def folder(name: str) -> Path | None:
 
 
 def identity(file: Path) -> bytes:
-    """Returns a line that changes when a file does: its place, size and time of change.
+    """Returns a line that changes when a file does: its name, place, size and times.
+
+    The name counts beside the place, because links may swap places. The time of the last change of the inode counts
+    beside that of the content, which archives and copies set to what it was elsewhere.
 
     Raises:
         OSError: there is no such file.
     """
     status = file.stat()
-    return f"{file.resolve()}\0{status.st_size} {status.st_mtime_ns}\n".encode("utf-8", "surrogateescape")
+    times = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
+    return f"{file.name}\0{file.resolve()}\0{times}\n".encode("utf-8", "surrogateescape")
 
 
 def replace(path: Path, write: Callable[[str], object]) -> bool:

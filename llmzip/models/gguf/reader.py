@@ -147,16 +147,16 @@ def part_files(path: Path) -> list[Path]:
     return [path.with_name(name) for name in names] if 1 < count <= _MAX_PARTS else [path]
 
 
-def _stamp(path: Path) -> tuple[int, int, int]:
+def _stamp(path: Path) -> tuple[int, ...]:
     try:
         status = os.stat(path)
     except OSError as error:
         raise ModelUnsupportedError(f"it cannot be read: {error.strerror}") from None
-    return status.st_size, status.st_mtime_ns, status.st_ino
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev
 
 
 @functools.lru_cache(maxsize=2)
-def _open(parts: tuple[Path, ...], stamps: tuple[tuple[int, int, int], ...]) -> GgufFile:
+def _open(parts: tuple[Path, ...], stamps: tuple[tuple[int, ...], ...]) -> GgufFile:
     del stamps  # only there so that changed files are read again
     metadata: Mapping[str, Any] = {}
     tensors: dict[str, Stored] = {}
