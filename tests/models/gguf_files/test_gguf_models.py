@@ -234,6 +234,7 @@ def test_conversions_are_kept_by_file_size_and_time(
     assert _kept_path(file) != kept
 
 
+@pytest.mark.usefixtures("only_models")
 def test_a_model_in_memory_is_told_from_another_of_the_same_name_and_time(
     checkpoint: Path, to_gguf: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
