@@ -225,6 +225,7 @@ class _Header:
             raise ModelUnsupportedError("damaged: general.alignment is out of range")
         begin = -(-self._place // alignment) * alignment
         tensors: dict[str, Stored] = {}
+        left = len(self._data) - begin  # tensors that share bytes would take more memory than the file has
         for name, shape, kind, offset in places:
             if name in tensors:
                 raise ModelUnsupportedError(f"damaged: tensor {name:.100} appears twice")
@@ -233,6 +234,9 @@ class _Header:
                 raise ModelUnsupportedError(
                     f"tensor {name:.100} reaches beyond the end of the file: it is damaged, or the download incomplete"
                 )
+            left -= size
+            if left < 0:
+                raise ModelUnsupportedError(f"damaged: tensor {name:.100} overlaps others")
             tensors[name] = Stored(shape, kind, self._data[begin + offset : begin + offset + size])
         return metadata, tensors
 

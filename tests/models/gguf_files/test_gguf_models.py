@@ -179,12 +179,16 @@ def test_a_folder_with_an_adapter_says_what_it_is(tmp_path: Path) -> None:
         llmzip.compress(TEXT, model=tmp_path)
 
 
-def test_a_folder_with_nothing_but_a_file_says_what_to_type(file: Path, tmp_path: Path) -> None:
+def test_a_folder_with_nothing_but_a_file_says_what_to_type(
+    file: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
     file.rename(folder / "model.gguf")
     with pytest.raises(ModelNotFoundError, match=rf"name that one, --model {folder / 'model.gguf'}$"):
         llmzip.compress(TEXT, model=folder)
+    assert main(["models", "info", "--json", str(folder)]) == 0
+    assert json.loads(capfd.readouterr().out)["parameters"] is None
 
 
 # -- models info and verify ------------------------------------------------------------------------------------------
