@@ -181,8 +181,8 @@ def keep(file: TokenizerFile, entries: Sequence[bytes]) -> None:
     arrays = {name: np.ascontiguousarray(arrays[name], dtype=kind) for name, kind in _ARRAYS.items()}
     arrays[_DIGEST] = np.frombuffer(_digest(arrays), dtype=np.uint8)
     data = save(arrays)
-    if len(data) <= _MAX_FILE_BYTES:
-        cache.replace(path, lambda name: Path(name).write_bytes(data))
+    if len(data) <= _MAX_FILE_BYTES and cache.replace(path, lambda name: Path(name).write_bytes(data)):
+        cache.remove_older(path)
 
 
 def stamp(folder: Path) -> bytes | None:
@@ -192,19 +192,25 @@ def stamp(folder: Path) -> bytes | None:
         folder: of the model; or a GGUF file, whose first part holds the tokenizer.
     """
     try:
-        files = [folder] if is_gguf(folder) else [folder / name for name in _SOURCES if (folder / name).exists()]
-        return b"".join(map(cache.identity, files)) or None
+        return b"".join(map(cache.identity, _files(folder))) or None
     except OSError:
         return None
 
 
+def _files(folder: Path) -> list[Path]:
+    """Returns the files of a tokenizer, in an order that stays."""
+    return [folder] if is_gguf(folder) else [folder / name for name in _SOURCES if (folder / name).exists()]
+
+
 def _kept_path(folder: Path, vocab_size: int) -> Path | None:
     """Returns the file for a folder's tokenizer, named after the tokenizer's files; None if there is no place."""
-    base, files = cache.folder("models"), stamp(folder)
-    if base is None or files is None:
+    base = cache.folder("models")
+    try:
+        files = _files(folder)
+        name = cache.name(f"tokens {_VERSION} {vocab_size}", files)
+    except OSError:
         return None
-    sha = hashlib.sha256(f"tokens {_VERSION} {vocab_size}\n".encode() + files)
-    return base / f"{sha.hexdigest()[:32]}.tokens"
+    return base / f"{name}.tokens" if base is not None and files else None
 
 
 def _library_arrays(file: TokenizerFile, vocab_size: int) -> dict[str, np.ndarray]:
