@@ -33,7 +33,7 @@ from ..models.token_table import TokenTable, lacking_text
 from ..models.tokenizer import Tokenizer
 from ..models.weights import is_int8, load_model
 from ..settings import USUAL_CONTEXT, EngineSettings
-from ..system import forks, torchparts
+from ..system import cache, forks, torchparts
 from ..system.memory import allocations_checked
 from . import prompt as prompts
 from . import sample_text
@@ -139,7 +139,7 @@ def load(choice: ModelChoice, settings: EngineSettings) -> LoadedModel:
         from ..engines import floating
 
         threads = floating.threads_of(choice.environment) or torch.get_num_threads()
-    stamp = tuple((file.name, file.stat().st_mtime_ns) for file in layout.model_files(choice.folder))
+    stamp = tuple(cache.identity(file) for file in layout.model_files(choice.folder))
     with allocations_checked("not enough memory for the model"):
         return _load(choice, device, settings.batch_tokens, threads, stamp)
 

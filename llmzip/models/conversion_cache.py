@@ -136,16 +136,14 @@ def _read_json(path: Path) -> Any:
 
 def _kept_path(folder: Path) -> Path | None:
     """Returns the file for a checkpoint's conversion, named after the checkpoint's files; None if there is no place."""
-    sha = hashlib.sha256(f"{_VERSION} {NUMERICS_VERSION}\n".encode())
+    base = cache.folder("models")
     try:
         is_file = layout.is_gguf(folder)
         files = layout.model_files(folder) if is_file else [*folder.glob("*.safetensors"), *folder.glob("*.json")]
-        for file in sorted(files):
-            sha.update(cache.identity(file))
+        name = cache.name(f"{_VERSION} {NUMERICS_VERSION}", sorted(files))
     except (OSError, ModelUnsupportedError):
         return None
-    base = cache.folder("models")
-    return None if base is None else base / f"{sha.hexdigest()[:32]}.int8"
+    return None if base is None else base / f"{name}.int8"
 
 
 class _Kept(NamedTuple):
@@ -209,4 +207,5 @@ def _write(model: ExactModel, path: Path) -> None:
     tensors = {name: tensor.cpu().contiguous() for name, tensor in model.tensors().items()}
     about = json.dumps({"config": model.config.as_dict(), "digest": model.digest().hex()})
     with contextlib.suppress(SafetensorError):
-        cache.replace(path, lambda name: save_file(tensors, name, {"llmzip": about}))
+        if cache.replace(path, lambda name: save_file(tensors, name, {"llmzip": about})):
+            cache.remove_older(path)

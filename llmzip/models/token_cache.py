@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from ..system import cache
+from .layout import is_gguf
 from .tokenizer_file import BLANK, TokenizerFile, byte_alphabet
 
 _VERSION = 1
@@ -180,22 +181,36 @@ def keep(file: TokenizerFile, entries: Sequence[bytes]) -> None:
     arrays = {name: np.ascontiguousarray(arrays[name], dtype=kind) for name, kind in _ARRAYS.items()}
     arrays[_DIGEST] = np.frombuffer(_digest(arrays), dtype=np.uint8)
     data = save(arrays)
-    if len(data) <= _MAX_FILE_BYTES:
-        cache.replace(path, lambda name: Path(name).write_bytes(data))
+    if len(data) <= _MAX_FILE_BYTES and cache.replace(path, lambda name: Path(name).write_bytes(data)):
+        cache.remove_older(path)
+
+
+def stamp(folder: Path) -> bytes | None:
+    """Returns what changes when the files of a folder's tokenizer do; None if there are none.
+
+    Args:
+        folder: of the model; or a GGUF file, whose first part holds the tokenizer.
+    """
+    try:
+        return b"".join(map(cache.identity, _files(folder))) or None
+    except OSError:
+        return None
+
+
+def _files(folder: Path) -> list[Path]:
+    """Returns the files of a tokenizer, in an order that stays."""
+    return [folder] if is_gguf(folder) else [folder / name for name in _SOURCES if (folder / name).exists()]
 
 
 def _kept_path(folder: Path, vocab_size: int) -> Path | None:
     """Returns the file for a folder's tokenizer, named after the tokenizer's files; None if there is no place."""
-    sha = hashlib.sha256(f"tokens {_VERSION} {vocab_size}\n".encode())
+    base = cache.folder("models")
     try:
-        # A model that is one file holds its tokenizer, too.
-        files = [folder] if folder.is_file() else [folder / name for name in _SOURCES if (folder / name).exists()]
-        for file in files:
-            sha.update(cache.identity(file))
+        files = _files(folder)
+        name = cache.name(f"tokens {_VERSION} {vocab_size}", files)
     except OSError:
         return None
-    base = cache.folder("models")
-    return base / f"{sha.hexdigest()[:32]}.tokens" if base is not None and files else None
+    return base / f"{name}.tokens" if base is not None and files else None
 
 
 def _library_arrays(file: TokenizerFile, vocab_size: int) -> dict[str, np.ndarray]:
@@ -208,6 +223,7 @@ def _library_arrays(file: TokenizerFile, vocab_size: int) -> dict[str, np.ndarra
     description = file.exact_description(vocab_size)
     model = dict(description["model"])
     vocab, merges = model.pop("vocab"), model.pop("merges", None)
+    needed = {model.get("unk_token"), *(f"<0x{byte:02X}>" for byte in range(256))}
     texts: list[str] = []
     merged = np.zeros((0, 3), dtype=np.int32)
     blanks = re.findall('"replacement": "(.*?)"', json.dumps(description.get("pre_tokenizer"), ensure_ascii=False))
@@ -215,9 +231,10 @@ def _library_arrays(file: TokenizerFile, vocab_size: int) -> dict[str, np.ndarra
         place = {token: i for i, token in enumerate(vocab)}
         pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in merges]
         with contextlib.suppress(KeyError, ValueError):  # merges of a form that only the library reads
-            merged = np.array([[place[a], place[b], place[a + b]] for a, b in pairs], dtype=np.int32).reshape(-1, 3)
-            texts = list(vocab)
-    needed = {model.get("unk_token"), *(f"<0x{byte:02X}>" for byte in range(256))}
+            found = np.array([[place[a], place[b], place[a + b]] for a, b in pairs], dtype=np.int32).reshape(-1, 3)
+            # Tokens that stand for something else than their text would be merged to what no text contains.
+            if needed.isdisjoint(itertools.chain.from_iterable(pairs)) and len(set(vocab.values())) == len(vocab):
+                texts, merged = list(vocab), found
     rest = description | {"model": model}
     return {
         **_joined("text", [token.encode("utf-8", "surrogatepass") for token in texts]),

@@ -84,8 +84,10 @@ class Tokenizer:
         return parts
 
     def _stand_for(self, ids: np.ndarray, raw: bytes) -> bool:
-        """Whether ids stand for these bytes."""
+        """Whether ids stand for these bytes; special tokens beyond the model's vocabulary stand for nothing."""
         entries = self.table.entries
+        if len(ids) and int(ids.max()) >= len(entries):
+            return False
         return b"".join([entries[i] for i in ids.tolist()]) == raw
 
 

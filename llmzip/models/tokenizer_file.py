@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,20 +143,6 @@ class TokenizerFile:
         if isinstance(vocab, dict) and max(vocab.values(), default=0) >= vocab_size:
             model["vocab"] = {text: i for text, i in vocab.items() if i < vocab_size}
         return model
-
-    def renumbered_ids(self, vocab_size: int, library_id: Callable[[str], int | None]) -> dict[int, int]:
-        """Returns the library's id -> the model's id for added tokens that the library renumbers.
-
-        The library does so with the added tokens that are left once the special ones are taken out.
-
-        Args:
-            vocab_size: V of the model.
-            library_id: gives the library's id of a token's text.
-        """
-        vocab = self.description["model"]["vocab"]
-        others = set(vocab.values() if isinstance(vocab, dict) else range(len(vocab)))
-        ids = {library_id(str(entry["content"])): entry["id"] for entry in self._text_tokens(vocab_size)}
-        return {ours: id for ours, id in ids.items() if ours is not None and ours != id and ours not in others}
 
     def _added_tokens(self) -> dict[str, dict[str, Any]]:
         """Returns text -> entry of the tokens that are searched for first; special ones never stand for text."""

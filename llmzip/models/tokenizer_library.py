@@ -62,28 +62,55 @@ def _whole(file: TokenizerFile, vocab_size: int) -> Library:
         TokenizerError: it cannot be loaded.
     """
     try:
-        library = Library(file.exact_description(vocab_size))
-        renumbered = file.renumbered_ids(vocab_size, library.id_of)
+        description = file.exact_description(vocab_size)
+        ids = _closed_gaps(description)
+        library = Library(description)
+        added = {str(entry["content"]): int(entry["id"]) for entry in description["added_tokens"]}
+        model_ids = _model_ids(library, ids, added)
     except Exception as error:  # tokenizers raises bare Exception
         raise TokenizerError(f"model {file.folder}: tokenizer.json cannot be loaded: {error}") from None
-    if renumbered:
-        library.ids = np.arange(max(vocab_size, *renumbered, *renumbered.values()) + 1)
-        for library_id, model_id in renumbered.items():
-            library.ids[library_id] = model_id
+    if not np.array_equal(model_ids, np.arange(len(model_ids))):
+        library.ids = model_ids
     return library
+
+
+def _closed_gaps(description: dict[str, Any]) -> np.ndarray:
+    """Renumbers a vocabulary whose ids have gaps: the library numbers new tokens from its size on, taken or not.
+
+    Returns:
+        (n,) int64: the library's id -> the model's.
+    """
+    vocab = description["model"]["vocab"]
+    ids = sorted(set(vocab.values())) if isinstance(vocab, dict) else list(range(len(vocab)))
+    if ids and ids[-1] >= len(ids):
+        place = {i: n for n, i in enumerate(ids)}
+        description["model"] = description["model"] | {"vocab": {text: place[i] for text, i in vocab.items()}}
+    return np.array(ids, dtype=np.int64)
+
+
+def _model_ids(library: Library, ids: np.ndarray, added: Mapping[str, int]) -> np.ndarray:
+    """Returns the library's ids -> the model's.
+
+    Args:
+        library: that has numbered the added tokens.
+        ids: the model's ids of the vocabulary that it was given.
+        added: text -> the model's id of the added tokens.
+    """
+    numbers = {content: library.id_of(content) for content in added}
+    size = max([len(ids), *(number + 1 for number in numbers.values() if number is not None)])
+    model_ids = np.zeros(size, dtype=np.int64)
+    model_ids[: len(ids)] = ids
+    for content, number in numbers.items():
+        if number is not None and number >= len(ids):
+            model_ids[number] = added[content]
+    return model_ids
 
 
 def _reduced(kept: token_cache.KeptTokenizer, text: str) -> Library:
     """Loads the library with what one text can use."""
     reduced = kept.reduced(text)
     library = Library(reduced.description)
-    numbers = {content: library.id_of(content) for content in reduced.added}
-    size = max([len(reduced.ids), *(number + 1 for number in numbers.values() if number is not None)])
-    library.ids = np.zeros(size, dtype=np.int64)
-    library.ids[: len(reduced.ids)] = reduced.ids
-    for content, number in numbers.items():
-        if number is not None and number >= len(reduced.ids):
-            library.ids[number] = reduced.added[content]
+    library.ids = _model_ids(library, reduced.ids, reduced.added)
     return library
 
 
@@ -104,6 +131,7 @@ class Libraries:
 
     def __init__(self, folder: Path, vocab_size: int) -> None:
         self._folder, self._vocab_size, self._reduced_texts = folder, vocab_size, 0
+        self._stamp = token_cache.stamp(folder)
         self._kept = token_cache.read(folder, vocab_size)
         self._file: TokenizerFile | None = None
         if self._kept is not None:
@@ -125,8 +153,15 @@ class Libraries:
 
     @forks.cached_property
     def whole(self) -> Library:
-        """The library with the whole tokenizer."""
+        """The library with the whole tokenizer.
+
+        Raises:
+            TokenizerError: it cannot be loaded, or its files have been replaced by those of another one.
+        """
         file = TokenizerFile.read(self._folder) if self._file is None else self._file
+        is_same = self._kept is None or token_cache.stamp(self._folder) == self._stamp
+        if not is_same and file.byte_table(self._vocab_size) != self.entries:
+            raise TokenizerError(f"model {self._folder}: its tokenizer was replaced by another one while it was in use")
         return _whole(file, self._vocab_size)
 
     def choose(self, texts: Sequence[str]) -> Library:

@@ -6,10 +6,14 @@ Such a file is a shortcut and nothing else: if it is missing, damaged or cannot 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+
+_HALF = 16
+"""Digits of each half of a name."""
 
 
 def folder(name: str) -> Path | None:
@@ -24,13 +28,46 @@ def folder(name: str) -> Path | None:
 
 
 def identity(file: Path) -> bytes:
-    """Returns a line that changes when a file does: its place, size and time of change.
+    """Returns a line that changes when a file does: its name, place, size and times.
+
+    The name counts beside the place, because links may swap places. The time of the last change of the inode counts
+    beside that of the content, which archives and copies set to what it was elsewhere.
 
     Raises:
         OSError: there is no such file.
     """
     status = file.stat()
-    return f"{file.resolve()}\0{status.st_size} {status.st_mtime_ns}\n".encode("utf-8", "surrogateescape")
+    times = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
+    return f"{file.name}\0{file.resolve()}\0{times}\n".encode("utf-8", "surrogateescape")
+
+
+def name(kind: str, files: Iterable[Path]) -> str:
+    """Returns a name for what is kept of files, 32 hexadecimal digits: half for their places, half for their state.
+
+    Args:
+        kind: what is kept, and its version.
+        files: what it is made from.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    places, states = hashlib.sha256(f"{kind}\n".encode()), hashlib.sha256()
+    for file in files:
+        places.update(f"{file.name}\0{file.resolve()}\n".encode("utf-8", "surrogateescape"))
+        states.update(identity(file))
+    return places.hexdigest()[:_HALF] + states.hexdigest()[:_HALF]
+
+
+def remove_older(path: Path) -> None:
+    """Removes what was kept of the same files before they changed; backups that set links change them each night.
+
+    Args:
+        path: of what is kept of them now, with a stem that `name` has made.
+    """
+    for other in path.parent.glob(f"{path.stem[:_HALF]}*"):
+        if other.stem != path.stem:
+            with contextlib.suppress(OSError):
+                other.unlink()
 
 
 def replace(path: Path, write: Callable[[str], object]) -> bool:

@@ -91,7 +91,36 @@ def test_changed_files_are_converted_anew(cache: Path, folder: Path) -> None:
     stamp = weights.stat().st_mtime_ns
     os.utime(weights, ns=(stamp + 10**9, stamp + 10**9))
     load(folder, 50, None, None, choose)
-    assert choose.calls == 2 and len(list(cache.glob("*.int8"))) == 2
+    assert choose.calls == 2
+    # What was kept before is of no use any more.
+    assert sorted(path.suffix for path in cache.iterdir()) == [".int8", ".planes"]
+
+
+def test_a_file_that_took_the_place_of_another_is_told_apart(
+    cache: Path, folder: Path, random_checkpoint: Make, write_checkpoint: Write, tmp_path: Path
+) -> None:
+    old = load(folder, 50, None, 1, Chooser(1)).digest()
+    weights, status = folder / "model.safetensors", (folder / "model.safetensors").stat()
+    other = write_checkpoint(tmp_path / "other", *random_checkpoint(seed=7))
+    (other / "model.safetensors").replace(weights)
+    os.utime(weights, ns=(status.st_atime_ns, status.st_mtime_ns))  # as unpacked from some archives
+    assert (weights.stat().st_size, weights.stat().st_mtime_ns) == (status.st_size, status.st_mtime_ns)
+    assert load(folder, 50, None, 1, Chooser(1)).digest() == load_model(folder, 1, 50).digest() != old
+
+
+def test_links_that_swap_places_are_told_apart(
+    cache: Path, folder: Path, random_checkpoint: Make, write_checkpoint: Write, tmp_path: Path
+) -> None:
+    other = write_checkpoint(tmp_path / "other", *random_checkpoint(seed=7))
+    (first := tmp_path / "first").mkdir()
+    (second := tmp_path / "second").mkdir()
+    for place, before in ((first, "consolidated.safetensors"), (second, "model.safetensors")):
+        after = {"consolidated.safetensors": "model.safetensors", "model.safetensors": "old.safetensors"}[before]
+        (place / "config.json").symlink_to(folder / "config.json")
+        (place / before).symlink_to(folder / "model.safetensors")
+        (place / after).symlink_to(other / "model.safetensors")
+    digests = {load(place, 50, None, 1, Chooser(1)).digest() for place in (first, second)}
+    assert digests == {load_model(place, 1, 50).digest() for place in (folder, other)} and len(digests) == 2
 
 
 def without_positions(random_checkpoint: Make) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:

@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,52 @@ def test_tokens_that_are_no_part_of_the_text_are_not_reduced(cache: Path, tmp_pa
     assert read is not None and not read.can_reduce
 
 
+def test_gaps_between_ids_do_not_move_added_tokens(cache: Path, tmp_path: Path) -> None:
+    found = description("sentencepiece")
+    vocab = found["model"]["vocab"]
+    found["model"]["vocab"] = {text: i if i < 300 else i + 100 for text, i in vocab.items()}
+    ids = {"  ": 900, "   ": 901, "++i": 902}
+    plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
+    found["added_tokens"] = [{"id": i, "content": content, **plain} for content, i in ids.items()]
+    (path := tmp_path / "m").mkdir()
+    (path / "tokenizer.json").write_text(json.dumps(found), encoding="utf-8")
+    whole, kept = (Tokenizer(path, VOCAB_SIZE) for _ in range(2))
+    text = b"the  ferry   ++i snow"
+    assert set(ids.values()) <= set(whole.encode(text).tolist())
+    for data in (text, *samples()):
+        np.testing.assert_array_equal(kept.encode(data), whole.encode(data))
+
+
+def bytes_that_merge(found: dict[str, Any]) -> None:
+    found["model"]["vocab"]["<0xC3><0x9C>"] = VOCAB_SIZE - 1
+    found["model"]["merges"].append(["<0xC3>", "<0x9C>"])
+
+
+def unknown_that_merges(found: dict[str, Any]) -> None:
+    found["model"]["byte_fallback"] = False
+    found["model"]["vocab"]["<unk>s"] = VOCAB_SIZE - 1
+    found["model"]["merges"].insert(0, ["<unk>", "s"])
+
+
+def two_of_one_id(found: dict[str, Any]) -> None:
+    found["model"]["vocab"]["Q"] = found["model"]["vocab"][found["model"]["merges"][0][0]]
+
+
+@pytest.mark.parametrize("change", [bytes_that_merge, unknown_that_merges, two_of_one_id])
+def test_merges_of_what_the_text_does_not_contain_are_not_reduced(
+    cache: Path, tmp_path: Path, change: Callable[[dict[str, Any]], None]
+) -> None:
+    found = description("sentencepiece")
+    change(found)
+    (path := tmp_path / "m").mkdir()
+    (path / "tokenizer.json").write_text(json.dumps(found), encoding="utf-8")
+    whole, kept = (Tokenizer(path, VOCAB_SIZE) for _ in range(2))
+    for data in ("Ünk snow".encode(), "Xs 猫s snow".encode(), *samples()):
+        np.testing.assert_array_equal(kept.encode(data), whole.encode(data))
+    read = token_cache.read(path, VOCAB_SIZE)
+    assert read is not None and not read.can_reduce
+
+
 def test_long_and_many_texts_load_the_whole_library(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,15 +210,13 @@ def test_decoding_with_a_kept_tokenizer_imports_no_library(cache: Path, tmp_path
     path = folder(tmp_path)
     ids = Tokenizer(path, VOCAB_SIZE).encode(TEXT.encode())
     code = (
-        "import sys, numpy as np\nfrom pathlib import Path\nfrom llmzip.models.tokenizer import Tokenizer\n"
+        "import sys, numpy as np\nfrom pathlib import Path\nfrom llmzip.models import tokenizer_file\n"
+        "from llmzip.models.tokenizer import Tokenizer\n"
+        "tokenizer_file.json = None  # nothing can be parsed\n"
         f"table = Tokenizer(Path({str(path)!r}), {VOCAB_SIZE}).table\n"
         f"sys.stdout.buffer.write(table.decode(np.array({ids.tolist()})))\n"
         "assert 'tokenizers' not in sys.modules\n"
     )
-    # In a file of the right size and time that cannot be parsed.
-    status = (path / "tokenizer.json").stat()
-    (path / "tokenizer.json").write_bytes(b"{" * status.st_size)
-    os.utime(path / "tokenizer.json", ns=(status.st_atime_ns, status.st_mtime_ns))
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, env=environment)
     assert done.stdout == TEXT.encode()
@@ -184,9 +229,36 @@ def test_changed_files_are_parsed_anew(cache: Path, tmp_path: Path) -> None:
     del changed["added_tokens"][1]
     (path / "tokenizer.json").write_text(json.dumps(changed), encoding="utf-8")
     tokenizer = Tokenizer(path, VOCAB_SIZE)
-    assert b"++i" not in tokenizer.table.entries and len(list(cache.iterdir())) == 2
+    assert b"++i" not in tokenizer.table.entries
+    the_file(cache)  # what was kept before is removed
     Tokenizer(path, VOCAB_SIZE + 1)
-    assert len(list(cache.iterdir())) == 3
+    assert len(list(cache.iterdir())) == 2
+
+
+def test_a_file_that_took_the_place_of_another_is_told_apart(cache: Path, tmp_path: Path) -> None:
+    path = folder(tmp_path)
+    Tokenizer(path, VOCAB_SIZE)
+    old, status = path / "tokenizer.json", (path / "tokenizer.json").stat()
+    new = old.read_bytes().replace(b'"never"', b'"again"')
+    old.unlink()
+    old.write_bytes(new)  # of the same size and, as unpacked from some archives, of the same time
+    os.utime(old, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert old.stat().st_size == status.st_size and old.stat().st_mtime_ns == status.st_mtime_ns
+    assert b"again" in Tokenizer(path, VOCAB_SIZE).table.entries
+
+
+def test_a_tokenizer_that_is_replaced_while_it_is_in_use_is_refused(cache: Path, tmp_path: Path) -> None:
+    path = folder(tmp_path)
+    whole = Tokenizer(path, VOCAB_SIZE)
+    touched, replaced = (Tokenizer(path, VOCAB_SIZE) for _ in range(2))
+    os.utime(path / "tokenizer.json", (1, 1))
+    long = b"snow " * 3000
+    np.testing.assert_array_equal(touched.encode(long), whole.encode(long))
+    changed = description("byte-level")
+    changed["model"]["vocab"] |= {"zzz": 997}
+    (path / "tokenizer.json").write_text(json.dumps(changed), encoding="utf-8")
+    with pytest.raises(TokenizerError, match="was replaced by another one while it was in use"):
+        replaced.encode(long)
 
 
 @pytest.mark.parametrize("where", [0.0, 0.001, 0.3, 0.6, 0.999])

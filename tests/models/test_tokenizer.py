@@ -601,6 +601,16 @@ def test_special_tokens_beyond_the_models_rows_stand_for_nothing(
     assert tokenizer.table.vocab_size == VOCABULARY
 
 
+def test_a_unigrams_special_token_beyond_the_models_rows_stands_for_nothing(tmp_path: Path) -> None:
+    description = sentencepiece("Unigram", True)
+    vocab = description["model"]["vocab"]
+    vocab_size = len(vocab)
+    vocab.append(["<pad>", 0.0])  # a list has room for it, unlike a model's embedding
+    description["added_tokens"].append(dict(description["added_tokens"][0], content="<pad>", id=vocab_size))
+    (tmp_path / "tokenizer.json").write_text(json.dumps(description), encoding="utf-8")
+    check(Tokenizer(tmp_path, vocab_size), b"the wind <pad> over the hill")
+
+
 @pytest.mark.parametrize("name", ["tekken.json", "tiktoken.model", "tokenizer.model"])
 def test_other_files_of_tokenizers_are_named(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"{}")

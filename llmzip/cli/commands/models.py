@@ -179,7 +179,7 @@ def _sizes(config: Mapping[str, Any], names: Mapping[str, str] = _SIZES) -> dict
 
 
 def _num_parameters(folder: Path) -> int | None:
-    """Returns how many numbers the weights have, by the headers of their files; None if a header is unreadable."""
+    """Returns how many numbers the weights have, by the headers of their files; None if those cannot be read."""
     total = 0
     if layout.is_gguf(folder):
         from ...models.gguf.reader import open_gguf
@@ -193,7 +193,7 @@ def _num_parameters(folder: Path) -> int | None:
             total += sum(math.prod(entry["shape"]) for key, entry in header.items() if key != "__metadata__")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ModelUnsupportedError):
         return None
-    return total
+    return total or None
 
 
 def _tokenizer(folder: Path, vocab_size: object) -> dict[str, Any]:

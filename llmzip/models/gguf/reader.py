@@ -147,16 +147,16 @@ def part_files(path: Path) -> list[Path]:
     return [path.with_name(name) for name in names] if 1 < count <= _MAX_PARTS else [path]
 
 
-def _stamp(path: Path) -> tuple[int, int, int]:
+def _stamp(path: Path) -> tuple[int, ...]:
     try:
         status = os.stat(path)
     except OSError as error:
         raise ModelUnsupportedError(f"it cannot be read: {error.strerror}") from None
-    return status.st_size, status.st_mtime_ns, status.st_ino
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev
 
 
 @functools.lru_cache(maxsize=2)
-def _open(parts: tuple[Path, ...], stamps: tuple[tuple[int, int, int], ...]) -> GgufFile:
+def _open(parts: tuple[Path, ...], stamps: tuple[tuple[int, ...], ...]) -> GgufFile:
     del stamps  # only there so that changed files are read again
     metadata: Mapping[str, Any] = {}
     tensors: dict[str, Stored] = {}
@@ -225,6 +225,7 @@ class _Header:
             raise ModelUnsupportedError("damaged: general.alignment is out of range")
         begin = -(-self._place // alignment) * alignment
         tensors: dict[str, Stored] = {}
+        left = len(self._data) - begin  # tensors that share bytes would take more memory than the file has
         for name, shape, kind, offset in places:
             if name in tensors:
                 raise ModelUnsupportedError(f"damaged: tensor {name:.100} appears twice")
@@ -233,6 +234,9 @@ class _Header:
                 raise ModelUnsupportedError(
                     f"tensor {name:.100} reaches beyond the end of the file: it is damaged, or the download incomplete"
                 )
+            left -= size
+            if left < 0:
+                raise ModelUnsupportedError(f"damaged: tensor {name:.100} overlaps others")
             tensors[name] = Stored(shape, kind, self._data[begin + offset : begin + offset + size])
         return metadata, tensors
 

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 from model_samples import sentences
+from safetensors.torch import load_file, save_file
 
 import llmzip
 from llmzip.cli.main import main
@@ -177,12 +179,16 @@ def test_a_folder_with_an_adapter_says_what_it_is(tmp_path: Path) -> None:
         llmzip.compress(TEXT, model=tmp_path)
 
 
-def test_a_folder_with_nothing_but_a_file_says_what_to_type(file: Path, tmp_path: Path) -> None:
+def test_a_folder_with_nothing_but_a_file_says_what_to_type(
+    file: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
     file.rename(folder / "model.gguf")
     with pytest.raises(ModelNotFoundError, match=rf"name that one, --model {folder / 'model.gguf'}$"):
         llmzip.compress(TEXT, model=folder)
+    assert main(["models", "info", "--json", str(folder)]) == 0
+    assert json.loads(capfd.readouterr().out)["parameters"] is None
 
 
 # -- models info and verify ------------------------------------------------------------------------------------------
@@ -230,6 +236,23 @@ def test_conversions_are_kept_by_file_size_and_time(
     assert Conversion(file).load(64, None).digest() == first.digest()
     os.utime(file, (1, 1))
     assert _kept_path(file) != kept
+
+
+@pytest.mark.usefixtures("only_models")
+def test_a_model_in_memory_is_told_from_another_of_the_same_name_and_time(
+    checkpoint: Path, to_gguf: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = load_file(checkpoint / "model.safetensors")
+    other = tmp_path / "other"
+    shutil.copytree(checkpoint, other)
+    save_file({name: tensor * 0.5 for name, tensor in weights.items()}, other / "model.safetensors")
+    digests = []
+    for name, source in (("first", checkpoint), ("second", other)):
+        (folder := tmp_path / name).mkdir()
+        os.utime(to_gguf(folder / "m.gguf", source), (1, 1))
+        monkeypatch.chdir(folder)
+        digests.append(record(llmzip.compress(TEXT[:500], model="m.gguf")).model_digest)
+    assert digests[0] != digests[1]
 
 
 # -- Ollama ----------------------------------------------------------------------------------------------------------

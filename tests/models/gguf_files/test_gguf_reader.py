@@ -41,6 +41,11 @@ def one_tensor(*sizes: int, kind: int = 0, offset: int = 0, data: int = 4096) ->
     return start + bytes(-len(start) % 32 + data)
 
 
+def layers_of_the_same_bytes() -> bytes:
+    start = header(*[tensor(f"t{n}", 32, 32) for n in range(300)], tensors=300)
+    return start + bytes(-len(start) % 32 + 4096)
+
+
 DAMAGED = {
     "a text": (b"Call me Ishmael. Some years ago", "it is not a GGUF file"),
     "nothing but its name": (b"GGUF", "its header is cut off"),
@@ -71,6 +76,7 @@ DAMAGED = {
     "too much": (one_tensor(1024, 2), "tensor t reaches beyond the end of the file"),
     "an offset beyond the end": (one_tensor(4, offset=1 << 63), "tensor t reaches beyond the end"),
     "an odd offset": (one_tensor(4, offset=4), "tensor t reaches beyond the end"),
+    "tensors of the same bytes": (layers_of_the_same_bytes(), "damaged: tensor t1 overlaps others"),
     "an unknown quantisation": (one_tensor(32, kind=77), "tensor t has the quantisation 77, which is not supported"),
     "integers": (one_tensor(32, kind=26), "tensor t has the quantisation I32, which is not supported"),
     "part of a block": (one_tensor(48, kind=8), "tensor t of quantisation Q8_0 has rows of 48 values"),
