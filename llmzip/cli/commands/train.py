@@ -9,7 +9,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from ...models.choice import fetch_model
+from ...models.choice import fetch_model, resolve_model
 from ...models.reference import parse_model
 from .. import options
 from ..command import Output, command
@@ -140,11 +140,13 @@ def train_command(
         compile=compile_,
         **values,
     )
+    ref = None if settings.start_from is None else parse_model(settings.start_from)
+    if ref is not None and (ref.hub_id is None or not ref.hub_id.has_owner):
+        resolve_model(ref)  # what no download brings is named first, whatever the text is
     # Before torch is imported and a model downloaded, which take longer.
     check_size(settings.texts, settings.folder)
-    if settings.start_from is not None:
-        model = fetch_model(parse_model(settings.start_from), messages.notice, messages.progress)
-        settings = dataclasses.replace(settings, start_from=model)
+    if ref is not None:
+        settings = dataclasses.replace(settings, start_from=fetch_model(ref, messages.notice, messages.progress))
     from ...training.run import run
 
     run(settings, save_seconds, messages)
