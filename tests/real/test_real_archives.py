@@ -14,10 +14,15 @@ from real_samples import RealModel, corpus
 
 import llmzip
 
-PROSE = corpus("prose-en.txt", 2_000, 30_000)
+PROSE = corpus("prose-en.txt", 2_000, 3_000)
 CODE = corpus("code-python.txt", 2_000)
 ODD = bytes(range(256)) + PROSE[:600] + bytes([0x04, 0xC0, 0xFF]) * 20
 """Every byte, some of which SmolLM2 has no token for."""
+
+
+def _code_bytes(archive: bytes) -> int:
+    """The size of the frames' payloads: the headers of such short texts would hide what the model does."""
+    return sum(frame.compressed_bytes for frame in llmzip.info(archive).archives[0].frames)
 
 
 def run(*arguments: str | Path, stdin: bytes | None = None, status: int = 0) -> subprocess.CompletedProcess[bytes]:
@@ -32,16 +37,16 @@ def run(*arguments: str | Path, stdin: bytes | None = None, status: int = 0) -> 
 @pytest.mark.parametrize("text", [PROSE, CODE, ODD], ids=["prose", "code", "odd"])
 def test_texts_come_back(model: RealModel, level: int, text: bytes) -> None:
     archive = llmzip.compress(text, model=str(model), level=level)
-    methods = {frame.method for frame in llmzip.info(archive).archives[0].frames}
-    assert methods == {"lm" if level == 1 else "mixed"}
     assert llmzip.decompress(archive, model=str(model)) == text
     if text is not ODD:
+        methods = {frame.method for frame in llmzip.info(archive).archives[0].frames}
+        assert methods == {"lm" if level == 1 else "mixed"}
         assert len(archive) < 0.35 * len(text)
 
 
 def test_smaller_than_the_embedded_model(model: RealModel) -> None:
     for text in (PROSE, CODE):
-        assert len(llmzip.compress(text, model=str(model))) < 0.9 * len(llmzip.compress(text))
+        assert _code_bytes(llmzip.compress(text, model=str(model))) < 0.9 * _code_bytes(llmzip.compress(text))
 
 
 def test_command_line(model: RealModel, tmp_path: Path) -> None:
@@ -69,7 +74,7 @@ def test_prompt(model: RealModel, tmp_path: Path) -> None:
     text = PROSE[900:1500]
     alone = run("-c", "-m", model, stdin=text).stdout
     archive = run("-c", "-m", model, "--prompt-file", prompt, stdin=text).stdout
-    assert len(archive) < len(alone)
+    assert _code_bytes(archive) < _code_bytes(alone)
     assert run("-dc", "-m", model, "--prompt-file", prompt, stdin=archive).stdout == text
     run("-dc", "-m", model, stdin=archive, status=3)
 
@@ -105,14 +110,13 @@ def test_entropy(model: RealModel, tmp_path: Path) -> None:
     text = tmp_path / "text"
     text.write_bytes(PROSE)
     (line,) = run("entropy", "--json", "-m", model, text).stdout.splitlines()
-    bits = json.loads(line)["bits_per_byte"]
-    archive = llmzip.compress(PROSE, model=str(model), level=9)
-    assert bits == pytest.approx(8 * len(archive) / len(PROSE), rel=0.1)
+    archive = llmzip.compress(PROSE, model=str(model), level=1, rows=1)
+    assert json.loads(line)["total_bits"] == pytest.approx(8 * _code_bytes(archive), rel=0.02)
 
 
 def test_estimate(model: RealModel, tmp_path: Path) -> None:
     text = tmp_path / "text"
-    text.write_bytes(corpus("prose-en.txt", 60_000))
+    text.write_bytes(corpus("prose-en.txt", 20_000) + corpus("technical-en.txt", 6_000))
     assert run("estimate", "-m", model, text).returncode == 0
 
 
@@ -120,7 +124,7 @@ def test_train_from(tmp_path: Path, model: RealModel) -> None:
     if model.name != "smollm2":
         pytest.skip("a step of Gemma's 262,144 tokens takes too long here")
     text = tmp_path / "text"
-    text.write_bytes(corpus("prose-en.txt", 40_000))
+    text.write_bytes(corpus("prose-en.txt", 22_000) + corpus("technical-en.txt", 6_000))
     done = run("train", text, "-o", tmp_path / "tuned", "--from", model, "--time", "45s", "-T", str(os.cpu_count()))
     assert b"step" in done.stderr
     archive = run("-c", "-m", tmp_path / "tuned", stdin=PROSE[:600]).stdout

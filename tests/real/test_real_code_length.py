@@ -16,7 +16,7 @@ from llmzip.engines.exact import ExactEngine
 from llmzip.models.weights import load_model
 
 TOKENS = 800
-TEXTS = [corpus("prose-en.txt", 4_000, 50_000), corpus("code-python.txt", 3_000), corpus("prose-de.txt", 3_000)]
+TEXTS = [corpus("prose-en.txt", 4_000, 8_000), corpus("code-python.txt", 3_000), corpus("prose-ru.txt", 3_000)]
 
 
 class Lengths(NamedTuple):
@@ -47,8 +47,9 @@ def lengths(model: RealModel) -> Lengths:
     return Lengths(sum(reference.bits(row) for row in rows), exact)
 
 
-def test_two_planes_cost_what_float32_does(lengths: Lengths) -> None:
-    assert lengths.exact[2] <= 1.001 * lengths.reference
+def test_two_planes_cost_what_float32_does(lengths: Lengths, model: RealModel) -> None:
+    # Gemma loses a little by its matrices' int8 rows, and by keys of 8 bits in heads of 256 (docs/models.md).
+    assert lengths.exact[2] <= {"smollm2": 1.001, "gemma3": 1.004}[model.name] * lengths.reference
 
 
 def test_one_plane_costs_little_more(lengths: Lengths) -> None:
