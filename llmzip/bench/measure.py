@@ -26,6 +26,7 @@ from ..models import layout
 from ..models.choice import choose_model, resolve_model
 from ..models.reference import Kind, parse_model
 from ..settings import EngineSettings
+from ..system.fileops import hash_file
 from . import launch, machine
 from .peers import Library, Program, program_version, split
 from .results import FAILED, LIBRARY, LLMZIP, MISSING, OK, PROGRAM, Row
@@ -351,11 +352,7 @@ def _signal_name(number: int) -> str:
 
 
 def _digest(path: Path) -> str:
-    sha256 = hashlib.sha256()
     try:
-        with path.open("rb") as file:
-            while data := file.read(_READ_BYTES):
-                sha256.update(data)
+        return hash_file(path, hashlib.sha256())
     except OSError as error:
         raise _Failure(f"cannot read {path.name}: {error.strerror}") from None
-    return sha256.hexdigest()

@@ -276,7 +276,7 @@ def _row_start(model: LoadedModel, tokens: np.ndarray, plain: Draft, *, mixed: b
     from ..inference import row_start
     from ..inference.capacity import with_smaller_batches
 
-    if model.embedded_code is not None or not row_start.is_measured(model.engine):
+    if not row_start.matters(model):
         return None
     usually = row_start.usual(model.engine, 8 * plain.bytes / len(tokens))
     runs = row_start.runs_of(tokens)

@@ -15,5 +15,5 @@ def as_inputs(ids: torch.Tensor, num_model_tokens: int, start_token: int) -> tor
 
 
 def with_byte_tokens(masses: torch.Tensor, count: int) -> torch.Tensor:
-    """Appends columns of zeros for `count` byte tokens to a model's masses, (n, V) int32."""
-    return torch.nn.functional.pad(masses, (0, count))
+    """Appends columns of zeros for `count` byte tokens, if there are any, to a model's masses, (n, V) int32."""
+    return torch.nn.functional.pad(masses, (0, count)) if count else masses

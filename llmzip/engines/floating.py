@@ -206,7 +206,7 @@ class FloatEngine:
         steps = logits * tables.log2e_steps()
         peak = steps.amax(-1, keepdim=True).add_(0.5)
         masses = ops.exp2_lookup(self._exp2, ops.exp2_index(torch.sub(peak, steps, out=steps)))
-        return with_byte_tokens(masses, self._byte_tokens) if self._byte_tokens else masses
+        return with_byte_tokens(masses, self._byte_tokens)
 
     def readout(self) -> DeviceReadout:
         return DeviceReadout(self.vocab_size, self.device)

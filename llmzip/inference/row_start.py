@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from ..engines.base import Engine
 from .passes import masses_in_parts, prefill
+
+if TYPE_CHECKING:
+    from .load import LoadedModel
 
 MIN_CONTEXT = 1024
 """Context in tokens from which on a start is measured: that of models with less is part of what the levels mean."""
@@ -97,6 +100,11 @@ class RowStart:
 def is_measured(engine: Engine[Any]) -> bool:
     """Whether a start matters with this model: it sees far, and takes whole rows at once."""
     return engine.context >= MIN_CONTEXT and not engine.stepwise
+
+
+def matters(model: LoadedModel) -> bool:
+    """Whether levels choose rows by what a start costs under a model; for embedded ones it is part of the levels."""
+    return model.embedded_code is None and is_measured(model.engine)
 
 
 def num_places(num_tokens: int) -> int:

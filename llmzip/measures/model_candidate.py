@@ -156,7 +156,7 @@ class _Text:
 def _row_start(places: Places, text: _Text, plain: Candidate, prices: Prices, budget: Budget) -> RowStart | None:
     """Returns what a row's start costs, measured if there is time; None if that is part of what the levels mean."""
     engine = text.model.engine
-    if text.model.embedded_code is not None or text.settings.rows or not row_start.is_measured(engine):
+    if text.settings.rows or not row_start.matters(text.model):
         return None
     usually = row_start.usual(engine, 8 * plain.size_bytes.value / (text.per_byte * places.text_bytes))
     affordable = int(_START_PART * budget.left / (row_start.PASSED_TOKENS * prices.token))

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelNotFoundError, ModelUnsupportedError
+from ..system.fileops import hash_file
 from . import layout
 from .layout import CONFIG, INDEX, INT8, WEIGHTS
 
@@ -277,13 +278,8 @@ def checked_files(snapshot: Snapshot) -> Iterator[CheckedFile]:
 
 def _hash(path: Path, digits: int) -> str:
     if digits == 64:
-        sha = hashlib.sha256()
-    else:
-        sha = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
-    with path.open("rb") as file:
-        while data := file.read(1 << 20):
-            sha.update(data)
-    return sha.hexdigest()
+        return hash_file(path, hashlib.sha256())
+    return hash_file(path, hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False))
 
 
 # -- downloads -------------------------------------------------------------------------------------------------------

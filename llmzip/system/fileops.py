@@ -7,12 +7,14 @@ and on the disk. So whatever happens, including kill -9 and a power cut, no half
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import os
 import stat
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import BinaryIO, cast
 
 from . import forks
@@ -29,6 +31,18 @@ forks.in_child(_unfinished.clear)  # they are the parent's
 
 
 # -- input -----------------------------------------------------------------------------------------------------------
+
+
+def hash_file(path: Path, sha: hashlib._Hash) -> str:
+    """Hashes the content of a file after what `sha` has been given already; returns the hash in hexadecimal.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        while data := file.read(_COPY_BYTES):
+            sha.update(data)
+    return sha.hexdigest()
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import transformers
 
 from llmzip.engines.exact import ExactEngine
 from llmzip.models.convert import convert
-from llmzip.training import hfweights
+from llmzip.training import hfweights, network
 from llmzip.training.network import Network, attention, bits, loss_sum, plain_loss_and_slope
 from llmzip.training.shapes import Shape, to_config
 
@@ -181,11 +181,10 @@ def test_gradients_of_attention_are_those_of_the_definition(length: int, heads: 
 # -- the loss ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("n", [1, 7, 1023, 1024, 1025, 2048, 2500])
-def test_loss_and_gradients_are_those_of_torch(n: int) -> None:
-    random = torch.Generator().manual_seed(n)
-    hidden = torch.randn(n, 16, generator=random, requires_grad=True)
-    weight = torch.randn(50, 16, generator=random, requires_grad=True)
+def check_loss(n: int, seed: int) -> None:
+    """Compares the loss of n tokens of 50, and its gradients, with torch's."""
+    random = torch.Generator().manual_seed(seed)
+    hidden, weight = (torch.randn(rows, 16, generator=random, requires_grad=True) for rows in (n, 50))
     targets = torch.randint(50, (n,), generator=random)
     found = loss_sum(hidden, weight, targets)
     (found * 0.37).backward()
@@ -195,6 +194,17 @@ def test_loss_and_gradients_are_those_of_torch(n: int) -> None:
     (expected * 0.37).backward()
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
     torch.testing.assert_close(ours, (hidden.grad, weight.grad), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("n", [1, 7, 1023, 1024, 1025, 2048, 2500])
+def test_loss_and_gradients_are_those_of_torch(n: int) -> None:
+    check_loss(n, seed=n)
+
+
+@pytest.mark.parametrize("values", [1, 50, 333, 2000])
+def test_chunks_of_any_size_give_the_plain_loss(values: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "_LOSS_VALUES", values)
+    check_loss(70, seed=values)
 
 
 def test_the_loss_in_other_chunks_is_the_same() -> None:

@@ -21,12 +21,12 @@ from ...models.gguf import ollama
 from ...models.mishaps import mishap
 from ...models.reference import Kind, ModelRef, parse_model
 from ...models.tokenizer_file import TokenizerFile
+from ...system.fileops import hash_file
 from .. import options
 from ..command import CONTEXT, Output, command
 from ..messages import Messages
 
 _MAX_HEADER_BYTES = 100_000_000  # of a safetensors file, by its specification
-_BLOCK_BYTES = 1 << 20
 _COMMIT_DIGITS = 12  # of a commit, in tables
 _ROW = "{:<16}  {}"
 
@@ -142,7 +142,6 @@ def info_command(output: Output, messages: Messages, name: str, digests: bool) -
         "reason": reason,
         **shape,
         **_tokenizer(choice.folder, shape["vocab_size"]),
-        "tokenizer_remark": _tokenizer_remark(choice.folder),
         "quantisations": _quantisations(choice.folder),
         "size_bytes": _size_bytes(choice.folder),
     }
@@ -197,10 +196,15 @@ def _num_parameters(folder: Path) -> int | None:
 
 
 def _tokenizer(folder: Path, vocab_size: object) -> dict[str, Any]:
-    """Returns the kind of a tokenizer and the bytes that it has no token for; None for what its files do not say."""
+    """Returns the kind of a tokenizer, the bytes that it has no token for, and what a user of a GGUF file should know.
+
+    What the files do not say is None.
+    """
+    from ...models.gguf.tokenizer import remark
     from ...models.token_table import TokenTable  # here, so that --help is quick
 
     facts: dict[str, Any] = {"tokenizer": None, "lacking_bytes": None}
+    facts["tokenizer_remark"] = remark(folder) or None if layout.is_gguf(folder) else None
     with contextlib.suppress(LLMZipError):
         file = TokenizerFile.read(folder)
         facts["tokenizer"] = file.kind or str(file.description["model"].get("type"))
@@ -214,13 +218,6 @@ def _tokenizer_text(facts: Mapping[str, Any]) -> str:
 
     note = lacking_text(bytes(facts["lacking_bytes"] or ()))
     return ", ".join(filter(None, (facts["tokenizer"] or "not readable", note)))
-
-
-def _tokenizer_remark(place: Path) -> str | None:
-    """Returns what a user should know about the tokenizer of a GGUF file; None for nothing."""
-    from ...models.gguf.tokenizer import remark
-
-    return remark(place) or None if layout.is_gguf(place) else None
 
 
 def _quantisations(place: Path) -> dict[str, int] | None:
@@ -351,11 +348,7 @@ def verify_command(output: Output, messages: Messages, name: str) -> None:
 def _verify_blob(output: Output, ref: ModelRef, digest: str) -> None:
     """Compares a file of Ollama with the SHA-256 in its name."""
     assert ref.folder is not None  # resolved
-    sha = hashlib.sha256()
-    with open(ref.folder, "rb") as file:
-        while block := file.read(_BLOCK_BYTES):
-            sha.update(block)
-    verdict = "ok" if sha.hexdigest() == digest else "damaged"
+    verdict = "ok" if hash_file(ref.folder, hashlib.sha256()) == digest else "damaged"
     output.record(name=ref.name, file=ref.folder.name, verdict=verdict)
     output.line(f"{verdict:<8} {ref.folder.name}")
     if verdict != "ok":

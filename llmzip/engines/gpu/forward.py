@@ -18,6 +18,7 @@ import torch
 from ...models.model import ExactModel
 from ...numerics import ops, tables
 from ...system.memory import free_bytes
+from ..byte_tokens import with_byte_tokens
 from ..operands import Operands
 from .cache import GpuCache, GpuLayer, Step
 from .support import Kernels, on
@@ -164,8 +165,7 @@ class GpuForward:
     def masses(self, hidden: torch.Tensor, byte_tokens: int = 0) -> torch.Tensor:
         """Computes masses, (n, hidden) float32 to (n, V) int32, and columns of zeros."""
         with on(self.device):
-            masses = self._masses(hidden.contiguous())
-            return torch.nn.functional.pad(masses, (0, byte_tokens)) if byte_tokens else masses
+            return with_byte_tokens(self._masses(hidden.contiguous()), byte_tokens)
 
     def _masses(self, hidden: torch.Tensor) -> torch.Tensor:
         model, n, vocab = self._model, len(hidden), self.config.vocab_size

@@ -66,7 +66,7 @@ def _known() -> Mapping[int, tuple[str, int, int]]:
     for kind, (block, size) in gguf.GGML_QUANT_SIZES.items():
         try:
             gguf.dequantize(np.zeros((1, size), dtype=np.uint8), kind)
-        except NotImplementedError:
+        except NotImplementedError:  # the library's answer for kinds that it knows the size of and nothing more
             continue
         known[int(kind)] = (kind.name, block, size)
     return known

@@ -33,7 +33,7 @@ _MAX_STRINGS = 1 << 22
 """Strings of one array: a vocabulary of 300,000 tokens may have a few million merges."""
 _MAX_DIMENSIONS = 4
 _MAX_SIZE = 1 << 31
-"""Of one dimension."""
+"""Largest size of a dimension."""
 _MAX_PARTS = 1 << 12
 _UINT32, _STRING, _ARRAY, _BOOL = 4, 8, 9, 7
 _FORMATS = {0: "B", 1: "b", 2: "H", 3: "h", _UINT32: "I", 5: "i", 6: "f", _BOOL: "?", 10: "Q", 11: "q", 12: "d"}
