@@ -17,12 +17,12 @@ from ..models.choice import fetch_model
 from ..models.reference import parse_model
 from ..settings import CompressSettings
 from ..system import process
+from ..system.failures import explain
 from ..system.filenames import FileProblem, printable
 from ..system.fileops import open_source
 from ..system.streams import DescriptorWriter, OutputError
 from . import options
 from .messages import Messages
-from .outcomes import explain
 from .records import SCHEMA, json_line, json_name
 
 CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}

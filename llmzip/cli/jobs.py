@@ -13,12 +13,13 @@ from ..errors import CorruptError, LLMZipError
 from ..models.reference import parse_model
 from ..settings import DEFAULT_MODEL, DecompressSettings
 from ..system import filenames, fileops
+from ..system.failures import explain
 from ..system.filenames import FileProblem, Reserved
 from ..system.fileops import Output, Source
 from ..system.process import STDOUT, is_terminal
 from ..system.streams import DIFFERS, Comparison, DescriptorWriter, OutputError, Prefixed, read_upto
 from .messages import Messages, detail_texts, summary_text
-from .outcomes import OtherFileProblem, Outcomes, explain, shown_name
+from .outcomes import OtherFileProblem, Outcomes, shown_name
 from .records import SCHEMA, RecordFile, json_line, json_name, report_fields
 from .request import Mode, Request
 

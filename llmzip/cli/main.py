@@ -16,6 +16,7 @@ from click.shell_completion import CompletionItem
 
 from ..errors import EXIT_FAILED, EXIT_USAGE, SettingsError
 from ..system import process
+from ..system.failures import explain
 from .command import CONTEXT
 from .commands import archive
 from .commands.bench import bench_command
@@ -27,7 +28,6 @@ from .commands.packets import packets_command
 from .commands.train import train_command
 from .commands.windows import cat_command, windows_command
 from .messages import PROGRAM, Messages
-from .outcomes import explain
 
 _DEFAULT = "\0"  # no argument of a process can be this, so nobody calls the hidden command by its name
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
-from ..errors import EXIT_FAILED, EXIT_OK, LLMZipError
+from ..errors import EXIT_FAILED, EXIT_OK
+from ..system.failures import explain
 from ..system.filenames import FileProblem
 from ..system.process import STDIN
 from ..system.streams import OutputError
@@ -110,41 +109,6 @@ class Outcomes:
 def shown_name(name: str | None) -> str:
     """Returns what people read for an input's name; None stands for the standard input."""
     return STDIN if name is None else name
-
-
-def explain(error: BaseException, name: str | None = None) -> tuple[int, str]:
-    """Returns the exit status of an error and its reason in one line.
-
-    Args:
-        error: what was raised.
-        name: name of the file that the line begins with; any other file that the error is about is named too.
-    """
-    if isinstance(error, LLMZipError):
-        return error.exit_code, str(error)
-    if isinstance(error, FileProblem):
-        return EXIT_FAILED, str(error)
-    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
-        return EXIT_FAILED, "not enough memory"
-    if isinstance(error, SystemError):  # raised by native code that did not check an allocation
-        return EXIT_FAILED, f"not enough memory, or a library is broken ({error})"
-    if isinstance(error, OSError) and error.strerror:
-        is_about_another = name is not None and error.filename is not None and os.fsdecode(error.filename) != name
-        return EXIT_FAILED, error.strerror + (f": {os.fsdecode(error.filename)}" if is_about_another else "")
-    if isinstance(error, RuntimeError) and "start new thread" in str(error):
-        return EXIT_FAILED, "not enough memory for another thread, or too many processes; --threads 1 needs less"
-    if isinstance(error, (ImportError, OSError)):
-        return EXIT_FAILED, _explain_library(error)
-    return EXIT_FAILED, f"internal error: {type(error).__name__}: {error}; report it with the output of --debug"
-
-
-def _explain_library(error: BaseException) -> str:
-    """Returns why a library could not be loaded."""
-    while error.__cause__ is not None:  # numpy's own text fills a page
-        error = error.__cause__
-    text = str(error).strip().partition("\n")[0]
-    if any(words in text for words in ("failed to map", "cannot allocate", "Cannot allocate")):
-        return f"not enough memory to load a library ({text})"
-    return f"a library that llmzip needs is missing or broken ({text}); reinstall llmzip"
 
 
 def overall_exit_status(statuses: Sequence[int]) -> int:

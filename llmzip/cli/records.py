@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import builtins
 import json
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from .. import errors
-from ..errors import LLMZipError
+from ..system.failures import error_kind
 
 if TYPE_CHECKING:
     from ..codec.report import StreamReport
 
 SCHEMA = 1  # version of every object; keys are only ever added
-
-_INTERNAL = "InternalError"
-ERROR_KINDS = frozenset(
-    {"FileProblem", "MemoryError", "ImportError", _INTERNAL}
-    | {kind.__name__ for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, LLMZipError)}
-    | {kind.__name__ for kind in vars(builtins).values() if isinstance(kind, type) and issubclass(kind, OSError)}
-)
-"""Values of `kind` in `error`: the library's errors; FileProblem for a file that is left alone; OSError and its
-subclasses; MemoryError; ImportError for a broken library; InternalError for a bug."""
 
 
 def report_fields(report: StreamReport) -> dict[str, Any]:
@@ -59,11 +48,6 @@ def json_name(name: str | None) -> dict[str, Any]:
 def json_error(code: int, error: BaseException, message: str) -> dict[str, Any]:
     """Returns the value of the key `error`; `code` is the exit status that this error alone would give."""
     return {"code": code, "kind": error_kind(error), "message": message}
-
-
-def error_kind(error: BaseException) -> str:
-    """Returns the most specific of ERROR_KINDS that an error belongs to."""
-    return next((kind.__name__ for kind in type(error).__mro__ if kind.__name__ in ERROR_KINDS), _INTERNAL)
 
 
 def json_line(record: dict[str, Any]) -> bytes:

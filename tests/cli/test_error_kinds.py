@@ -11,7 +11,7 @@ import pytest
 
 from llmzip import errors
 from llmzip.cli.outcomes import OtherFileProblem
-from llmzip.cli.records import ERROR_KINDS, error_kind
+from llmzip.system.failures import ERROR_KINDS, error_kind
 from llmzip.system.fileops import FileProblem
 
 from .conftest import ROOT, Run

@@ -8,7 +8,8 @@ import pytest
 
 from llmzip import errors
 from llmzip.cli.messages import Messages
-from llmzip.cli.outcomes import OtherFileProblem, Outcomes, explain, overall_exit_status
+from llmzip.cli.outcomes import OtherFileProblem, Outcomes, overall_exit_status
+from llmzip.system.failures import explain
 from llmzip.system.filenames import FileProblem
 from llmzip.system.streams import OutputError
 
