@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import CorruptError, EngineError
 from ..format import writing
-from ..format.headers import LM, MIXED, FrameHeader, Header
+from ..format.headers import LM, LZMA, MIXED, STORED, ZSTD, FrameHeader, Header
 from ..format.plan import RowPlan
 from ..inference.on_demand import ModelOnDemand
 from ..inference.progress import Progress, in_bytes
@@ -55,6 +55,11 @@ class Draft(NamedTuple):
         """Size of the packed frame in bytes."""
         return writing.frame_bytes(self.header)
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether the method is one that learns nothing, and does better with neighbouring pieces together."""
+        return self.header.method in (STORED, LZMA, ZSTD)
+
 
 class _Piece(NamedTuple):
     """Up to 2 MiB of text, for one frame of the methods lm and mixed.
@@ -66,6 +71,11 @@ class _Piece(NamedTuple):
 
     number: int
     data: bytes
+
+
+def cut_pieces(data: bytes) -> list[bytes]:
+    """Cuts data into pieces of 2 MiB and a rest."""
+    return [data[begin : begin + PIECE_BYTES] for begin in range(0, len(data), PIECE_BYTES)]
 
 
 class Drafter:
@@ -82,21 +92,22 @@ class Drafter:
         self._settings = settings
         self._progress = one_at_a_time(progress)
 
-    def best_frames(self, data: bytes, *, alone: bool) -> list[Draft]:
+    def best_frames(self, data: bytes, *, alone: bool, pieces: Iterable[Draft] | None = None) -> list[Draft]:
         """Returns frames for up to 64 MiB: the plain methods over all of it, or piece by piece whatever is smallest.
 
         Args:
             data: at least 1 byte.
             alone: whether the archive holds nothing else; then its header names the model only if a frame needs it.
+            pieces: what `piece_drafts` gives for the data, if that was made before; windows have no pieces.
         """
         if self._settings.window_bits is not None:
             return self._windows(data, self._settings.window_bits)
         whole = _plain_draft(data)
         drafts: list[Draft] = []
-        run: list[bytes] = []  # pieces for the plain methods, which do better with all of them together
-        for piece, draft in self._best_of_pieces(data, whole):
-            if draft is None:
-                run.append(piece.data)
+        run: list[Draft] = []  # pieces for the plain methods, which do better with all of them together
+        for draft in self.piece_drafts(data, whole) if pieces is None else pieces:
+            if draft.is_plain:
+                run.append(draft)
                 continue
             drafts += _run_drafts(run, whole)
             run = []
@@ -107,18 +118,21 @@ class Drafter:
             size += len(writing.pack_header(self._model.archive_header())) - len(writing.pack_header(Header()))
         return drafts if size < whole.bytes else [whole]
 
-    def _best_of_pieces(self, data: bytes, whole: Draft) -> Iterator[tuple[_Piece, Draft | None]]:
-        """Yields each piece with its smallest draft; None for one that the plain methods do best."""
-        parts = [data[begin : begin + PIECE_BYTES] for begin in range(0, len(data), PIECE_BYTES)]
-        pieces = [_Piece(number, part) for number, part in enumerate(parts)]
+    def piece_drafts(self, data: bytes, whole: Draft | None = None) -> Iterator[Draft]:
+        """Yields the smallest draft of each piece of up to 2 MiB, in their order.
 
-        def work(piece: _Piece) -> Draft | None:
-            plain = whole if len(pieces) == 1 else _plain_draft(piece.data)
+        Args:
+            data: at least 1 byte.
+            whole: the draft of all the data by the plain methods, if it was made before: it is that of an only piece.
+        """
+        pieces = [_Piece(number, part) for number, part in enumerate(cut_pieces(data))]
+
+        def work(piece: _Piece) -> Draft:
+            plain = whole if whole is not None and len(pieces) == 1 else _plain_draft(piece.data)
             with self._all_reported(len(piece.data)) as progress:
-                draft = min(self._candidates(piece, plain, progress), key=lambda draft: draft.bytes)
-            return None if draft is plain else draft
+                return min(self._candidates(piece, plain, progress), key=lambda draft: draft.bytes)
 
-        return in_order(pieces, work, self._frames_at_once)
+        return (draft for _, draft in in_order(pieces, work, self._frames_at_once))
 
     def _frames_at_once(self, piece: _Piece) -> int:
         """Returns how many pieces may be worked on side by side: 1 until one of them has needed the model."""
@@ -309,9 +323,9 @@ def _adaptive_draft(data: bytes) -> Draft:
     return Draft(FrameHeader.adaptive(len(data), len(payload)), payload, data, bits)
 
 
-def _run_drafts(run: list[bytes], whole: Draft) -> list[Draft]:
-    """Returns the frame of neighbouring pieces for the plain methods; the whole unit's is known already."""
-    data = b"".join(run)
-    if not data:
-        return []
+def _run_drafts(run: list[Draft], whole: Draft) -> list[Draft]:
+    """Returns the frame of neighbouring pieces for the plain methods; a piece's and the whole unit's are known."""
+    if len(run) < 2:
+        return run
+    data = b"".join(draft.original for draft in run)
     return [whole if len(data) == len(whole.original) else _plain_draft(data)]

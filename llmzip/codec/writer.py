@@ -6,10 +6,9 @@ The model and torch are loaded only when a frame needs them.
 from __future__ import annotations
 
 import time
-import zlib
 from typing import BinaryIO
 
-from ..format import headers, writing
+from ..format import headers
 from ..format.headers import SKIP, STORED, FrameHeader, Header
 from ..inference.on_demand import ModelOnDemand
 from ..inference.progress import Progress
@@ -17,6 +16,7 @@ from ..models.choice import model_for_compressing
 from ..settings import CompressSettings
 from ..system.streams import read_some, write_all
 from .drafts import Draft, Drafter
+from .packing import ArchivePacker
 from .report import CharacterCounter, StreamReport, frame_report
 
 UNIT_BYTES = headers.MAX_FRAME_BYTES
@@ -41,7 +41,7 @@ class ArchiveWriter:
         self._model = ModelOnDemand(model_for_compressing(settings), settings.engine, settings.prompt)
         self._drafter = Drafter(self._model, settings, progress)
         self._buffer = bytearray()
-        self._entries: list[tuple[int, int]] = []
+        self._packer = ArchivePacker()
         self._characters = CharacterCounter()
         self._started = time.perf_counter()
         self.report = StreamReport()
@@ -67,41 +67,31 @@ class ArchiveWriter:
         """Returns the rest of the archive."""
         out = self._unit(bytes(self._buffer), last=True)
         self._buffer = bytearray()
-        if len(self._entries) > 1:
-            index = writing.pack_index(self._entries)
-            self.report.compressed_bytes += len(index)
-            out += index
+        out += self._packer.index()
+        self.report.compressed_bytes = self._packer.num_bytes
         self.report.characters = self._characters.finish()
         self.report.elapsed_seconds = time.perf_counter() - self._started
         return out
 
     def _unit(self, data: bytes, *, last: bool) -> bytes:
         """Returns the frames of some input, before them the archive's header if they are its first ones."""
+        is_first = not self._packer.has_header
         if data:
-            frames = self._drafter.best_frames(data, alone=last and not self._entries)
+            frames = self._drafter.best_frames(data, alone=last and is_first)
         else:  # an empty archive's only frame, or one that is there to be the last, after flush_frame()
-            frames = [Draft(FrameHeader(SKIP if self._entries else STORED, 0, 0, last=last), b"", b"")]
-        prefix = b""
-        if not self._entries:
+            frames = [Draft(FrameHeader(STORED if is_first else SKIP, 0, 0), b"", b"")]
+        if is_first:
             uses_model = any(draft.header.uses_model for draft in frames) or not last
-            prefix = writing.pack_header(self._model.archive_header() if uses_model else Header())
-            self.report.compressed_bytes += len(prefix)
+            self._packer.begin(self._model.archive_header() if uses_model else Header())
         out = b""
         for number, draft in enumerate(frames):
-            header = headers.with_last(draft.header, last and number == len(frames) - 1)
-            if not headers.is_readable(header, alone=header.last and not self._entries):
-                raise RuntimeError(f"no reader would accept this frame: {header}")
-            frame = writing.pack_frame(header, draft.payload, zlib.crc32(draft.original), prefix)
-            size = len(frame) - len(prefix)
-            prefix = b""
-            if header.uses_model:
+            out += self._packer.draft(draft, last=last and number == len(frames) - 1)
+            if draft.header.uses_model:
                 self.report.model, self.report.kernels = self._model.name, self._model.kernels
                 self.report.tokenizer_note = self._model.tokenizer_note
-            self._entries.append((size, len(draft.original)))
-            self.report.frames.append(frame_report(header, size, draft.bits))
+            self.report.frames.append(frame_report(draft.header, draft.bytes, draft.bits))
             self.report.original_bytes += len(draft.original)
-            self.report.compressed_bytes += size
-            out += frame
+        self.report.compressed_bytes = self._packer.num_bytes
         return out
 
 
