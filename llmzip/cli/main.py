@@ -20,6 +20,7 @@ from ..system.failures import explain
 from .command import CONTEXT
 from .commands import archive
 from .commands.bench import bench_command
+from .commands.cluster import cluster_command
 from .commands.distance import distance_command
 from .commands.entropy import entropy_command
 from .commands.estimate import estimate_command
@@ -79,6 +80,7 @@ for _name, _command in (
     ("distance", distance_command),
     ("estimate", estimate_command),
     ("bench", bench_command),
+    ("cluster", cluster_command),
 ):
     program.add_command(_command, _name)
 

@@ -116,6 +116,17 @@ class Messages:
             yield bar.update
 
     @contextlib.contextmanager
+    def counting(self, unit: str) -> Iterator[Callable[[int], Any]]:
+        """Shows a growing number of things that are being found; yields the function that adds to it."""
+        if not self.shows_progress:
+            yield lambda count: None
+            return
+        from tqdm import tqdm
+
+        with tqdm(file=StandardError(), unit=f" {unit}", leave=False, dynamic_ncols=True) as bar:
+            yield bar.update
+
+    @contextlib.contextmanager
     def stages(self, name: str) -> Iterator[Callable[[str], Any] | None]:
         """Shows what is being done with a file; yields the function that shows a text, or None if nothing is shown."""
         if not self.shows_progress:

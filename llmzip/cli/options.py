@@ -149,8 +149,7 @@ computation = together(
         help="Number format of --engine float.",
     ),
 )  # fmt: skip
-arithmetic = together(
-    computation,
+exact_rows = together(
     click.option(
         "--context", metavar="N", type=int,
         help=f"Tokens that a model sees, unless it is embedded.  [default: {USUAL_CONTEXT}, or the model's maximum if "
@@ -165,6 +164,7 @@ arithmetic = together(
         "the level]",
     ),
 )  # fmt: skip
+arithmetic = together(computation, exact_rows)
 windows = together(
     click.option(
         "--window-bits", metavar="W", type=int,

@@ -11,6 +11,7 @@ from ..system.failures import error_kind
 
 if TYPE_CHECKING:
     from ..codec.report import StreamReport
+    from ..measures.extrapolation import Range
 
 SCHEMA = 1  # version of every object; keys are only ever added
 
@@ -31,6 +32,20 @@ def report_fields(report: StreamReport) -> dict[str, Any]:
         "model": report.model,
         "elapsed_seconds": round(report.elapsed_seconds, 6),
     }
+
+
+def range_fields(name: str, number: Range | None, digits: int) -> dict[str, float | None]:
+    """Returns the fields of a number that is not known exactly: the likeliest value and the two ends of its range.
+
+    Args:
+        name: of the value's field.
+        number: the value with its range; None for one that there is not.
+        digits: after the point; 0 for integers.
+    """
+    keys = (name, f"{name}_low", f"{name}_high")
+    if number is None:
+        return dict.fromkeys(keys)
+    return {key: round(value, digits) if digits else round(value) for key, value in zip(keys, number, strict=True)}
 
 
 def json_name(name: str | None) -> dict[str, Any]:

@@ -100,6 +100,23 @@ class Range(click.ParamType):  # type: ignore[type-arg, unused-ignore]
         return first, last
 
 
+class WorkerRange(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """How many workers: N, or MIN-MAX."""
+
+    name = "workers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        first, _, last = str(value).partition("-")
+        if not all(part.isascii() and part.isdecimal() and len(part) <= _MAX_DIGITS for part in (first, last or "1")):
+            self.fail(f"{value!r} is not a number of workers such as 8 or 2-100", param, ctx)
+        low, high = int(first), int(last or first)
+        if not 1 <= low <= high:
+            self.fail(f"{value!r} is not a number of workers such as 8 or 2-100", param, ctx)
+        return low, high
+
+
 def listed_names(values: Sequence[str]) -> list[str]:
     """Returns the names that the values of a repeatable option list, separated by commas, each once and in order."""
     return list(dict.fromkeys(name.strip() for value in values for name in value.split(",") if name.strip()))

@@ -26,6 +26,7 @@ MODULES = sorted(
 LAYERS = (
     ("__main__",),
     ("cli",),
+    ("cluster",),
     ("training", "bench", "measures", "__init__"),
     ("api",),
     ("codec",),

@@ -19,6 +19,7 @@ from .. import options
 from ..command import Output, command, with_local_model
 from ..messages import Messages
 from ..outcomes import Outcomes, shown_name
+from ..records import range_fields
 from ..units import duration_text
 from ..values import read_prompt
 
@@ -100,10 +101,10 @@ def _facts(estimated: Estimate, settings: CompressSettings, elapsed_seconds: flo
     size, original = estimated.compressed_bytes, estimated.original_bytes
     times: dict[str, float] = {}
     for operation, taken in _times(estimated).items():
-        times |= _range_fields(f"{operation}_seconds", taken, 6)
+        times |= range_fields(f"{operation}_seconds", taken, 6)
     return {
         "original_bytes": original,
-        **_range_fields("compressed_bytes", size, 0),
+        **range_fields("compressed_bytes", size, 0),
         "bits_per_byte": 8 * size.value / original if original else None,
         **times,
         "start_seconds": round(estimated.start_seconds, 6),
@@ -116,13 +117,6 @@ def _facts(estimated: Estimate, settings: CompressSettings, elapsed_seconds: flo
         "elapsed_seconds": round(elapsed_seconds, 6),
         "error": None,
     }
-
-
-def _range_fields(name: str, number: Range, digits: int) -> dict[str, float]:
-    def rounded(value: float) -> float:
-        return round(value, digits) if digits else round(value)
-
-    return {name: rounded(number.value), f"{name}_low": rounded(number.low), f"{name}_high": rounded(number.high)}
 
 
 def _print(output: Output, name: str, estimated: Estimate, level: int, elapsed_seconds: float) -> None:
