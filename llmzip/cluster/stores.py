@@ -113,6 +113,11 @@ class Store(abc.ABC):
     def read(self, name: str, begin: int, end: int) -> bytes:
         """Returns the bytes from `begin` (inclusive) to `end` (exclusive); fewer if the object ends before."""
 
+    def read_all(self, name: str) -> bytes:
+        """Returns all bytes of an object, which must be known to be small."""
+        with self.open(name) as file:
+            return file.read()
+
     @abc.abstractmethod
     def create(self, name: str, *, size_bytes: int = 0) -> contextlib.AbstractContextManager[BinaryIO]:
         """Makes an object that appears whole or not at all, and replaces an older one of that name.

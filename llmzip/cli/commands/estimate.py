@@ -99,7 +99,7 @@ def _times(estimated: Estimate) -> dict[str, Range]:
 def _facts(estimated: Estimate, settings: CompressSettings, elapsed_seconds: float) -> dict[str, Any]:
     """Returns the fields of the JSON record."""
     size, original = estimated.compressed_bytes, estimated.original_bytes
-    times: dict[str, float] = {}
+    times: dict[str, float | None] = {}
     for operation, taken in _times(estimated).items():
         times |= range_fields(f"{operation}_seconds", taken, 6)
     return {

@@ -1,0 +1,132 @@
+"""What a run on a cluster does: operation, settings, model and places; and the keys that follow from them.
+
+A key is a digest of everything that a result depends on. An object named by a key is therefore right wherever and
+whenever it was made, so a rerun takes it as it is, and two workers that make it twice write the same bytes.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from .._version import FORMAT_VERSION, NUMERICS_VERSION, __version__
+from ..errors import SettingsError
+from ..format.headers import SUFFIX
+from ..settings import CompressSettings, DecompressSettings
+from ..system.filenames import has_suffix
+from .storage import RUN_FOLDER, Store
+
+ROWS = f"{RUN_FOLDER}/rows"
+TASKS = f"{RUN_FOLDER}/tasks"
+WORK = f"{RUN_FOLDER}/work"
+RUNNING = f"{RUN_FOLDER}/running"
+RUN_FILE = f"{RUN_FOLDER}/run.json"
+ALL_ROWS = f"{RUN_FOLDER}/rows.jsonl"
+
+_KEY_BYTES = 16
+
+
+class Operation(enum.Enum):
+    """What is done with each file; the values are the names of the commands."""
+
+    COMPRESS = "compress"
+    DECOMPRESS = "decompress"
+    TEST = "test"
+    ENTROPY = "entropy"
+
+    @property
+    def writes_files(self) -> bool:
+        """Whether each input has an output."""
+        return self in (Operation.COMPRESS, Operation.DECOMPRESS)
+
+    @property
+    def reads_archives(self) -> bool:
+        """Whether the inputs are archives."""
+        return self in (Operation.DECOMPRESS, Operation.TEST)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run, as every worker knows it. It is pickled, so it holds no open files and no model.
+
+    Attributes:
+        operation: what is done with each file.
+        source: the folder that all inputs lie in.
+        dest: where outputs and rows go.
+        compress: settings of compressing and measuring.
+        decompress: settings of decompressing and testing.
+        model: what an archive of the model begins with, as hexadecimal digits; empty where the archives say it.
+        prompt: digest of the prompt, as hexadecimal digits; empty for none.
+    """
+
+    operation: Operation
+    source: Store
+    dest: Store
+    compress: CompressSettings = field(default_factory=CompressSettings)
+    decompress: DecompressSettings = field(default_factory=DecompressSettings)
+    model: str = ""
+    prompt: str = ""
+
+    def facts(self) -> dict[str, Any]:
+        """Returns everything that results depend on besides the inputs; the content of RUN_FILE."""
+        made_by = {"format": FORMAT_VERSION, "numerics": NUMERICS_VERSION, "llmzip": __version__}
+        facts: dict[str, Any] = {"schema": 1, "operation": self.operation.value, "prompt": self.prompt, **made_by}
+        if not self.operation.reads_archives:
+            settings = self.compress
+            facts |= {"model": self.model, "context": settings.context}
+            if self.operation is Operation.COMPRESS:
+                facts |= {"level": settings.level, "rows": settings.rows, "overlap": settings.overlap}
+        return facts
+
+    def key(self, *inputs: object) -> str:
+        """Returns the key of a result.
+
+        Args:
+            inputs: what it depends on besides `facts`, in a form for JSON.
+        """
+        text = json.dumps([self.facts(), *inputs], sort_keys=True)
+        return hashlib.sha256(text.encode("ascii")).digest()[:_KEY_BYTES].hex()
+
+    def wants(self, name: str) -> bool:
+        """Whether a file that was found in a folder, not named by the user, is an input."""
+        return has_suffix(name, SUFFIX) == self.operation.reads_archives
+
+    def output(self, name: str) -> str | None:
+        """Returns the name of an input's output; None for an operation without outputs.
+
+        Raises:
+            SettingsError: an input that was named has the wrong suffix for the operation.
+        """
+        if not self.operation.writes_files:
+            return None
+        if self.operation is Operation.COMPRESS:
+            if has_suffix(name, SUFFIX):
+                raise SettingsError(f"already has the suffix {SUFFIX}")
+            return name + SUFFIX
+        if not has_suffix(name, SUFFIX):
+            raise SettingsError(f"has no suffix {SUFFIX}, so its output has no name")
+        return name.removesuffix(SUFFIX)
+
+
+def bind(job: Job) -> None:
+    """Binds the destination to the run's operation and settings; the first run does it, later ones must agree.
+
+    So everything in a destination was made in one way, and an output that belongs to its input is kept whoever made it.
+
+    Raises:
+        SettingsError: the destination belongs to a run with other settings.
+    """
+    store, facts = job.dest, job.facts()
+    if store.stat(RUN_FILE) is None:
+        with store.create(RUN_FILE) as sink:
+            sink.write(json.dumps(facts, indent=1).encode("ascii") + b"\n")
+    try:
+        found = json.loads(store.read_all(RUN_FILE))
+    except ValueError:
+        found = {}
+    differing = [f"{name} {found.get(name)!r}" for name in facts if found.get(name) != facts[name]]
+    if differing:
+        raise SettingsError(f"{store}: was made with {', '.join(differing)}; name another destination")

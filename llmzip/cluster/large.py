@@ -1,0 +1,332 @@
+"""What is done with the parts of one large file, and how its output comes of them.
+
+A part is an object of the destination, named by the file's key, so that it is right whoever made it. Whoever makes the
+last part of a unit assembles the unit, and whoever makes the last unit joins all of them: nobody waits. If two workers
+take themselves for the last one, both write the same bytes.
+"""
+
+from __future__ import annotations
+
+import bisect
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import BinaryIO, cast
+
+from ..codec import writer
+from ..codec.assembly import assemble_unit, compress_pieces
+from ..codec.joining import join_archives
+from ..codec.parallel import in_order
+from ..codec.reader import FrameDecoder
+from ..errors import CorruptError, LLMZipError
+from ..format.headers import Frame
+from ..format.index import ArchiveIndex, read_frames, read_index
+from ..format.reading import read_archives
+from ..system.filenames import FileProblem
+from .existing import HashingReader, HashingWriter, Pair, frame_holds
+from .job import ROWS, WORK, Job, Operation
+from .rows import Row, read_rows, shown_path, write_rows
+from .storage import with_retries
+from .tasks import InputFile, Part, file_key
+from .whole import check_unchanged, headers_of, measured_row, pair_row
+
+_COPY_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class PartResult:
+    """What became of a part.
+
+    Attributes:
+        row: the file's row, if this part completed it, or the part's own; None otherwise.
+        is_lost: whether an output that an earlier run had made is damaged: the file must be made anew.
+    """
+
+    row: Row | None = None
+    is_lost: bool = False
+
+
+class LargeFiles:
+    """Does what the job says with parts of files.
+
+    Args:
+        job: what is done.
+        worker: names this process in rows.
+    """
+
+    def __init__(self, job: Job, worker: str) -> None:
+        self._job = job
+        self._worker = worker
+
+    def run(self, file: InputFile, part: Part) -> PartResult:
+        """Does it with one part; what a retry may mend is tried again.
+
+        Raises:
+            LLMZipError, FileProblem, OSError: the part failed.
+        """
+        match self._job.operation:
+            case Operation.ENTROPY:
+                begin, end = part.begin, part.end
+                return PartResult(
+                    with_retries(lambda: measured_row(self._job, file, begin, end, time.perf_counter(), self._worker))
+                )
+            case Operation.TEST:
+                return PartResult(with_retries(lambda: self._test(file, part)))
+            case Operation.COMPRESS:
+                output: _LargeOutput = _LargeArchive(self._job, file, self._worker)
+            case Operation.DECOMPRESS:
+                output = _LargeText(self._job, file, self._worker)
+        return with_retries(lambda: output.run(part))
+
+    def _test(self, file: InputFile, part: Part) -> Row:
+        started = time.perf_counter()
+        check_unchanged(self._job, file)
+        num_bytes = tokens = archive_bytes = 0
+        decoder = FrameDecoder(self._job.decompress)
+        with self._job.source.open(file.name) as archive:
+            index = _index(archive)
+            for frame, text in _decoded(decoder, read_frames(archive, index, part.frames)):
+                num_bytes += len(text)
+                tokens += frame.header.num_tokens
+                archive_bytes += frame.size_bytes
+        return Row(
+            shown_path(self._job.source.uri_of(file.name)),
+            part.text_begin,
+            bytes=num_bytes,
+            bits=8 * archive_bytes,
+            tokens=tokens,
+            archive_bytes=archive_bytes,
+            seconds=round(time.perf_counter() - started, 6),
+            worker=self._worker,
+        )
+
+
+class _LargeOutput:
+    """The output of a large file: its parts, and what comes of them.
+
+    Args:
+        job: what is done.
+        file: the input.
+        worker: names this process in rows.
+    """
+
+    def __init__(self, job: Job, file: InputFile, worker: str) -> None:
+        self._job, self._file, self._worker = job, file, worker
+        key = file_key(job, file)
+        self._folder = f"{WORK}/{key}"
+        self._rows = f"{ROWS}/{key}.parquet"
+
+    def run(self, part: Part) -> PartResult:
+        """Makes a part unless it is there, and what it is the last part of."""
+        check_unchanged(self._job, self._file)
+        done = self._done()
+        if done is not None:
+            return self._check(part, done)
+        try:
+            if not self._has(self._part_name(part.number)):
+                self._make(part)
+                check_unchanged(self._job, self._file)
+            return PartResult(self._finish(part))
+        except FileNotFoundError:
+            # Another worker has joined the parts meanwhile, and removed them.
+            if self._done() is None:
+                raise
+            return PartResult()
+
+    def _done(self) -> Row | None:
+        """Returns the file's row, if its output was completed."""
+        with contextlib.suppress(CorruptError):
+            rows = read_rows(self._job.dest, self._rows)
+            if rows:
+                return rows[0]
+        return None
+
+    def _check(self, part: Part, done: Row) -> PartResult:
+        """Looks at what an earlier run made of the part; forgets the output if it is not right."""
+        store, name = self._job.dest, self._output()
+        stat = store.stat(name)
+        expected = done.archive_bytes if self._job.operation is Operation.COMPRESS else done.bytes
+        try:
+            if stat is not None and stat.size_bytes == expected and self._is_right(part):
+                return PartResult(replace(done, kept=True) if part.number == 0 else None)
+        except (LLMZipError, FileNotFoundError):
+            pass
+        store.remove(self._rows)
+        store.remove(name)
+        return PartResult(is_lost=True)
+
+    def _completed(self, pair: Pair, started: float) -> Row:
+        """Records that the output is complete, then removes what it was made of."""
+        seconds = time.perf_counter() - started
+        row = pair_row(self._job, self._file, self._output(), pair, seconds, self._worker)
+        write_rows(self._job.dest, self._rows, [row])
+        self._job.dest.remove_tree(self._folder)
+        return row
+
+    # -- names
+
+    def _output(self) -> str:
+        name = self._job.output(self._file.name)
+        assert name is not None  # the operation writes files
+        return name
+
+    def _has(self, name: str) -> bool:
+        return self._job.dest.stat(name) is not None
+
+    def _part_name(self, number: int) -> str:
+        return f"{self._folder}/part-{number:08d}"
+
+    # -- what the two operations differ in
+
+    def _make(self, part: Part) -> None:
+        """Makes the object of a part."""
+        raise NotImplementedError
+
+    def _finish(self, part: Part) -> Row | None:
+        """Makes what the part is the last part of; returns the file's row if that is all of it."""
+        raise NotImplementedError
+
+    def _is_right(self, part: Part) -> bool:
+        """Whether the complete output agrees with the input, as far as the part goes."""
+        raise NotImplementedError
+
+
+class _LargeArchive(_LargeOutput):
+    """The archive of a large text: parts become units, units the archive that one machine would have made."""
+
+    def _make(self, part: Part) -> None:
+        store = self._job.source
+        archive = compress_pieces(store.read(self._file.name, part.begin, part.end), self._job.compress)
+        check_unchanged(self._job, self._file)
+        with self._job.dest.create(self._part_name(part.number)) as sink:
+            sink.write(archive)
+
+    def _finish(self, part: Part) -> Row | None:
+        unit = part.begin // writer.UNIT_BYTES
+        per_unit = writer.UNIT_BYTES // part.part_bytes
+        numbers = range(unit * per_unit, min((unit + 1) * per_unit, part.count))
+        num_units = -(-part.count // per_unit)
+        started = time.perf_counter()
+        if not self._has(self._unit_name(unit)):
+            if not all(self._has(self._part_name(number)) for number in numbers):
+                return None
+            self._assemble(unit, numbers, alone=num_units == 1)
+        if not all(self._has(self._unit_name(number)) for number in range(num_units)):
+            return None
+        return self._completed(self._join(num_units), started)
+
+    def _assemble(self, unit: int, numbers: range, *, alone: bool) -> None:
+        job, size = self._job, self._file.size_bytes
+        begin = unit * writer.UNIT_BYTES
+        data = job.source.read(self._file.name, begin, min(begin + writer.UNIT_BYTES, size))
+        parts = [job.dest.read_all(self._part_name(number)) for number in numbers]
+        try:
+            archive = assemble_unit(data, parts, job.compress, alone=alone)
+        except CorruptError:
+            for number in numbers:  # so that they are made anew
+                job.dest.remove(self._part_name(number))
+            raise
+        with job.dest.create(self._unit_name(unit)) as sink:
+            sink.write(archive)
+
+    def _join(self, num_units: int) -> Pair:
+        """Writes the archive, and hashes the text, which no worker has read as a whole."""
+        job = self._job
+        with job.dest.create(self._output()) as output:
+            sink = HashingWriter(output)
+            report = join_archives(self._units(num_units), cast("BinaryIO", sink))
+        with job.source.open(self._file.name) as text:
+            source = HashingReader(text)
+            while source.read(_COPY_BYTES):
+                pass
+        check_unchanged(job, self._file)
+        if report.original_bytes != source.num_bytes:
+            raise FileProblem("was changed while the run was under way; run it again")
+        return Pair(source.num_bytes, sink.num_bytes, source.sha256, sink.sha256, report.tokens)
+
+    def _units(self, num_units: int) -> Iterator[BinaryIO]:
+        for number in range(num_units):
+            with self._job.dest.open(self._unit_name(number)) as unit:
+                yield unit
+
+    def _unit_name(self, number: int) -> str:
+        return f"{self._folder}/unit-{number:08d}"
+
+    def _is_right(self, part: Part) -> bool:
+        """Checks the frames of the unit that the part begins; the other parts of the unit leave it to that one."""
+        if part.begin % writer.UNIT_BYTES:
+            return True
+        end = min(part.begin + writer.UNIT_BYTES, self._file.size_bytes)
+        with self._job.dest.open(self._output()) as archive, self._job.source.open(self._file.name) as text:
+            index = read_index(archive)
+            if index is None:  # one frame
+                frames = _only_frame(archive)
+            else:
+                first, last = (bisect.bisect_left(index.begins, place) for place in (part.begin, end))
+                frames = read_frames(archive, index, range(first, last))
+            text.seek(part.begin)
+            allowed = headers_of(self._job)
+            return all(frame.archive in allowed and frame_holds(frame, text) for frame in frames)
+
+
+class _LargeText(_LargeOutput):
+    """The text of a large archive: the texts of its parts, one after the other."""
+
+    def _make(self, part: Part) -> None:
+        decoder = FrameDecoder(self._job.decompress)
+        with self._job.source.open(self._file.name) as archive:
+            index = _index(archive)
+            with self._job.dest.create(self._part_name(part.number)) as sink:
+                for _, text in _decoded(decoder, read_frames(archive, index, part.frames)):
+                    sink.write(text)
+
+    def _finish(self, part: Part) -> Row | None:
+        numbers = range(part.count)
+        if not all(self._has(self._part_name(number)) for number in numbers):
+            return None
+        started, job = time.perf_counter(), self._job
+        with job.dest.create(self._output()) as output:
+            sink = HashingWriter(output)
+            for number in numbers:
+                with job.dest.open(self._part_name(number)) as text:
+                    while data := text.read(_COPY_BYTES):
+                        sink.write(data)
+        with job.source.open(self._file.name) as archive:
+            index = _index(archive)
+            source = HashingReader(archive)
+            while source.read(_COPY_BYTES):
+                pass
+        check_unchanged(job, self._file)
+        if sink.num_bytes != index.begins[-1]:
+            raise CorruptError("the parts of the text have another length than the archive says")
+        return self._completed(Pair(sink.num_bytes, source.num_bytes, sink.sha256, source.sha256, None), started)
+
+    def _is_right(self, part: Part) -> bool:
+        with self._job.source.open(self._file.name) as archive, self._job.dest.open(self._output()) as text:
+            text.seek(part.text_begin)
+            frames = read_frames(archive, _index(archive), part.frames)
+            return all(frame_holds(frame, text) for frame in frames)
+
+
+def _decoded(decoder: FrameDecoder, frames: Iterator[Frame]) -> Iterator[tuple[Frame, bytes]]:
+    """Yields frames with their texts, in order; several are decoded at once where the worker has the threads."""
+    return in_order(decoder.prepare(frames), decoder.decode, decoder.frames_at_once)
+
+
+def _index(archive: BinaryIO) -> ArchiveIndex:
+    """Reads the index that the parts of an archive were cut by.
+
+    Raises:
+        FileProblem: there is none any more.
+    """
+    index = read_index(archive)
+    if index is None:
+        raise FileProblem("was changed while the run was under way; run it again")
+    return index
+
+
+def _only_frame(archive: BinaryIO) -> Iterator[Frame]:
+    """Yields the frames of an archive that is too short for an index."""
+    archive.seek(0)
+    return read_archives(archive)

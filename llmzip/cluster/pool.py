@@ -1,0 +1,121 @@
+"""Workers on Ray Data: tasks go to a pool of actors, each with its model loaded, and results come as they are done.
+
+What dies is Ray's to mend: it gives the task of a dead worker or node to another one. What goes wrong with a file never
+becomes an exception here, because Ray does not retry exceptions; it becomes a row (worker.py).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..errors import EngineError, LLMZipError
+from .fleet import Build, Resources, check_build, last_line
+from .rows import Row
+from .tasks import TaskList
+from .worker import TaskResult, Worker
+
+if TYPE_CHECKING:
+    from .job import Job
+
+_TASKS_PER_BLOCK = 1024
+"""Numbers of tasks that Ray makes at once, before they are dealt out one by one."""
+
+
+class TaskRunner:
+    """The actor's class: does tasks by their numbers.
+
+    Args:
+        job: what is done.
+        tasks: the tasks of the run.
+        build: what the driver has, which this machine must have too.
+    """
+
+    def __init__(self, job: Job, tasks: TaskList, build: Build) -> None:
+        check_build(build, job)
+        self._tasks = tasks
+        self._worker = Worker(job)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
+        """Does the tasks of a batch.
+
+        Args:
+            batch: the column `id`, numbers of tasks.
+
+        Returns:
+            a column `result` of JSON texts, one for each task.
+        """
+        results = []
+        for number in batch["id"]:
+            result = self._worker.run(self._tasks.read(int(number)))
+            results.append(
+                json.dumps(
+                    {
+                        "rows": [row.to_json() for row in result.rows],
+                        "num_bytes": result.num_bytes,
+                        "seconds": result.seconds,
+                        "worker": result.worker,
+                        "lost": result.lost,
+                    }
+                )
+            )
+        return {"result": results}
+
+
+def run_tasks(
+    ray: Any, job: Job, tasks: TaskList, numbers: Sequence[int], resources: Resources, build: Build
+) -> Iterator[TaskResult]:
+    """Does tasks on the cluster; yields each one's result as it is done, in no order.
+
+    Args:
+        ray: the module, connected.
+        job: what is done.
+        tasks: the tasks of the run.
+        numbers: which of them to do; a range costs no memory.
+        resources: what each worker gets, and how many there are.
+        build: what every machine must have.
+
+    Raises:
+        EngineError: a node that came later would not give the same bytes.
+        LLMZipError: Ray gave up.
+    """
+    from ray.data import ActorPoolStrategy, DataContext
+
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    strategy = ActorPoolStrategy(
+        min_size=resources.min_workers, max_size=max(resources.max_workers or 1, resources.min_workers)
+    )
+    results = (
+        _dataset_of(ray, numbers)
+        .repartition(target_num_rows_per_block=1)  # a block is what an actor gets at once
+        .map_batches(
+            TaskRunner,
+            fn_constructor_args=(job, tasks, build),
+            batch_size=1,
+            compute=strategy,
+            num_cpus=resources.cpus,
+            num_gpus=resources.gpus,
+        )
+    )
+    try:
+        for batch in results.iter_batches(batch_size=None, batch_format="numpy"):
+            for text in batch["result"]:
+                yield _parsed(text)
+    except ray.exceptions.RayError as error:
+        reason = last_line(error)
+        kind = EngineError if "EngineError" in reason else LLMZipError
+        raise kind(f"the run has stopped: {reason}; what is done is kept, run it again") from error
+
+
+def _dataset_of(ray: Any, numbers: Sequence[int]) -> Any:
+    if isinstance(numbers, range) and numbers.start == 0 and numbers.step == 1:
+        return ray.data.range(len(numbers), override_num_blocks=-(-len(numbers) // _TASKS_PER_BLOCK))
+    return ray.data.from_items([{"id": number} for number in numbers])
+
+
+def _parsed(text: str) -> TaskResult:
+    facts = json.loads(text)
+    return TaskResult([Row.from_json(line) for line in facts.pop("rows")], **facts)

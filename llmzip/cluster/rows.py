@@ -1,0 +1,121 @@
+"""Result rows: one for each file, or for each part of a file that is measured or tested in parts.
+
+Rows are Parquet and JSON lines. Numbers of bits are whole, so they add up to the same sum in any order.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..errors import CorruptError
+from .storage import Store
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Row:
+    """What became of a file, or of a part of it.
+
+    Attributes:
+        path: the input as people write it; bytes that are not UTF-8 as backslash escapes.
+        offset: where the part begins in the text (test, entropy of large files); 0 for a whole file.
+        output: path of the output; None without one.
+        bytes: size of the text.
+        bits: bits of the archive; of entropy, of the text by the model, rounded up; None if it failed.
+        tokens: tokens of the text that the model has seen.
+        sha256: digest of the text.
+        archive_bytes: size of the archive.
+        archive_sha256: digest of the archive.
+        seconds: processor time is not shared out, so this is wall clock, summed up over parts.
+        worker: node and process that finished it.
+        kept: whether an earlier run had made it, and it was found to be right.
+        error: one line; None if all went well.
+        error_kind: name of the error's class, as in other JSON of llmzip; None likewise.
+        exit_status: what the error alone would make of the program's exit status; 0 likewise.
+    """
+
+    path: str
+    offset: int = 0
+    output: str | None = None
+    bytes: int | None = None
+    bits: int | None = None
+    tokens: int | None = None
+    sha256: str | None = None
+    archive_bytes: int | None = None
+    archive_sha256: str | None = None
+    seconds: float = 0.0
+    worker: str = ""
+    kept: bool = False
+    error: str | None = None
+    error_kind: str | None = None
+    exit_status: int = 0
+
+    def to_json(self) -> str:
+        """Returns the row as one line of ASCII."""
+        return json.dumps({"schema": SCHEMA, **dataclasses.asdict(self)})
+
+    @classmethod
+    def from_json(cls, line: str) -> Row:
+        """Reads what `to_json` wrote."""
+        facts = json.loads(line)
+        return cls(**{field.name: facts[field.name] for field in dataclasses.fields(cls)})
+
+
+def shown_path(path: str) -> str:
+    """Returns a path in valid UTF-8, with backslash escapes for what is not."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def write_rows(store: Store, name: str, rows: Iterable[Row]) -> None:
+    """Writes rows as a Parquet file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.Table.from_pylist([dataclasses.asdict(row) for row in rows], schema=_arrow_schema())
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer)
+    with store.create(name) as sink:
+        sink.write(buffer.getvalue())
+
+
+def read_rows(store: Store, name: str) -> list[Row] | None:
+    """Reads the rows of a Parquet file; None if there is none.
+
+    Raises:
+        CorruptError: it cannot be read as such.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if store.stat(name) is None:
+        return None
+    try:
+        table = pq.read_table(io.BytesIO(store.read_all(name)), schema=_arrow_schema())
+        return [Row(**_known(facts)) for facts in table.to_pylist()]
+    except (pa.ArrowException, TypeError) as error:
+        raise CorruptError(f"{name}: damaged rows ({str(error).partition(chr(10))[0]})") from error
+
+
+def _known(facts: dict[str, Any]) -> dict[str, Any]:
+    return {field.name: facts[field.name] for field in dataclasses.fields(Row)}
+
+
+def _arrow_schema() -> pa.Schema:
+    import pyarrow as pa
+
+    kinds = {"str": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
+    fields = []
+    for field in dataclasses.fields(Row):
+        kind, _, optional = str(field.type).partition(" | ")
+        fields.append(pa.field(field.name, kinds[kind], nullable=bool(optional)))
+    return pa.schema(fields)

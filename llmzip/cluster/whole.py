@@ -1,0 +1,198 @@
+"""What is done with one whole file: compress, decompress, test, or measure it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+from ..codec.reader import decompress_stream
+from ..codec.writer import compress_stream
+from ..format.headers import Header
+from ..inference.on_demand import ModelOnDemand
+from ..models.choice import model_for_compressing
+from ..system.filenames import FileProblem
+from .existing import HashingReader, HashingWriter, Pair, matching_pair
+from .job import Job, Operation
+from .rows import Row, shown_path
+from .storage import with_retries
+from .tasks import InputFile
+
+if TYPE_CHECKING:
+    from ..codec.report import StreamReport
+    from ..inference.load import LoadedModel
+
+
+def headers_of(job: Job) -> list[Header]:
+    """Returns the headers that the run's archives may begin with: the model's, and that of archives without one."""
+    return [model_of(job).archive_header(), Header()]
+
+
+def model_of(job: Job) -> ModelOnDemand:
+    """Returns the run's model, which stays in memory between calls."""
+    settings = job.compress
+    return ModelOnDemand(model_for_compressing(settings), settings.engine, settings.prompt)
+
+
+def check_unchanged(job: Job, file: InputFile) -> None:
+    """Refuses an input that is not as it was found: its result would be named after something else.
+
+    Raises:
+        FileProblem: it was changed or removed.
+        OSError: it cannot be looked at.
+    """
+    stat = job.source.stat(file.name)
+    if stat is None:
+        raise FileProblem("was removed while the run was under way")
+    if (stat.size_bytes, stat.etag) != (file.size_bytes, file.etag):
+        raise FileProblem("was changed while the run was under way; run it again")
+
+
+class WholeFiles:
+    """Does what the job says with whole files.
+
+    Args:
+        job: what is done.
+        worker: names this process in rows.
+    """
+
+    def __init__(self, job: Job, worker: str) -> None:
+        self._job = job
+        self._worker = worker
+
+    def run(self, file: InputFile) -> Row:
+        """Does it with one file; what a retry may mend is tried again.
+
+        Raises:
+            LLMZipError, FileProblem, OSError: the file failed.
+        """
+        operations: dict[Operation, Callable[[InputFile], Row]] = {
+            Operation.COMPRESS: self._compress,
+            Operation.DECOMPRESS: self._decompress,
+            Operation.TEST: self._test,
+            Operation.ENTROPY: self._measure,
+        }
+        return with_retries(lambda: operations[self._job.operation](file))
+
+    # -- operations
+
+    def _compress(self, file: InputFile) -> Row:
+        job, started = self._job, time.perf_counter()
+        check_unchanged(job, file)
+        name = self._output(file)
+        if job.dest.stat(name) is not None:
+            with job.dest.open(name) as archive, job.source.open(file.name) as text:
+                pair = matching_pair(archive, text, headers_of(job))
+            if pair is not None:
+                return self._row(file, name, pair, started, kept=True)
+        with job.source.open(file.name) as text, job.dest.create(name) as archive:
+            source, sink = HashingReader(text), HashingWriter(archive)
+            report = compress_stream(cast("BinaryIO", source), cast("BinaryIO", sink), job.compress)
+            check_unchanged(job, file)  # before the output appears
+        return self._row(file, name, _pair(report, source, sink), started)
+
+    def _decompress(self, file: InputFile) -> Row:
+        job, started = self._job, time.perf_counter()
+        check_unchanged(job, file)
+        name = self._output(file)
+        if job.dest.stat(name) is not None:
+            with job.source.open(file.name) as archive, job.dest.open(name) as text:
+                pair = matching_pair(archive, text)
+            if pair is not None:
+                return self._row(file, name, pair, started, kept=True)
+        with job.source.open(file.name) as archive, job.dest.create(name) as text:
+            source, sink = HashingReader(archive), HashingWriter(text)
+            report = decompress_stream(cast("BinaryIO", source), cast("BinaryIO", sink), job.decompress)
+            check_unchanged(job, file)
+        return self._row(file, name, _pair(report, sink, source), started)
+
+    def _test(self, file: InputFile) -> Row:
+        job, started = self._job, time.perf_counter()
+        check_unchanged(job, file)
+        with job.source.open(file.name) as archive:
+            source, sink = HashingReader(archive), HashingWriter(None)
+            report = decompress_stream(cast("BinaryIO", source), cast("BinaryIO", sink), job.decompress)
+        return self._row(file, None, _pair(report, sink, source), started)
+
+    def _measure(self, file: InputFile) -> Row:
+        started = time.perf_counter()
+        return measured_row(self._job, file, 0, file.size_bytes, started, self._worker)
+
+    # -- their rows
+
+    def _output(self, file: InputFile) -> str:
+        name = self._job.output(file.name)
+        assert name is not None  # the operation writes files
+        return name
+
+    def _row(self, file: InputFile, output: str | None, pair: Pair, started: float, *, kept: bool = False) -> Row:
+        return pair_row(self._job, file, output, pair, time.perf_counter() - started, self._worker, kept=kept)
+
+
+def pair_row(
+    job: Job, file: InputFile, output: str | None, pair: Pair, seconds: float, worker: str, *, kept: bool = False
+) -> Row:
+    """Returns the row of a text and its archive."""
+    return Row(
+        shown_path(job.source.uri_of(file.name)),
+        output=None if output is None else shown_path(job.dest.uri_of(output)),
+        bytes=pair.text_bytes,
+        bits=8 * pair.archive_bytes,
+        tokens=pair.tokens,
+        sha256=pair.text_sha256,
+        archive_bytes=pair.archive_bytes,
+        archive_sha256=pair.archive_sha256,
+        seconds=round(seconds, 6),
+        worker=worker,
+        kept=kept,
+    )
+
+
+def measured_row(job: Job, file: InputFile, begin: int, end: int, started: float, worker: str) -> Row:
+    """Returns the row of a text, or a part of it, measured by the model from an empty context.
+
+    Raises:
+        FileProblem: the text is an archive, or it has changed.
+        OSError: it cannot be read.
+    """
+    import hashlib
+
+    from ..format.headers import MAGIC
+    from ..measures.entropy import total
+    from ..measures.scoring import Scorer
+
+    check_unchanged(job, file)
+    data = job.source.read(file.name, begin, end)
+    check_unchanged(job, file)
+    if len(data) != end - begin:
+        raise FileProblem("has become shorter while the run was under way")
+    if begin == 0 and data.startswith(MAGIC):
+        raise FileProblem("is an llmzip archive: entropy measures texts; decompress it first")
+    tokens = bits = 0
+    if data:
+        model: LoadedModel = model_of(job).load()
+        ids = model.tokenizer.encode(data)
+        scores = Scorer(model).score(ids)
+        tokens, bits = len(ids), whole_bits(total(scores.model_bits))
+    return Row(
+        shown_path(job.source.uri_of(file.name)),
+        begin,
+        bytes=len(data),
+        bits=bits,
+        tokens=tokens,
+        sha256=hashlib.sha256(data).hexdigest(),
+        seconds=round(time.perf_counter() - started, 6),
+        worker=worker,
+    )
+
+
+def whole_bits(bits: float) -> int:
+    """Returns bits rounded up, but for what the last digits of a sum of logarithms may differ by between machines."""
+    return math.ceil(bits - 1e-6)
+
+
+def _pair(report: StreamReport, text: HashingReader | HashingWriter, archive: HashingReader | HashingWriter) -> Pair:
+    tokens = sum(frame.tokens for frame in report.frames)
+    return Pair(text.num_bytes, archive.num_bytes, text.sha256, archive.sha256, tokens)
+

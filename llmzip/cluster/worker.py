@@ -1,0 +1,187 @@
+"""A worker: does tasks one after the other, and turns what goes wrong with a file into its row.
+
+A task whose worker process dies is given to another one, as often as it takes. A file that kills every process, by the
+memory that it needs or by a library's fault, would be tried for ever; so a worker leaves a note in the destination
+while it is at a task, and who finds the note of a dead one notes each file before it begins it. A file under which
+processes have died twice is given up.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from dataclasses import dataclass, field
+
+from ..errors import EXIT_FAILED, CorruptError, LLMZipError, ResourceError
+from ..system.failures import error_kind, explain
+from .job import ROWS, RUNNING, Job
+from .large import LargeFiles
+from .rows import Row, read_rows, shown_path, write_rows
+from .tasks import InputFile, Task
+from .whole import WholeFiles
+
+_MAX_DEATHS = 2
+"""Processes that may die at a file before it is given up; the first death, at any file of the task, is not counted."""
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """What became of a task.
+
+    Attributes:
+        rows: rows of the files that it completed, and of those that failed.
+        num_bytes: text that it is done with, for the progress.
+        seconds: wall clock.
+        worker: the process that did it.
+        lost: path of a large file whose output was damaged, so that it must be made anew; None for none.
+    """
+
+    rows: list[Row]
+    num_bytes: int
+    seconds: float
+    worker: str
+    lost: str | None = None
+
+
+class Worker:
+    """Does the tasks of a job in one process.
+
+    Args:
+        job: what is done.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self.name = f"{platform.node()}:{os.getpid()}"
+        self._whole = WholeFiles(job, self.name)
+        self._large = LargeFiles(job, self.name)
+
+    def run(self, task: Task) -> TaskResult:
+        """Does a task, and writes its rows unless they are rows of files in parts.
+
+        Raises:
+            OSError: the destination cannot be written; everything else becomes a row.
+        """
+        started = time.perf_counter()
+        key = task.key(self._job)
+        note = _Note(self._job, key)
+        lost = None
+        if task.part is not None:
+            rows, lost = self._run_part(task, note)
+        else:
+            rows = self._run_files(task, key, note)
+        note.remove()
+        seconds = time.perf_counter() - started
+        return TaskResult(rows, task.text_bytes, round(seconds, 6), self.name, lost)
+
+    def _run_files(self, task: Task, key: str, note: _Note) -> list[Row]:
+        """Does whole files; returns their rows."""
+        name = f"{ROWS}/{key}.parquet"
+        before = {} if self._job.operation.writes_files else self._rows_before(name)
+        rows = [before.get(self._path(file)) or self._row(file, number, note) for number, file in enumerate(task.files)]
+        write_rows(self._job.dest, name, rows)
+        return rows
+
+    def _rows_before(self, name: str) -> dict[str, Row]:
+        """Returns the good rows of an earlier run, by path: what writes no outputs is not done twice."""
+        try:
+            rows = read_rows(self._job.dest, name) or []
+        except CorruptError:
+            return {}
+        return {row.path: row for row in rows if row.error is None}
+
+    def _row(self, file: InputFile, number: int, note: _Note) -> Row:
+        try:
+            note.begin(number)
+            return self._whole.run(file)
+        except Exception as error:
+            return self._error_row(file, 0, error)
+
+    def _run_part(self, task: Task, note: _Note) -> tuple[list[Row], str | None]:
+        """Does a part of a file; returns the rows that come of it, and the file's path if its output was lost."""
+        (file,), part = task.files, task.part
+        assert part is not None
+        keeps_rows = not self._job.operation.writes_files
+        name = f"{ROWS}/{task.key(self._job)}.parquet"
+        if keeps_rows and (before := self._rows_before(name)):
+            return list(before.values()), None
+        try:
+            note.begin(0)
+            result = self._large.run(file, part)
+        except Exception as error:
+            return [self._error_row(file, part.text_begin, error)], None
+        rows = [] if result.row is None else [result.row]
+        if keeps_rows:
+            write_rows(self._job.dest, name, rows)
+        return rows, self._path(file) if result.is_lost else None
+
+    def _path(self, file: InputFile) -> str:
+        return shown_path(self._job.source.uri_of(file.name))
+
+    def _error_row(self, file: InputFile, offset: int, error: Exception) -> Row:
+        path = self._path(file)
+        status, reason = explain(error, path)
+        return Row(
+            path,
+            offset,
+            worker=self.name,
+            error=" ".join(reason.split()),
+            error_kind=error_kind(error),
+            exit_status=status or EXIT_FAILED,
+        )
+
+
+@dataclass
+class _Note:
+    """What a worker leaves in the destination while it is at a task.
+
+    Attributes:
+        job: the job.
+        key: key of the task.
+    """
+
+    job: Job
+    key: str
+    _deaths: dict[str, int] = field(default_factory=dict)
+    _follows_death: bool = False
+
+    def __post_init__(self) -> None:
+        store = self.job.dest
+        if store.stat(self._name) is not None:
+            self._follows_death = True
+            try:
+                found = json.loads(store.read_all(self._name))
+                self._deaths = {str(number): int(count) for number, count in found["deaths"].items()}
+                if found["at"] is not None:
+                    self._deaths[str(found["at"])] = self._deaths.get(str(found["at"]), 0) + 1
+            except (LLMZipError, ValueError, KeyError, TypeError, AttributeError):
+                self._deaths = {}
+        self._write(None)
+
+    @property
+    def _name(self) -> str:
+        return f"{RUNNING}/{self.key}.json"
+
+    def _write(self, number: int | None) -> None:
+        with self.job.dest.create(self._name) as sink:
+            sink.write(json.dumps({"at": number, "deaths": self._deaths}).encode("ascii"))
+
+    def begin(self, number: int) -> None:
+        """Notes that a file is begun, where processes have died before.
+
+        Raises:
+            ResourceError: too many have died at this file.
+        """
+        deaths = self._deaths.get(str(number), 0)
+        if deaths >= _MAX_DEATHS:
+            raise ResourceError(
+                f"{deaths + 1} processes died while they were at it, perhaps for lack of memory; given up"
+            )
+        if self._follows_death:
+            self._write(number)
+
+    def remove(self) -> None:
+        """Removes the note: the task is done."""
+        self.job.dest.remove(self._name)
