@@ -45,7 +45,7 @@ class LocalStore(Store):
             status = os.stat(self._file(name))
         except (FileNotFoundError, NotADirectoryError):
             return None
-        return None if modes.S_ISDIR(status.st_mode) else _stat(status)
+        return _stat(status) if modes.S_ISREG(status.st_mode) else None
 
     def is_folder(self, name: str) -> bool:
         return os.path.isdir(self._path(name))
@@ -91,8 +91,9 @@ class LocalStore(Store):
         prefix = f"{folder}/" if folder else ""
         with os.scandir(self._path(folder)) as names:
             while run := list(islice(names, RUN_NAMES)):
-                run.sort(key=lambda item: os.fsencode(item.name))
-                for item in run:
+                run.sort(key=lambda item: os.fsencode(item.name), reverse=True)
+                while run:
+                    item = run.pop()  # not kept: each holds its status once it has been asked for
                     if not is_temporary(item.name):
                         yield from _entry(prefix + item.name, item)
 

@@ -6,11 +6,13 @@ import contextlib
 import errno
 import io
 import os
+import time
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any, BinaryIO, cast
 
 from ..errors import LLMZipError
-from .faults import storage_error, translated
+from .faults import storage_error, translated, with_retries
 from .sinks import MultipartUpload, PartSink, PutUpload, RenameUpload, Upload, part_bytes
 from .stores import READ_AHEAD_BYTES, Entry, Stat, Store, checked, checked_folder, is_temporary, join
 
@@ -19,6 +21,9 @@ _MULTIPART = frozenset({"s3", "s3a", "gs", "gcs"})
 
 _PUT = frozenset({"az", "abfs", "abfss", "hf", "oci", "ocilake", "oss", "tos", "tosfs"})
 """Protocols of object stores whose objects are put by one call. The files of adlfs delete an older object first."""
+
+_READ_ONLY = frozenset({"http", "https", "github", "gist", "git", "data", "zip", "tar", "libarchive", "reference"})
+"""Protocols that store nothing; fsspec would send a PUT request to any web server."""
 
 _PACKAGES = {
     "s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "abfss": "adlfs",
@@ -142,6 +147,8 @@ class RemoteStore(Store):
 
     def _upload(self, name: str, part: int) -> Upload:
         fs, path, uri = self._fs, self._object(name), self.uri_of(name)
+        if self._protocol in _READ_ONLY:
+            raise OSError(errno.EROFS, f"{self._protocol}:// is read-only", uri)
         if self._protocol in _MULTIPART:
             return MultipartUpload(fs, path, uri, size_bytes=part)
         if not self.is_shared:
@@ -183,29 +190,52 @@ class RemoteStore(Store):
             with contextlib.suppress(FileNotFoundError):
                 self._fs.rm_file(path)
 
+    def _listed(self, path: str, uri: str) -> list[dict[str, Any]]:
+        with translated(uri):
+            return sorted(self._fs.ls(path, detail=True), key=lambda details: str(details["name"]))
+
     def entries(self, folder: str) -> Iterator[Entry]:
         path = self._path(folder)
         uri = self.uri_of(folder)
         prefix = f"{folder}/" if folder else ""
-        with translated(uri):
-            listed = self._fs.ls(path, detail=True)
+        listed = with_retries(lambda: self._listed(path, uri))
         own = path.strip("/")
-        for details in sorted(listed, key=lambda details: str(details["name"])):
+        for details in listed:
             full = str(details["name"]).strip("/")
-            if full == own:
-                if details.get("type") == "file" and len(listed) == 1 and details.get("size"):
+            is_folder = details.get("type") == "directory"
+            name = full.rpartition("/")[2]
+            if full == own and not is_folder:
+                if details.get("size"):
                     raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), uri)
                 continue  # the empty object that stands for a folder on some buckets
-            name = full.rpartition("/")[2]
-            if name in ("", ".", "..") or is_temporary(name):
-                continue
-            if details.get("type") == "directory":
+            if full == own or name in (".", ".."):
+                problem = OSError(errno.EINVAL, "names with empty parts, . or .. are not supported", f"{uri}/")
+                yield Entry(prefix + name, is_folder=False, error=problem)
+            elif is_folder:
                 yield Entry(prefix + name, is_folder=True)
-            elif details.get("type") == "file":
+            elif details.get("type") == "file" and not is_temporary(name):
                 yield Entry(prefix + name, is_folder=False, stat=_stat(details))
 
     def remove_leftovers(self, folder: str, *, min_age_s: float) -> int:
-        return 0
+        uri = self.uri_of(folder)
+        path = self._path(folder)
+        newest = time.time() - min_age_s
+        count = 0
+        with translated(uri):
+            if self._protocol in ("s3", "s3a"):  # unfinished uploads cost money there until somebody aborts them
+                bucket, _, prefix = path.partition("/")
+                for upload in self._fs.list_multipart_uploads(bucket):
+                    if f"{upload['Key']}/".startswith(f"{prefix}/") and upload["Initiated"].timestamp() <= newest:
+                        self._fs.abort_mpu(bucket, upload["Key"], upload["UploadId"])
+                        count += 1
+            elif self._protocol not in _MULTIPART | _PUT and self.is_shared:
+                for _, _, files in self._fs.walk(path, detail=True, on_error="omit"):
+                    for name, details in files.items():
+                        written = _time(details)
+                        if is_temporary(name) and written is not None and written <= newest:
+                            self._fs.rm_file(details["name"])
+                            count += 1
+        return count
 
 
 class _Reader(io.RawIOBase):
@@ -252,11 +282,18 @@ def _stat(details: dict[str, Any]) -> Stat:
     return Stat(int(size or 0), etag)
 
 
+def _time(details: dict[str, Any]) -> float | None:
+    value = details.get("mtime", details.get("modified"))
+    if isinstance(value, datetime):
+        return value.timestamp()
+    return value if isinstance(value, (int, float)) else None
+
+
 def _text(value: Any) -> str:
     if isinstance(value, (bytes, bytearray)):
         return value.hex()
-    if hasattr(value, "isoformat"):
-        return str(value.isoformat())
+    if isinstance(value, datetime):
+        return str(value.timestamp())  # memory:// says the same time as a datetime and as a number
     if hasattr(value, "content_md5"):  # of adlfs
         return _text(value.content_md5) if value.content_md5 else ""
     return str(value).strip('"')

@@ -91,7 +91,7 @@ class Store(abc.ABC):
 
     @abc.abstractmethod
     def stat(self, name: str) -> Stat | None:
-        """Returns size and etag; None if there is no object of that name, or only a folder."""
+        """Returns size and etag; None if there is no object of that name, or only a folder or device."""
 
     def exists(self, name: str) -> bool:
         """Whether there is an object of that name. Folders are not objects."""
@@ -168,11 +168,12 @@ class Store(abc.ABC):
             return
 
     def remove_leftovers(self, folder: str, *, min_age_s: float) -> int:
-        """Removes temporary objects that killed processes left in a folder and below.
+        """Removes temporary objects that killed processes left in a folder and below; on S3, unfinished uploads.
 
         Args:
-            folder: where to look.
-            min_age_s: age in seconds since the last write from which on a temporary object counts as left over.
+            folder: where to look; "" is the root.
+            min_age_s: age in seconds from which on a temporary object counts as left over: since its last write, on
+                S3 since the upload began. It must be longer than the longest upload.
 
         Returns:
             the number of objects removed.

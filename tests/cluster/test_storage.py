@@ -142,6 +142,8 @@ def test_what_is_listed_has_the_same_stat(store: Store) -> None:
     "name", ["with space", "star*", "q?", "[a]", "ünïcødé", "a+b%20c", "#x", "~", "a::b", "new\nline"]
 )
 def test_odd_names(store: Store, name: str) -> None:
+    if "\n" in name and store.uri.startswith("s3://"):
+        pytest.skip("moto's server does not route names with line ends")
     store.write(f"d/{name}", b"odd")
     store.write("d/other", b"other")
     assert content_of(store, f"d/{name}") == b"odd"
@@ -236,6 +238,18 @@ def _assert_untouched(store: Store, older: bytes | None) -> None:
         assert [path.name for path in Path(store.uri).rglob("*.tmp")] == []
 
 
+def watch_requests(patch: pytest.MonkeyPatch, watch: Callable[[str], object]) -> None:
+    """Calls `watch` with the name of each request to the bucket server, before it is sent; it may raise."""
+    core = sys.modules["s3fs.core"]
+    original = core._error_wrapper
+
+    async def watched(func: Any, **kwargs: Any) -> Any:
+        watch(func.__name__)
+        return await original(func, **kwargs)
+
+    patch.setattr(core, "_error_wrapper", watched)
+
+
 def _open_uploads(store: Store) -> list[Any]:
     import s3fs
 
@@ -249,57 +263,41 @@ def _open_uploads(store: Store) -> list[Any]:
 def test_a_failed_completion_leaves_no_object_in_a_bucket(
     s3_store: Store, monkeypatch: pytest.MonkeyPatch, size: int, older: bytes | None
 ) -> None:
-    import s3fs
-
     if older is not None:
         s3_store.write("d/x", older)
-    original = s3fs.S3FileSystem._call_s3
 
-    async def failing(self: Any, method: str, *args: Any, **kwargs: Any) -> Any:
+    def failing(method: str) -> None:
         if method in ("put_object", "complete_multipart_upload"):
             raise OSError(errno.EIO, "We encountered an internal error")
-        return await original(self, method, *args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(s3fs.S3FileSystem, "_call_s3", failing)
+        watch_requests(patch, failing)
         with pytest.raises(OSError, match="internal error"), s3_store.create("d/x") as sink:
             sink.write(b"x" * size)
     _assert_untouched(s3_store, older)
 
 
 def test_a_failed_part_leaves_no_object_in_a_bucket(s3_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    import s3fs
-
-    original = s3fs.S3FileSystem._call_s3
     calls: list[str] = []
 
-    async def failing(self: Any, method: str, *args: Any, **kwargs: Any) -> Any:
+    def failing(method: str) -> None:
         calls.append(method)
-        if calls.count("upload_part") == 2:
+        if method == "upload_part" and calls.count(method) == 2:
             raise OSError(errno.EIO, "We encountered an internal error")
-        return await original(self, method, *args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(s3fs.S3FileSystem, "_call_s3", failing)
+        watch_requests(patch, failing)
         with pytest.raises(OSError, match="internal error"), s3_store.create("d/x") as sink:
             for _ in range(3):
                 sink.write(b"x" * sinks.PART_BYTES)
-        patch.undo()
+    assert "upload_part" in calls
     assert "complete_multipart_upload" not in calls
     _assert_untouched(s3_store, None)
 
 
 def test_small_objects_take_one_request(s3_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    import s3fs
-
-    original = s3fs.S3FileSystem._call_s3
     calls: list[str] = []
-
-    async def counting(self: Any, method: str, *args: Any, **kwargs: Any) -> Any:
-        calls.append(method)
-        return await original(self, method, *args, **kwargs)
-
-    monkeypatch.setattr(s3fs.S3FileSystem, "_call_s3", counting)
+    watch_requests(monkeypatch, calls.append)
     s3_store.write("x", b"small")
     assert calls == ["put_object"]
 
@@ -506,7 +504,7 @@ def test_listing_a_large_folder_takes_little_memory(tmp_path: Path, monkeypatch:
     finally:
         tracemalloc.stop()
     assert count == 5_000
-    assert peak < 500_000
+    assert peak < 300_000
 
 
 # -- local files -----------------------------------------------------------------------------------------------------
@@ -611,14 +609,13 @@ def test_missing_credentials_are_one_line(s3_server: str, monkeypatch: pytest.Mo
 
 
 def test_an_unknown_protocol_is_one_line() -> None:
-    with pytest.raises(LLMZipError, match="^nonsense:// is not a protocol that fsspec knows$"):
+    with pytest.raises(LLMZipError, match=r"^nonsense:// is not a protocol that fsspec knows$"):
         open_store("nonsense://x/y")
 
 
 @pytest.mark.parametrize("protocol, package", [("gs", "gcsfs"), ("abfs", "adlfs"), ("sftp", "paramiko")])
 def test_a_missing_package_is_named(protocol: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    fsspec = pytest.importorskip("fsspec")
-    monkeypatch.setattr(fsspec.registry, "_registry", {}, raising=False)
+    pytest.importorskip("fsspec")
     for name in ("gcsfs", "adlfs", "fsspec.implementations.sftp"):
         monkeypatch.setitem(sys.modules, name, None)
     registry = sys.modules["fsspec.registry"]
@@ -777,18 +774,14 @@ def test_lasting_errors_are_not_repeated(error: Exception) -> None:
 
 
 def test_a_write_is_repeated_until_the_bucket_answers(s3_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    import s3fs
-
-    original = s3fs.S3FileSystem._call_s3
     failures = [2]
 
-    async def flaky(self: Any, method: str, *args: Any, **kwargs: Any) -> Any:
+    def flaky(method: str) -> None:
         if method == "put_object" and failures[0]:
             failures[0] -= 1
             raise OSError(errno.EBUSY, "Please reduce your request rate.")
-        return await original(self, method, *args, **kwargs)
 
-    monkeypatch.setattr(s3fs.S3FileSystem, "_call_s3", flaky)
+    watch_requests(monkeypatch, flaky)
     with_retries(lambda: s3_store.write("x", b"1"), sleep=lambda _: None)
     assert content_of(s3_store, "x") == b"1"
 
