@@ -128,7 +128,7 @@ def import_ray() -> Any:
     """
     # A cluster that this program starts for itself reports to nobody.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # of this process; nodes write their own logs
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # of this process; what nodes log is in their own files
     try:
         import ray
         import ray.data
@@ -156,7 +156,8 @@ def connected(address: str | None) -> Iterator[Any]:
     else:
         options |= {"address": address}
     try:
-        ray.init(**options)
+        with _quiet_stderr():
+            ray.init(**options)
     except Exception as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         place = "on this machine" if address is None else f"at {address}"
@@ -165,6 +166,20 @@ def connected(address: str | None) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Drops what native code of Ray writes to the standard error while it starts; its errors come as exceptions."""
+    saved = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nowhere)
 
 
 def check_nodes(ray: Any, expected: Build, job: Job) -> int:

@@ -47,6 +47,10 @@ class Operation(enum.Enum):
         """Whether the inputs are archives."""
         return self in (Operation.DECOMPRESS, Operation.TEST)
 
+    def wants(self, name: str) -> bool:
+        """Whether a file that was found in a folder, not named by the user, is an input."""
+        return has_suffix(name, SUFFIX) == self.reads_archives
+
 
 @dataclass(frozen=True)
 class Job:
@@ -89,10 +93,6 @@ class Job:
         """
         text = json.dumps([self.facts(), *inputs], sort_keys=True)
         return hashlib.sha256(text.encode("ascii")).digest()[:_KEY_BYTES].hex()
-
-    def wants(self, name: str) -> bool:
-        """Whether a file that was found in a folder, not named by the user, is an input."""
-        return has_suffix(name, SUFFIX) == self.operation.reads_archives
 
     def output(self, name: str) -> str | None:
         """Returns the name of an input's output; None for an operation without outputs.

@@ -55,7 +55,7 @@ class Inputs:
     def add(self, found: SourceFile | SourceProblem) -> None:
         """Adds what was found."""
         if isinstance(found, SourceProblem):
-            self.problems.append(problem_row(found.uri, found.error))
+            self.problems.append(problem_row(found.path, found.error))
             return
         self.num_files += 1
         self.num_bytes += found.size_bytes

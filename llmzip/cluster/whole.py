@@ -195,4 +195,3 @@ def whole_bits(bits: float) -> int:
 def _pair(report: StreamReport, text: HashingReader | HashingWriter, archive: HashingReader | HashingWriter) -> Pair:
     tokens = sum(frame.tokens for frame in report.frames)
     return Pair(text.num_bytes, archive.num_bytes, text.sha256, archive.sha256, tokens)
-

@@ -163,16 +163,16 @@ def _run(
     from ...cluster import fleet
     from ...cluster.fleet import Resources
     from ...cluster.run import Run, gather
-    from ...cluster.sources import find
+    from ...cluster.sources import Sources
 
     if not sources and filelist is None:
         raise click.UsageError("name the files, folders or URIs to work on, or a list of them with --filelist")
     engine = EngineSettings(device="cuda" if gpus_per_worker else "cpu", threads=cpus_per_worker)
     fleet.import_ray()
-    found = find(sources, filelist)
+    found = Sources(sources, filelist=filelist, wanted=operation.wants)
     job = _job(operation, found.store, dest, engine, messages, use)
     with messages.counting("files") as count:
-        inputs = gather(found.files(job.wants), limit, count)
+        inputs = gather(found, limit, count)
     try:
         with fleet.connected(address) as ray:
             low, high = workers or (1, None)

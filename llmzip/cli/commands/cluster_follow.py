@@ -100,9 +100,8 @@ class RunPrinter:
         notes += [f"{len(self._statuses):,} failed"] if self._statuses else []
         noted = f" ({', '.join(notes)})" if notes else ""
         self.output.line(f"{self._files:,} {'file' if self._files == 1 else 'files'}{noted}: {self._sizes()}")
-        self.output.line(
-            f"{duration_text(elapsed)} on {len(self._workers):,} workers, {speed_text(self._bytes, elapsed)}"
-        )
+        workers = "one worker" if len(self._workers) == 1 else f"{len(self._workers):,} workers"
+        self.output.line(f"{duration_text(elapsed)} on {workers}, {speed_text(self._bytes, elapsed)}")
         if self.messages.verbosity > 0:
             self._print_workers()
 
