@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from ..errors import FormatError, TruncatedError
+from ..errors import CorruptError, FormatError, TruncatedError
 from ..format.headers import Frame, Header, is_readable
 from ..format.reading import read_archives
 from ..system.streams import write_all
@@ -63,7 +63,7 @@ def join_archives(sources: Iterable[BinaryIO], sink: BinaryIO) -> JoinReport:
         if waiting is not None:
             write(waiting, last=False)
             waiting = None
-        for frame in read_archives(source):
+        for frame in _frames(source, number):
             if header is None:
                 header = frame.archive
                 packer.begin(header)
@@ -80,3 +80,11 @@ def join_archives(sources: Iterable[BinaryIO], sink: BinaryIO) -> JoinReport:
     write_all(sink, packer.index())
     report.compressed_bytes = packer.num_bytes
     return report
+
+
+def _frames(source: BinaryIO, number: int) -> Iterator[Frame]:
+    """Yields the frames of a source, whose number errors name."""
+    try:
+        yield from read_archives(source)
+    except (FormatError, CorruptError) as error:
+        raise type(error)(f"archive {number}: {error}") from None

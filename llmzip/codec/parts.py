@@ -1,4 +1,8 @@
-"""Parts of archives: a range of the text, or some windows, of which no more is read and decoded than they need."""
+"""Parts of archives: a range of the text, or some windows, of which no more is read and decoded than they need.
+
+Where the file is one archive with an index, a range of the text is found by it; otherwise, and for windows, the headers
+of all frames are read first.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ import numpy as np
 
 from ..errors import CorruptError, FormatError, LLMZipError, SettingsError
 from ..format.headers import WINDOWS, Frame, WindowsRecord, is_readable
+from ..format.index import ArchiveIndex, read_frame, read_index
 from ..format.reading import Position, read_archives
 from ..settings import DecompressSettings
 from ..system.streams import read_upto
@@ -76,19 +81,36 @@ class PartReader:
             raise SettingsError("parts can only be read from a file, not from a pipe")
         self._source = source
         self._decoder = FrameDecoder(settings)
-        self.places: list[Place] = []
-        self.num_bytes = self.num_windows = 0
+        self._places: list[Place] | None = None
         self._rest: Salvaged | None = None
-        position = Position()
-        try:
-            for frame in read_archives(source, skip_payloads=True, position=position):
-                place = Place(frame, self.num_bytes, self.num_windows)
-                self.places.append(place)
-                self.num_bytes, self.num_windows = place.end, self.num_windows + place.num_windows
-        except (FormatError, CorruptError) as error:  # TruncatedError is a CorruptError
-            if not salvaging or (not self.places and isinstance(error, FormatError)):
-                raise
-            self._rest = self._lost_rest(position, error)
+        self._index = None if salvaging else read_index(source)
+        if self._index is None:
+            self._places = self._all_places(salvaging=salvaging)
+
+    @property
+    def places(self) -> list[Place]:
+        """All frames, whose headers are read if that was not done before.
+
+        Raises:
+            FormatError, CorruptError, TruncatedError: as docs/format.md section 8 says.
+        """
+        if self._places is None:
+            self._source.seek(0)
+            self._places = self._all_places(salvaging=False)
+        return self._places
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the text in bytes."""
+        if self._index is not None:
+            return self._index.original_bytes
+        return self.places[-1].end if self.places else 0
+
+    @property
+    def num_windows(self) -> int:
+        """Number of windows in all frames; reads their headers."""
+        places = self.places
+        return places[-1].first_window + places[-1].num_windows if places else 0
 
     def text(self, begin: int, end: int) -> Iterator[bytes]:
         """Yields the bytes from `begin` up to `end` of the text, in pieces; each has passed its checksum.
@@ -96,13 +118,15 @@ class PartReader:
         Raises:
             CorruptError, ModelError, EngineError, TokenizerError.
         """
-        for place in self.places:
+        index = self._index
+        for place in self.places if index is None else self._indexed_places(index, index.frames_with(begin, end)):
             if begin < place.end and place.begin < end:
                 first, last = max(begin, place.begin) - place.begin, min(end, place.end) - place.begin
                 if place.frame.header.method == WINDOWS:
                     yield self._text_of_groups(place, first, last)
                 else:
-                    yield self._decoder.decode(self._whole(place))[first:last]
+                    frame = self._whole(place) if index is None else read_frame(self._source, index, place.frame.number)
+                    yield self._decoder.decode(frame)[first:last]
 
     def windows(self, begin: int, end: int) -> Iterator[tuple[list[bytes], np.ndarray]]:
         """Yields the texts of windows `begin` up to `end`, as numbered through the file, and each one's unused bits.
@@ -147,25 +171,31 @@ class PartReader:
         if self._rest is not None:
             yield self._rest
 
-    def _lost_rest(self, position: Position, error: LLMZipError) -> Salvaged:
-        """Returns what is lost where the headers end too early.
+    def _all_places(self, *, salvaging: bool) -> list[Place]:
+        """Reads the headers of all frames.
 
         Args:
-            position: where that is.
-            error: what is wrong there.
+            salvaging: whether to note what is lost where the headers end too early, instead of raising an error.
         """
-        parser, begin = position.parser, self.num_bytes
-        last = self.places[-1].frame if self.places else None
-        if parser is not None and parser.unfinished is not None:
-            head = parser.unfinished
-            number = last.number + 1 if last is not None and last.archive is parser.header else 0
-            if is_readable(head, alone=number == 0 and head.last):
-                last_one = ", the last one," if head.last else ""
-                reason = f"frame {number}{last_one} of {head.original_bytes:,} bytes is not whole: {error}"
-                return Salvaged(begin, begin + head.original_bytes if head.last else None, None, reason)
-        elif parser is not None and last is not None and last.archive is parser.header and last.header.last:
-            return Salvaged(begin, begin, None, str(error))
-        return Salvaged(begin, None, None, str(error))
+        places: list[Place] = []
+        num_bytes = num_windows = 0
+        position = Position()
+        try:
+            for frame in read_archives(self._source, skip_payloads=True, position=position):
+                place = Place(frame, num_bytes, num_windows)
+                places.append(place)
+                num_bytes, num_windows = place.end, num_windows + place.num_windows
+        except (FormatError, CorruptError) as error:  # TruncatedError is a CorruptError
+            if not salvaging or (not places and isinstance(error, FormatError)):
+                raise
+            self._rest = _lost_rest(places, position, error)
+        return places
+
+    def _indexed_places(self, index: ArchiveIndex, numbers: range) -> list[Place]:
+        """Returns the frames with these numbers, and reads no other headers; damaged ones are found before any text."""
+        frames = [read_frame(self._source, index, number, skip_payload=True) for number in numbers]
+        # Ranges of the text do not ask for the numbers of windows.
+        return [Place(frame, index.entry(frame.number).begin, 0) for frame in frames]
 
     def _whole(self, place: Place) -> Frame:
         """Returns a frame with its payload."""
@@ -242,3 +272,25 @@ def _record(place: Place) -> WindowsRecord:
     record = place.frame.header.windows
     assert record is not None
     return record
+
+
+def _lost_rest(places: list[Place], position: Position, error: LLMZipError) -> Salvaged:
+    """Returns what is lost where the headers end too early.
+
+    Args:
+        places: the frames before.
+        position: where that is.
+        error: what is wrong there.
+    """
+    parser, begin = position.parser, places[-1].end if places else 0
+    last = places[-1].frame if places else None
+    if parser is not None and parser.unfinished is not None:
+        head = parser.unfinished
+        number = last.number + 1 if last is not None and last.archive is parser.header else 0
+        if is_readable(head, alone=number == 0 and head.last):
+            last_one = ", the last one," if head.last else ""
+            reason = f"frame {number}{last_one} of {head.original_bytes:,} bytes is not whole: {error}"
+            return Salvaged(begin, begin + head.original_bytes if head.last else None, None, reason)
+    elif parser is not None and last is not None and last.archive is parser.header and last.header.last:
+        return Salvaged(begin, begin, None, str(error))
+    return Salvaged(begin, None, None, str(error))

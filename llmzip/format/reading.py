@@ -71,9 +71,12 @@ class ArchiveParser:
     `steps()` yields what it needs next: an int asks for that many bytes, a Skip asks to pass over some, and a Frame is
     a result. The driver sends the bytes, or None after a Skip or a Frame.
 
+    `header_steps()` and `frame_steps()` do the same for the header alone and for one frame, which they return.
+
     Args:
-        offset_bytes: where the archive begins in its file.
+        offset_bytes: where the archive, or the frame, begins in its file.
         skip_payloads: whether to yield a Skip for each payload and its checksum, which then remains unchecked.
+        before: the archive's header as it is in the file, if its first frame is parsed alone: the check covers it.
 
     Attributes:
         offset_bytes: how far the file has been parsed.
@@ -81,20 +84,20 @@ class ArchiveParser:
         unfinished: header of a frame whose payload has not been passed yet, unchecked.
     """
 
-    def __init__(self, offset_bytes: int = 0, *, skip_payloads: bool = False) -> None:
+    def __init__(self, offset_bytes: int = 0, *, skip_payloads: bool = False, before: bytes = b"") -> None:
         self.offset_bytes = offset_bytes
         self.header: Header | None = None
         self.unfinished: FrameHeader | None = None
         self._skip_payloads = skip_payloads
         self._first = offset_bytes == 0
-        self._seen = b""  # what the next frame's check covers
+        self._seen = before  # what the next frame's check covers
 
     def steps(self) -> Generator[int | Skip | Frame, bytes | None, None]:
         """Parses header, frames and index; returns at the end of the archive."""
-        self.header = yield from self._read_header()
+        self.header = yield from self.header_steps()
         entries: list[tuple[int, int]] = []
         while True:
-            frame = yield from self._frame(len(entries), self.header)
+            frame = yield from self.frame_steps(len(entries), self.header)
             entries.append((frame.size_bytes, frame.header.original_bytes))
             if len(entries) > MAX_INDEX_ENTRIES:
                 raise CorruptError(f"damaged: more than {MAX_INDEX_ENTRIES} frames in one archive")
@@ -128,8 +131,8 @@ class ArchiveParser:
                 return value
         raise CorruptError("damaged: a number of more than 5 bytes")
 
-    def _read_header(self) -> Generator[int, bytes, Header]:
-        """Parses an archive's header (format section 2)."""
+    def header_steps(self) -> Generator[int, bytes, Header]:
+        """Parses an archive's header (format section 2), and returns it."""
         magic = yield from self._note(len(MAGIC))
         if magic != MAGIC:
             if self._first:
@@ -151,8 +154,8 @@ class ArchiveParser:
             record = _parse_record((yield from self._note(length)))
         return Header(model_code, record)
 
-    def _frame(self, number: int, archive: Header) -> Generator[int | Skip, bytes | None, Frame]:
-        """Parses a frame (format section 3), with its payload or around it."""
+    def frame_steps(self, number: int, archive: Header) -> Generator[int | Skip, bytes | None, Frame]:
+        """Parses a frame (format section 3), with its payload or around it, and returns it."""
         begin = self.offset_bytes
         tag = (yield from self._note(1))[0]
         width = (tag >> 4 & 3) + 1
@@ -241,7 +244,7 @@ def read_archives(
     Raises:
         FormatError, CorruptError, TruncatedError: as format section 8 says.
     """
-    end = _end_of(source) if skip_payloads else None
+    end = end_of(source) if skip_payloads else None
     position = position or Position()
     while True:
         offset = position.offset_bytes
@@ -295,7 +298,7 @@ def _pass_over(source: BinaryIO, size: int, end: int | None, offset_bytes: int) 
         source.seek(size, io.SEEK_CUR)
 
 
-def _end_of(source: BinaryIO) -> int | None:
+def end_of(source: BinaryIO) -> int | None:
     """Returns the size of a source in bytes, or None if it cannot seek."""
     try:
         offset = source.tell()

@@ -205,11 +205,11 @@ def test_nothing_is_not_joined() -> None:
 def test_damaged_archives_are_not_joined(parts: list[bytes]) -> None:
     damaged = bytearray(parts[1])
     damaged[len(damaged) // 2] ^= 4
-    with pytest.raises(llmzip.CorruptError):
+    with pytest.raises(llmzip.CorruptError, match="archive 2: frame 1: damaged: "):
         joined([parts[0], bytes(damaged)])
-    with pytest.raises(llmzip.TruncatedError):
+    with pytest.raises(llmzip.TruncatedError, match="archive 2: truncated: "):
         joined([parts[0], parts[1][:-1]])
-    with pytest.raises(llmzip.FormatError, match="not an llmzip archive"):
+    with pytest.raises(llmzip.FormatError, match="archive 1: not an llmzip archive"):
         joined([TEXT])
 
 
