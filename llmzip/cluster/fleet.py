@@ -34,13 +34,13 @@ class Resources:
         cpus: CPUs of a worker, and its threads; 0 with GPUs alone.
         gpus: GPUs of a worker.
         min_workers: workers that are there from the start.
-        max_workers: workers that there are at most; None for as many as the cluster has room for.
+        max_workers: workers that there are at most.
     """
 
     cpus: int = 1
     gpus: float = 0
     min_workers: int = 1
-    max_workers: int | None = None
+    max_workers: int = 1
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ def forecast(ray: Any, job: Job, files: Any, resources: Resources) -> Forecast:
         samples = ray.get(remote.remote(job, sampled, _SECONDS))
     except ray.exceptions.RayError as error:
         raise LLMZipError(f"the sample failed: {last_line(error)}") from error
-    return extrapolated(job, samples, files.num_bytes, resources.max_workers or 1)
+    return extrapolated(job, samples, files.num_bytes, resources.max_workers)
 
 
 def sampled_files(files: Any, total_bytes: int) -> Iterator[InputFile]:

@@ -112,21 +112,21 @@ class Job:
 
 
 def bind(job: Job) -> None:
-    """Binds the destination to the run's operation and settings; the first run does it, later ones must agree.
+    """Binds the destination to the run's operation, settings and source; the first run does it, later ones must agree.
 
     So everything in a destination was made in one way, and an output that belongs to its input is kept whoever made it.
+    Inputs of another folder are refused too: their outputs might have the names of those that are there.
 
     Raises:
-        SettingsError: the destination belongs to a run with other settings.
+        SettingsError: the destination belongs to a run with other settings, or of another folder.
     """
-    store, facts = job.dest, job.facts()
+    store, facts = job.dest, {**job.facts(), "source": job.source.uri_of("")}
     if store.stat(RUN_FILE) is None:
-        with store.create(RUN_FILE) as sink:
-            sink.write(json.dumps(facts, indent=1).encode("ascii") + b"\n")
+        store.write(RUN_FILE, json.dumps(facts, indent=1).encode("ascii") + b"\n")
     try:
         found = json.loads(store.read_all(RUN_FILE))
-    except ValueError:
-        found = {}
-    differing = [f"{name} {found.get(name)!r}" for name in facts if found.get(name) != facts[name]]
+        differing = [f"{name} {found.get(name)!r}" for name in facts if found.get(name) != facts[name]]
+    except (ValueError, AttributeError):
+        differing = [f"a {RUN_FILE} that cannot be read"]
     if differing:
-        raise SettingsError(f"{store}: was made with {', '.join(differing)}; name another destination")
+        raise SettingsError(f"{store.uri_of('')} was made with {', '.join(differing)}; name another destination")

@@ -80,42 +80,52 @@ def run_tasks(
         EngineError: a node that came later would not give the same bytes.
         LLMZipError: Ray gave up.
     """
-    from ray.data import ActorPoolStrategy, DataContext
-
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    strategy = ActorPoolStrategy(
-        min_size=resources.min_workers, max_size=max(resources.max_workers or 1, resources.min_workers)
-    )
-    results = (
-        _dataset_of(ray, numbers)
-        .repartition(target_num_rows_per_block=1)  # a block is what an actor gets at once
-        .map_batches(
-            TaskRunner,
-            fn_constructor_args=(job, tasks, build),
-            batch_size=1,
-            compute=strategy,
-            num_cpus=resources.cpus,
-            num_gpus=resources.gpus,
-        )
-    )
     try:
-        for batch in results.iter_batches(batch_size=None, batch_format="numpy"):
-            for text in batch["result"]:
-                yield _parsed(text)
+        for text in results_of(ray, TaskRunner, (job, tasks, build), numbers, resources):
+            facts = json.loads(text)
+            yield TaskResult([Row.from_json(line) for line in facts.pop("rows")], **facts)
     except ray.exceptions.RayError as error:
         reason = last_line(error)
         kind = EngineError if "EngineError" in reason else LLMZipError
         raise kind(f"the run has stopped: {reason}; what is done is kept, run it again") from error
 
 
+def results_of(
+    ray: Any, runner: type, arguments: tuple[Any, ...], numbers: Sequence[int], resources: Resources, **remote: Any
+) -> Iterator[str]:
+    """Gives numbers to a pool of actors, one at a time; yields what they return as it comes.
+
+    Args:
+        ray: the module, connected.
+        runner: class of the actors; called with a batch, the column `id`, it returns a column `result` of texts.
+        arguments: of its constructor.
+        numbers: what to give; a range from 0 costs no memory.
+        resources: what each actor gets, and how many there are.
+        remote: further options of the actors, as Ray takes them.
+    """
+    from ray.data import ActorPoolStrategy, DataContext
+
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    results = (
+        _dataset_of(ray, numbers)
+        .repartition(target_num_rows_per_block=1)  # a block is what an actor gets at once
+        .map_batches(
+            runner,
+            fn_constructor_args=arguments,
+            batch_size=1,
+            compute=ActorPoolStrategy(min_size=resources.min_workers, max_size=resources.max_workers),
+            num_cpus=resources.cpus,
+            num_gpus=resources.gpus,
+            **remote,
+        )
+    )
+    for batch in results.iter_batches(batch_size=None, batch_format="numpy"):
+        yield from batch["result"]
+
+
 def _dataset_of(ray: Any, numbers: Sequence[int]) -> Any:
     if isinstance(numbers, range) and numbers.start == 0 and numbers.step == 1:
         return ray.data.range(len(numbers), override_num_blocks=-(-len(numbers) // _TASKS_PER_BLOCK))
     return ray.data.from_items([{"id": number} for number in numbers])
-
-
-def _parsed(text: str) -> TaskResult:
-    facts = json.loads(text)
-    return TaskResult([Row.from_json(line) for line in facts.pop("rows")], **facts)

@@ -36,7 +36,7 @@ class Row:
         sha256: digest of the text.
         archive_bytes: size of the archive.
         archive_sha256: digest of the archive.
-        seconds: processor time is not shared out, so this is wall clock, summed up over parts.
+        seconds: wall clock; of a file in parts, of the step that completed it.
         worker: node and process that finished it.
         kept: whether an earlier run had made it, and it was found to be right.
         error: one line; None if all went well.

@@ -6,7 +6,9 @@ file as they come. What is held is a few bytes for each task and for each file i
 
 from __future__ import annotations
 
+import array
 import contextlib
+import hashlib
 import json
 import tempfile
 import uuid
@@ -14,13 +16,14 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import IO, Any, Protocol
 
-from ..errors import LLMZipError
+from ..errors import CorruptError, LLMZipError
 from ..system.failures import error_kind, explain
 from . import pool
 from .fleet import Build, Resources
 from .job import ALL_ROWS, ROWS, RUNNING, TASKS, WORK, Job, bind
-from .rows import Row, shown_path
+from .rows import Row, read_rows, shown_path, write_rows
 from .sources import SourceFile, SourceProblem
+from .storage import with_retries
 from .tasks import InputFile, Task, TaskList, file_key, make_tasks
 from .worker import TaskResult
 
@@ -108,6 +111,7 @@ class Run:
         self._job, self._inputs, self._follower = job, inputs, follower
         self._tasks = TaskList(job.dest, uuid.uuid4().hex)
         self._keys: set[str] = set()
+        self._paths = _Paths()
         self._large = _LargeFiles()
         self._failed = False
 
@@ -131,10 +135,7 @@ class Run:
                 self._take(self._large.completed(), lines)
                 numbers = self._large.numbers()
             self._take(self._large.given_up(), lines)
-            lines.seek(0)
-            with self._job.dest.create(ALL_ROWS) as sink:
-                for line in lines:
-                    sink.write(line.encode("ascii"))
+            with_retries(lambda: self._write_lines(lines))
         self._tidy()
 
     @contextlib.contextmanager
@@ -151,6 +152,8 @@ class Run:
 
     def _note(self, number: int, task: Task) -> None:
         """Notes whose rows a task will bring."""
+        for file in task.files:
+            self._paths.add(shown_path(self._job.source.uri_of(file.name)))
         if task.part is None or not self._job.operation.writes_files:
             self._keys.add(task.key(self._job))
         elif task.part.number == 0:
@@ -164,15 +167,63 @@ class Run:
             lines.write(row.to_json() + "\n")
             self._follower.row(row)
 
+    def _write_lines(self, lines: IO[str]) -> None:
+        """Writes the rows of the run as JSON lines."""
+        lines.seek(0)
+        with self._job.dest.create(ALL_ROWS) as sink:
+            for line in lines:
+                sink.write(line.encode("ascii"))
+
     def _tidy(self) -> None:
-        """Removes rows of earlier runs that are not of this one, and what interrupted runs have left."""
+        """Removes older rows of this run's inputs, and what interrupted runs have left.
+
+        Inputs that were packed otherwise in an earlier run have rows in another file. Rows of inputs that are not of
+        this run stay.
+        """
         store = self._job.dest
         for name in list(store.names(ROWS)):
-            if name.rpartition("/")[2].removesuffix(".parquet") not in self._keys:
+            if name.rpartition("/")[2].removesuffix(".parquet") in self._keys:
+                continue
+            try:
+                rows = read_rows(store, name) or []
+            except CorruptError:
+                rows = []
+            others = [row for row in rows if row.path not in self._paths]
+            if not others:
                 store.remove(name)
+            elif len(others) < len(rows):
+                write_rows(store, name, others)
         if not self._failed:
             for folder in (WORK, RUNNING, TASKS):
                 store.remove_tree(folder)
+
+
+class _Paths:
+    """A set of paths that are only added to, in 8 bytes each: two are taken for one with a chance of 2^-64."""
+
+    def __init__(self) -> None:
+        self._hashes = array.array("Q")
+        self._is_sorted = True
+
+    def add(self, path: str) -> None:
+        """Adds a path."""
+        self._hashes.append(self._hash(path))
+        self._is_sorted = False
+
+    def __contains__(self, path: str) -> bool:
+        import numpy as np
+
+        numbers = np.frombuffer(self._hashes, dtype=np.uint64)
+        if not self._is_sorted:
+            numbers.sort()
+            self._is_sorted = True
+        wanted = np.uint64(self._hash(path))
+        place = int(numbers.searchsorted(wanted))
+        return place < len(numbers) and bool(numbers[place] == wanted)
+
+    @staticmethod
+    def _hash(path: str) -> int:
+        return int.from_bytes(hashlib.blake2b(path.encode(), digest_size=8).digest(), "little")
 
 
 class _LargeFiles:

@@ -6,6 +6,7 @@ holds them; a worker is told a number and reads its task.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import zlib
@@ -13,9 +14,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 
 from ..codec import levels, writer
-from ..format.index import read_index
+from ..format.index import ArchiveIndex, read_index
 from .job import TASKS, Job, Operation
-from .storage import Store
+from .storage import Store, with_retries
 
 ENTROPY_PART_BYTES = 1 << 23
 """Text of a part that is measured by itself, 8 MiB: fixed, because its bits depend on where it begins."""
@@ -63,6 +64,7 @@ class Part:
         begin, end: compress, entropy: bytes of the text. decompress, test: numbers of frames.
         text_begin: where the part's text begins.
         text_bytes: bytes of the part's text.
+        input_bytes: bytes of the input that the part takes.
         part_bytes: text of each part but the last one (compress).
     """
 
@@ -72,6 +74,7 @@ class Part:
     end: int
     text_begin: int
     text_bytes: int
+    input_bytes: int
     part_bytes: int = 0
 
     @property
@@ -93,9 +96,9 @@ class Task:
     part: Part | None = None
 
     @property
-    def text_bytes(self) -> int:
-        """Bytes that the task counts for in the progress; of archives, their own size unless they are cut."""
-        return self.part.text_bytes if self.part is not None else sum(file.size_bytes for file in self.files)
+    def input_bytes(self) -> int:
+        """Bytes of the inputs that the task takes."""
+        return self.part.input_bytes if self.part is not None else sum(file.size_bytes for file in self.files)
 
     def key(self, job: Job) -> str:
         """Returns the key of the task's rows."""
@@ -187,7 +190,7 @@ def _parts(job: Job, file: InputFile, size_bytes: int) -> Iterator[Part]:
     for number in range(count):
         begin = number * part_bytes
         end = min(begin + part_bytes, file.size_bytes)
-        yield Part(number, count, begin, end, begin, end - begin, part_bytes)
+        yield Part(number, count, begin, end, begin, end - begin, end - begin, part_bytes)
 
 
 def _parts_of_archive(store: Store, file: InputFile, size_bytes: int) -> Iterator[Part]:
@@ -195,8 +198,7 @@ def _parts_of_archive(store: Store, file: InputFile, size_bytes: int) -> Iterato
     if file.size_bytes < _MIN_CUT_ARCHIVE_BYTES:
         return
     try:
-        with store.open(file.name) as source:
-            index = read_index(source)
+        index = with_retries(lambda: _index_of(store, file))
     except OSError:
         return  # whoever decodes it will say what is wrong
     if index is None:
@@ -207,7 +209,13 @@ def _parts_of_archive(store: Store, file: InputFile, size_bytes: int) -> Iterato
         if begins[number] - begins[starts[-1]] >= size_bytes:
             starts.append(number)
     for place, (first, last) in enumerate(itertools.pairwise([*starts, len(index)])):
-        yield Part(place, len(starts), first, last, begins[first], begins[last] - begins[first])
+        packed = index.offsets[last] - index.offsets[first]
+        yield Part(place, len(starts), first, last, begins[first], begins[last] - begins[first], packed)
+
+
+def _index_of(store: Store, file: InputFile) -> ArchiveIndex | None:
+    with store.open(file.name) as source:
+        return read_index(source)
 
 
 # -- the run's list of tasks -----------------------------------------------------------------------------------------
@@ -232,14 +240,16 @@ class TaskList:
             some = list(itertools.islice(numbered, _TASKS_PER_FILE))
             if not some:
                 return
-            with self._store.create(f"{self._folder}/{place:08d}.jsonl") as sink:
-                sink.write("".join(f"{task.to_json()}\n" for _, task in some).encode("ascii"))
+            lines = "".join(f"{task.to_json()}\n" for _, task in some).encode("ascii")
+            name = f"{self._folder}/{place:08d}.jsonl"
+            with_retries(functools.partial(self._store.write, name, lines))
             yield from some
 
     def read(self, number: int) -> Task:
         """Returns a task."""
         place, line = divmod(number, _TASKS_PER_FILE)
-        lines = self._store.read_all(f"{self._folder}/{place:08d}.jsonl").decode("ascii").splitlines()
+        name = f"{self._folder}/{place:08d}.jsonl"
+        lines = with_retries(lambda: self._store.read_all(name)).decode("ascii").splitlines()
         return Task.from_json(lines[line])
 
     def remove(self) -> None:

@@ -14,11 +14,12 @@ import platform
 import time
 from dataclasses import dataclass, field
 
-from ..errors import EXIT_FAILED, CorruptError, LLMZipError, ResourceError
+from ..errors import EXIT_FAILED, CorruptError, ResourceError
 from ..system.failures import error_kind, explain
 from .job import ROWS, RUNNING, Job
 from .large import LargeFiles
 from .rows import Row, read_rows, shown_path, write_rows
+from .storage import with_retries
 from .tasks import InputFile, Task
 from .whole import WholeFiles
 
@@ -32,7 +33,7 @@ class TaskResult:
 
     Attributes:
         rows: rows of the files that it completed, and of those that failed.
-        num_bytes: text that it is done with, for the progress.
+        num_bytes: input that it is done with.
         seconds: wall clock.
         worker: the process that did it.
         lost: path of a large file whose output was damaged, so that it must be made anew; None for none.
@@ -74,23 +75,26 @@ class Worker:
             rows = self._run_files(task, key, note)
         note.remove()
         seconds = time.perf_counter() - started
-        return TaskResult(rows, task.text_bytes, round(seconds, 6), self.name, lost)
+        return TaskResult(rows, task.input_bytes, round(seconds, 6), self.name, lost)
 
     def _run_files(self, task: Task, key: str, note: _Note) -> list[Row]:
         """Does whole files; returns their rows."""
         name = f"{ROWS}/{key}.parquet"
         before = {} if self._job.operation.writes_files else self._rows_before(name)
         rows = [before.get(self._path(file)) or self._row(file, number, note) for number, file in enumerate(task.files)]
-        write_rows(self._job.dest, name, rows)
+        self._write(name, rows)
         return rows
 
     def _rows_before(self, name: str) -> dict[str, Row]:
         """Returns the good rows of an earlier run, by path: what writes no outputs is not done twice."""
         try:
-            rows = read_rows(self._job.dest, name) or []
+            rows = with_retries(lambda: read_rows(self._job.dest, name)) or []
         except CorruptError:
             return {}
         return {row.path: row for row in rows if row.error is None}
+
+    def _write(self, name: str, rows: list[Row]) -> None:
+        with_retries(lambda: write_rows(self._job.dest, name, rows))
 
     def _row(self, file: InputFile, number: int, note: _Note) -> Row:
         try:
@@ -148,15 +152,15 @@ class _Note:
     _follows_death: bool = False
 
     def __post_init__(self) -> None:
-        store = self.job.dest
-        if store.stat(self._name) is not None:
+        left = with_retries(self._left)
+        if left is not None:
             self._follows_death = True
             try:
-                found = json.loads(store.read_all(self._name))
+                found = json.loads(left)
                 self._deaths = {str(number): int(count) for number, count in found["deaths"].items()}
                 if found["at"] is not None:
                     self._deaths[str(found["at"])] = self._deaths.get(str(found["at"]), 0) + 1
-            except (LLMZipError, ValueError, KeyError, TypeError, AttributeError):
+            except (ValueError, KeyError, TypeError, AttributeError):
                 self._deaths = {}
         self._write(None)
 
@@ -164,9 +168,14 @@ class _Note:
     def _name(self) -> str:
         return f"{RUNNING}/{self.key}.json"
 
+    def _left(self) -> bytes | None:
+        """Returns the note that a process which died has left; None if there is none."""
+        store = self.job.dest
+        return None if store.stat(self._name) is None else store.read_all(self._name)
+
     def _write(self, number: int | None) -> None:
-        with self.job.dest.create(self._name) as sink:
-            sink.write(json.dumps({"at": number, "deaths": self._deaths}).encode("ascii"))
+        text = json.dumps({"at": number, "deaths": self._deaths}).encode("ascii")
+        with_retries(lambda: self.job.dest.write(self._name, text))
 
     def begin(self, number: int) -> None:
         """Notes that a file is begun, where processes have died before.
@@ -184,4 +193,4 @@ class _Note:
 
     def remove(self) -> None:
         """Removes the note: the task is done."""
-        self.job.dest.remove(self._name)
+        with_retries(lambda: self.job.dest.remove(self._name))

@@ -51,7 +51,7 @@ class Machines:
 
 
 @pytest.fixture(scope="module")
-def machines() -> Iterator[Machines]:
+def machines(s3_server: str) -> Iterator[Machines]:
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
     found = Machines()
     yield found
@@ -165,7 +165,9 @@ def test_entropy_is_the_same_sum_in_any_order(machines: Machines, tmp_path: Path
     forward, _ = run(machines, "entropy", str(source), "-o", str(tmp_path / "one"))
     names = sorted((str(file) for file in source.rglob("*.*")), reverse=True)
     backward, _ = run(machines, "entropy", *names, "-o", str(tmp_path / "two"), "--workers", "1")
-    sums = [{key: total(records)[key] for key in ("bits", "bytes", "tokens", "files")} for records in (forward, backward)]
+    sums = [
+        {key: total(records)[key] for key in ("bits", "bytes", "tokens", "files")} for records in (forward, backward)
+    ]
     assert sums[0] == sums[1] and sums[0]["files"] == len(texts) - 1
     kept, _ = run(machines, "entropy", str(source), "-o", str(tmp_path / "one"))
     assert total(kept)["bits"] == sums[0]["bits"]
@@ -234,14 +236,14 @@ def test_another_version_is_refused_before_work(machines: Machines, tmp_path: Pa
     assert "has llmzip 9." in err and len(err.splitlines()) == 1
 
 
-def test_buckets(machines: Machines, tmp_path: Path, s3_uri: str) -> None:
+def test_buckets(machines: Machines, tmp_path: Path, s3_bucket: str) -> None:
     import fsspec
 
     source = tmp_path / "in"
     texts = corpus(source, 6)
-    run(machines, "compress", "-1", str(source), "-o", f"{s3_uri}/packed")
-    run(machines, "decompress", f"{s3_uri}/packed", "-o", f"{s3_uri}/back")
-    fs, root = fsspec.core.url_to_fs(f"{s3_uri}/back")
+    run(machines, "compress", "-1", str(source), "-o", f"s3://{s3_bucket}/packed")
+    run(machines, "decompress", f"s3://{s3_bucket}/packed", "-o", f"s3://{s3_bucket}/back")
+    fs, root = fsspec.core.url_to_fs(f"s3://{s3_bucket}/back")
     assert {name: fs.cat_file(f"{root}/{name}") for name in texts} == texts
 
 

@@ -152,7 +152,7 @@ def _run(
     filelist: str | None,
     limit: int | None,
     address: str | None,
-    workers: tuple[int, int | None] | None,
+    workers: tuple[int, int] | None,
     cpus_per_worker: int,
     gpus_per_worker: float,
     dry_run: bool,
@@ -175,10 +175,10 @@ def _run(
         inputs = gather(found, limit, count)
     try:
         with fleet.connected(address) as ray:
-            low, high = workers or (1, None)
+            room = fleet.worker_room(ray, Resources(cpus_per_worker, gpus_per_worker))
+            # A cluster may have other work; Ray on this machine has none.
+            low, high = workers or (room if address is None else 1, room)
             resources = Resources(cpus_per_worker, gpus_per_worker, low, high)
-            room = fleet.worker_room(ray, resources)
-            resources = dataclasses.replace(resources, max_workers=high or max(room, low))
             build = fleet.build_here(job)
             nodes = fleet.check_nodes(ray, build, job)
             _say_start(messages, ray, inputs, resources, nodes)
