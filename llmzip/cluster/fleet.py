@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import io
 import logging
 import os
 import platform
@@ -140,11 +141,13 @@ def import_ray() -> Any:
 
 
 @contextlib.contextmanager
-def connected(address: str | None) -> Iterator[Any]:
+def connected(address: str | None, *, is_quiet: bool = True) -> Iterator[Any]:
     """Joins a cluster, or starts Ray on this machine for as long as the block runs; yields the module.
 
     Args:
         address: of the cluster, as Ray takes it ("auto", "host:6379", "ray://host:10001"); None to start one here.
+        is_quiet: whether to drop what Ray writes to the standard error, such as pages about each process that died
+            and was replaced; what llmzip itself writes goes to the descriptor.
 
     Raises:
         LLMZipError: Ray is missing, or there is no cluster at the address.
@@ -155,29 +158,40 @@ def connected(address: str | None) -> Iterator[Any]:
         options |= {"address": "local", "include_dashboard": None}
     else:
         options |= {"address": address}
-    try:
-        with _quiet_stderr():
-            ray.init(**options)
-    except Exception as error:
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        place = "on this machine" if address is None else f"at {address}"
-        raise LLMZipError(f"Ray cannot be reached {place}: {reason}") from error
-    try:
+    with contextlib.ExitStack() as stack:
+        if is_quiet:
+            stack.enter_context(contextlib.redirect_stderr(_Silence()))
+        try:
+            with _quiet_descriptor(2) if is_quiet else contextlib.nullcontext():
+                ray.init(**options)
+        except Exception as error:
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            place = "on this machine" if address is None else f"at {address}"
+            raise LLMZipError(f"Ray cannot be reached {place}: {reason}") from error
+        stack.callback(ray.shutdown)
         yield ray
-    finally:
-        ray.shutdown()
+
+
+class _Silence(io.TextIOBase):
+    """A `sys.stderr` that drops what is written to it; its descriptor is still that of the standard error."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+    def fileno(self) -> int:
+        return 2
 
 
 @contextlib.contextmanager
-def _quiet_stderr() -> Iterator[None]:
-    """Drops what native code of Ray writes to the standard error while it starts; its errors come as exceptions."""
-    saved = os.dup(2)
+def _quiet_descriptor(number: int) -> Iterator[None]:
+    """Drops what native code of Ray writes while it starts; its errors come as exceptions."""
+    saved = os.dup(number)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(nowhere, 2)
+        os.dup2(nowhere, number)
         yield
     finally:
-        os.dup2(saved, 2)
+        os.dup2(saved, number)
         os.close(saved)
         os.close(nowhere)
 

@@ -174,7 +174,7 @@ def _run(
     with messages.counting("files") as count:
         inputs = gather(found, limit, count)
     try:
-        with fleet.connected(address) as ray:
+        with fleet.connected(address, is_quiet=messages.verbosity < 2 and not messages.debug) as ray:
             room = fleet.worker_room(ray, Resources(cpus_per_worker, gpus_per_worker))
             # A cluster may have other work; Ray on this machine has none.
             low, high = workers or (room if address is None else 1, room)
