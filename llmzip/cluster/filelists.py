@@ -9,7 +9,7 @@ from ..system.filenames import FileProblem, input_name
 from ..system.fileops import seekable_source
 
 _MAX_NAME_BYTES = 64 * 1024  # no file system and no object store has longer names
-_READ_BYTES = 1 << 20  # 1 MiB
+_READ_BYTES = 64 * 1024  # read at a time; a list of short names takes many times its size in memory
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -30,10 +30,18 @@ class FileList:
     def __init__(self, name: str) -> None:
         self._source = seekable_source(input_name(name))
         self._separator = b"\n"
-        while data := self._source.file.read(_READ_BYTES):
-            if b"\0" in data:
-                self._separator = b"\0"
-                break
+        self._begin = 0
+        file = self._source.file
+        try:
+            data = file.read(_READ_BYTES)
+            self._begin = len(_BYTE_ORDER_MARK) if data.startswith(_BYTE_ORDER_MARK) else 0
+            while data and b"\0" not in data:
+                data = file.read(_READ_BYTES)
+        except BaseException:
+            file.close()
+            raise
+        if data:
+            self._separator = b"\0"
 
     def __iter__(self) -> Iterator[str]:
         """Yields the names from the first on.
@@ -42,14 +50,10 @@ class FileList:
             FileProblem: a name is longer than 64 KiB.
         """
         file = self._source.file
-        file.seek(0)
+        file.seek(self._begin)
         rest = b""
-        is_first = True
         while data := file.read(_READ_BYTES):
             *lines, rest = (rest + data).split(self._separator)
-            if is_first and lines and self._separator == b"\n":
-                lines[0] = lines[0].removeprefix(_BYTE_ORDER_MARK)
-            is_first = False
             for line in lines:
                 yield from self._name(line)
             if len(rest) > _MAX_NAME_BYTES:

@@ -18,7 +18,7 @@ from ..system.filenames import FileProblem
 from .filelists import FileList
 from .patterns import Pattern, has_magic
 from .places import Place, parse_place, shared_place
-from .storage import RUN_FOLDER, Stat, Store, open_store, with_retries
+from .storage import RUN_FOLDER, Stat, Store, open_store, split_uri, with_retries
 
 _QUICKER_IN_THREADS = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"})
 """Protocols whose answers take milliseconds, and whose libraries can be used by many threads."""
@@ -88,6 +88,8 @@ class _Argument:
 class Sources:
     """The inputs of a run: an iterable of files and problems, which lists the folders anew each time.
 
+    It is a context manager if there is a list of files, which is open as long.
+
     A file that is named twice in a row comes once. One that is named twice otherwise, or that is also in a folder that
     is named, comes twice, with the same name each time: its output is made twice, with the same bytes.
 
@@ -111,15 +113,25 @@ class Sources:
         self, arguments: Iterable[str], *, filelist: str | None = None, wanted: Wanted = lambda name: True
     ) -> None:
         self._wanted = wanted
-        self._listed = None if filelist is None else FileList(filelist)
         self._arguments = [_classified(text) for text in arguments]
-        common: Place | None = None
-        for folder in self._folders():
-            common = shared_place(common, folder)
-        if common is None:
-            raise LLMZipError("no input files are named")
+        self._listed = None if filelist is None else FileList(filelist)
+        try:
+            common: Place | None = None
+            for folder in self._folders():
+                common = shared_place(common, folder)
+            if common is None:
+                raise LLMZipError("no input files are named")
+        except BaseException:
+            self.close()
+            raise
         self._root = common
         self.store = open_store(common.uri)
+
+    def __enter__(self) -> Sources:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def _folders(self) -> Iterator[Place]:
         for argument in self._arguments:
@@ -216,7 +228,7 @@ class Sources:
                     yield SourceProblem(self.store.uri_of(entry.name), entry.error)
 
     def close(self) -> None:
-        """Closes the list of files."""
+        """Closes the list of files, if there is one."""
         if self._listed is not None:
             self._listed.close()
 
@@ -251,13 +263,14 @@ def _looked_up(text: str, place: Place, store: Store, name: str) -> _Argument:
 
 def _pattern(text: str) -> _Argument:
     """Splits a pattern before its first part with a wildcard."""
-    head, _, tail = text.rpartition("://")
+    _, tail = split_uri(text)
+    head = text.removesuffix(tail)  # the protocol, with ://
     parts = tail.split("/")
     first = next(index for index, part in enumerate(parts) if has_magic(part))
     literal = "/".join(parts[:first]) + ("/" if first else "")
     wild = [part for part in parts[first:] if part not in ("", ".")]
     try:
-        place = parse_place(f"{head}://{literal}" if head else literal or ".")
+        place = parse_place(head + literal or ".")
     except FileProblem as error:
         return _Argument(text, None, problem=error)
     if ".." in wild:
