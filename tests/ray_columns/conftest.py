@@ -21,6 +21,7 @@ def local_ray() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         ray.init(
+            "local",
             num_cpus=2,
             num_gpus=0,
             include_dashboard=False,

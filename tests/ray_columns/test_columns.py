@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import subprocess
@@ -220,23 +219,24 @@ def test_a_column_may_be_replaced() -> None:
 # -- measures
 
 
-@each_form
-def test_measures_are_those_of_the_entropy_command(form: Form, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def entropy_rows(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, Any]]:
+    """What `llmzip entropy` says of the texts that are not empty, by number."""
+    folder = tmp_path_factory.mktemp("texts")
     known = [number for number, text in enumerate(TEXTS) if text]
     for number in known:
-        (tmp_path / f"{number}.txt").write_bytes(DATA[number])
+        (folder / f"{number}.txt").write_bytes(DATA[number] or b"")
+    names = [str(folder / f"{number}.txt") for number in known]
+    command = [sys.executable, "-m", "llmzip", "entropy", "-m", "small", "--json", *names]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return dict(zip(known, map(json.loads, done.stdout.splitlines()), strict=True))
+
+
+@each_form
+def test_measures_are_those_of_the_entropy_command(form: Form, entropy_rows: dict[int, dict[str, Any]]) -> None:
     done = Measure("text", model="small", prefix="m")(form(TEXTS))
-    names = [str(tmp_path / f"{number}.txt") for number in known]
-    out = io.StringIO(
-        subprocess.run(
-            [sys.executable, "-m", "llmzip", "entropy", "-m", "small", "--json", *names],
-            cwd=ROOT, capture_output=True, text=True, check=True,
-        ).stdout
-    )  # fmt: skip
-    rows = [json.loads(line) for line in out]
-    assert len(rows) == len(known)
     results = {name: column(done, f"m_{name}") for name in ("bits", "coded_bits", "bytes", "characters", "tokens")}
-    for number, row in zip(known, rows, strict=True):
+    for number, row in entropy_rows.items():
         assert results["bits"][number] == math.ceil(row["total_bits"] - 1e-6)
         assert results["coded_bits"][number] == math.ceil(row["arithmetic_bits"] - 1e-6)
         for name in ("bytes", "characters", "tokens"):

@@ -31,7 +31,7 @@ def test_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     pytest.importorskip("pandas", reason="pandas is not installed")
     # Folders with their full names: the workers are elsewhere.
     code = re.sub(
-        r'"(chat|archives|bits)"', lambda name: repr(str(tmp_path / name[1])), program("## From", "## Choices")
+        r'"(chat\.parquet|archives|bits)"', lambda name: repr(str(tmp_path / name[1])), program("## From", "## Choices")
     )
     names: dict[str, object] = {}
     exec(compile(code, str(GUIDE), "exec"), names)
