@@ -32,13 +32,18 @@ class ArchiveWriter:
     Args:
         settings: level, model, engine.
         progress: called with numbers of bytes of the original that were done.
+        model: the model of the settings, if the caller has it already; None to choose it.
 
     Attributes:
         report: sizes and times of what was written so far.
     """
 
-    def __init__(self, settings: CompressSettings, progress: Progress | None = None) -> None:
-        self._model = ModelOnDemand(model_for_compressing(settings), settings.engine, settings.prompt)
+    def __init__(
+        self, settings: CompressSettings, progress: Progress | None = None, model: ModelOnDemand | None = None
+    ) -> None:
+        if model is None:
+            model = ModelOnDemand(model_for_compressing(settings), settings.engine, settings.prompt)
+        self._model = model
         self._drafter = Drafter(self._model, settings, progress)
         self._buffer = bytearray()
         self._packer = ArchivePacker()

@@ -67,6 +67,13 @@ class LayerCaches(Generic[LayerT]):
         """Returns a cache of some of the rows, which shares their storage."""
         return type(self)([layer.rows(rows) for layer in self.layers], self.length)
 
+    def view(self: CacheT, rows: slice) -> CacheT:
+        """Returns what `rows` does, or the cache itself if that is all of it: quicker where each step asks for it.
+
+        The length of what is returned must not be changed.
+        """
+        return self if rows == slice(0, len(self.layers[0].value_peak)) else self.rows(rows)
+
     def adopt(self: CacheT, part: CacheT) -> None:
         """Takes over the positions of a cache of some of the rows, once the other rows have read as many."""
         self.length = part.length

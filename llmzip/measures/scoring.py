@@ -54,6 +54,8 @@ class Scores:
         alternative_bits: (N, k) float64, what they would have cost, as `model_bits`; None likewise.
         context: tokens that a prediction was made from, at most.
         stride: tokens that each pass after a row's first one scores, after context - stride known ones.
+        integers: (3, N) int64, what all bits are computed from: the product of the two steps' frequencies, the mass and
+            the sum of all masses; None where only the bits are known.
     """
 
     tokens: np.ndarray
@@ -64,6 +66,7 @@ class Scores:
     alternative_bits: np.ndarray | None
     context: int
     stride: int
+    integers: np.ndarray | None = None
 
     def part(self, places: slice) -> Scores:
         """Returns the scores of consecutive tokens."""
@@ -80,6 +83,7 @@ class Scores:
             cut(self.alternative_bits),
             self.context,
             self.stride,
+            None if self.integers is None else self.integers[:, places],
         )
 
 
@@ -295,4 +299,5 @@ class _Sink:
             bits,
             context,
             stride,
+            self._numbers,
         )

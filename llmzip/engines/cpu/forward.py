@@ -285,7 +285,7 @@ class CpuForward:
                     layer.value_peak.zero_()
 
         def task(first: int, last: int) -> Callable[[], None]:
-            part = cache.rows(slice(first, last)) if cache is not None else None
+            part = cache.view(slice(first, last)) if cache is not None else None
             return lambda: self._rows(ids[first:last], begin, part, slots, out[first:last])
 
         workers.share(batch, max(1, _MIN_TOKENS // new), task)
@@ -302,7 +302,7 @@ class CpuForward:
         try:
             for first in range(0, rows, step):
                 group = slice(first, min(first + step, rows))
-                part = store.rows(group if cache is not None else slice(0, group.stop - group.start))
+                part = store.view(group if cache is not None else slice(0, group.stop - group.start))
                 if cache is None:
                     for layer in part.layers:
                         layer.value_peak.zero_()
