@@ -202,7 +202,7 @@ def test_only_memory_is_not_shared(store: Store) -> None:
 
 # -- whole or not at all ---------------------------------------------------------------------------------------------
 
-SIZES = [0, 10, PART_BYTES, 2 * PART_BYTES + 5]
+SIZES = [0, 10, PART_BYTES, 2 * PART_BYTES, 2 * PART_BYTES + 5]
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -437,6 +437,7 @@ def other_store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
         Server.mv = fsspec.AbstractFileSystem.mv
     if request.param == "copies":
         Server.put_file = fsspec.AbstractFileSystem.put_file
+        Server.pipe_file = fsspec.AbstractFileSystem.pipe_file
     Server._strip_protocol = classmethod(lambda cls, path: str(path).removeprefix(f"{protocol}://"))
     fsspec.register_implementation(protocol, Server, clobber=True)
     (tmp_path / "d").mkdir()
