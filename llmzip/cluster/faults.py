@@ -91,8 +91,8 @@ def translated(uri: str) -> Iterator[None]:
     except (LLMZipError, GeneratorExit):
         raise
     except OSError as error:
-        if error.errno is not None and error.strerror and error.filename is not None and "\n" not in error.strerror:
-            raise
+        if error.filename == uri and error.errno is not None and error.strerror and "\n" not in error.strerror:
+            raise  # one of ours
         raise storage_error(error, uri) from error
     except Exception as error:
         if isinstance(error, _BUGS) and type(error).__module__ == "builtins":
@@ -134,6 +134,8 @@ def _reason(error: BaseException, number: int, prefix: str, uri: str) -> str:
         str(argument) for argument in error.args[-1:]
     )
     text = printable(" ".join(text.split())).rstrip(".")
+    if ":***@" in uri:  # `stores.without_password` has hidden one there
+        text = re.sub(r"([^/@:\s]+):[^/@\s]+@", r"\1:***@", text)
     name = re.sub(r"^[a-z0-9+]+://", "", uri)
     if text in ("", uri, name, "/" + name, str(number)):  # many libraries give the name alone
         text = os.strerror(number)

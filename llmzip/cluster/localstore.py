@@ -6,6 +6,7 @@ The folder may be on a network file system that all machines mount.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import stat as modes
@@ -15,11 +16,14 @@ from itertools import islice
 from typing import BinaryIO, cast
 
 from ..system.fileops import new_file
+from ..system.streams import DescriptorWriter
 from .sinks import PartSink
 from .stores import READ_AHEAD_BYTES, Entry, Stat, Store, checked, checked_folder, is_temporary
 
 RUN_NAMES = 10_000
 """Names of a folder that are sorted at a time; more are listed in runs, so that a folder of any size fits in memory."""
+
+_REMOVALS = 5  # attempts, while other processes add files to the folder or remove some
 
 
 class LocalStore(Store):
@@ -65,10 +69,14 @@ class LocalStore(Store):
     @contextlib.contextmanager
     def create(self, name: str, *, size_bytes: int = 0) -> Iterator[BinaryIO]:
         path = self._file(name)
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        with new_file(path, force=True) as file, PartSink(file.write, READ_AHEAD_BYTES) as sink:
-            yield cast("BinaryIO", sink)
-            sink.finish()
+        if os.path.exists(path) and not os.path.isfile(path):
+            number = errno.EISDIR if os.path.isdir(path) else errno.EEXIST
+            raise OSError(number, "the name belongs to something that is not a regular file", path)
+        with contextlib.ExitStack() as stack:
+            file = _entered(stack, path)
+            with PartSink(file.write, READ_AHEAD_BYTES) as sink:
+                yield cast("BinaryIO", sink)
+                sink.finish()
 
     def remove(self, name: str) -> None:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
@@ -79,13 +87,18 @@ class LocalStore(Store):
         if os.path.islink(path):
             os.unlink(path)
             return
-        for attempt in range(3):
+        for attempt in range(_REMOVALS):
             try:
                 shutil.rmtree(path)
-            except FileNotFoundError:  # it, or another worker has removed a part of it
-                if attempt < 2 and os.path.lexists(path):
-                    continue
-            return
+                return
+            except FileNotFoundError:  # all of it, or a part that another process has removed
+                if not os.path.lexists(path):
+                    return
+                if attempt == _REMOVALS - 1:
+                    raise
+            except OSError as error:
+                if error.errno != errno.ENOTEMPTY or attempt == _REMOVALS - 1:  # another process has added a file
+                    raise
 
     def entries(self, folder: str) -> Iterator[Entry]:
         prefix = f"{folder}/" if folder else ""
@@ -109,6 +122,16 @@ class LocalStore(Store):
                             os.unlink(full)
                             count += 1
         return count
+
+
+def _entered(stack: contextlib.ExitStack, path: str) -> DescriptorWriter:
+    """Makes the folders above a new file, again if another process removes them at that moment, and opens it."""
+    for _ in range(_REMOVALS - 1):
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            return stack.enter_context(new_file(path, force=True))
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    return stack.enter_context(new_file(path, force=True))
 
 
 def _entry(name: str, item: os.DirEntry[str]) -> Iterator[Entry]:

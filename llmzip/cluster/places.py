@@ -8,7 +8,7 @@ from pathlib import PurePath
 
 from ..errors import LLMZipError
 from ..system.filenames import FileProblem
-from .storage import split_uri
+from .storage import split_uri, without_password
 
 _SAME = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az", "ssh": "sftp"}
 """Protocol -> another name of it."""
@@ -31,7 +31,7 @@ class Place:
 
     @property
     def uri(self) -> str:
-        """The place as a URI, or as an absolute local path."""
+        """The place as a URI, with its password if it has one, or as an absolute local path."""
         if self.protocol == "file":
             return str(PurePath(*self.parts))
         return f"{self.protocol}://{'/'.join(self.parts)}"
@@ -89,5 +89,6 @@ def shared_place(one: Place | None, other: Place) -> Place:
             break
         count += 1
     if not is_same or (count == 0 and one.protocol not in _WITHOUT_HOST):
-        raise LLMZipError(f"{one.uri} and {other.uri} are in different file systems; use one run for each")
+        both = f"{without_password(one.uri)} and {without_password(other.uri)}"
+        raise LLMZipError(f"{both} are in different file systems; use one run for each")
     return Place(one.protocol, one.parts[:count])

@@ -8,13 +8,13 @@ import io
 import os
 import time
 from collections.abc import Iterator
-from datetime import datetime
 from typing import Any, BinaryIO, cast
 
 from ..errors import LLMZipError
-from .faults import storage_error, translated, with_retries
+from .faults import storage_error, translated
+from .listings import is_s3_folder, listed_folder, stat_of, time_of
 from .sinks import MultipartUpload, PartSink, PutUpload, RenameUpload, Upload, part_bytes
-from .stores import READ_AHEAD_BYTES, Entry, Stat, Store, checked, checked_folder, is_temporary, join
+from .stores import READ_AHEAD_BYTES, Entry, Stat, Store, checked, checked_folder, is_temporary, join, without_password
 
 _MULTIPART = frozenset({"s3", "s3a", "gs", "gcs"})
 """Protocols whose fsspec files complete an upload only when they are told to (autocommit=False)."""
@@ -32,10 +32,6 @@ _PACKAGES = {
     "webdav": "webdav4", "http": "aiohttp", "https": "aiohttp",
 }  # fmt: skip
 """Protocol -> the package that it needs besides fsspec."""
-
-_ETAGS = ("ETag", "etag", "generation", "md5Hash", "content_md5", "content_settings", "blob_id", "oid", "xet_hash",
-          "version_id", "LastModified", "last_modified", "mtime", "modified", "updated", "created")  # fmt: skip
-"""What stores say about an object's version, the best first."""
 
 _REMOVED_AT_ONCE = 1_000  # as many as S3 removes by one request
 
@@ -56,13 +52,17 @@ class RemoteStore(Store):
         super().__init__(uri if uri.endswith("://") else uri.rstrip("/"))
         self._protocol = uri.partition("://")[0].lower()
         self._connected: tuple[int, Any] | None = None
+        self._is_s3 = self._protocol in ("s3", "s3a")
         self.is_shared = self._protocol != "memory"
         kind = _file_system_class(self._protocol)
-        with translated(uri):
+        with translated(without_password(uri)):
             self._options = kind._get_kwargs_from_urls(uri)
             self._root = str(kind._strip_protocol(self.uri)).rstrip("/")
         if self._protocol in _MULTIPART | _PUT:
             self._options["use_listings_cache"] = False  # another machine's object would stay invisible
+
+    def uri_of(self, name: str) -> str:
+        return without_password(super().uri_of(name))
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_connected": None}
@@ -71,7 +71,7 @@ class RemoteStore(Store):
     def _fs(self) -> Any:
         # Connections do not survive a fork, so each process has its own.
         if self._connected is None or self._connected[0] != os.getpid():
-            with translated(self.uri):
+            with translated(self.uri_of("")):
                 self._connected = os.getpid(), _file_system_class(self._protocol)(**self._options)
         fs = self._connected[1]
         if self._protocol == "hf":
@@ -102,12 +102,12 @@ class RemoteStore(Store):
                 details = self._fs.info(path)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        return _stat(details) if details.get("type") != "directory" else None
+        return stat_of(details) if details.get("type") != "directory" else None
 
     def is_folder(self, name: str) -> bool:
         path = self._path(name)
         with translated(self.uri_of(name)):
-            return bool(self._fs.isdir(path))
+            return is_s3_folder(self._fs, path) if self._is_s3 else bool(self._fs.isdir(path))
 
     def open(self, name: str) -> BinaryIO:
         path = self._object(name)
@@ -190,31 +190,26 @@ class RemoteStore(Store):
             with contextlib.suppress(FileNotFoundError):
                 self._fs.rm_file(path)
 
-    def _listed(self, path: str, uri: str) -> list[dict[str, Any]]:
-        with translated(uri):
-            return sorted(self._fs.ls(path, detail=True), key=lambda details: str(details["name"]))
-
     def entries(self, folder: str) -> Iterator[Entry]:
         path = self._path(folder)
         uri = self.uri_of(folder)
         prefix = f"{folder}/" if folder else ""
-        listed = with_retries(lambda: self._listed(path, uri))
         own = path.strip("/")
-        for details in listed:
+        for details in listed_folder(self._fs, path, uri, is_s3=self._is_s3):
             full = str(details["name"]).strip("/")
             is_folder = details.get("type") == "directory"
             name = full.rpartition("/")[2]
-            if full == own and not is_folder:
-                if details.get("size"):
-                    raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), uri)
+            if full == own and not is_folder and not str(details["name"]).endswith("/"):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), uri)
+            if full == own and not is_folder and not details.get("size"):
                 continue  # the empty object that stands for a folder on some buckets
             if full == own or name in (".", ".."):
-                problem = OSError(errno.EINVAL, "names with empty parts, . or .. are not supported", f"{uri}/")
-                yield Entry(prefix + name, is_folder=False, error=problem)
+                problem = OSError(errno.EINVAL, "has names with empty parts, . or .., which are not supported", uri)
+                yield Entry(folder, is_folder=True, error=problem)
             elif is_folder:
                 yield Entry(prefix + name, is_folder=True)
             elif details.get("type") == "file" and not is_temporary(name):
-                yield Entry(prefix + name, is_folder=False, stat=_stat(details))
+                yield Entry(prefix + name, is_folder=False, stat=stat_of(details))
 
     def remove_leftovers(self, folder: str, *, min_age_s: float) -> int:
         uri = self.uri_of(folder)
@@ -222,7 +217,7 @@ class RemoteStore(Store):
         newest = time.time() - min_age_s
         count = 0
         with translated(uri):
-            if self._protocol in ("s3", "s3a"):  # unfinished uploads cost money there until somebody aborts them
+            if self._is_s3:  # unfinished uploads cost money there until somebody aborts them
                 bucket, _, prefix = path.partition("/")
                 for upload in self._fs.list_multipart_uploads(bucket):
                     if f"{upload['Key']}/".startswith(f"{prefix}/") and upload["Initiated"].timestamp() <= newest:
@@ -231,7 +226,7 @@ class RemoteStore(Store):
             elif self._protocol not in _MULTIPART | _PUT and self.is_shared:
                 for _, _, files in self._fs.walk(path, detail=True, on_error="omit"):
                     for name, details in files.items():
-                        written = _time(details)
+                        written = time_of(details)
                         if is_temporary(name) and written is not None and written <= newest:
                             self._fs.rm_file(details["name"])
                             count += 1
@@ -274,29 +269,6 @@ class _Reader(io.RawIOBase):
             with contextlib.suppress(Exception):
                 self._file.close()
         super().close()
-
-
-def _stat(details: dict[str, Any]) -> Stat:
-    size = details.get("size")
-    etag = next((_text(details[key]) for key in _ETAGS if details.get(key)), "")
-    return Stat(int(size or 0), etag)
-
-
-def _time(details: dict[str, Any]) -> float | None:
-    value = details.get("mtime", details.get("modified"))
-    if isinstance(value, datetime):
-        return value.timestamp()
-    return value if isinstance(value, (int, float)) else None
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, (bytes, bytearray)):
-        return value.hex()
-    if isinstance(value, datetime):
-        return str(value.timestamp())  # memory:// says the same time as a datetime and as a number
-    if hasattr(value, "content_md5"):  # of adlfs
-        return _text(value.content_md5) if value.content_md5 else ""
-    return str(value).strip('"')
 
 
 def _renames(fs: Any) -> bool:

@@ -106,7 +106,7 @@ class Upload(abc.ABC):
 
     @abc.abstractmethod
     def abort(self) -> None:
-        """Removes what was uploaded; raises no OSError."""
+        """Removes what was uploaded; raises nothing, because an error is on its way already."""
 
 
 class PutUpload(Upload):
@@ -133,24 +133,23 @@ class PutUpload(Upload):
             self._file.write(part)
 
     def complete(self) -> None:
-        if self._file is None:
-            with translated(self._uri):
-                self._fs.pipe_file(self._path, bytes(self._data))
-            return
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
         with translated(self._uri):
-            if _copies_by_opening(self._fs):
+            if _is_inherited(self._fs, "pipe_file" if self._file is None else "put_file"):
                 self._copy()
+            elif self._file is None:
+                self._fs.pipe_file(self._path, bytes(self._data))
             else:
                 self._fs.put_file(self._file.name, self._path)
         self.abort()
 
     def _copy(self) -> None:
-        """Copies the file as fsspec's own `put_file` does, but without an object if that fails in the middle."""
+        """Does what fsspec's own `pipe_file` and `put_file` do, but makes no object if that fails in the middle."""
         target = self._fs.open(self._path, "wb", block_size=PART_BYTES)
         try:
-            with open(self._file.name, "rb") as file:
-                while data := file.read(PART_BYTES):
+            with io.BytesIO(self._data) if self._file is None else open(self._file.name, "rb") as source:
+                while data := source.read(PART_BYTES):
                     target.write(data)
         except BaseException:
             _abandon(target)
@@ -246,10 +245,11 @@ class RenameUpload(Upload):
                 self._fs.rm_file(self._temporary)
 
 
-def _copies_by_opening(fs: Any) -> bool:
+def _is_inherited(fs: Any, method: str) -> bool:
+    """Whether a file system has fsspec's own way of putting an object: open it, write, and close it in any case."""
     from fsspec import AbstractFileSystem
 
-    return not fs.async_impl and type(fs).put_file is AbstractFileSystem.put_file
+    return not fs.async_impl and getattr(type(fs), method) is getattr(AbstractFileSystem, method)
 
 
 def _abandon(file: Any) -> None:

@@ -18,7 +18,7 @@ from ..system.filenames import FileProblem
 from .filelists import FileList
 from .patterns import Pattern, has_magic
 from .places import Place, parse_place, shared_place
-from .storage import RUN_FOLDER, Stat, Store, open_store, split_uri, with_retries
+from .storage import RUN_FOLDER, Stat, Store, open_store, split_uri, with_retries, without_password
 
 _QUICKER_IN_THREADS = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"})
 """Protocols whose answers take milliseconds, and whose libraries can be used by many threads."""
@@ -34,7 +34,7 @@ class SourceFile:
     """An input.
 
     Attributes:
-        path: its URI, or its absolute local path.
+        path: its URI, without a password, or its absolute local path.
         name: its name relative to the common folder, with "/" and without "..": `Sources.store` opens it.
         size_bytes: its size in bytes.
         etag: a text that changes when the file does; see `stores.Stat`.
@@ -178,7 +178,7 @@ class Sources:
 
     def _of_argument(self, argument: _Argument) -> Iterator[SourceFile | SourceProblem]:
         if argument.problem is not None:
-            yield SourceProblem(argument.text, argument.problem)
+            yield SourceProblem(without_password(argument.text), argument.problem)
             return
         name = None if argument.place is None else argument.place.below(self._root)
         assert name is not None  # the root was made from these places
@@ -191,7 +191,7 @@ class Sources:
             yield found
         if is_empty:
             reason = "no file matches" if argument.pattern is not None else "has no files that this command takes"
-            yield SourceProblem(argument.text, FileProblem(reason))
+            yield SourceProblem(without_password(argument.text), FileProblem(reason))
 
     def _source(self, name: str, known: Stat) -> SourceFile:
         return SourceFile(self.store.uri_of(name), name, known.size_bytes, known.etag)
@@ -212,6 +212,9 @@ class Sources:
                 continue
             last = entry.name.rpartition("/")[2]
             if entry.is_folder and last == RUN_FOLDER:
+                continue
+            if entry.is_folder and entry.error is not None:
+                yield SourceProblem(self.store.uri_of(entry.name), entry.error)
                 continue
             is_taken, must_be_wanted = True, True
             if pattern is not None and states is not None:

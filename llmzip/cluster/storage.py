@@ -7,7 +7,7 @@ import re
 from .faults import is_transient, with_retries
 from .localstore import LocalStore
 from .remotestore import RemoteStore
-from .stores import RUN_FOLDER, Entry, Stat, Store, is_temporary, join
+from .stores import RUN_FOLDER, Entry, Stat, Store, is_temporary, join, without_password
 
 __all__ = [
     "RUN_FOLDER",
@@ -20,6 +20,7 @@ __all__ = [
     "open_store",
     "split_uri",
     "with_retries",
+    "without_password",
 ]
 
 _PROTOCOL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")

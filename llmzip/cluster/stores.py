@@ -14,6 +14,7 @@ READ_AHEAD_BYTES = 1 << 20  # 1 MiB: read beyond what was asked for
 RUN_FOLDER = "_llmzip"
 """Name of the folder for what a run keeps beside its outputs; listings of inputs leave it out."""
 
+_PASSWORD = re.compile(r"^([A-Za-z0-9+.-]+://[^/@:]*):[^/@]*@")
 _TEMPORARY = re.compile(r"\.llmzip-[0-9a-f]{16}\.tmp")
 
 
@@ -44,7 +45,7 @@ class Entry:
         name: the name in the store.
         is_folder: whether it is a folder; links to folders are not listed at all.
         stat: size and etag of a file; None for a folder, and if `error` is not None.
-        error: why nothing is known about the file.
+        error: why nothing is known about the file, or why a folder has something that cannot be listed.
     """
 
     name: str
@@ -77,7 +78,7 @@ class Store(abc.ABC):
         self.uri = uri
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.uri!r})"
+        return f"{type(self).__name__}({self.uri_of('')!r})"
 
     def __eq__(self, other: object) -> bool:
         return type(other) is type(self) and isinstance(other, Store) and other.uri == self.uri
@@ -86,7 +87,7 @@ class Store(abc.ABC):
         return hash(self.uri)
 
     def uri_of(self, name: str) -> str:
-        """Returns the URI or the absolute local path of a name; "" is the root."""
+        """Returns the URI, without a password, or the absolute local path of a name; "" is the root."""
         return join(self.uri, name)
 
     @abc.abstractmethod
@@ -145,7 +146,11 @@ class Store(abc.ABC):
 
     @abc.abstractmethod
     def remove_tree(self, name: str) -> None:
-        """Removes a folder with everything in it, if there is one. The root is refused."""
+        """Removes a folder with everything in it, if there is one. The root is refused.
+
+        Whoever creates an object there at the same time may get a FileNotFoundError, or be quicker: then the object
+        may stay.
+        """
 
     @abc.abstractmethod
     def entries(self, folder: str) -> Iterator[Entry]:
@@ -162,7 +167,7 @@ class Store(abc.ABC):
         """Yields the names, from the store's root, of the objects right in a folder; none if it does not exist."""
         try:
             for entry in self.entries(folder):
-                if not entry.is_folder:
+                if entry.stat is not None:
                     yield entry.name
         except FileNotFoundError:
             return
@@ -186,6 +191,11 @@ def join(root: str, name: str) -> str:
     if not name:
         return root
     return root + name if not root or root.endswith("/") else f"{root}/{name}"
+
+
+def without_password(uri: str) -> str:
+    """Returns a URI as it may be printed: sftp://user:***@host/path."""
+    return _PASSWORD.sub(r"\1:***@", uri)
 
 
 def checked(name: str, uri: str) -> str:

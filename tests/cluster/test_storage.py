@@ -202,7 +202,7 @@ def test_only_memory_is_not_shared(store: Store) -> None:
 
 # -- whole or not at all ---------------------------------------------------------------------------------------------
 
-SIZES = [0, 10, PART_BYTES, 2 * PART_BYTES + 5]
+SIZES = [0, 10, PART_BYTES, 2 * PART_BYTES, 2 * PART_BYTES + 5]
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -437,6 +437,7 @@ def other_store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
         Server.mv = fsspec.AbstractFileSystem.mv
     if request.param == "copies":
         Server.put_file = fsspec.AbstractFileSystem.put_file
+        Server.pipe_file = fsspec.AbstractFileSystem.pipe_file
     Server._strip_protocol = classmethod(lambda cls, path: str(path).removeprefix(f"{protocol}://"))
     fsspec.register_implementation(protocol, Server, clobber=True)
     (tmp_path / "d").mkdir()
@@ -528,6 +529,29 @@ def test_a_remote_reader_reads_little(s3_store: Store, monkeypatch: pytest.Monke
     assert sum(sizes) < 2 * MIB
 
 
+def test_a_bucket_is_listed_page_by_page(s3_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    import s3fs
+
+    expected = sorted([f"d/{number:03}" for number in range(25)] + ["d/0+", "d/ü"])
+    for name in expected:
+        s3_store.write(name, b"1")
+    s3_store.write("d/folder/x", b"1")
+    calls: list[str] = []
+    watch_requests(monkeypatch, calls.append)
+    original = s3fs.S3FileSystem.call_s3
+    monkeypatch.setattr(
+        s3fs.S3FileSystem, "call_s3", lambda self, *args, **kwargs: original(self, *args, **kwargs | {"MaxKeys": 4})
+    )
+    assert list(s3_store.names("d")) == expected
+    assert calls == ["list_objects_v2"] * 7
+    calls.clear()
+    first = next(s3_store.entries("d"))
+    assert first.name == "d/0+"
+    assert len(calls) == 1
+    assert s3_store.is_folder("d")
+    assert len(calls) == 2
+
+
 def test_listing_a_large_folder_takes_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(localstore, "RUN_NAMES", 500)
     for number in range(5_000):
@@ -594,6 +618,61 @@ def test_an_etag_has_nothing_of_this_node(tmp_path: Path) -> None:
         os.utime(tmp_path / name, ns=(5, 1_700_000_000_123_456_789))
     store = open_store(str(tmp_path))
     assert store.stat("one") == store.stat("two")  # other inodes and times of change, same size and mtime
+
+
+def test_folders_and_devices_are_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "fifo")
+    store = open_store(str(tmp_path))
+    with pytest.raises(IsADirectoryError):
+        store.write("folder", b"1")
+    with pytest.raises(FileExistsError):
+        store.write("fifo", b"1")
+    assert store.stat("fifo") is None
+    assert sorted(os.listdir(tmp_path)) == ["fifo", "folder"]
+
+
+def test_folders_are_made_again_if_somebody_removes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = os.makedirs
+    store = open_store(str(tmp_path))
+    removals = [3]
+
+    def makedirs(path: str, exist_ok: bool = False) -> None:
+        original(path, exist_ok=exist_ok)
+        if removals[0]:
+            removals[0] -= 1
+            os.rmdir(path)
+
+    monkeypatch.setattr(os, "makedirs", makedirs)
+    store.write("work/x", b"1")
+    assert content_of(store, "work/x") == b"1"
+
+
+def test_a_tree_is_removed_while_others_write_into_it(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    is_over = threading.Event()
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        number = 0
+        while not is_over.is_set():
+            number += 1
+            try:
+                store.write(f"work/{number % 5}/x", b"1")
+            except FileNotFoundError:
+                pass
+            except BaseException as error:
+                errors.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    for _ in range(50):
+        store.remove_tree("work")
+    is_over.set()
+    thread.join()
+    store.remove_tree("work")
+    assert errors == []
+    assert os.listdir(tmp_path) == []
 
 
 # -- errors ----------------------------------------------------------------------------------------------------------
@@ -674,6 +753,16 @@ def test_a_read_only_store_is_one_line() -> None:
         store.write("a", b"1")
     assert_one_line(caught.value, store.uri)
     assert not is_transient(caught.value)
+
+
+def test_passwords_are_not_shown() -> None:
+    store = open_store("memory://me:secret@host/x")
+    assert store.uri_of("a") == "memory://me:***@host/x/a"
+    assert "secret" not in repr(store)
+    with pytest.raises(OSError) as caught:
+        store.open("a")
+    assert "secret" not in str(caught.value)
+    assert pickle.loads(pickle.dumps(store)).uri == "memory://me:secret@host/x"
 
 
 class _Foreign(Exception):
