@@ -146,8 +146,8 @@ def connected(address: str | None, *, is_quiet: bool = True) -> Iterator[Any]:
 
     Args:
         address: of the cluster, as Ray takes it ("auto", "host:6379", "ray://host:10001"); None to start one here.
-        is_quiet: whether to drop what Ray writes to the standard error, such as pages about each process that died
-            and was replaced; what llmzip itself writes goes to the descriptor.
+        is_quiet: whether to drop what Ray prints, such as pages about each process that died and was replaced; what
+            llmzip itself prints goes to the descriptors.
 
     Raises:
         LLMZipError: Ray is missing, or there is no cluster at the address.
@@ -160,7 +160,8 @@ def connected(address: str | None, *, is_quiet: bool = True) -> Iterator[Any]:
         options |= {"address": address}
     with contextlib.ExitStack() as stack:
         if is_quiet:
-            stack.enter_context(contextlib.redirect_stderr(_Silence()))
+            stack.enter_context(contextlib.redirect_stdout(_Silence(1)))
+            stack.enter_context(contextlib.redirect_stderr(_Silence(2)))
         try:
             with _quiet_descriptor(2) if is_quiet else contextlib.nullcontext():
                 ray.init(**options)
@@ -173,13 +174,20 @@ def connected(address: str | None, *, is_quiet: bool = True) -> Iterator[Any]:
 
 
 class _Silence(io.TextIOBase):
-    """A `sys.stderr` that drops what is written to it; its descriptor is still that of the standard error."""
+    """A `sys.stdout` or `sys.stderr` that drops what is written to it.
+
+    Args:
+        descriptor: what it says that its descriptor is.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
 
     def write(self, text: str) -> int:
         return len(text)
 
     def fileno(self) -> int:
-        return 2
+        return self._descriptor
 
 
 @contextlib.contextmanager
@@ -220,6 +228,8 @@ def check_nodes(ray: Any, expected: Build, job: Job) -> int:
         except ray.exceptions.GetTimeoutError as error:
             raise EngineError(f"node {address} does not answer within {_START_SECONDS} s") from error
         except ray.exceptions.RayError as error:
+            if node["NodeID"] not in {other["NodeID"] for other in ray.nodes() if other["Alive"]}:
+                continue  # it has died since
             raise EngineError(f"node {address} cannot run llmzip: {last_line(error)}") from error
         difference = answer if isinstance(answer, str) else expected.difference(answer)
         if difference is not None:

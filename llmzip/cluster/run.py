@@ -30,6 +30,9 @@ from .worker import TaskResult
 _MAX_ROUNDS = 3
 """Times that files in parts are tried whose output did not come about."""
 
+_LEFTOVER_SECONDS = 3600.0
+"""Time without a write, an hour, from which on a temporary object belongs to a process that has died."""
+
 
 class Follower(Protocol):
     """Whoever follows a run."""
@@ -181,6 +184,7 @@ class Run:
         this run stay.
         """
         store = self._job.dest
+        store.remove_leftovers("", min_age_s=_LEFTOVER_SECONDS)
         for name in list(store.names(ROWS)):
             if name.rpartition("/")[2].removesuffix(".parquet") in self._keys:
                 continue
