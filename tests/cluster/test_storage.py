@@ -8,6 +8,7 @@ import os
 import pickle
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import tracemalloc
@@ -478,6 +479,32 @@ def test_other_stores_keep_nothing_of_a_failure(other_store: Store, size: int, o
         raise RuntimeError("stop")
     _assert_untouched(other_store, older)
     assert os.listdir(other_store.uri.partition("://")[2] + "/d") == ([] if older is None else ["x"])
+
+
+@pytest.mark.parametrize("other_store", ["puts"], indirect=True)
+def test_a_full_temporary_folder_is_one_line(
+    other_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    original = tempfile.NamedTemporaryFile
+
+    def full(**options: Any) -> Any:
+        file = original(**options)
+        monkeypatch.setattr(file, "flush", failing)
+        return file
+
+    def failing() -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(tempfile, "NamedTemporaryFile", full)
+    with pytest.raises(OSError, match=r"\(TMPDIR\): No space left") as caught, other_store.create("d/x") as sink:
+        sink.write(b"x" * 3 * PART_BYTES)
+    assert_one_line(caught.value, other_store.uri)
+    assert not is_transient(caught.value)
+    assert os.listdir(temporary) == []
+    assert not other_store.exists("d/x")
 
 
 def test_a_file_of_fsspec_that_is_abandoned_uploads_nothing() -> None:
