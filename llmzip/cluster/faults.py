@@ -79,6 +79,10 @@ _STATUSES = {400: errno.EINVAL, 401: errno.EACCES, 403: errno.EACCES, 404: errno
 """Lasting HTTP status -> error number; all others count as passing."""
 
 
+_DAMAGED = frozenset({"BadDigest", "IncompleteBody", "XAmzContentSHA256Mismatch"})
+"""Codes by which S3 says that an upload was damaged on its way, though s3fs calls that an invalid argument."""
+
+
 @contextlib.contextmanager
 def translated(uri: str) -> Iterator[None]:
     """Raises errors of storage libraries inside the block as OSErrors with an error number, a reason and a name.
@@ -114,8 +118,14 @@ def storage_error(error: BaseException, uri: str) -> OSError:
             number, prefix = _KINDS[kind]
         elif status is not None:
             number = _STATUSES.get(status, errno.EIO)
-    number = errno.EIO if number is None else number
+    if number is None or _s3_code(error.__cause__) in _DAMAGED:
+        number = errno.EIO
     return OSError(number, _reason(error, number, prefix, uri), uri)
+
+
+def _s3_code(error: BaseException | None) -> str | None:
+    response = getattr(error, "response", None)
+    return response.get("Error", {}).get("Code") if isinstance(response, dict) else None
 
 
 def _http_status(error: BaseException) -> int | None:

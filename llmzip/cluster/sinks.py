@@ -123,14 +123,19 @@ class PutUpload(Upload):
         self._file: Any = None
 
     def send(self, part: memoryview) -> None:
-        if self._file is None and self._data and not self._in_memory:
-            self._file = tempfile.NamedTemporaryFile(prefix="llmzip-", delete=False)  # noqa: SIM115 - until the end
-            self._file.write(self._data)
-            self._data = bytearray()
-        if self._file is None:
+        if self._in_memory or (self._file is None and not self._data):
             self._data += part
-        else:
+            return
+        try:
+            if self._file is None:
+                self._file = tempfile.NamedTemporaryFile(prefix="llmzip-", delete=False)  # noqa: SIM115 - until the end
+                self._file.write(self._data)
+                self._data = bytearray()
             self._file.write(part)
+            self._file.flush()
+        except OSError as error:
+            folder = f"{tempfile.gettempdir()} (TMPDIR)"
+            raise OSError(error.errno, f"cannot be collected in {folder}: {error.strerror}", self._uri) from error
 
     def complete(self) -> None:
         if self._file is not None:
@@ -159,7 +164,8 @@ class PutUpload(Upload):
     def abort(self) -> None:
         self._data = bytearray()
         if self._file is not None:
-            self._file.close()
+            with contextlib.suppress(OSError):  # closing writes what is buffered, and the disk may be full
+                self._file.close()
             with contextlib.suppress(OSError):
                 os.unlink(self._file.name)
 

@@ -88,7 +88,7 @@ class _Argument:
 class Sources:
     """The inputs of a run: an iterable of files and problems, which lists the folders anew each time.
 
-    It is a context manager if there is a list of files, which is open as long.
+    Use it as a context manager: a list of files stays open until `close`.
 
     A file that is named twice in a row comes once. One that is named twice otherwise, or that is also in a folder that
     is named, comes twice, with the same name each time: its output is made twice, with the same bytes.
@@ -96,7 +96,8 @@ class Sources:
     Args:
         arguments: files, folders, patterns and URIs. A pattern counts only if no file or folder has its text as its
             name; it matches as in shells (* does not match a leading dot), and ** stands for folders of any depth.
-        filelist: name of a list of files and folders, without patterns; "-" is standard input. See `FileList`.
+        filelist: name of a list of files and folders, without patterns; "-" is standard input. See `FileList`. For
+            the common folder, all its names count as files'.
         wanted: whether the command takes a file that is in a named folder, or that matches a pattern which ends in a
             wildcard. A file that is named, or whose ending is, always comes.
 
@@ -105,7 +106,7 @@ class Sources:
             folder before a pattern's first wildcard. Missing files count, so that it does not depend on them.
 
     Raises:
-        LLMZipError: the inputs are in different file systems, there are none, or a package is missing.
+        LLMZipError: the inputs are in different file systems, none can be used, or a package is missing.
         FileProblem, OSError: the list of files cannot be read.
     """
 
@@ -120,6 +121,8 @@ class Sources:
             for folder in self._folders():
                 common = shared_place(common, folder)
             if common is None:
+                for argument in self._arguments:
+                    raise LLMZipError(f"{without_password(argument.text)}: {argument.problem}")
                 raise LLMZipError("no input files are named")
         except BaseException:
             self.close()

@@ -367,6 +367,14 @@ def test_no_inputs_are_refused(here: Path) -> None:
             Sources([], filelist=filelist)
 
 
+def test_inputs_that_can_never_be_used_are_refused_in_one_line(here: Path) -> None:
+    pytest.importorskip("fsspec")
+    with pytest.raises(LLMZipError, match=r"^memory://a/\.\./b: has \. or \.\. in its path[^\n]*$"):
+        Sources(["memory://a/../b"])
+    with pytest.raises(LLMZipError, match=r"^nonsense:// is not a protocol that fsspec knows$"):
+        Sources(["nonsense://x"])
+
+
 # -- many names ------------------------------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ import os
 import pickle
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import tracemalloc
@@ -345,7 +346,7 @@ def test_a_killed_writer_leaves_only_what_is_cleaned_up(tmp_path: Path) -> None:
         "with open_store(sys.argv[1]).create('d/x') as sink:\n"
         "    sink.write(b'x' * 5_000_000)\n    os._exit(9)\n"
     )
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], env=environment, check=False).returncode == 9
     (left,) = (tmp_path / "d").iterdir()
     store = open_store(str(tmp_path))
@@ -356,6 +357,21 @@ def test_a_killed_writer_leaves_only_what_is_cleaned_up(tmp_path: Path) -> None:
     os.utime(left, (0, 0))
     assert store.remove_leftovers("", min_age_s=3600) == 1
     assert list((tmp_path / "d").iterdir()) == []
+
+
+def test_a_killed_writer_leaves_no_object_in_a_bucket(s3_store: Store) -> None:
+    s3_store.write("d/x", b"older")
+    code = (
+        "import os, sys\nfrom llmzip.cluster.storage import open_store\n"
+        "with open_store(sys.argv[1]).create('d/x') as sink:\n"
+        "    sink.write(b'x' * 40_000_000)\n    os._exit(9)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
+    assert subprocess.run([sys.executable, "-c", code, s3_store.uri], env=environment, check=False).returncode == 9
+    assert content_of(s3_store, "d/x") == b"older"
+    assert len(_open_uploads(s3_store)) == 1
+    assert s3_store.remove_leftovers("", min_age_s=0) == 1
+    _assert_untouched(s3_store, b"older")
 
 
 def test_temporary_names_are_those_of_new_files(tmp_path: Path) -> None:
@@ -463,6 +479,32 @@ def test_other_stores_keep_nothing_of_a_failure(other_store: Store, size: int, o
         raise RuntimeError("stop")
     _assert_untouched(other_store, older)
     assert os.listdir(other_store.uri.partition("://")[2] + "/d") == ([] if older is None else ["x"])
+
+
+@pytest.mark.parametrize("other_store", ["puts"], indirect=True)
+def test_a_full_temporary_folder_is_one_line(
+    other_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    original = tempfile.NamedTemporaryFile
+
+    def full(**options: Any) -> Any:
+        file = original(**options)
+        monkeypatch.setattr(file, "flush", failing)
+        return file
+
+    def failing() -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(tempfile, "NamedTemporaryFile", full)
+    with pytest.raises(OSError, match=r"\(TMPDIR\): No space left") as caught, other_store.create("d/x") as sink:
+        sink.write(b"x" * 3 * PART_BYTES)
+    assert_one_line(caught.value, other_store.uri)
+    assert not is_transient(caught.value)
+    assert os.listdir(temporary) == []
+    assert not other_store.exists("d/x")
 
 
 def test_a_file_of_fsspec_that_is_abandoned_uploads_nothing() -> None:
@@ -845,6 +887,41 @@ def test_real_errors_of_the_libraries_are_transient() -> None:
             raise error
         assert is_transient(caught.value), error
         assert_one_line(caught.value, "s3://b/x")
+
+
+@pytest.mark.parametrize(
+    "code, transient",
+    [
+        ("SlowDown", True),
+        ("InternalError", True),
+        ("ServiceUnavailable", True),
+        ("RequestTimeout", True),
+        ("OperationAborted", True),
+        ("500", True),
+        ("503", True),
+        ("BadDigest", True),
+        ("IncompleteBody", True),
+        ("TooManyRequestsOrSomethingNew", True),
+        ("AccessDenied", False),
+        ("403", False),
+        ("InvalidAccessKeyId", False),
+        ("ExpiredToken", False),
+        ("NoSuchKey", False),
+        ("NoSuchBucket", False),
+        ("404", False),
+        ("InvalidBucketName", False),
+        ("KeyTooLongError", False),
+    ],
+)
+def test_codes_of_s3_are_transient_or_not(code: str, transient: bool) -> None:
+    exceptions = pytest.importorskip("botocore.exceptions")
+    s3fs_errors = pytest.importorskip("s3fs.errors")
+    answer = {"Error": {"Code": code, "Message": "What the server says.\nAnd more."}}
+    error = s3fs_errors.translate_boto_error(exceptions.ClientError(answer, "PutObject"))
+    with pytest.raises(OSError) as caught, faults.translated("s3://b/x"):
+        raise error
+    assert is_transient(caught.value) == transient
+    assert "What the server says. And more" in assert_one_line(caught.value, "s3://b/x")
 
 
 # -- retries ---------------------------------------------------------------------------------------------------------
