@@ -231,18 +231,16 @@ class _LargeArchive(_LargeOutput):
             sink.write(archive)
 
     def _join(self, num_units: int) -> Pair:
-        """Writes the archive, and hashes the text, which no worker has read as a whole."""
+        """Writes the archive."""
         job = self._job
-        with job.dest.create(self._output()) as output:
+        with job.source.open(self._file.name) as text:
+            source = _read_through(text)
+        with job.dest.create(self._output(), size_bytes=self._file.size_bytes) as output:
             sink = HashingWriter(output)
             report = join_archives(self._units(num_units), cast("BinaryIO", sink))
-        with job.source.open(self._file.name) as text:
-            source = HashingReader(text)
-            while source.read(_COPY_BYTES):
-                pass
-        check_unchanged(job, self._file)
-        if report.original_bytes != source.num_bytes:
-            raise FileProblem("was changed while the run was under way; run it again")
+            check_unchanged(job, self._file)
+            if report.original_bytes != source.num_bytes:
+                raise FileProblem("was changed while the run was under way; run it again")
         return Pair(source.num_bytes, sink.num_bytes, source.sha256, sink.sha256, report.tokens)
 
     def _units(self, num_units: int) -> Iterator[BinaryIO]:
@@ -286,20 +284,18 @@ class _LargeText(_LargeOutput):
         if not all(self._has(self._part_name(number)) for number in numbers):
             return None
         started, job = time.perf_counter(), self._job
-        with job.dest.create(self._output()) as output:
+        with job.source.open(self._file.name) as archive:
+            index = _index(archive)
+            source = _read_through(archive)
+        with job.dest.create(self._output(), size_bytes=index.original_bytes) as output:
             sink = HashingWriter(output)
             for number in numbers:
                 with job.dest.open(self._part_name(number)) as text:
                     while data := text.read(_COPY_BYTES):
                         sink.write(data)
-        with job.source.open(self._file.name) as archive:
-            index = _index(archive)
-            source = HashingReader(archive)
-            while source.read(_COPY_BYTES):
-                pass
-        check_unchanged(job, self._file)
-        if sink.num_bytes != index.begins[-1]:
-            raise CorruptError("the parts of the text have another length than the archive says")
+            check_unchanged(job, self._file)
+            if sink.num_bytes != index.original_bytes:
+                raise CorruptError("the parts of the text have another length than the archive says")
         return self._completed(Pair(sink.num_bytes, source.num_bytes, sink.sha256, source.sha256, None), started)
 
     def _is_right(self, part: Part) -> bool:
@@ -312,6 +308,14 @@ class _LargeText(_LargeOutput):
 def _decoded(decoder: FrameDecoder, frames: Iterator[Frame]) -> Iterator[tuple[Frame, bytes]]:
     """Yields frames with their texts, in order; several are decoded at once where the worker has the threads."""
     return in_order(decoder.prepare(frames), decoder.decode, decoder.frames_at_once)
+
+
+def _read_through(stream: BinaryIO) -> HashingReader:
+    """Reads a stream to its end, for its digest: no worker has read all of it."""
+    reader = HashingReader(stream)
+    while reader.read(_COPY_BYTES):
+        pass
+    return reader
 
 
 def _index(archive: BinaryIO) -> ArchiveIndex:

@@ -26,7 +26,7 @@ MODULES = sorted(
 LAYERS = (
     ("__main__",),
     ("cli",),
-    ("cluster",),
+    ("cluster", "ray", "datatrove"),
     ("training", "bench", "measures", "__init__"),
     ("api",),
     ("codec",),
@@ -41,9 +41,12 @@ LAYERS = (
 """Top to bottom: a module may import its own package, and packages or modules of the layers below."""
 
 ONLY_IN = {
-    "torch": {"codec", "engines", "inference", "measures", "models", "numerics", "system", "training", "windows"},
+    "torch": {
+        "codec", "engines", "inference", "measures", "models", "numerics", "ray", "system", "training", "windows",
+    },
     "numpy": {
-        "cli", "codec", "engines", "inference", "measures", "mixing", "models", "numerics", "training", "windows",
+        "cli", "cluster", "codec", "engines", "inference", "measures", "mixing", "models", "numerics", "ray",
+        "training", "windows",
     },
     "constriction": {"mixing"},
     "tokenizers": {"models", "training"},
@@ -53,6 +56,10 @@ ONLY_IN = {
     "zstandard": {"bench", "codec", "training"},
     "brotli": {"bench"},
     "matplotlib": {"bench", "measures"},
+    "ray": {"cluster"},
+    "pyarrow": {"cluster", "ray"},
+    "fsspec": {"cluster", "datatrove"},
+    "datatrove": {"datatrove"},
     "click": {"cli"},
     "tqdm": {"cli"},
     "transformers": {"engines"},
@@ -153,6 +160,8 @@ def test_every_module_imports_and_says_what_it_does(module: str) -> None:
     assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
     if module in TRITON:
         pytest.importorskip("triton", reason="Triton is not installed")
+    if module in ONLY_IN:  # there only for those who use that package
+        pytest.importorskip(module, reason=f"{module} is not installed")
     if module != "__main__":
         importlib.import_module(f"llmzip.{module}".removesuffix(".__init__"))
 

@@ -169,10 +169,10 @@ def _run(
         raise click.UsageError("name the files, folders or URIs to work on, or a list of them with --filelist")
     engine = EngineSettings(device="cuda" if gpus_per_worker else "cpu", threads=cpus_per_worker)
     fleet.import_ray()
-    found = Sources(sources, filelist=filelist, wanted=operation.wants)
-    job = _job(operation, found.store, dest, engine, messages, use)
-    with messages.counting("files") as count:
-        inputs = gather(found, limit, count)
+    with Sources(sources, filelist=filelist, wanted=operation.wants) as found:
+        job = _job(operation, found.store, dest, engine, messages, use)
+        with messages.counting("files") as count:
+            inputs = gather(found, limit, count)
     try:
         with fleet.connected(address, is_quiet=messages.verbosity < 2 and not messages.debug) as ray:
             room = fleet.worker_room(ray, Resources(cpus_per_worker, gpus_per_worker))
@@ -217,7 +217,7 @@ def _job(
     store = open_store(dest)
     for place in (source, store):
         if not place.is_shared:
-            raise SettingsError(f"{place} lies in the memory of one process, where no worker can see it")
+            raise SettingsError(f"{place.uri} lies in the memory of one process, where no worker can see it")
     prompt = values.read_prompt(use.pop("prompt_file", None))
     model, offline = use.pop("model", None), use.pop("offline", True)
     compress, decompress = CompressSettings(engine=engine), DecompressSettings(model, engine, prompt)
