@@ -6,11 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 
 import llmzip
 
-GUIDE = ROOT / "docs" / "ray.md"
+GUIDE = Path(llmzip.__file__).resolve().parents[1] / "docs" / "ray.md"
 if not GUIDE.is_file():
     pytest.skip("the documents are not installed", allow_module_level=True)
 pytestmark = [
