@@ -26,7 +26,7 @@ def program(begin: str, end: str) -> str:
 
 
 @pytest.mark.usefixtures("local_ray")
-def test_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("pandas", reason="pandas is not installed")
     # Folders with their full names: the workers are elsewhere.
     code = re.sub(
