@@ -22,6 +22,7 @@ from .api.incremental import Model
 from .codec.writer import ArchiveWriter
 from .settings import DEFAULT_LEVEL, DEFAULT_MODEL, CompressSettings, EngineSettings
 from .system import fileops, libraries
+from .system.streams import write_all
 
 
 class LLMZipWriter(JsonlWriter):  # type: ignore[misc, unused-ignore]
@@ -62,10 +63,10 @@ class LLMZipWriter(JsonlWriter):  # type: ignore[misc, unused-ignore]
                 with self.track_time():
                     line = io.BytesIO()
                     self._write(self.adapter(document), line, "")
-                    file.write(archive.write(line.getvalue()))
+                    write_all(file, archive.write(line.getvalue()))
                 self.update_doc_stats(document)
                 yield document
-            file.write(archive.finish())
+            write_all(file, archive.finish())
 
     @contextlib.contextmanager
     def _whole_file(self, name: str) -> Iterator[BinaryIO]:

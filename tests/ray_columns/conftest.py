@@ -20,6 +20,7 @@ def local_ray() -> Iterator[None]:
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_worker_niceness", "0")  # else a busy machine starves the workers
         ray.init(
             "local",
             num_cpus=2,

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +25,7 @@ from llmzip.datatrove import LLMZipReader, LLMZipWriter
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
+ROOT = Path(llmzip.__file__).resolve().parents[1]
 TEXTS = [
     f"Document {number}: the ferry was late again, and the wind came over the wall. Größe.\n" for number in range(6)
 ]
@@ -72,6 +77,30 @@ def test_a_rank_that_fails_leaves_nothing_and_a_rerun_makes_the_rest(tmp_path: P
     assert sorted(first) == ["00000.jsonl.llmz", "00001.jsonl.llmz"]
     run(str(folder), tmp_path / "other logs", documents)  # nothing is known to be complete: all is made again
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == first
+
+
+KILLED = """
+import os, signal, sys
+from datatrove.data import Document
+from llmzip.datatrove import LLMZipWriter
+
+def documents():
+    yield Document(text="The ferry was late again.", id="1")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+list(LLMZipWriter(sys.argv[1], model="small").run(documents(), rank=0))
+"""
+
+
+def test_a_rank_that_is_killed_leaves_no_archive(tmp_path: Path) -> None:
+    folder, logs = tmp_path / "out", tmp_path / "logs"
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    command = [sys.executable, "-c", KILLED, str(folder)]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, capture_output=True, timeout=60, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert [file.suffix for file in folder.iterdir()] == [".tmp"]
+    run(str(folder), logs, documents)
+    assert sorted(document.text for document in LLMZipReader(str(folder)).run()) == TEXTS
 
 
 def test_a_rerun_replaces_what_an_earlier_one_left(tmp_path: Path) -> None:

@@ -6,11 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 
 import llmzip
 
-GUIDE = ROOT / "docs" / "ray.md"
+GUIDE = Path(llmzip.__file__).resolve().parents[1] / "docs" / "ray.md"
 if not GUIDE.is_file():
     pytest.skip("the documents are not installed", allow_module_level=True)
 pytestmark = [
@@ -27,7 +26,7 @@ def program(begin: str, end: str) -> str:
 
 
 @pytest.mark.usefixtures("local_ray")
-def test_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("pandas", reason="pandas is not installed")
     # Folders with their full names: the workers are elsewhere.
     code = re.sub(
