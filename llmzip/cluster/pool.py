@@ -6,6 +6,7 @@ becomes an exception here, because Ray does not retry exceptions; it becomes a r
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -19,8 +20,8 @@ from .worker import TaskResult, Worker
 if TYPE_CHECKING:
     from .job import Job
 
-_TASKS_PER_BLOCK = 1024
-"""Numbers of tasks that Ray makes at once, before they are dealt out one by one."""
+_NUMBERS_AT_ONCE, _NUMBER_BYTES = 1024, 8
+"""Numbers of tasks that Ray makes at once, before they are dealt out one by one; size of one."""
 
 
 class TaskRunner:
@@ -99,7 +100,7 @@ def results_of(
         ray: the module, connected.
         runner: class of the actors; called with a batch, the column `id`, it returns a column `result` of texts.
         arguments: of its constructor.
-        numbers: what to give; a range from 0 costs no memory.
+        numbers: what to give; a range costs no memory.
         resources: what each actor gets, and how many there are.
         remote: further options of the actors, as Ray takes them.
     """
@@ -108,24 +109,43 @@ def results_of(
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    results = (
-        _dataset_of(ray, numbers)
-        .repartition(target_num_rows_per_block=1)  # a block is what an actor gets at once
-        .map_batches(
-            runner,
-            fn_constructor_args=arguments,
-            batch_size=1,
-            compute=ActorPoolStrategy(min_size=resources.min_workers, max_size=resources.max_workers),
-            num_cpus=resources.cpus,
-            num_gpus=resources.gpus,
-            **remote,
-        )
+    context.target_max_block_size = 1  # a block is what an actor gets at once: one row
+    # Numbers are made without a CPU: the actors may have all of them, and would wait for numbers for ever.
+    tasks = ray.data.read_datasource(_numbers(numbers), ray_remote_args={"num_cpus": 0})
+    results = tasks.map_batches(
+        runner,
+        fn_constructor_args=arguments,
+        batch_size=1,
+        compute=ActorPoolStrategy(min_size=resources.min_workers, max_size=resources.max_workers),
+        num_cpus=resources.cpus,
+        num_gpus=resources.gpus,
+        **remote,
     )
     for batch in results.iter_batches(batch_size=None, batch_format="numpy"):
         yield from batch["result"]
 
 
-def _dataset_of(ray: Any, numbers: Sequence[int]) -> Any:
-    if isinstance(numbers, range) and numbers.start == 0 and numbers.step == 1:
-        return ray.data.range(len(numbers), override_num_blocks=-(-len(numbers) // _TASKS_PER_BLOCK))
-    return ray.data.from_items([{"id": number} for number in numbers])
+def _numbers(numbers: Sequence[int]) -> Any:
+    """Returns a source of Ray Data that yields numbers, a block for each."""
+    import pyarrow as pa
+    from ray.data import Datasource, ReadTask
+    from ray.data.block import BlockMetadata
+
+    class Numbers(Datasource):  # type: ignore[misc, unused-ignore]  # Ray comes without types
+        def estimate_inmemory_data_size(self) -> int:
+            return _NUMBER_BYTES * len(numbers)
+
+        def get_read_tasks(self, parallelism: int, *args: Any, **options: Any) -> list[Any]:
+            parts = [numbers[n : n + _NUMBERS_AT_ONCE] for n in range(0, len(numbers), _NUMBERS_AT_ONCE)]
+            return [ReadTask(functools.partial(_blocks, part), self._facts(part)) for part in parts]
+
+        @staticmethod
+        def _facts(part: Sequence[int]) -> Any:
+            size = _NUMBER_BYTES * len(part)
+            return BlockMetadata(num_rows=len(part), size_bytes=size, input_files=None, exec_stats=None)
+
+    def _blocks(part: Sequence[int]) -> Iterator[Any]:
+        return (pa.table({"id": [number]}) for number in part)
+
+    source: Any = Numbers
+    return source()

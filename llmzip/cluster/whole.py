@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, BinaryIO, cast
@@ -159,8 +158,8 @@ def measured_row(job: Job, file: InputFile, begin: int, end: int, started: float
     import hashlib
 
     from ..format.headers import MAGIC
-    from ..measures.entropy import total
     from ..measures.scoring import Scorer
+    from ..measures.whole_bits import model_bits
 
     check_unchanged(job, file)
     data = job.source.read(file.name, begin, end)
@@ -174,7 +173,7 @@ def measured_row(job: Job, file: InputFile, begin: int, end: int, started: float
         model: LoadedModel = model_of(job).load()
         ids = model.tokenizer.encode(data)
         scores = Scorer(model).score(ids)
-        tokens, bits = len(ids), whole_bits(total(scores.model_bits))
+        tokens, bits = len(ids), model_bits(scores)
     return Row(
         shown_path(job.source.uri_of(file.name)),
         begin,
@@ -185,11 +184,6 @@ def measured_row(job: Job, file: InputFile, begin: int, end: int, started: float
         seconds=round(time.perf_counter() - started, 6),
         worker=worker,
     )
-
-
-def whole_bits(bits: float) -> int:
-    """Returns bits rounded up, but for what the last digits of a sum of logarithms may differ by between machines."""
-    return math.ceil(bits - 1e-6)
 
 
 def _pair(report: StreamReport, text: HashingReader | HashingWriter, archive: HashingReader | HashingWriter) -> Pair:

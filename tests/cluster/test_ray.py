@@ -52,10 +52,12 @@ class Machines:
 
 @pytest.fixture(scope="module")
 def machines(s3_server: str) -> Iterator[Machines]:
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
-    found = Machines()
-    yield found
-    found.stop()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(_ROOT), prepend=os.pathsep)
+        patch.setenv("RAY_worker_niceness", "0")  # else other tests take all the time there is
+        found = Machines()
+        yield found
+        found.stop()
 
 
 def _command(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
