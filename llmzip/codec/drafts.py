@@ -123,7 +123,7 @@ class Drafter:
 
         Args:
             data: at least 1 byte.
-            whole: the draft of all the data by the plain methods, if it was made before: it is that of an only piece.
+            whole: the draft of all the data by the plain methods, if it was made before; an only piece needs no other.
         """
         pieces = [_Piece(number, part) for number, part in enumerate(cut_pieces(data))]
 

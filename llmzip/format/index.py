@@ -81,8 +81,9 @@ class ArchiveIndex:
         return IndexEntry(offset, end - offset, begin, text_end - begin)
 
     def frames_with(self, begin: int, end: int) -> range:
-        """Returns the numbers of the frames that have bytes `begin` up to `end` of the text; frames without text may
-        be among them.
+        """Returns the numbers of the frames that have bytes `begin` up to `end` of the text.
+
+        Frames without text may be among them.
         """
         if begin >= min(end, self.original_bytes):
             return range(0)
