@@ -52,6 +52,7 @@ class Build:
         version: of llmzip.
         format, numerics: versions of the archive format and of the arithmetic.
         source: digest of the package's source files.
+        libraries: what the libraries that code by themselves make of a text, and the version of the tokenizers'.
         model: what an archive of the run's model begins with, as hexadecimal digits.
         node: name of the machine, for messages.
     """
@@ -60,6 +61,7 @@ class Build:
     format: int
     numerics: int
     source: str
+    libraries: str
     model: str
     node: str
 
@@ -69,6 +71,8 @@ class Build:
             return f"has llmzip {other.version}, this machine {self.version}"
         if (other.format, other.numerics) != (self.format, self.numerics) or other.source != self.source:
             return f"has other files of llmzip {self.version} than this machine"
+        if other.libraries != self.libraries:
+            return "has other versions of LZMA, Zstandard or tokenizers than this machine, which may give other bytes"
         if other.model != self.model:
             return "has another model of that name than this machine"
         return None
@@ -83,6 +87,20 @@ def source_digest() -> str:
         if file.suffix in (".py", ".cpp", ".h") and "__pycache__" not in file.parts:
             digest.update(f"{file.relative_to(folder).as_posix()}\n".encode())
             digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+@functools.lru_cache(maxsize=1)
+def library_digest() -> str:
+    """Returns a digest of what LZMA and Zstandard make of a text, whose versions differ, and tokenizers' version."""
+    import tokenizers
+
+    from ..codec.methods import plain_payloads
+
+    text = b"".join(hashlib.sha256(str(n % 700).encode()).digest()[: 1 + n % 30] for n in range(4096))
+    digest = hashlib.sha256(tokenizers.__version__.encode())
+    for _, payload in plain_payloads(text):
+        digest.update(hashlib.sha256(payload).digest())
     return digest.hexdigest()
 
 
@@ -102,7 +120,8 @@ def model_identity(job: Job) -> str:
 def build_here(job: Job) -> Build:
     """Returns what this machine has."""
     model = model_identity(job)
-    return Build(__version__, FORMAT_VERSION, NUMERICS_VERSION, source_digest(), model, platform.node())
+    versions = __version__, FORMAT_VERSION, NUMERICS_VERSION
+    return Build(*versions, source_digest(), library_digest(), model, platform.node())
 
 
 def check_build(expected: Build, job: Job) -> None:

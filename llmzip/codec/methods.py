@@ -33,6 +33,15 @@ def compress_plain(data: bytes) -> tuple[int, bytes]:
     Returns:
         Method and payload.
     """
+    return min(plain_payloads(data), key=lambda choice: len(choice[1]))
+
+
+def plain_payloads(data: bytes) -> list[tuple[int, bytes]]:
+    """Compresses by each of the three; returns methods and payloads.
+
+    Args:
+        data: 1 to 2^26 bytes.
+    """
     lz = lzma.compress(data, lzma.FORMAT_RAW, filters=_filters(len(data)))
     parameters = zstandard.ZstdCompressionParameters.from_level(
         _ZSTD_LEVEL,
@@ -43,7 +52,7 @@ def compress_plain(data: bytes) -> tuple[int, bytes]:
         write_dict_id=False,
     )
     zs = zstandard.ZstdCompressor(compression_params=parameters).compress(data)
-    return min([(STORED, data), (LZMA, lz), (ZSTD, zs)], key=lambda choice: len(choice[1]))
+    return [(STORED, data), (LZMA, lz), (ZSTD, zs)]
 
 
 def decompress_plain(method: int, payload: bytes, original_bytes: int) -> bytes:

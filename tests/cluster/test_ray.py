@@ -32,7 +32,8 @@ class Machines:
     def __init__(self) -> None:
         from ray.cluster_utils import Cluster
 
-        head = {"num_cpus": 0, "object_store_memory": _STORE_BYTES, "include_dashboard": False}
+        soon = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 1000, "health_check_failure_threshold": 3}
+        head = {"num_cpus": 0, "object_store_memory": _STORE_BYTES, "include_dashboard": False, "_system_config": soon}
         self._cluster = Cluster(initialize_head=True, head_node_args=head)
         self.nodes = [self.add(), self.add()]
 
@@ -80,13 +81,13 @@ def run(machines: Machines, *arguments: str, status: int = 0, **options: str) ->
 
 
 def corpus(folder: Path, count: int = 24, seed: int = 1) -> dict[str, bytes]:
-    """Small texts, some bytes that do not compress, and a file of three parts."""
+    """Small texts, some bytes that do not compress, and a file of two parts."""
     rng = random.Random(seed)
     texts = {}
     for number in range(count):
         begin = rng.randrange(len(_PROSE) - 3000)
         texts[f"{'abc'[number % 3]}/{number:03d}.txt"] = _PROSE[begin : begin + rng.randrange(3000)]
-    big = b"all the same, " * 220_000 + rng.randbytes(1 << 20) + _PROSE[:2000] + rng.randbytes(1 << 20)
+    big = b"all the same, " * 90_000 + rng.randbytes(1 << 19) + _PROSE[:2000] + rng.randbytes(1 << 19)
     texts |= {"noise.bin": rng.randbytes(5000), "big.bin": big}
     for name, text in texts.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -178,7 +179,7 @@ def test_entropy_is_the_same_sum_in_any_order(machines: Machines, tmp_path: Path
 
 def test_a_killed_driver_is_started_again(machines: Machines, tmp_path: Path) -> None:
     source, dest = tmp_path / "in", tmp_path / "out"
-    texts = corpus(source, 120)
+    texts = corpus(source, 80)
     arguments = ["compress", "-1", str(source), "-o", str(dest)]
     process = _command(*arguments, "--address", machines.address)
     wait_for(lambda: len(archives(dest)) >= 20, process)
@@ -192,10 +193,10 @@ def test_a_killed_driver_is_started_again(machines: Machines, tmp_path: Path) ->
     assert not list(dest.rglob("*.tmp")) and not (dest / "_llmzip" / "tasks").exists()
 
 
-@pytest.mark.parametrize("victim", ["worker", "node"])
+@pytest.mark.parametrize("victim", [pytest.param("worker", marks=pytest.mark.slow), "node"])
 def test_what_dies_is_replaced(machines: Machines, tmp_path: Path, victim: str) -> None:
     source, dest = tmp_path / "in", tmp_path / "out"
-    texts = corpus(source, 120, seed=3)
+    texts = corpus(source, 80, seed=3)
     process = _command("compress", "-1", str(source), "-o", str(dest), "--address", machines.address, "--json")
     wait_for(lambda: len(archives(dest)) >= 20, process)
     if victim == "node":

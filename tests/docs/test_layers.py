@@ -49,7 +49,7 @@ ONLY_IN = {
         "training", "windows",
     },
     "constriction": {"mixing"},
-    "tokenizers": {"models", "training"},
+    "tokenizers": {"cluster", "models", "training"},
     "safetensors": {"models", "training"},
     "gguf": {"models"},
     "huggingface_hub": {"models"},
