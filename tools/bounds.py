@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 
 PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
-_REQUIREMENT = re.compile(r'"([A-Za-z0-9._-]+)>=([0-9.]+)"')
+_REQUIREMENT = re.compile(r'"([A-Za-z0-9._-]+)(?:\[[a-z,]+\])?>=([0-9.]+)"')
 
 
 def bounds(text: str) -> dict[str, str]:

@@ -111,7 +111,7 @@ def results_of(
     context.print_on_execution_start = False
     context.target_max_block_size = 1  # a block is what an actor gets at once: one row
     # Numbers are made without a CPU: the actors may have all of them, and would wait for numbers for ever.
-    tasks = ray.data.read_datasource(_numbers(numbers), ray_remote_args={"num_cpus": 0})
+    tasks = ray.data.read_datasource(_numbers(numbers), num_cpus=0)
     results = tasks.map_batches(
         runner,
         fn_constructor_args=arguments,

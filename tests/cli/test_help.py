@@ -38,7 +38,8 @@ from .conftest import ROOT, Run, environment
 DOCUMENT = ROOT / "docs" / "cli.md"
 MODELS_COMMANDS = ["list", "info", "pull", "verify"]
 COMMANDS = ["compress", "decompress", "info", "train", "models", *(f"models {name}" for name in MODELS_COMMANDS)]
-COMMANDS += ["cat", "windows", "packets", "entropy", "distance", "estimate", "bench"]
+CLUSTER_COMMANDS = ["cluster", *(f"cluster {name}" for name in ("compress", "decompress", "test", "entropy"))]
+COMMANDS += ["cat", "windows", "packets", "entropy", "distance", "estimate", *CLUSTER_COMMANDS, "bench"]
 _BLOCK = re.compile(r"(<!-- help: (llmzip[^>]*?) -->\n```text\n)(.*?)(```\n)", re.DOTALL)
 
 
@@ -88,6 +89,7 @@ NUMBERS: dict[str, list[object]] = {
     "--time": [90, 20, 2, int(DEFAULT_SECONDS / 60)],  # examples, and the default
     "--rate": [DEFAULT_RATES[MUON], DEFAULT_RATES[ADAM]],
     "--threads": [0],
+    "--gpus-per-worker": [0.5],
     "--range": [0],
     "--stride": [1],
     "--programs": [7],  # 7z
@@ -165,6 +167,8 @@ def test_names_keep_their_capitals() -> None:
         ["models", "info", "-h"],
         ["models", "pull", "-h"],
         ["models", "verify", "-h"],
+        ["cluster", "-h"],
+        ["cluster", "entropy", "--help"],
         ["bench", "-h"],
     ],
 )
@@ -192,6 +196,7 @@ def test_version(run: Run, argument: str) -> None:
         ["info", "noise.bin.llmz"],
         ["train", "--help"],
         ["models", "pull", "--help"],
+        ["cluster", "compress", "--help"],
         ["bench", "--help"],
     ],
 )

@@ -117,6 +117,7 @@ ENDINGS: dict[str, tuple[int, str, str]] = {
 ONLY_PARSED: dict[str, str] = {
     r"^llmzip train /var/log/app": "reads a folder of the system",
     r"/var/log/app/2026-06-01\.log": "reads a folder of the system",
+    r"^llmzip cluster": "starts Ray, which the tests in tests/cluster do",
     r"^llmzip train --resume": "continues an interrupted training, which test_train.py does",
     r"--from app-model": "continues from a model, which test_train.py does",
 }

@@ -25,7 +25,9 @@ def _requirements() -> dict[str, tuple[str, str]]:
     wanted = {}
     lists = _PROJECT.partition("\ndependencies = [")[2].partition("[project.scripts]")[0]
     for line in re.findall(r'"([^"]+)"', re.sub(r"(?m)^ *#.*$", "", lists)):
-        name, relation, version = re.fullmatch(r"([\w.-]+)\s*([=><]*)([\d.]*)[^;]*(?:;.*)?", line).groups()
+        name, relation, version = re.fullmatch(
+            r"([\w.-]+)(?:\[[a-z,]+\])?\s*([=><]*)([\d.]*)[^;]*(?:;.*)?", line
+        ).groups()
         wanted[_plain(name)] = relation, version
     assert {"torch", "pytest", "brotli"} <= set(wanted)
     return wanted

@@ -97,9 +97,9 @@ def test_every_variable_is_documented() -> None:
     documented = set(re.findall(r"`([A-Z_]{4,})`", page("environment.md")))
     assert used <= documented
     for name in documented - used:  # those of libraries, which are named all the same
-        assert name.startswith(("HF_", "TRANSFORMERS_", "OMP_", "OPENBLAS_", "MKL_", "RAYON_", "_LLMZIP_", "TMPDIR")), (
-            name
-        )
+        assert name.startswith(
+            ("HF_", "TRANSFORMERS_", "OMP_", "OPENBLAS_", "MKL_", "RAYON_", "RAY_", "AWS_", "_LLMZIP_", "TMPDIR")
+        ), name
 
 
 def test_every_exit_status_is_documented() -> None:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ...measures.extrapolation import Range
 
 
-@click.group("cluster", context_settings=CONTEXT)
+@click.group("cluster", context_settings=CONTEXT, epilog=options.EXIT_STATUS)
 def cluster_command() -> None:
     """Work on many files and machines with Ray.
 
@@ -61,7 +61,7 @@ _machines = options.together(
     ),
     click.option(
         "--workers", metavar="N|MIN-MAX", type=values.WorkerRange(),
-        help="Number of workers.  [default: 1 to as many as the cluster has room for]",
+        help="Number of workers.  [default: up to as many as there is room for]",
     ),
     click.option(
         "--cpus-per-worker", metavar="N", type=click.IntRange(min=1), default=1, show_default=True,
