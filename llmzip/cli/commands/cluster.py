@@ -40,7 +40,7 @@ def cluster_command() -> None:
 
     \b
     llmzip cluster compress -9 corpus -o corpus.llmz.d
-    llmzip cluster compress s3://raw/2026 -o s3://packed/2026 --address auto --workers 4-100
+    llmzip cluster compress s3://raw -o s3://packed --address auto --workers 4-100
     llmzip cluster entropy 'texts/*.txt' -o rows --json
     """
 
