@@ -12,13 +12,13 @@ TORCH := $(shell sed -n 's/^torch==\([0-9.]*\).*/\1/p' $(LOCK))
 PIP = $(BIN)/python -m pip install -q
 # The build's own environment is bound too.
 LOCKED = $(PIP) -c $(LOCK) --build-constraint $(LOCK)
-# Tests that touch foreign packages: what their other versions may break. The second list needs transformers.
+# Tests that touch foreign packages: what their other versions may break. The second list needs transformers and Ray.
 FOREIGN := tests/models/hub tests/contract/vectors $(addprefix tests/cli/test_,help.py options.py files.py) \
   $(addprefix tests/mixing/test_,mixer_golden.py mixer_library.py coder.py) \
   $(addprefix tests/models/test_,tokenizer.py weights.py conversion_cache.py choice.py) \
   $(addprefix tests/codec/test_,methods.py rows.py) $(addprefix tests/numerics/test_,ops.py tables.py) \
   tests/bench/test_bench_results.py
-FOREIGN_FLOAT := tests/engines/hf tests/measures/test_scoring.py tests/models/test_rope.py
+FOREIGN_FLOAT := tests/engines/hf tests/measures/test_scoring.py tests/models/test_rope.py tests/cluster tests/ray_columns
 PYTORCH_CPU := https://download.pytorch.org/whl/cpu
 PLATFORMS ?= manylinux_2_17_x86_64 manylinux_2_17_aarch64 macosx_11_0_x86_64 macosx_11_0_arm64
 CORPUS ?= corpora
@@ -58,7 +58,7 @@ $(BIN)/llmzip.stamp: $(BIN)/torch.stamp pyproject.toml
 	@touch $@
 
 $(BIN)/test.stamp: $(BIN)/llmzip.stamp
-	$(LOCKED) -e ".[test,bench]"
+	$(LOCKED) -e ".[test,bench]" "datatrove[io]"
 	@touch $@
 
 setup: $(BIN)/llmzip.stamp ## install llmzip into .venv
