@@ -49,13 +49,20 @@ class Waiter:
         yield {"result": ["" for _ in batch["id"]]}
 
 
-class Nobody:
-    """Follows a run and keeps nothing but when tasks were done."""
+class Watcher:
+    """Follows a run: how long tasks took, and how much memory there was in use after each.
 
-    def __init__(self) -> None:
+    Args:
+        ray: the module, connected.
+    """
+
+    def __init__(self, ray: Any) -> None:
+        self._ray = ray
         self.busy_seconds = 0.0
         self.tasks = 0
         self.errors: list[str] = []
+        self.driver_mib: list[float] = []
+        self.worker_mib = self.store_mib = 0.0
 
     def row(self, row: Any) -> None:
         if row.error is not None:
@@ -64,14 +71,20 @@ class Nobody:
     def done(self, result: Any) -> None:
         self.busy_seconds += result.seconds
         self.tasks += 1
+        self.driver_mib.append(resident_mib())
+        self.worker_mib = max(self.worker_mib, resident_mib(result.worker.rpartition(":")[2]))
+        name = "object_store_memory"
+        total, free = self._ray.cluster_resources()[name], self._ray.available_resources().get(name, 0)
+        self.store_mib = max(self.store_mib, (total - free) / (1 << 20))
 
 
-def resident_mib() -> float:
-    """Memory of this process."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) / 1024
-    raise RuntimeError("no VmRSS")
+def resident_mib(process: str = "self") -> float:
+    """Memory of a process; 0 if it has ended."""
+    try:
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS:")), 0.0)
 
 
 def processor_seconds() -> float:
@@ -93,7 +106,7 @@ def compressed(ray: Any, source: Path, workers: int, level: int) -> dict[str, An
     with tempfile.TemporaryDirectory() as dest:
         job = make_job(source, Path(dest), level)
         inputs = gather(Sources([str(source)], wanted=job.operation.wants), None, lambda count: None)
-        follower = Nobody()
+        follower = Watcher(ray)
         started = time.perf_counter()
         Run(job, inputs, follower).run(ray, Resources(1, 0, workers, workers), fleet.build_here(job))
         elapsed = time.perf_counter() - started
@@ -106,6 +119,10 @@ def compressed(ray: Any, source: Path, workers: int, level: int) -> dict[str, An
             "seconds": elapsed,
             "busy_seconds": follower.busy_seconds,
             "efficiency": follower.busy_seconds / (workers * elapsed),
+            "driver_mib_first": follower.driver_mib[0],
+            "driver_mib_last": follower.driver_mib[-1],
+            "worker_mib": follower.worker_mib,
+            "object_store_mib": follower.store_mib,
         }
 
 
@@ -136,15 +153,19 @@ def simulated(ray: Any, workers: int, seconds: float, tasks_each: int) -> dict[s
     }
 
 
+def tiny_files_into(folder: Path, count: int) -> None:
+    """Makes files of some 12 bytes, 1,000 to a folder."""
+    for number in range(count):
+        place = folder / f"{number // 1000:05d}"
+        if number % 1000 == 0:
+            place.mkdir()
+        (place / f"{number:08d}.txt").write_bytes(b"text %d\n" % number)
+
+
 def listed(count: int) -> dict[str, Any]:
     """Lists tiny files and writes their tasks; returns time and memory."""
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as dest:
-        for number in range(count):
-            place = os.path.join(folder, f"{number // 1000:05d}")
-            if number % 1000 == 0:
-                os.mkdir(place)
-            with open(os.path.join(place, f"{number:08d}.txt"), "w", encoding="ascii") as file:
-                file.write(f"text {number}\n")
+        tiny_files_into(Path(folder), count)
         job = make_job(Path(folder), Path(dest), 6)
         memory, started = resident_mib(), time.perf_counter()
         inputs = gather(Sources([folder], wanted=job.operation.wants), None, lambda count: None)
@@ -176,6 +197,16 @@ def measured(options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]
                 found = compressed(ray, Path(folder), workers, options.level)
             task_seconds = task_seconds or found["busy_seconds"] / found["tasks"]
             yield "compressing", found
+    workers = max(options.workers, default=1)
+    for count in options.tiny:
+        with tempfile.TemporaryDirectory() as folder, fleet.connected(None) as ray:
+            tiny_files_into(Path(folder), count)
+            yield "tiny files", compressed(ray, Path(folder), workers, 1)
+    for size in options.sparse:
+        with tempfile.TemporaryDirectory() as folder, fleet.connected(None) as ray:
+            with open(os.path.join(folder, "sparse.bin"), "wb") as file:
+                file.truncate(size)
+            yield "sparse file", compressed(ray, Path(folder), workers, 1)
     with fleet.connected(None) as ray:
         for workers in options.simulate:
             yield "simulation", simulated(ray, workers, task_seconds or 10.0, options.tasks_each)
@@ -191,6 +222,8 @@ def main() -> None:
     parser.add_argument("--tasks-each", type=int, default=4, help="tasks of each worker that waits")
     parser.add_argument("--task-seconds", type=float, help="how long they wait; by default as long as was measured")
     parser.add_argument("--files", type=int, nargs="*", default=[1000, 100_000], help="tiny files to list")
+    parser.add_argument("--tiny", type=int, nargs="*", default=[10_000], help="tiny files to compress at -1")
+    parser.add_argument("--sparse", type=int, nargs="*", default=[1 << 28], help="bytes of sparse files, likewise")
     options = parser.parse_args()
     results: dict[str, list[dict[str, Any]]] = {}
     for kind, found in measured(options):

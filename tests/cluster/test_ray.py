@@ -68,7 +68,7 @@ def _command(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
         stderr=subprocess.PIPE,
         start_new_session=True,
         cwd="/",  # Ray lets workers import from the driver's folder, too
-        env={**os.environ, "PYTHONPATH": str(_ROOT), **options},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")]), **options},
     )
 
 
