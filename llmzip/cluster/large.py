@@ -124,7 +124,7 @@ class _LargeOutput:
         if done is not None:
             return self._check(part, done)
         try:
-            if not self._has(self._part_name(part.number)):
+            if not self._has(self._part_name(part, part.number)):
                 self._make(part)
                 check_unchanged(self._job, self._file)
             return PartResult(self._finish(part))
@@ -174,8 +174,14 @@ class _LargeOutput:
     def _has(self, name: str) -> bool:
         return self._job.dest.stat(name) is not None
 
-    def _part_name(self, number: int) -> str:
-        return f"{self._folder}/part-{number:08d}"
+    def _part_name(self, part: Part, number: int) -> str:
+        """Returns the name of a part, by its number, of the same cut: an earlier run may have cut the file otherwise."""
+        return f"{self._folder}/part-{part.part_bytes}-{number:08d}"
+
+    def _forget(self, names: list[str]) -> None:
+        """Removes parts that are damaged, so that the next run makes them anew."""
+        for name in names:
+            self._job.dest.remove(name)
 
     # -- what the two operations differ in
 
@@ -199,7 +205,7 @@ class _LargeArchive(_LargeOutput):
         store = self._job.source
         archive = compress_pieces(store.read(self._file.name, part.begin, part.end), self._job.compress)
         check_unchanged(self._job, self._file)
-        with self._job.dest.create(self._part_name(part.number)) as sink:
+        with self._job.dest.create(self._part_name(part, part.number)) as sink:
             sink.write(archive)
 
     def _finish(self, part: Part) -> Row | None:
@@ -209,23 +215,23 @@ class _LargeArchive(_LargeOutput):
         num_units = -(-part.count // per_unit)
         started = time.perf_counter()
         if not self._has(self._unit_name(unit)):
-            if not all(self._has(self._part_name(number)) for number in numbers):
+            parts = [self._part_name(part, number) for number in numbers]
+            if not all(map(self._has, parts)):
                 return None
-            self._assemble(unit, numbers, alone=num_units == 1)
+            self._assemble(unit, parts, alone=num_units == 1)
         if not all(self._has(self._unit_name(number)) for number in range(num_units)):
             return None
         return self._completed(self._join(num_units), started)
 
-    def _assemble(self, unit: int, numbers: range, *, alone: bool) -> None:
+    def _assemble(self, unit: int, names: list[str], *, alone: bool) -> None:
         job, size = self._job, self._file.size_bytes
         begin = unit * writer.UNIT_BYTES
         data = job.source.read(self._file.name, begin, min(begin + writer.UNIT_BYTES, size))
-        parts = [job.dest.read_all(self._part_name(number)) for number in numbers]
+        parts = [job.dest.read_all(name) for name in names]
         try:
             archive = assemble_unit(data, parts, job.compress, alone=alone)
         except CorruptError:
-            for number in numbers:  # so that they are made anew
-                job.dest.remove(self._part_name(number))
+            self._forget(names)
             raise
         with job.dest.create(self._unit_name(unit)) as sink:
             sink.write(archive)
@@ -275,13 +281,13 @@ class _LargeText(_LargeOutput):
         decoder = FrameDecoder(self._job.decompress)
         with self._job.source.open(self._file.name) as archive:
             index = _index(archive)
-            with self._job.dest.create(self._part_name(part.number)) as sink:
+            with self._job.dest.create(self._part_name(part, part.number)) as sink:
                 for _, text in _decoded(decoder, read_frames(archive, index, part.frames)):
                     sink.write(text)
 
     def _finish(self, part: Part) -> Row | None:
-        numbers = range(part.count)
-        if not all(self._has(self._part_name(number)) for number in numbers):
+        names = [self._part_name(part, number) for number in range(part.count)]
+        if not all(map(self._has, names)):
             return None
         started, job = time.perf_counter(), self._job
         with job.source.open(self._file.name) as archive:
@@ -289,12 +295,13 @@ class _LargeText(_LargeOutput):
             source = _read_through(archive)
         with job.dest.create(self._output(), size_bytes=index.original_bytes) as output:
             sink = HashingWriter(output)
-            for number in numbers:
-                with job.dest.open(self._part_name(number)) as text:
+            for name in names:
+                with job.dest.open(name) as text:
                     while data := text.read(_COPY_BYTES):
                         sink.write(data)
             check_unchanged(job, self._file)
             if sink.num_bytes != index.original_bytes:
+                self._forget(names)
                 raise CorruptError("the parts of the text have another length than the archive says")
         return self._completed(Pair(sink.num_bytes, source.num_bytes, sink.sha256, source.sha256, None), started)
 

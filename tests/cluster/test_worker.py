@@ -329,9 +329,47 @@ def test_a_damaged_part_is_made_anew(places: tuple[Path, Path]) -> None:
     tasks = list(make_tasks(job, input_files(job, "big"), len(text)))
     for task in tasks[:-1]:
         Worker(job).run(task)
-    (part, *_) = (dest / WORK).rglob("part-00000001")
+    (part, *_) = (dest / WORK).rglob("part-*-00000001")
     part.write_bytes(part.read_bytes()[:-20])
     (row,) = Worker(job).run(tasks[-1]).rows
     assert row.error_kind == "CorruptError"
     assert rows_of([Worker(job).run(task) for task in tasks])[-1].error is None
     assert (dest / "big.llmz").read_bytes() == llmzip.compress(text, level=1)
+
+
+@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.parametrize("operation", [Operation.COMPRESS, Operation.DECOMPRESS])
+def test_parts_of_a_run_that_cut_the_file_otherwise_are_not_taken(
+    places: tuple[Path, Path], operation: Operation
+) -> None:
+    source, dest = places
+    text = _mixture(9, 2 * SMALL_UNIT + 100)
+    archive = llmzip.compress(text, level=1)
+    (source / "big").write_bytes(text)
+    (source / "big.llmz").write_bytes(archive)
+    job = make_job(source, dest, operation)
+    files = input_files(job, "big.llmz" if job.operation.reads_archives else "big")
+    coarse, fine = (list(make_tasks(job, files, size)) for size in (2 * SMALL_PIECE << 10, SMALL_PIECE))
+    assert 1 < len(coarse) < len(fine)
+    for task in coarse[:-1]:
+        Worker(job).run(task)
+    (row,) = rows_of([Worker(job).run(task) for task in fine])
+    assert row.error is None
+    made = (dest / ("big" if job.operation.reads_archives else "big.llmz")).read_bytes()
+    assert made == (text if job.operation.reads_archives else archive)
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_a_damaged_part_of_a_text_is_made_anew(places: tuple[Path, Path]) -> None:
+    source, dest = places
+    text = _mixture(8, 2 * SMALL_UNIT)
+    (source / "big.llmz").write_bytes(llmzip.compress(text, level=1))
+    job = make_job(source, dest, Operation.DECOMPRESS)
+    tasks = list(make_tasks(job, input_files(job, "big.llmz"), SMALL_PIECE))
+    for task in tasks[:-1]:
+        Worker(job).run(task)
+    (part, *_) = (dest / WORK).rglob("part-*-00000000")
+    part.write_bytes(part.read_bytes()[:-20])
+    assert Worker(job).run(tasks[-1]).rows[0].error_kind == "CorruptError"
+    assert rows_of([Worker(job).run(task) for task in tasks])[-1].error is None
+    assert (dest / "big").read_bytes() == text
