@@ -129,9 +129,9 @@ class _LargeOutput:
                 check_unchanged(self._job, self._file)
             return PartResult(self._finish(part))
         except FileNotFoundError:
-            # Another worker has joined the parts meanwhile, and removed them.
-            if self._done() is None:
-                raise
+            # Another worker has removed the parts meanwhile: it has joined them, or its run has ended. Without a row
+            # of the file, the driver gives its parts out again.
+            check_unchanged(self._job, self._file)
             return PartResult()
 
     def _done(self) -> Row | None:

@@ -36,7 +36,7 @@ class TaskRunner:
     def __init__(self, job: Job, tasks: TaskList, build: Build) -> None:
         check_build(build, job)
         self._tasks = tasks
-        self._worker = Worker(job)
+        self._worker = Worker(job, tasks.run)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         """Does the tasks of a batch.

@@ -229,9 +229,13 @@ class TaskList:
     Args:
         store: the destination.
         run: names the run.
+
+    Attributes:
+        run: as given.
     """
 
     def __init__(self, store: Store, run: str) -> None:
+        self.run = run
         self._store = store
         self._folder = f"{TASKS}/{run}"
 

@@ -3,7 +3,7 @@
 A task whose worker process dies is given to another one, as often as it takes. A file that kills every process, by the
 memory that it needs or by a library's fault, would be tried for ever; so a worker leaves a note in the destination
 while it is at a task, and who finds the note of a dead one notes each file before it begins it. A file under which
-processes have died twice is given up.
+processes have died twice is given up. Notes of other runs do not count: those were interrupted, or are still at work.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import os
 import platform
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..errors import EXIT_FAILED, CorruptError, ResourceError
 from ..system.failures import error_kind, explain
@@ -51,10 +51,12 @@ class Worker:
 
     Args:
         job: what is done.
+        run: names the run that the worker belongs to.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, run: str) -> None:
         self._job = job
+        self._run = run
         self.name = f"{platform.node()}:{os.getpid()}"
         self._whole = WholeFiles(job, self.name)
         self._large = LargeFiles(job, self.name)
@@ -67,10 +69,10 @@ class Worker:
         """
         started = time.perf_counter()
         key = task.key(self._job)
-        note = _Note(self._job, key)
+        note = _Note(self._job, f"{RUNNING}/{self._run}/{key}.json")
         lost = None
         if task.part is not None:
-            rows, lost = self._run_part(task, note)
+            rows, lost = self._run_part(task, key, note)
         else:
             rows = self._run_files(task, key, note)
         note.remove()
@@ -91,7 +93,7 @@ class Worker:
             rows = with_retries(lambda: read_rows(self._job.dest, name)) or []
         except CorruptError:
             return {}
-        return {row.path: row for row in rows if row.error is None}
+        return {row.path: replace(row, kept=True) for row in rows if row.error is None}
 
     def _write(self, name: str, rows: list[Row]) -> None:
         with_retries(lambda: write_rows(self._job.dest, name, rows))
@@ -103,23 +105,24 @@ class Worker:
         except Exception as error:
             return self._error_row(file, 0, error)
 
-    def _run_part(self, task: Task, note: _Note) -> tuple[list[Row], str | None]:
+    def _run_part(self, task: Task, key: str, note: _Note) -> tuple[list[Row], str | None]:
         """Does a part of a file; returns the rows that come of it, and the file's path if its output was lost."""
         (file,), part = task.files, task.part
         assert part is not None
         keeps_rows = not self._job.operation.writes_files
-        name = f"{ROWS}/{task.key(self._job)}.parquet"
+        name = f"{ROWS}/{key}.parquet"
         if keeps_rows and (before := self._rows_before(name)):
             return list(before.values()), None
+        is_lost = False
         try:
             note.begin(0)
             result = self._large.run(file, part)
+            rows, is_lost = [] if result.row is None else [result.row], result.is_lost
         except Exception as error:
-            return [self._error_row(file, part.text_begin, error)], None
-        rows = [] if result.row is None else [result.row]
+            rows = [self._error_row(file, part.text_begin, error)]
         if keeps_rows:
-            write_rows(self._job.dest, name, rows)
-        return rows, self._path(file) if result.is_lost else None
+            self._write(name, rows)
+        return rows, self._path(file) if is_lost else None
 
     def _path(self, file: InputFile) -> str:
         return shown_path(self._job.source.uri_of(file.name))
@@ -143,11 +146,11 @@ class _Note:
 
     Attributes:
         job: the job.
-        key: key of the task.
+        name: of the object.
     """
 
     job: Job
-    key: str
+    name: str
     _deaths: dict[str, int] = field(default_factory=dict)
     _follows_death: bool = False
 
@@ -164,18 +167,16 @@ class _Note:
                 self._deaths = {}
         self._write(None)
 
-    @property
-    def _name(self) -> str:
-        return f"{RUNNING}/{self.key}.json"
-
     def _left(self) -> bytes | None:
         """Returns the note that a process which died has left; None if there is none."""
-        store = self.job.dest
-        return None if store.stat(self._name) is None else store.read_all(self._name)
+        try:
+            return self.job.dest.read_all(self.name)
+        except FileNotFoundError:
+            return None
 
     def _write(self, number: int | None) -> None:
         text = json.dumps({"at": number, "deaths": self._deaths}).encode("ascii")
-        with_retries(lambda: self.job.dest.write(self._name, text))
+        with_retries(lambda: self.job.dest.write(self.name, text))
 
     def begin(self, number: int) -> None:
         """Notes that a file is begun, where processes have died before.
@@ -193,4 +194,4 @@ class _Note:
 
     def remove(self) -> None:
         """Removes the note: the task is done."""
-        with_retries(lambda: self.job.dest.remove(self._name))
+        with_retries(lambda: self.job.dest.remove(self.name))
