@@ -175,7 +175,7 @@ class _LargeOutput:
         return self._job.dest.stat(name) is not None
 
     def _part_name(self, part: Part, number: int) -> str:
-        """Returns the name of a part, by its number, of the same cut: an earlier run may have cut the file otherwise."""
+        """Returns the name of a part, by its number, of one cut: an earlier run may have cut the file otherwise."""
         return f"{self._folder}/part-{part.part_bytes}-{number:08d}"
 
     def _forget(self, names: list[str]) -> None:

@@ -6,32 +6,29 @@ file as they come. What is held is a few bytes for each task and for each file i
 
 from __future__ import annotations
 
-import array
 import contextlib
 import hashlib
 import json
+import os
 import tempfile
-import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import IO, Any, Protocol
 
-from ..errors import CorruptError, LLMZipError
+from ..errors import LLMZipError
 from ..system.failures import error_kind, explain
 from . import pool
 from .fleet import Build, Resources
-from .job import ALL_ROWS, ROWS, RUNNING, TASKS, WORK, Job, bind
-from .rows import Row, read_rows, shown_path, write_rows
+from .job import ALL_ROWS, ROWS, Job, bind
+from .rows import Row, shown_path, write_rows
 from .sources import SourceFile, SourceProblem
 from .storage import with_retries
 from .tasks import InputFile, Task, TaskList, file_key, make_tasks
+from .tidying import PathSet, new_run, remove_run, tidy
 from .worker import TaskResult
 
 _MAX_ROUNDS = 3
 """Times that files in parts are tried whose output did not come about."""
-
-_LEFTOVER_SECONDS = 3600.0
-"""Time without a write, an hour, from which on a temporary object belongs to a process that has died."""
 
 
 class Follower(Protocol):
@@ -77,16 +74,29 @@ class Inputs:
         self._spool.close()
 
 
-def gather(found: Iterable[SourceFile | SourceProblem], limit: int | None, advance: Callable[[int], Any]) -> Inputs:
-    """Lists the inputs.
+def gather(
+    found: Iterable[SourceFile | SourceProblem],
+    limit: int | None,
+    advance: Callable[[int], Any],
+    *,
+    may_repeat: bool = True,
+) -> Inputs:
+    """Lists the inputs, each once.
 
     Args:
         found: what the sources yield.
         limit: most files to take; None for all.
         advance: called with the number of files that were added.
+        may_repeat: whether a file may come twice; telling so takes about 100 bytes for each.
     """
     inputs = Inputs()
+    seen: set[bytes] = set()
     for item in found:
+        if may_repeat:
+            digest = hashlib.sha256(os.fsencode(item.path)).digest()[:16]
+            if digest in seen:
+                continue
+            seen.add(digest)
         if limit is not None and inputs.num_files >= limit and isinstance(item, SourceFile):
             break
         inputs.add(item)
@@ -112,10 +122,11 @@ class Run:
 
     def __init__(self, job: Job, inputs: Inputs, follower: Follower) -> None:
         self._job, self._inputs, self._follower = job, inputs, follower
-        self._tasks = TaskList(job.dest, uuid.uuid4().hex)
+        self._tasks = TaskList(job.dest, new_run())
         self._keys: set[str] = set()
-        self._paths = _Paths()
+        self._paths = PathSet()
         self._large = _LargeFiles()
+        self._errors: list[Row] = []  # that are in no task's rows
         self._failed = False
 
     def run(self, ray: Any, resources: Resources, build: Build) -> None:
@@ -127,7 +138,7 @@ class Run:
         """
         bind(self._job)
         with tempfile.TemporaryFile("w+", encoding="ascii") as lines, self._listed_tasks() as num_tasks:
-            self._take(self._inputs.problems, lines)
+            self._take_errors(self._inputs.problems, lines)
             numbers: range | list[int] = range(num_tasks)
             for _ in range(_MAX_ROUNDS):
                 if not numbers:
@@ -135,11 +146,14 @@ class Run:
                 for result in pool.run_tasks(ray, self._job, self._tasks, numbers, resources, build):
                     self._take(self._large.without_theirs(result), lines)
                     self._follower.done(result)
-                self._take(self._large.completed(), lines)
+                good, bad = self._large.completed()
+                self._take(good, lines)
+                self._take_errors(bad, lines)
                 numbers = self._large.numbers()
-            self._take(self._large.given_up(), lines)
+            self._take_errors(self._large.given_up(), lines)
+            with_retries(self._write_errors)
             with_retries(lambda: self._write_lines(lines))
-        self._tidy()
+            with_retries(self._tidy)
 
     @contextlib.contextmanager
     def _listed_tasks(self) -> Iterator[int]:
@@ -151,7 +165,7 @@ class Run:
                 count = number + 1
             yield count
         finally:
-            self._tasks.remove()
+            with_retries(lambda: remove_run(self._job.dest, self._tasks.run))
 
     def _note(self, number: int, task: Task) -> None:
         """Notes whose rows a task will bring."""
@@ -170,64 +184,30 @@ class Run:
             lines.write(row.to_json() + "\n")
             self._follower.row(row)
 
+    def _take_errors(self, rows: list[Row], lines: IO[str]) -> None:
+        """Takes rows that no worker has written."""
+        self._errors += rows
+        self._take(rows, lines)
+
+    def _write_errors(self) -> None:
+        """Writes these rows in place of those of the run before."""
+        key = self._job.key("errors")
+        name = f"{ROWS}/{key}.parquet"
+        if self._errors:
+            self._keys.add(key)
+            write_rows(self._job.dest, name, self._errors)
+        else:
+            self._job.dest.remove(name)
+
+    def _tidy(self) -> None:
+        tidy(self._job.dest, self._tasks.run, self._keys, self._paths, is_complete=not self._failed)
+
     def _write_lines(self, lines: IO[str]) -> None:
         """Writes the rows of the run as JSON lines."""
         lines.seek(0)
         with self._job.dest.create(ALL_ROWS) as sink:
             for line in lines:
                 sink.write(line.encode("ascii"))
-
-    def _tidy(self) -> None:
-        """Removes older rows of this run's inputs, and what interrupted runs have left.
-
-        Inputs that were packed otherwise in an earlier run have rows in another file. Rows of inputs that are not of
-        this run stay.
-        """
-        store = self._job.dest
-        store.remove_leftovers("", min_age_s=_LEFTOVER_SECONDS)
-        for name in list(store.names(ROWS)):
-            if name.rpartition("/")[2].removesuffix(".parquet") in self._keys:
-                continue
-            try:
-                rows = read_rows(store, name) or []
-            except CorruptError:
-                rows = []
-            others = [row for row in rows if row.path not in self._paths]
-            if not others:
-                store.remove(name)
-            elif len(others) < len(rows):
-                write_rows(store, name, others)
-        if not self._failed:
-            for folder in (WORK, RUNNING, TASKS):
-                store.remove_tree(folder)
-
-
-class _Paths:
-    """A set of paths that are only added to, in 8 bytes each: two are taken for one with a chance of 2^-64."""
-
-    def __init__(self) -> None:
-        self._hashes = array.array("Q")
-        self._is_sorted = True
-
-    def add(self, path: str) -> None:
-        """Adds a path."""
-        self._hashes.append(self._hash(path))
-        self._is_sorted = False
-
-    def __contains__(self, path: str) -> bool:
-        import numpy as np
-
-        numbers = np.frombuffer(self._hashes, dtype=np.uint64)
-        if not self._is_sorted:
-            numbers.sort()
-            self._is_sorted = True
-        wanted = np.uint64(self._hash(path))
-        place = int(numbers.searchsorted(wanted))
-        return place < len(numbers) and bool(numbers[place] == wanted)
-
-    @staticmethod
-    def _hash(path: str) -> int:
-        return int.from_bytes(hashlib.blake2b(path.encode(), digest_size=8).digest(), "little")
 
 
 class _LargeFiles:
@@ -254,13 +234,13 @@ class _LargeFiles:
                 self._rows[row.path] = row
         return others
 
-    def completed(self) -> list[Row]:
-        """Returns the rows of the files that are complete or have failed, and forgets these files."""
+    def completed(self) -> tuple[list[Row], list[Row]]:
+        """Returns the rows of the files that are complete and of those that have failed, and forgets these files."""
         rows = [row for path, row in self._rows.items() if path not in self._lost]
         for row in rows:
             del self._numbers[row.path]
         self._rows, self._lost = {}, set()
-        return rows
+        return [row for row in rows if row.error is None], [row for row in rows if row.error is not None]
 
     def numbers(self) -> list[int]:
         """Returns the numbers of the tasks of the files that are not complete."""

@@ -130,6 +130,11 @@ class Sources:
         self._root = common
         self.store = open_store(common.uri)
 
+    @property
+    def may_repeat(self) -> bool:
+        """Whether a file may come twice: no folder or pattern alone has one twice."""
+        return self._listed is not None or len(self._arguments) > 1
+
     def __enter__(self) -> Sources:
         return self
 

@@ -257,7 +257,3 @@ class TaskList:
         name = f"{self._folder}/{place:08d}.jsonl"
         lines = with_retries(lambda: self._store.read_all(name)).decode("ascii").splitlines()
         return Task.from_json(lines[line])
-
-    def remove(self) -> None:
-        """Removes the list."""
-        self._store.remove_tree(self._folder)
