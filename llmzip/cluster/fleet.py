@@ -9,6 +9,8 @@ import io
 import logging
 import os
 import platform
+import re
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,12 @@ if TYPE_CHECKING:
     from .job import Job
 
 MISSING = 'many machines need Ray: pip install "llmzip[ray]"'
+
+_CONNECT_SECONDS = 10
+"""Longest that a cluster's head may take to accept a connection."""
+
+_ADDRESS = re.compile(r"(?:ray://)?(?:\[([^]]+)\]|([^:/]+)):([0-9]{1,5})(?:[/?].*)?")
+"""Host, in brackets or without, and port of a cluster."""
 
 _START_SECONDS = 120
 """Longest that a node may take to answer what it has."""
@@ -176,6 +184,7 @@ def connected(address: str | None, *, is_quiet: bool = True) -> Iterator[Any]:
     if address is None:
         options |= {"address": "local", "include_dashboard": None}
     else:
+        _check_address(address)
         options |= {"address": address}
     with contextlib.ExitStack() as stack:
         if is_quiet:
@@ -190,6 +199,22 @@ def connected(address: str | None, *, is_quiet: bool = True) -> Iterator[Any]:
             raise LLMZipError(f"Ray cannot be reached {place}: {reason}") from error
         stack.callback(ray.shutdown)
         yield ray
+
+
+def _check_address(address: str) -> None:
+    """Refuses an address where nothing answers: Ray would wait for it for minutes, deaf to Ctrl-C.
+
+    Raises:
+        LLMZipError: nothing answers.
+    """
+    parts = _ADDRESS.fullmatch(address)
+    if parts is None:
+        return  # "auto", or what Ray itself refuses
+    try:
+        socket.create_connection((parts[1] or parts[2], int(parts[3])), timeout=_CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise LLMZipError(f"Ray cannot be reached at {address}: {reason}") from error
 
 
 class _Silence(io.TextIOBase):

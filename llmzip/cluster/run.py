@@ -41,6 +41,32 @@ class Follower(Protocol):
         """Takes the result of a task."""
 
 
+def _new_spool() -> IO[str]:
+    """Returns a temporary file of lines, which has no name."""
+    with _spooling():
+        return tempfile.TemporaryFile("w+", encoding="ascii")
+
+
+@contextlib.contextmanager
+def _spooling() -> Iterator[None]:
+    """Makes errors of temporary files say what they are about.
+
+    Raises:
+        LLMZipError: the disk is full, or the like; names the folder.
+    """
+    try:
+        yield
+    except OSError as error:
+        folder = tempfile.tempdir or os.environ.get("TMPDIR", "")
+        raise LLMZipError(f"{folder} (TMPDIR): {error.strerror or error}") from error
+
+
+def _close_spool(spool: IO[str]) -> None:
+    """Removes a temporary file. Closing writes what is buffered, which may fail once more."""
+    with contextlib.suppress(OSError):
+        spool.close()
+
+
 @dataclass
 class Inputs:
     """The inputs of a run, spooled.
@@ -53,7 +79,7 @@ class Inputs:
     num_files: int = 0
     num_bytes: int = 0
     problems: list[Row] = field(default_factory=list)
-    _spool: IO[str] = field(default_factory=lambda: tempfile.TemporaryFile("w+", encoding="ascii"))  # noqa: SIM115
+    _spool: IO[str] = field(default_factory=_new_spool)
 
     def add(self, found: SourceFile | SourceProblem) -> None:
         """Adds what was found."""
@@ -62,16 +88,18 @@ class Inputs:
             return
         self.num_files += 1
         self.num_bytes += found.size_bytes
-        self._spool.write(json.dumps([found.name, found.size_bytes, found.etag]) + "\n")
+        with _spooling():
+            self._spool.write(json.dumps([found.name, found.size_bytes, found.etag]) + "\n")
 
     def __iter__(self) -> Iterator[InputFile]:
-        self._spool.seek(0)
+        with _spooling():
+            self._spool.seek(0)  # writes what is buffered
         for line in self._spool:
             yield InputFile(*json.loads(line))
 
     def close(self) -> None:
         """Removes the spool."""
-        self._spool.close()
+        _close_spool(self._spool)
 
 
 def gather(
@@ -136,8 +164,12 @@ class Run:
             SettingsError: the destination belongs to a run with other settings.
             LLMZipError: the run could not be finished; what is done is kept.
         """
-        bind(self._job)
-        with tempfile.TemporaryFile("w+", encoding="ascii") as lines, self._listed_tasks() as num_tasks:
+        with self._naming_errors():
+            bind(self._job)
+        with contextlib.ExitStack() as stack:
+            lines = _new_spool()
+            stack.callback(_close_spool, lines)
+            num_tasks = stack.enter_context(self._listed_tasks())
             self._take_errors(self._inputs.problems, lines)
             numbers: range | list[int] = range(num_tasks)
             for _ in range(_MAX_ROUNDS):
@@ -151,21 +183,35 @@ class Run:
                 self._take_errors(bad, lines)
                 numbers = self._large.numbers()
             self._take_errors(self._large.given_up(), lines)
-            with_retries(self._write_errors)
-            with_retries(lambda: self._write_lines(lines))
-            with_retries(self._tidy)
+            with _spooling():
+                lines.flush()
+            with self._naming_errors():
+                with_retries(self._write_errors)
+                with_retries(lambda: self._write_lines(lines))
+                with_retries(self._tidy)
 
     @contextlib.contextmanager
     def _listed_tasks(self) -> Iterator[int]:
         """Writes the tasks; yields how many there are, and removes them at the end."""
         count = 0
         try:
-            for number, task in self._tasks.write(make_tasks(self._job, self._inputs, self._inputs.num_bytes)):
-                self._note(number, task)
-                count = number + 1
+            with self._naming_errors():
+                for number, task in self._tasks.write(make_tasks(self._job, self._inputs, self._inputs.num_bytes)):
+                    self._note(number, task)
+                    count = number + 1
             yield count
         finally:
-            with_retries(lambda: remove_run(self._job.dest, self._tasks.run))
+            with self._naming_errors():
+                with_retries(lambda: remove_run(self._job.dest, self._tasks.run))
+
+    @contextlib.contextmanager
+    def _naming_errors(self) -> Iterator[None]:
+        """Makes errors of the destination say what they are about."""
+        try:
+            yield
+        except OSError as error:
+            place = shown_path(os.fsdecode(error.filename or self._job.dest.uri_of("")))
+            raise LLMZipError(f"{place}: {error.strerror or error}") from error
 
     def _note(self, number: int, task: Task) -> None:
         """Notes whose rows a task will bring."""
@@ -181,7 +227,8 @@ class Run:
     def _take(self, rows: Iterable[Row], lines: IO[str]) -> None:
         for row in rows:
             self._failed = self._failed or row.error is not None
-            lines.write(row.to_json() + "\n")
+            with _spooling():
+                lines.write(row.to_json() + "\n")
             self._follower.row(row)
 
     def _take_errors(self, rows: list[Row], lines: IO[str]) -> None:

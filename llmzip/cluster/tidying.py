@@ -59,7 +59,7 @@ class PathSet:
 
 
 def new_run() -> str:
-    """Returns the name of a new run: when it began, machine and process of its driver, which is this one, and chance."""
+    """Returns the name of a new run: when it began, machine and process of its driver, this one, and chance."""
     return f"{int(time.time())}-{_machine()}-{os.getpid()}-{uuid.uuid4().hex}"
 
 

@@ -17,12 +17,13 @@ from llmzip.cluster.fleet import Build, Resources
 from llmzip.cluster.job import ALL_ROWS, ROWS, RUN_FILE, Job, Operation
 from llmzip.cluster.localstore import LocalStore
 from llmzip.cluster.rows import Row, read_rows
-from llmzip.cluster.run import Run, gather
+from llmzip.cluster.run import Inputs, Run, gather
 from llmzip.cluster.sources import Sources
 from llmzip.cluster.storage import open_store
 from llmzip.cluster.tasks import TaskList
 from llmzip.cluster.worker import TaskResult, Worker
 from llmzip.codec import drafts, levels, writer
+from llmzip.errors import LLMZipError
 from llmzip.settings import CompressSettings, EngineSettings
 
 _BUILD = Build("", 0, 0, "", "", "", "")
@@ -228,3 +229,22 @@ def test_runs_that_are_over_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not tidying.is_dead(f"{began}-elsewhere-999999999-{chance}")
     assert tidying.is_dead(f"{int(began) - 40 * 86400}-elsewhere-{process}-{chance}")
     assert tidying.is_dead("something else")
+
+
+def test_a_destination_that_cannot_be_written_is_named(tmp_path: Path, texts: dict[str, bytes]) -> None:
+    (tmp_path / "out").write_bytes(b"a file")
+    with pytest.raises(LLMZipError, match=r"/out(/_llmzip)?: (Not a directory|File exists)"):
+        run(tmp_path)
+    assert (tmp_path / "out").read_bytes() == b"a file"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device here")
+def test_a_full_disk_under_the_spool_is_named(tmp_path: Path, texts: dict[str, bytes]) -> None:
+    full = open("/dev/full", "w", encoding="ascii")  # noqa: SIM115 - closing it fails
+    inputs = Inputs(_spool=full)
+    with Sources([str(tmp_path / "in")]) as found:
+        for item in found:
+            inputs.add(item)
+    with pytest.raises(LLMZipError, match=r"\(TMPDIR\): No space left"):
+        list(inputs)
+    inputs.close()
