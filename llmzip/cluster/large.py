@@ -11,7 +11,7 @@ import bisect
 import contextlib
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import BinaryIO, cast
 
 from ..codec import writer
@@ -39,12 +39,14 @@ class PartResult:
     """What became of a part.
 
     Attributes:
-        row: the file's row, if this part completed it, or the part's own; None otherwise.
+        rows: the file's row, if this part completed it, or the part's own; none otherwise.
         is_lost: whether an output that an earlier run had made is damaged: the file must be made anew.
+        is_made: whether there was no complete output.
     """
 
-    row: Row | None = None
+    rows: list[Row] = field(default_factory=list)
     is_lost: bool = False
+    is_made: bool = False
 
 
 class LargeFiles:
@@ -68,11 +70,10 @@ class LargeFiles:
         match self._job.operation:
             case Operation.ENTROPY:
                 begin, end = part.begin, part.end
-                return PartResult(
-                    with_retries(lambda: measured_row(self._job, file, begin, end, time.perf_counter(), self._worker))
-                )
+                row = with_retries(lambda: measured_row(self._job, file, begin, end, time.perf_counter(), self._worker))
+                return PartResult([row])
             case Operation.TEST:
-                return PartResult(with_retries(lambda: self._test(file, part)))
+                return PartResult([with_retries(lambda: self._test(file, part))])
             case Operation.COMPRESS:
                 output: _LargeOutput = _LargeArchive(self._job, file, self._worker)
             case Operation.DECOMPRESS:
@@ -127,12 +128,13 @@ class _LargeOutput:
             if not self._has(self._part_name(part, part.number)):
                 self._make(part)
                 check_unchanged(self._job, self._file)
-            return PartResult(self._finish(part))
+            row = self._finish(part)
+            return PartResult([] if row is None else [row], is_made=True)
         except FileNotFoundError:
             # Another worker has removed the parts meanwhile: it has joined them, or its run has ended. Without a row
             # of the file, the driver gives its parts out again.
             check_unchanged(self._job, self._file)
-            return PartResult()
+            return PartResult(is_made=True)
 
     def _done(self) -> Row | None:
         """Returns the file's row, if its output was completed."""
@@ -149,7 +151,7 @@ class _LargeOutput:
         expected = done.archive_bytes if self._job.operation is Operation.COMPRESS else done.bytes
         try:
             if stat is not None and stat.size_bytes == expected and self._is_right(part):
-                return PartResult(replace(done, kept=True) if part.number == 0 else None)
+                return PartResult([replace(done, kept=True)] if part.number == 0 else [])
         except (LLMZipError, FileNotFoundError):
             pass
         store.remove(self._rows)
@@ -173,6 +175,10 @@ class _LargeOutput:
 
     def _has(self, name: str) -> bool:
         return self._job.dest.stat(name) is not None
+
+    def _has_all(self, names: list[str]) -> bool:
+        """Whether all objects are there. Parts come about in order, so it is the last ones that are missing longest."""
+        return all(map(self._has, reversed(names)))
 
     def _part_name(self, part: Part, number: int) -> str:
         """Returns the name of a part, by its number, of one cut: an earlier run may have cut the file otherwise."""
@@ -216,10 +222,10 @@ class _LargeArchive(_LargeOutput):
         started = time.perf_counter()
         if not self._has(self._unit_name(unit)):
             parts = [self._part_name(part, number) for number in numbers]
-            if not all(map(self._has, parts)):
+            if not self._has_all(parts):
                 return None
             self._assemble(unit, parts, alone=num_units == 1)
-        if not all(self._has(self._unit_name(number)) for number in range(num_units)):
+        if not self._has_all([self._unit_name(number) for number in range(num_units)]):
             return None
         return self._completed(self._join(num_units), started)
 
@@ -287,7 +293,7 @@ class _LargeText(_LargeOutput):
 
     def _finish(self, part: Part) -> Row | None:
         names = [self._part_name(part, number) for number in range(part.count)]
-        if not all(map(self._has, names)):
+        if not self._has_all(names):
             return None
         started, job = time.perf_counter(), self._job
         with job.source.open(self._file.name) as archive:

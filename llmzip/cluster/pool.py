@@ -58,6 +58,7 @@ class TaskRunner:
                         "seconds": result.seconds,
                         "worker": result.worker,
                         "lost": result.lost,
+                        "made": result.made,
                     }
                 )
             )

@@ -199,6 +199,7 @@ class Run:
                 for number, task in self._tasks.write(make_tasks(self._job, self._inputs, self._inputs.num_bytes)):
                     self._note(number, task)
                     count = number + 1
+                bind(self._job)  # once more: a run with other settings may have begun at the same moment
             yield count
         finally:
             with self._naming_errors():
@@ -264,6 +265,7 @@ class _LargeFiles:
         self._numbers: dict[str, range] = {}
         self._rows: dict[str, Row] = {}
         self._lost: set[str] = set()
+        self._made: set[str] = set()
 
     def add(self, path: str, first: int, count: int) -> None:
         """Adds a file with the numbers of its tasks."""
@@ -273,6 +275,8 @@ class _LargeFiles:
         """Takes the rows of these files out of a result; returns the others."""
         if result.lost is not None:
             self._lost.add(result.lost)
+        if result.made is not None:
+            self._made.add(result.made)
         others = []
         for row in result.rows:
             if row.path not in self._numbers:
@@ -283,10 +287,13 @@ class _LargeFiles:
 
     def completed(self) -> tuple[list[Row], list[Row]]:
         """Returns the rows of the files that are complete and of those that have failed, and forgets these files."""
-        rows = [row for path, row in self._rows.items() if path not in self._lost]
+        # An output of which a part had to be made is not the one that another part has found to be right: whoever
+        # removed that one died before it could say so.
+        doubtful = {path for path in self._made if path in self._rows and self._rows[path].kept} | self._lost
+        rows = [row for path, row in self._rows.items() if path not in doubtful]
         for row in rows:
             del self._numbers[row.path]
-        self._rows, self._lost = {}, set()
+        self._rows, self._lost, self._made = {}, set(), set()
         return [row for row in rows if row.error is None], [row for row in rows if row.error is not None]
 
     def numbers(self) -> list[int]:

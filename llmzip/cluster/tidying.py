@@ -20,8 +20,9 @@ from .job import ROWS, RUNNING, TASKS, WORK
 from .rows import read_rows, write_rows
 from .storage import Store
 
-_LEFTOVER_SECONDS = 3600.0
-"""Time without a write, an hour, from which on a temporary object belongs to a process that has died."""
+_LEFTOVER_SECONDS = 86400.0
+"""Age, a day, from which on a temporary object belongs to a process that has died: a program that is slow, or not part
+of any run, may be at work in the same folder."""
 
 _MAX_RUN_SECONDS = 30 * 86400.0
 """Age, 30 days, from which on a run counts as dead whose driver cannot be looked for, as it is on another machine."""
@@ -113,8 +114,6 @@ def tidy(store: Store, run: str, keys: Collection[str], paths: PathSet, *, is_co
     Raises:
         OSError: the destination cannot be read or written.
     """
-    with contextlib.suppress(OSError):  # not everyone may list unfinished uploads
-        store.remove_leftovers("", min_age_s=_LEFTOVER_SECONDS)
     is_alone = True
     for other in _runs(store):
         if other != run and is_dead(other):
@@ -123,6 +122,8 @@ def tidy(store: Store, run: str, keys: Collection[str], paths: PathSet, *, is_co
             is_alone = False
     if not is_alone:
         return
+    with contextlib.suppress(OSError):  # not everyone may list unfinished uploads
+        store.remove_leftovers("", min_age_s=_LEFTOVER_SECONDS)
     _remove_old_rows(store, keys, paths)
     if is_complete:
         store.remove_tree(WORK)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from ..errors import EXIT_FAILED, CorruptError, ResourceError
 from ..system.failures import error_kind, explain
 from .job import ROWS, RUNNING, Job
-from .large import LargeFiles
+from .large import LargeFiles, PartResult
 from .rows import Row, read_rows, shown_path, write_rows
 from .storage import with_retries
 from .tasks import InputFile, Task
@@ -37,6 +37,7 @@ class TaskResult:
         seconds: wall clock.
         worker: the process that did it.
         lost: path of a large file whose output was damaged, so that it must be made anew; None for none.
+        made: path of a large file that had no complete output when the task began; None for none.
     """
 
     rows: list[Row]
@@ -44,6 +45,7 @@ class TaskResult:
     seconds: float
     worker: str
     lost: str | None = None
+    made: str | None = None
 
 
 class Worker:
@@ -70,14 +72,16 @@ class Worker:
         started = time.perf_counter()
         key = task.key(self._job)
         note = _Note(self._job, f"{RUNNING}/{self._run}/{key}.json")
-        lost = None
+        lost = made = None
         if task.part is not None:
-            rows, lost = self._run_part(task, key, note)
+            result = self._run_part(task, key, note)
+            rows, path = result.rows, self._path(task.files[0])
+            lost, made = path if result.is_lost else None, path if result.is_made else None
         else:
             rows = self._run_files(task, key, note)
         note.remove()
         seconds = time.perf_counter() - started
-        return TaskResult(rows, task.input_bytes, round(seconds, 6), self.name, lost)
+        return TaskResult(rows, task.input_bytes, round(seconds, 6), self.name, lost, made)
 
     def _run_files(self, task: Task, key: str, note: _Note) -> list[Row]:
         """Does whole files; returns their rows."""
@@ -105,24 +109,22 @@ class Worker:
         except Exception as error:
             return self._error_row(file, 0, error)
 
-    def _run_part(self, task: Task, key: str, note: _Note) -> tuple[list[Row], str | None]:
-        """Does a part of a file; returns the rows that come of it, and the file's path if its output was lost."""
+    def _run_part(self, task: Task, key: str, note: _Note) -> PartResult:
+        """Does a part of a file."""
         (file,), part = task.files, task.part
         assert part is not None
         keeps_rows = not self._job.operation.writes_files
         name = f"{ROWS}/{key}.parquet"
         if keeps_rows and (before := self._rows_before(name)):
-            return list(before.values()), None
-        is_lost = False
+            return PartResult(list(before.values()))
         try:
             note.begin(0)
             result = self._large.run(file, part)
-            rows, is_lost = [] if result.row is None else [result.row], result.is_lost
         except Exception as error:
-            rows = [self._error_row(file, part.text_begin, error)]
+            result = PartResult([self._error_row(file, part.text_begin, error)])
         if keeps_rows:
-            self._write(name, rows)
-        return rows, self._path(file) if is_lost else None
+            self._write(name, result.rows)
+        return result
 
     def _path(self, file: InputFile) -> str:
         return shown_path(self._job.source.uri_of(file.name))

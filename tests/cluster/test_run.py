@@ -210,6 +210,56 @@ def test_a_driver_that_dies_at_any_step_is_started_again(
     assert step > 30
 
 
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_a_worker_that_dies_at_any_step_is_replaced(
+    tmp_path: Path, texts: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, is_damaged: bool
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    left = 0
+
+    def counted(real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                raise Killed
+            return real(*arguments, **options)
+
+        return call
+
+    def run_tasks(
+        ray: Any, job: Job, tasks: TaskList, numbers: Sequence[int], resources: Resources, build: Build
+    ) -> Iterator[TaskResult]:
+        for number in numbers:
+            task = tasks.read(number)
+            with monkeypatch.context() as patch:
+                for name in ("create", "remove", "remove_tree"):
+                    patch.setattr(LocalStore, name, counted(getattr(LocalStore, name)))
+                try:
+                    result = Worker(job, tasks.run).run(task)
+                except Killed:  # as Ray does
+                    result = Worker(job, tasks.run).run(task)
+            yield result
+
+    monkeypatch.setattr(pool, "run_tasks", run_tasks)
+    step = 0
+    while left <= 0:
+        step += 1
+        dest = tmp_path / (f"out{step}" if not is_damaged else "out")
+        if is_damaged:
+            left = 0
+            run(tmp_path)
+            archive = bytearray((dest / "big.bin.llmz").read_bytes())
+            archive[-300] ^= 1
+            (dest / "big.bin.llmz").write_bytes(archive)
+        left = step
+        assert not run(tmp_path, dest=dest.name).errors
+        check_complete(dest, texts)
+    assert step > 20
+
+
 def test_what_may_not_be_tidied_does_not_fail_the_run(
     tmp_path: Path, texts: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
