@@ -31,8 +31,6 @@ from .storage import with_retries
 from .tasks import InputFile, Part, file_key
 from .whole import check_unchanged, headers_of, measured_row, pair_row
 
-_COPY_BYTES = 1 << 20
-
 
 @dataclass(frozen=True)
 class PartResult:
@@ -243,10 +241,14 @@ class _LargeArchive(_LargeOutput):
             sink.write(archive)
 
     def _join(self, num_units: int) -> Pair:
-        """Writes the archive."""
+        """Writes the archive, and reads the text once more: for its digest, and to see that the units are of it."""
         job = self._job
         with job.source.open(self._file.name) as text:
-            source = _read_through(text)
+            source = HashingReader(text)
+            for unit in self._units(num_units):
+                if not all(frame_holds(frame, cast("BinaryIO", source)) for frame in read_archives(unit)):
+                    job.dest.remove_tree(self._folder)
+                    raise FileProblem("was changed while the run was under way; run it again")
         with job.dest.create(self._output(), size_bytes=self._file.size_bytes) as output:
             sink = HashingWriter(output)
             report = join_archives(self._units(num_units), cast("BinaryIO", sink))
@@ -298,18 +300,21 @@ class _LargeText(_LargeOutput):
         started, job = time.perf_counter(), self._job
         with job.source.open(self._file.name) as archive:
             index = _index(archive)
-            source = _read_through(archive)
-        with job.dest.create(self._output(), size_bytes=index.original_bytes) as output:
-            sink = HashingWriter(output)
-            for name in names:
-                with job.dest.open(name) as text:
-                    while data := text.read(_COPY_BYTES):
-                        sink.write(data)
-            check_unchanged(job, self._file)
-            if sink.num_bytes != index.original_bytes:
-                self._forget(names)
-                raise CorruptError("the parts of the text have another length than the archive says")
+            source = HashingReader(archive)
+            with job.dest.create(self._output(), size_bytes=index.original_bytes) as output:
+                sink = HashingWriter(output)
+                text = cast("BinaryIO", _Copier(self._texts(names), sink))
+                frames = read_archives(cast("BinaryIO", source))
+                if not all(frame_holds(frame, text) for frame in frames) or text.read(1):
+                    self._forget(names)
+                    raise CorruptError("the parts of the text are not those of the archive; run it again")
+                check_unchanged(job, self._file)
         return self._completed(Pair(sink.num_bytes, source.num_bytes, sink.sha256, source.sha256, None), started)
+
+    def _texts(self, names: list[str]) -> Iterator[BinaryIO]:
+        for name in names:
+            with self._job.dest.open(name) as text:
+                yield text
 
     def _is_right(self, part: Part) -> bool:
         with self._job.source.open(self._file.name) as archive, self._job.dest.open(self._output()) as text:
@@ -323,12 +328,27 @@ def _decoded(decoder: FrameDecoder, frames: Iterator[Frame]) -> Iterator[tuple[F
     return in_order(decoder.prepare(frames), decoder.decode, decoder.frames_at_once)
 
 
-def _read_through(stream: BinaryIO) -> HashingReader:
-    """Reads a stream to its end, for its digest: no worker has read all of it."""
-    reader = HashingReader(stream)
-    while reader.read(_COPY_BYTES):
-        pass
-    return reader
+class _Copier:
+    """A stream that reads others one after the other, and writes what it reads to a sink.
+
+    Args:
+        sources: binary files; each is read to its end before the next one is asked for.
+        sink: takes all that is read.
+    """
+
+    def __init__(self, sources: Iterator[BinaryIO], sink: HashingWriter) -> None:
+        self._sources = sources
+        self._source = next(sources, None)
+        self._sink = sink
+
+    def read(self, size: int) -> bytes:
+        """Reads up to `size` bytes, and copies them; b"" only at the end of the last source."""
+        while self._source is not None:
+            if data := self._source.read(size):
+                self._sink.write(data)
+                return data
+            self._source = next(self._sources, None)
+        return b""
 
 
 def _index(archive: BinaryIO) -> ArchiveIndex:

@@ -445,6 +445,39 @@ def test_a_damaged_part_of_an_archive_has_its_row(places: tuple[Path, Path]) -> 
 
 
 @pytest.mark.usefixtures("small_pieces")
+@pytest.mark.parametrize("operation", [Operation.COMPRESS, Operation.DECOMPRESS])
+def test_a_file_that_is_replaced_unnoticed_between_parts_is_not_taken(
+    places: tuple[Path, Path], operation: Operation
+) -> None:
+    """Size and time of the new file are those of the old one."""
+    source, dest = places
+    rng = random.Random(12)
+    texts = [rng.randbytes(2 * SMALL_UNIT) for _ in range(2)]
+    job = make_job(source, dest, operation)
+    inputs = [llmzip.compress(text, level=1) if operation.reads_archives else text for text in texts]
+    name = "big.llmz" if operation.reads_archives else "big"
+    assert len(inputs[0]) == len(inputs[1])
+
+    def put(data: bytes) -> None:
+        (source / name).write_bytes(data)
+        os.utime(source / name, (0, 0))
+
+    put(inputs[0])
+    tasks = list(make_tasks(job, input_files(job, name), SMALL_PIECE))
+    for task in tasks[:-1]:
+        assert Worker(job, "run").run(task).rows == []
+    put(inputs[1])
+    (row,) = Worker(job, "run").run(tasks[-1]).rows
+    assert row.error is not None
+    output = dest / (name.removesuffix(".llmz") if operation.reads_archives else f"{name}.llmz")
+    assert not output.exists()
+    for _ in range(2):
+        rows = rows_of([Worker(job, "run").run(task) for task in tasks])
+    assert rows[0].error is None
+    assert output.read_bytes() == (texts[1] if operation.reads_archives else llmzip.compress(texts[1], level=1))
+
+
+@pytest.mark.usefixtures("small_pieces")
 def test_a_damaged_part_of_a_text_is_made_anew(places: tuple[Path, Path]) -> None:
     source, dest = places
     text = _mixture(8, 2 * SMALL_UNIT)
