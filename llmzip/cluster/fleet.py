@@ -31,6 +31,9 @@ _CONNECT_SECONDS = 10
 _ADDRESS = re.compile(r"(?:ray://)?(?:\[([^]]+)\]|([^:/]+)):([0-9]{1,5})(?:[/?].*)?")
 """Host, in brackets or without, and port of a cluster."""
 
+_CAUSE = re.compile(r"[\w.]+(Error|Exception|Problem)\b.*: ")
+"""Beginning of a line that names an error, such as "llmzip.errors.EngineError: "."""
+
 _START_SECONDS = 120
 """Longest that a node may take to answer what it has."""
 
@@ -198,6 +201,9 @@ def connected(address: str | None, *, is_quiet: bool = True) -> Iterator[Any]:
             place = "on this machine" if address is None else f"at {address}"
             raise LLMZipError(f"Ray cannot be reached {place}: {reason}") from error
         stack.callback(ray.shutdown)
+        if is_quiet:
+            for name in ("ray", "ray.data"):
+                logging.getLogger(name).setLevel(logging.CRITICAL)  # what is an error comes as an exception, too
         yield ray
 
 
@@ -290,9 +296,10 @@ def _build_of_node(job: Job) -> Build | str:
 
 
 def last_line(error: BaseException) -> str:
-    """Returns the last line of an error's text, which in Ray's errors is the cause."""
+    """Returns the line of an error's text that has the cause: in Ray's errors the last one that names an error."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    causes = [line for line in lines if _CAUSE.match(line)]
+    return (causes or lines or [type(error).__name__])[-1]
 
 
 def gpu_count(ray: Any) -> float:
