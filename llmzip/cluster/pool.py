@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import EngineError, LLMZipError
 from ..system.failures import explain
 from .fleet import Build, Resources, check_build, last_line
-from .rows import Row
+from .rows import Row, shown_path
 from .tasks import TaskList
 from .worker import TaskResult, Worker
 
@@ -37,7 +37,7 @@ class TaskRunner:
 
     def __init__(self, job: Job, tasks: TaskList, build: Build) -> None:
         check_build(build, job)
-        self._tasks = tasks
+        self._tasks, self._dest = tasks, shown_path(job.dest.uri_of(""))
         self._worker = Worker(job, tasks.run)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
@@ -55,7 +55,10 @@ class TaskRunner:
         try:
             result = self._worker.run(self._tasks.read(number))
         except Exception as error:  # the destination's; as an exception, Ray would bury it in pages of its own
-            return json.dumps({"stopped": " ".join(explain(error, "")[1].split())})
+            reason = explain(error, "")[1]
+            if isinstance(error, OSError) and error.filename is None:
+                reason = f"{self._dest}: {reason}"
+            return json.dumps({"stopped": " ".join(reason.split())})
         facts = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
         return json.dumps(facts | {"rows": [row.to_json() for row in result.rows]})
 

@@ -24,7 +24,7 @@ from .rows import Row, shown_path, write_rows
 from .sources import SourceFile, SourceProblem
 from .storage import with_retries
 from .tasks import InputFile, Task, TaskList, file_key, make_tasks
-from .tidying import PathSet, new_run, remove_run, tidy
+from .tidying import PathSet, kept_alive, new_run, remove_run, tidy
 from .worker import TaskResult
 
 _MAX_ROUNDS = 3
@@ -200,7 +200,8 @@ class Run:
                     self._note(number, task)
                     count = number + 1
                 bind(self._job)  # once more: a run with other settings may have begun at the same moment
-            yield count
+            with kept_alive(self._job.dest, self._tasks.run):
+                yield count
         finally:
             with self._naming_errors():
                 with_retries(lambda: remove_run(self._job.dest, self._tasks.run))

@@ -1,7 +1,7 @@
 """What is removed from a destination when a run ends: rows that are out of date, and what dead runs have left.
 
 Another run may be at work in the same destination. It is known by its folder of tasks, whose name says where its driver
-runs; while one is there, nothing is removed but what belongs to no run.
+runs, and by an object that the driver renews; while one is there, nothing is removed but what belongs to dead runs.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ import contextlib
 import hashlib
 import os
 import platform
+import threading
 import time
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 from ..errors import CorruptError
 from .job import ROWS, RUNNING, TASKS, WORK
@@ -24,8 +25,9 @@ _LEFTOVER_SECONDS = 86400.0
 """Age, a day, from which on a temporary object belongs to a process that has died: a program that is slow, or not part
 of any run, may be at work in the same folder."""
 
-_MAX_RUN_SECONDS = 30 * 86400.0
-"""Age, 30 days, from which on a run counts as dead whose driver cannot be looked for, as it is on another machine."""
+_BEAT_SECONDS, _MAX_SILENT_SECONDS = 300.0, 3600.0
+"""Time, 5 minutes, after which a driver says again that it lives; time without that, an hour, from which on it counts
+as dead where its process cannot be looked for, because it is on another machine."""
 
 
 class PathSet:
@@ -72,15 +74,45 @@ def _machine() -> str:
     return hashlib.sha256(f"{platform.node()} {space}".encode()).hexdigest()[:12]
 
 
-def is_dead(run: str) -> bool:
-    """Whether a run's driver has ended; False where nobody knows."""
+def is_dead(store: Store, run: str) -> bool:
+    """Whether the driver of a run in a destination has ended.
+
+    Raises:
+        OSError: the destination cannot be read.
+    """
     try:
         began, machine, process, _ = run.split("-")
-        if time.time() - int(began) > _MAX_RUN_SECONDS:
-            return True
-        return machine == _machine() and not _is_running(int(process))
+        if machine == _machine():
+            return not _is_running(int(process))
+        last = int(began)
     except ValueError:
         return True  # no name that `new_run` gives
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        last = max(last, int(store.read_all(_beat_name(run))))
+    return time.time() - last > _MAX_SILENT_SECONDS
+
+
+def _beat_name(run: str) -> str:
+    return f"{RUNNING}/{run}/alive"
+
+
+@contextlib.contextmanager
+def kept_alive(store: Store, run: str) -> Iterator[None]:
+    """Says in the destination that the run's driver lives, again and again as long as the block runs."""
+    is_over = threading.Event()
+
+    def beat() -> None:
+        while not is_over.wait(_BEAT_SECONDS):
+            with contextlib.suppress(OSError):  # if it lasts, others find out
+                store.write(_beat_name(run), str(int(time.time())).encode("ascii"))
+
+    thread = threading.Thread(target=beat, name="llmzip-alive", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
 
 
 def _is_running(process: int) -> bool:
@@ -116,7 +148,7 @@ def tidy(store: Store, run: str, keys: Collection[str], paths: PathSet, *, is_co
     """
     is_alone = True
     for other in _runs(store):
-        if other != run and is_dead(other):
+        if other != run and is_dead(store, other):
             remove_run(store, other)
         elif other != run:
             is_alone = False

@@ -121,7 +121,7 @@ class Worker:
             note.begin(0)
             result = self._large.run(file, part)
         except Exception as error:
-            result = PartResult([self._error_row(file, part.text_begin, error)])
+            result = PartResult([self._error_row(file, part.text_begin if keeps_rows else 0, error)])
         if keeps_rows:
             self._write(name, result.rows)
         return result

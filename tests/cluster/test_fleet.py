@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import socket
 from pathlib import Path
@@ -14,6 +15,7 @@ from llmzip.cluster.forecast import take_samples
 from llmzip.cluster.job import Job, Operation
 from llmzip.cluster.storage import open_store
 from llmzip.cluster.tasks import InputFile, TaskList
+from llmzip.cluster.worker import Worker
 from llmzip.errors import LLMZipError
 
 
@@ -56,10 +58,18 @@ def test_samples_leave_out_what_fails(tmp_path: Path) -> None:
     assert take_samples(job, [], 1.0) == ([], None)
 
 
-def test_a_destination_that_fails_comes_back_as_a_line(tmp_path: Path) -> None:
+def test_a_destination_that_fails_comes_back_as_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a").write_bytes(b"a")
     (tmp_path / "out").write_bytes(b"no folder")
     job = Job(Operation.ENTROPY, open_store(str(tmp_path)), open_store(str(tmp_path / "out")))
     runner = pool.TaskRunner(job, TaskList(job.dest, "run"), fleet.build_here(job))
     (text,) = runner({"id": [0]})["result"]
     assert "Not a directory" in json.loads(text)["stopped"]
+
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Worker, "run", full)
+    monkeypatch.setattr(TaskList, "read", lambda *arguments: None)
+    (text,) = runner({"id": [0]})["result"]
+    assert json.loads(text) == {"stopped": f"{tmp_path}/out: No space left on device"}

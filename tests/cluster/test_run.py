@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -271,14 +272,22 @@ def test_what_may_not_be_tidied_does_not_fail_the_run(
     check_complete(tmp_path / "out", texts)
 
 
-def test_runs_that_are_over_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    name = tidying.new_run()
+def test_runs_that_are_over_are_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, name = open_store(str(tmp_path)), tidying.new_run()
     began, machine, process, chance = name.split("-")
-    assert not tidying.is_dead(name)
-    assert tidying.is_dead(f"{began}-{machine}-999999999-{chance}")
-    assert not tidying.is_dead(f"{began}-elsewhere-999999999-{chance}")
-    assert tidying.is_dead(f"{int(began) - 40 * 86400}-elsewhere-{process}-{chance}")
-    assert tidying.is_dead("something else")
+    assert not tidying.is_dead(store, name)
+    assert tidying.is_dead(store, f"{began}-{machine}-999999999-{chance}")
+    assert tidying.is_dead(store, "something else")
+    assert not tidying.is_dead(store, f"{began}-elsewhere-999999999-{chance}")
+    elsewhere = f"{int(began) - 4000}-elsewhere-{process}-{chance}"
+    assert tidying.is_dead(store, elsewhere)
+    monkeypatch.setattr(tidying, "_BEAT_SECONDS", 0.01)
+    with tidying.kept_alive(store, elsewhere):
+        while not list(tmp_path.rglob("alive")):
+            time.sleep(0.01)
+        assert not tidying.is_dead(store, elsewhere)
+    tidying.remove_run(store, elsewhere)
+    assert not list(tmp_path.rglob("*.*")) and not list((tmp_path / "_llmzip").iterdir())
 
 
 def test_a_destination_that_cannot_be_written_is_named(tmp_path: Path, texts: dict[str, bytes]) -> None:
