@@ -9,6 +9,8 @@ import io
 import logging
 import os
 import platform
+import re
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,15 @@ if TYPE_CHECKING:
     from .job import Job
 
 MISSING = 'many machines need Ray: pip install "llmzip[ray]"'
+
+_CONNECT_SECONDS = 10
+"""Longest that a cluster's head may take to accept a connection."""
+
+_ADDRESS = re.compile(r"(?:ray://)?(?:\[([^]]+)\]|([^:/]+)):([0-9]{1,5})(?:[/?].*)?")
+"""Host, in brackets or without, and port of a cluster."""
+
+_CAUSE = re.compile(r"[\w.]+(Error|Exception|Problem)\b.*: ")
+"""Beginning of a line that names an error, such as "llmzip.errors.EngineError: "."""
 
 _START_SECONDS = 120
 """Longest that a node may take to answer what it has."""
@@ -176,6 +187,7 @@ def connected(address: str | None, *, is_quiet: bool = True) -> Iterator[Any]:
     if address is None:
         options |= {"address": "local", "include_dashboard": None}
     else:
+        _check_address(address)
         options |= {"address": address}
     with contextlib.ExitStack() as stack:
         if is_quiet:
@@ -189,7 +201,26 @@ def connected(address: str | None, *, is_quiet: bool = True) -> Iterator[Any]:
             place = "on this machine" if address is None else f"at {address}"
             raise LLMZipError(f"Ray cannot be reached {place}: {reason}") from error
         stack.callback(ray.shutdown)
+        if is_quiet:
+            for name in ("ray", "ray.data"):
+                logging.getLogger(name).setLevel(logging.CRITICAL)  # what is an error comes as an exception, too
         yield ray
+
+
+def _check_address(address: str) -> None:
+    """Refuses an address where nothing answers: Ray would wait for it for minutes, deaf to Ctrl-C.
+
+    Raises:
+        LLMZipError: nothing answers.
+    """
+    parts = _ADDRESS.fullmatch(address)
+    if parts is None:
+        return  # "auto", or what Ray itself refuses
+    try:
+        socket.create_connection((parts[1] or parts[2], int(parts[3])), timeout=_CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise LLMZipError(f"Ray cannot be reached at {address}: {reason}") from error
 
 
 class _Silence(io.TextIOBase):
@@ -265,9 +296,10 @@ def _build_of_node(job: Job) -> Build | str:
 
 
 def last_line(error: BaseException) -> str:
-    """Returns the last line of an error's text, which in Ray's errors is the cause."""
+    """Returns the line of an error's text that has the cause: in Ray's errors the last one that names an error."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    causes = [line for line in lines if _CAUSE.match(line)]
+    return (causes or lines or [type(error).__name__])[-1]
 
 
 def gpu_count(ray: Any) -> float:

@@ -12,8 +12,11 @@ from ..errors import LLMZipError
 from ..format.reading import read_archives
 from ..measures.estimate import estimate
 from ..measures.extrapolation import Range, standard_error
+from ..system.failures import explain
+from ..system.filenames import FileProblem
 from .fleet import Resources, last_line
 from .job import Job, Operation
+from .rows import shown_path
 from .tasks import InputFile
 from .whole import measured_row
 
@@ -83,9 +86,11 @@ def forecast(ray: Any, job: Job, files: Any, resources: Resources) -> Forecast:
     sampled = list(sampled_files(files, files.num_bytes))
     remote = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus)(take_samples)
     try:
-        samples = ray.get(remote.remote(job, sampled, _SECONDS))
+        samples, problem = ray.get(remote.remote(job, sampled, _SECONDS))
     except ray.exceptions.RayError as error:
         raise LLMZipError(f"the sample failed: {last_line(error)}") from error
+    if problem is not None and not samples:
+        raise LLMZipError(f"the sample failed: {problem}")
     return extrapolated(job, samples, files.num_bytes, resources.max_workers)
 
 
@@ -101,20 +106,30 @@ def sampled_files(files: Any, total_bytes: int) -> Iterator[InputFile]:
                 wanted += step
 
 
-def take_samples(job: Job, files: list[InputFile], seconds: float) -> list[Sample]:
+def take_samples(job: Job, files: list[InputFile], seconds: float) -> tuple[list[Sample], str | None]:
     """Works on files of the sample, on a worker.
 
-    Raises:
-        LLMZipError, FileProblem, OSError: one of them failed.
+    Returns:
+        what the files gave that did not fail, and in a line why the last of the others failed.
     """
-    share = seconds / max(1, len(files))
+    samples, problem = [], None
+    for file in files:
+        try:
+            samples.append(_sample(job, file, seconds / len(files)))
+        except (LLMZipError, FileProblem, OSError) as error:
+            path = shown_path(job.source.uri_of(file.name))
+            problem = f"{path}: {explain(error, path)[1]}"
+    return samples, problem
+
+
+def _sample(job: Job, file: InputFile, seconds: float) -> Sample:
     match job.operation:
         case Operation.COMPRESS:
-            return [_compressed(job, file, share) for file in files]
+            return _compressed(job, file, seconds)
         case Operation.ENTROPY:
-            return [_measured(job, file) for file in files]
+            return _measured(job, file)
         case Operation.DECOMPRESS | Operation.TEST:
-            return [_decoded(job, file, share) for file in files]
+            return _decoded(job, file, seconds)
 
 
 def _compressed(job: Job, file: InputFile, seconds: float) -> Sample:

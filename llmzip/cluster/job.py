@@ -17,7 +17,7 @@ from ..errors import SettingsError
 from ..format.headers import SUFFIX
 from ..settings import CompressSettings, DecompressSettings
 from ..system.filenames import has_suffix
-from .storage import RUN_FOLDER, Store
+from .storage import RUN_FOLDER, Store, with_retries
 
 ROWS = f"{RUN_FOLDER}/rows"
 TASKS = f"{RUN_FOLDER}/tasks"
@@ -121,10 +121,10 @@ def bind(job: Job) -> None:
         SettingsError: the destination belongs to a run with other settings, or of another folder.
     """
     store, facts = job.dest, {**job.facts(), "source": job.source.uri_of("")}
-    if store.stat(RUN_FILE) is None:
-        store.write(RUN_FILE, json.dumps(facts, indent=1).encode("ascii") + b"\n")
+    if with_retries(lambda: store.stat(RUN_FILE)) is None:
+        with_retries(lambda: store.write(RUN_FILE, json.dumps(facts, indent=1).encode("ascii") + b"\n"))
     try:
-        found = json.loads(store.read_all(RUN_FILE))
+        found = json.loads(with_retries(lambda: store.read_all(RUN_FILE)))
         differing = [f"{name} {found.get(name)!r}" for name in facts if found.get(name) != facts[name]]
     except (ValueError, AttributeError):
         differing = [f"a {RUN_FILE} that cannot be read"]

@@ -11,7 +11,7 @@ import bisect
 import contextlib
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import BinaryIO, cast
 
 from ..codec import writer
@@ -31,20 +31,20 @@ from .storage import with_retries
 from .tasks import InputFile, Part, file_key
 from .whole import check_unchanged, headers_of, measured_row, pair_row
 
-_COPY_BYTES = 1 << 20
-
 
 @dataclass(frozen=True)
 class PartResult:
     """What became of a part.
 
     Attributes:
-        row: the file's row, if this part completed it, or the part's own; None otherwise.
+        rows: the file's row, if this part completed it, or the part's own; none otherwise.
         is_lost: whether an output that an earlier run had made is damaged: the file must be made anew.
+        is_made: whether there was no complete output.
     """
 
-    row: Row | None = None
+    rows: list[Row] = field(default_factory=list)
     is_lost: bool = False
+    is_made: bool = False
 
 
 class LargeFiles:
@@ -68,11 +68,10 @@ class LargeFiles:
         match self._job.operation:
             case Operation.ENTROPY:
                 begin, end = part.begin, part.end
-                return PartResult(
-                    with_retries(lambda: measured_row(self._job, file, begin, end, time.perf_counter(), self._worker))
-                )
+                row = with_retries(lambda: measured_row(self._job, file, begin, end, time.perf_counter(), self._worker))
+                return PartResult([row])
             case Operation.TEST:
-                return PartResult(with_retries(lambda: self._test(file, part)))
+                return PartResult([with_retries(lambda: self._test(file, part))])
             case Operation.COMPRESS:
                 output: _LargeOutput = _LargeArchive(self._job, file, self._worker)
             case Operation.DECOMPRESS:
@@ -124,15 +123,16 @@ class _LargeOutput:
         if done is not None:
             return self._check(part, done)
         try:
-            if not self._has(self._part_name(part.number)):
+            if not self._has(self._part_name(part, part.number)):
                 self._make(part)
                 check_unchanged(self._job, self._file)
-            return PartResult(self._finish(part))
+            row = self._finish(part)
+            return PartResult([] if row is None else [row], is_made=True)
         except FileNotFoundError:
-            # Another worker has joined the parts meanwhile, and removed them.
-            if self._done() is None:
-                raise
-            return PartResult()
+            # Another worker has removed the parts meanwhile: it has joined them, or its run has ended. Without a row
+            # of the file, the driver gives its parts out again.
+            check_unchanged(self._job, self._file)
+            return PartResult(is_made=True)
 
     def _done(self) -> Row | None:
         """Returns the file's row, if its output was completed."""
@@ -149,7 +149,7 @@ class _LargeOutput:
         expected = done.archive_bytes if self._job.operation is Operation.COMPRESS else done.bytes
         try:
             if stat is not None and stat.size_bytes == expected and self._is_right(part):
-                return PartResult(replace(done, kept=True) if part.number == 0 else None)
+                return PartResult([replace(done, kept=True)] if part.number == 0 else [])
         except (LLMZipError, FileNotFoundError):
             pass
         store.remove(self._rows)
@@ -174,8 +174,18 @@ class _LargeOutput:
     def _has(self, name: str) -> bool:
         return self._job.dest.stat(name) is not None
 
-    def _part_name(self, number: int) -> str:
-        return f"{self._folder}/part-{number:08d}"
+    def _has_all(self, names: list[str]) -> bool:
+        """Whether all objects are there. Parts come about in order, so it is the last ones that are missing longest."""
+        return all(map(self._has, reversed(names)))
+
+    def _part_name(self, part: Part, number: int) -> str:
+        """Returns the name of a part, by its number, of one cut: an earlier run may have cut the file otherwise."""
+        return f"{self._folder}/part-{part.part_bytes}-{number:08d}"
+
+    def _forget(self, names: list[str]) -> None:
+        """Removes parts that are damaged, so that the next run makes them anew."""
+        for name in names:
+            self._job.dest.remove(name)
 
     # -- what the two operations differ in
 
@@ -199,7 +209,7 @@ class _LargeArchive(_LargeOutput):
         store = self._job.source
         archive = compress_pieces(store.read(self._file.name, part.begin, part.end), self._job.compress)
         check_unchanged(self._job, self._file)
-        with self._job.dest.create(self._part_name(part.number)) as sink:
+        with self._job.dest.create(self._part_name(part, part.number)) as sink:
             sink.write(archive)
 
     def _finish(self, part: Part) -> Row | None:
@@ -209,32 +219,36 @@ class _LargeArchive(_LargeOutput):
         num_units = -(-part.count // per_unit)
         started = time.perf_counter()
         if not self._has(self._unit_name(unit)):
-            if not all(self._has(self._part_name(number)) for number in numbers):
+            parts = [self._part_name(part, number) for number in numbers]
+            if not self._has_all(parts):
                 return None
-            self._assemble(unit, numbers, alone=num_units == 1)
-        if not all(self._has(self._unit_name(number)) for number in range(num_units)):
+            self._assemble(unit, parts, alone=num_units == 1)
+        if not self._has_all([self._unit_name(number) for number in range(num_units)]):
             return None
         return self._completed(self._join(num_units), started)
 
-    def _assemble(self, unit: int, numbers: range, *, alone: bool) -> None:
+    def _assemble(self, unit: int, names: list[str], *, alone: bool) -> None:
         job, size = self._job, self._file.size_bytes
         begin = unit * writer.UNIT_BYTES
         data = job.source.read(self._file.name, begin, min(begin + writer.UNIT_BYTES, size))
-        parts = [job.dest.read_all(self._part_name(number)) for number in numbers]
+        parts = [job.dest.read_all(name) for name in names]
         try:
             archive = assemble_unit(data, parts, job.compress, alone=alone)
         except CorruptError:
-            for number in numbers:  # so that they are made anew
-                job.dest.remove(self._part_name(number))
+            self._forget(names)
             raise
         with job.dest.create(self._unit_name(unit)) as sink:
             sink.write(archive)
 
     def _join(self, num_units: int) -> Pair:
-        """Writes the archive."""
+        """Writes the archive, and reads the text once more: for its digest, and to see that the units are of it."""
         job = self._job
         with job.source.open(self._file.name) as text:
-            source = _read_through(text)
+            source = HashingReader(text)
+            for unit in self._units(num_units):
+                if not all(frame_holds(frame, cast("BinaryIO", source)) for frame in read_archives(unit)):
+                    job.dest.remove_tree(self._folder)
+                    raise FileProblem("was changed while the run was under way; run it again")
         with job.dest.create(self._output(), size_bytes=self._file.size_bytes) as output:
             sink = HashingWriter(output)
             report = join_archives(self._units(num_units), cast("BinaryIO", sink))
@@ -275,28 +289,32 @@ class _LargeText(_LargeOutput):
         decoder = FrameDecoder(self._job.decompress)
         with self._job.source.open(self._file.name) as archive:
             index = _index(archive)
-            with self._job.dest.create(self._part_name(part.number)) as sink:
+            with self._job.dest.create(self._part_name(part, part.number)) as sink:
                 for _, text in _decoded(decoder, read_frames(archive, index, part.frames)):
                     sink.write(text)
 
     def _finish(self, part: Part) -> Row | None:
-        numbers = range(part.count)
-        if not all(self._has(self._part_name(number)) for number in numbers):
+        names = [self._part_name(part, number) for number in range(part.count)]
+        if not self._has_all(names):
             return None
         started, job = time.perf_counter(), self._job
         with job.source.open(self._file.name) as archive:
             index = _index(archive)
-            source = _read_through(archive)
-        with job.dest.create(self._output(), size_bytes=index.original_bytes) as output:
-            sink = HashingWriter(output)
-            for number in numbers:
-                with job.dest.open(self._part_name(number)) as text:
-                    while data := text.read(_COPY_BYTES):
-                        sink.write(data)
-            check_unchanged(job, self._file)
-            if sink.num_bytes != index.original_bytes:
-                raise CorruptError("the parts of the text have another length than the archive says")
+            source = HashingReader(archive)
+            with job.dest.create(self._output(), size_bytes=index.original_bytes) as output:
+                sink = HashingWriter(output)
+                text = cast("BinaryIO", _Copier(self._texts(names), sink))
+                frames = read_archives(cast("BinaryIO", source))
+                if not all(frame_holds(frame, text) for frame in frames) or text.read(1):
+                    self._forget(names)
+                    raise CorruptError("the parts of the text are not those of the archive; run it again")
+                check_unchanged(job, self._file)
         return self._completed(Pair(sink.num_bytes, source.num_bytes, sink.sha256, source.sha256, None), started)
+
+    def _texts(self, names: list[str]) -> Iterator[BinaryIO]:
+        for name in names:
+            with self._job.dest.open(name) as text:
+                yield text
 
     def _is_right(self, part: Part) -> bool:
         with self._job.source.open(self._file.name) as archive, self._job.dest.open(self._output()) as text:
@@ -310,12 +328,27 @@ def _decoded(decoder: FrameDecoder, frames: Iterator[Frame]) -> Iterator[tuple[F
     return in_order(decoder.prepare(frames), decoder.decode, decoder.frames_at_once)
 
 
-def _read_through(stream: BinaryIO) -> HashingReader:
-    """Reads a stream to its end, for its digest: no worker has read all of it."""
-    reader = HashingReader(stream)
-    while reader.read(_COPY_BYTES):
-        pass
-    return reader
+class _Copier:
+    """A stream that reads others one after the other, and writes what it reads to a sink.
+
+    Args:
+        sources: binary files; each is read to its end before the next one is asked for.
+        sink: takes all that is read.
+    """
+
+    def __init__(self, sources: Iterator[BinaryIO], sink: HashingWriter) -> None:
+        self._sources = sources
+        self._source = next(sources, None)
+        self._sink = sink
+
+    def read(self, size: int) -> bytes:
+        """Reads up to `size` bytes, and copies them; b"" only at the end of the last source."""
+        while self._source is not None:
+            if data := self._source.read(size):
+                self._sink.write(data)
+                return data
+            self._source = next(self._sources, None)
+        return b""
 
 
 def _index(archive: BinaryIO) -> ArchiveIndex:

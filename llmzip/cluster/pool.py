@@ -6,14 +6,16 @@ becomes an exception here, because Ray does not retry exceptions; it becomes a r
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import EngineError, LLMZipError
+from ..system.failures import explain
 from .fleet import Build, Resources, check_build, last_line
-from .rows import Row
+from .rows import Row, shown_path
 from .tasks import TaskList
 from .worker import TaskResult, Worker
 
@@ -35,8 +37,8 @@ class TaskRunner:
 
     def __init__(self, job: Job, tasks: TaskList, build: Build) -> None:
         check_build(build, job)
-        self._tasks = tasks
-        self._worker = Worker(job)
+        self._tasks, self._dest = tasks, shown_path(job.dest.uri_of(""))
+        self._worker = Worker(job, tasks.run)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         """Does the tasks of a batch.
@@ -45,23 +47,20 @@ class TaskRunner:
             batch: the column `id`, numbers of tasks.
 
         Returns:
-            a column `result` of JSON texts, one for each task.
+            a column `result` of JSON texts, one for each task: its result, or in a line why the run cannot go on.
         """
-        results = []
-        for number in batch["id"]:
-            result = self._worker.run(self._tasks.read(int(number)))
-            results.append(
-                json.dumps(
-                    {
-                        "rows": [row.to_json() for row in result.rows],
-                        "num_bytes": result.num_bytes,
-                        "seconds": result.seconds,
-                        "worker": result.worker,
-                        "lost": result.lost,
-                    }
-                )
-            )
-        return {"result": results}
+        return {"result": [self._done(int(number)) for number in batch["id"]]}
+
+    def _done(self, number: int) -> str:
+        try:
+            result = self._worker.run(self._tasks.read(number))
+        except Exception as error:  # the destination's; as an exception, Ray would bury it in pages of its own
+            reason = explain(error, "")[1]
+            if isinstance(error, OSError) and error.filename is None:
+                reason = f"{self._dest}: {reason}"
+            return json.dumps({"stopped": " ".join(reason.split())})
+        facts = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
+        return json.dumps(facts | {"rows": [row.to_json() for row in result.rows]})
 
 
 def run_tasks(
@@ -79,16 +78,22 @@ def run_tasks(
 
     Raises:
         EngineError: a node that came later would not give the same bytes.
-        LLMZipError: Ray gave up.
+        LLMZipError: the destination cannot be written, or Ray gave up.
     """
     try:
         for text in results_of(ray, TaskRunner, (job, tasks, build), numbers, resources):
             facts = json.loads(text)
+            if "stopped" in facts:
+                raise LLMZipError(_stopped(facts["stopped"]))
             yield TaskResult([Row.from_json(line) for line in facts.pop("rows")], **facts)
     except ray.exceptions.RayError as error:
         reason = last_line(error)
         kind = EngineError if "EngineError" in reason else LLMZipError
-        raise kind(f"the run has stopped: {reason}; what is done is kept, run it again") from error
+        raise kind(_stopped(reason)) from error
+
+
+def _stopped(reason: str) -> str:
+    return f"the run has stopped: {reason}; what is done is kept, run it again"
 
 
 def results_of(

@@ -97,10 +97,12 @@ def read_rows(store: Store, name: str) -> list[Row] | None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    if store.stat(name) is None:
+    try:
+        data = store.read_all(name)
+    except FileNotFoundError:  # asked for, not looked up before: another worker may remove it in between
         return None
     try:
-        table = pq.read_table(io.BytesIO(store.read_all(name)), schema=_arrow_schema())
+        table = pq.read_table(io.BytesIO(data), schema=_arrow_schema())
         return [Row(**_known(facts)) for facts in table.to_pylist()]
     except (pa.ArrowException, TypeError) as error:
         raise CorruptError(f"{name}: damaged rows ({str(error).partition(chr(10))[0]})") from error

@@ -91,7 +91,7 @@ class Sources:
     Use it as a context manager: a list of files stays open until `close`.
 
     A file that is named twice in a row comes once. One that is named twice otherwise, or that is also in a folder that
-    is named, comes twice, with the same name each time: its output is made twice, with the same bytes.
+    is named, comes twice, with the same name each time; `run.gather` drops the second one.
 
     Args:
         arguments: files, folders, patterns and URIs. A pattern counts only if no file or folder has its text as its
@@ -129,6 +129,11 @@ class Sources:
             raise
         self._root = common
         self.store = open_store(common.uri)
+
+    @property
+    def may_repeat(self) -> bool:
+        """Whether a file may come twice: no folder or pattern alone has one twice."""
+        return self._listed is not None or len(self._arguments) > 1
 
     def __enter__(self) -> Sources:
         return self

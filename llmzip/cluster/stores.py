@@ -14,7 +14,7 @@ READ_AHEAD_BYTES = 1 << 20  # 1 MiB: read beyond what was asked for
 RUN_FOLDER = "_llmzip"
 """Name of the folder for what a run keeps beside its outputs; listings of inputs leave it out."""
 
-_PASSWORD = re.compile(r"^([A-Za-z0-9+.-]+://[^/@:]*):[^/@]*@")
+_PASSWORD = re.compile(r"^([A-Za-z0-9+.-]+://[^/@:]*):[^/]*@")
 _TEMPORARY = re.compile(r"\.llmzip-[0-9a-f]{16}\.tmp")
 
 

@@ -65,7 +65,8 @@ class Part:
         text_begin: where the part's text begins.
         text_bytes: bytes of the part's text.
         input_bytes: bytes of the input that the part takes.
-        part_bytes: text of each part but the last one (compress).
+        part_bytes: text of each part but the last one; of an archive's parts at least that, as frames stay whole. A
+            number says which part it is only together with it.
     """
 
     number: int
@@ -75,7 +76,7 @@ class Part:
     text_begin: int
     text_bytes: int
     input_bytes: int
-    part_bytes: int = 0
+    part_bytes: int
 
     @property
     def frames(self) -> range:
@@ -210,7 +211,8 @@ def _parts_of_archive(store: Store, file: InputFile, size_bytes: int) -> Iterato
             starts.append(number)
     for place, (first, last) in enumerate(itertools.pairwise([*starts, len(index)])):
         packed = index.offsets[last] - index.offsets[first]
-        yield Part(place, len(starts), first, last, begins[first], begins[last] - begins[first], packed)
+        text_bytes = begins[last] - begins[first]
+        yield Part(place, len(starts), first, last, begins[first], text_bytes, packed, size_bytes)
 
 
 def _index_of(store: Store, file: InputFile) -> ArchiveIndex | None:
@@ -227,9 +229,13 @@ class TaskList:
     Args:
         store: the destination.
         run: names the run.
+
+    Attributes:
+        run: as given.
     """
 
     def __init__(self, store: Store, run: str) -> None:
+        self.run = run
         self._store = store
         self._folder = f"{TASKS}/{run}"
 
@@ -251,7 +257,3 @@ class TaskList:
         name = f"{self._folder}/{place:08d}.jsonl"
         lines = with_retries(lambda: self._store.read_all(name)).decode("ascii").splitlines()
         return Task.from_json(lines[line])
-
-    def remove(self) -> None:
-        """Removes the list."""
-        self._store.remove_tree(self._folder)

@@ -3,7 +3,7 @@
 A task whose worker process dies is given to another one, as often as it takes. A file that kills every process, by the
 memory that it needs or by a library's fault, would be tried for ever; so a worker leaves a note in the destination
 while it is at a task, and who finds the note of a dead one notes each file before it begins it. A file under which
-processes have died twice is given up.
+processes have died twice is given up. Notes of other runs do not count: those were interrupted, or are still at work.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import json
 import os
 import platform
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..errors import EXIT_FAILED, CorruptError, ResourceError
 from ..system.failures import error_kind, explain
 from .job import ROWS, RUNNING, Job
-from .large import LargeFiles
+from .large import LargeFiles, PartResult
 from .rows import Row, read_rows, shown_path, write_rows
 from .storage import with_retries
 from .tasks import InputFile, Task
@@ -37,6 +37,7 @@ class TaskResult:
         seconds: wall clock.
         worker: the process that did it.
         lost: path of a large file whose output was damaged, so that it must be made anew; None for none.
+        made: path of a large file that had no complete output when the task began; None for none.
     """
 
     rows: list[Row]
@@ -44,6 +45,7 @@ class TaskResult:
     seconds: float
     worker: str
     lost: str | None = None
+    made: str | None = None
 
 
 class Worker:
@@ -51,10 +53,12 @@ class Worker:
 
     Args:
         job: what is done.
+        run: names the run that the worker belongs to.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, run: str) -> None:
         self._job = job
+        self._run = run
         self.name = f"{platform.node()}:{os.getpid()}"
         self._whole = WholeFiles(job, self.name)
         self._large = LargeFiles(job, self.name)
@@ -67,15 +71,17 @@ class Worker:
         """
         started = time.perf_counter()
         key = task.key(self._job)
-        note = _Note(self._job, key)
-        lost = None
+        note = _Note(self._job, f"{RUNNING}/{self._run}/{key}.json")
+        lost = made = None
         if task.part is not None:
-            rows, lost = self._run_part(task, note)
+            result = self._run_part(task, key, note)
+            rows, path = result.rows, self._path(task.files[0])
+            lost, made = path if result.is_lost else None, path if result.is_made else None
         else:
             rows = self._run_files(task, key, note)
         note.remove()
         seconds = time.perf_counter() - started
-        return TaskResult(rows, task.input_bytes, round(seconds, 6), self.name, lost)
+        return TaskResult(rows, task.input_bytes, round(seconds, 6), self.name, lost, made)
 
     def _run_files(self, task: Task, key: str, note: _Note) -> list[Row]:
         """Does whole files; returns their rows."""
@@ -91,7 +97,7 @@ class Worker:
             rows = with_retries(lambda: read_rows(self._job.dest, name)) or []
         except CorruptError:
             return {}
-        return {row.path: row for row in rows if row.error is None}
+        return {row.path: replace(row, kept=True) for row in rows if row.error is None}
 
     def _write(self, name: str, rows: list[Row]) -> None:
         with_retries(lambda: write_rows(self._job.dest, name, rows))
@@ -103,23 +109,22 @@ class Worker:
         except Exception as error:
             return self._error_row(file, 0, error)
 
-    def _run_part(self, task: Task, note: _Note) -> tuple[list[Row], str | None]:
-        """Does a part of a file; returns the rows that come of it, and the file's path if its output was lost."""
+    def _run_part(self, task: Task, key: str, note: _Note) -> PartResult:
+        """Does a part of a file."""
         (file,), part = task.files, task.part
         assert part is not None
         keeps_rows = not self._job.operation.writes_files
-        name = f"{ROWS}/{task.key(self._job)}.parquet"
+        name = f"{ROWS}/{key}.parquet"
         if keeps_rows and (before := self._rows_before(name)):
-            return list(before.values()), None
+            return PartResult(list(before.values()))
         try:
             note.begin(0)
             result = self._large.run(file, part)
         except Exception as error:
-            return [self._error_row(file, part.text_begin, error)], None
-        rows = [] if result.row is None else [result.row]
+            result = PartResult([self._error_row(file, part.text_begin if keeps_rows else 0, error)])
         if keeps_rows:
-            write_rows(self._job.dest, name, rows)
-        return rows, self._path(file) if result.is_lost else None
+            self._write(name, result.rows)
+        return result
 
     def _path(self, file: InputFile) -> str:
         return shown_path(self._job.source.uri_of(file.name))
@@ -143,11 +148,11 @@ class _Note:
 
     Attributes:
         job: the job.
-        key: key of the task.
+        name: of the object.
     """
 
     job: Job
-    key: str
+    name: str
     _deaths: dict[str, int] = field(default_factory=dict)
     _follows_death: bool = False
 
@@ -164,18 +169,16 @@ class _Note:
                 self._deaths = {}
         self._write(None)
 
-    @property
-    def _name(self) -> str:
-        return f"{RUNNING}/{self.key}.json"
-
     def _left(self) -> bytes | None:
         """Returns the note that a process which died has left; None if there is none."""
-        store = self.job.dest
-        return None if store.stat(self._name) is None else store.read_all(self._name)
+        try:
+            return self.job.dest.read_all(self.name)
+        except FileNotFoundError:
+            return None
 
     def _write(self, number: int | None) -> None:
         text = json.dumps({"at": number, "deaths": self._deaths}).encode("ascii")
-        with_retries(lambda: self.job.dest.write(self._name, text))
+        with_retries(lambda: self.job.dest.write(self.name, text))
 
     def begin(self, number: int) -> None:
         """Notes that a file is begun, where processes have died before.
@@ -193,4 +196,4 @@ class _Note:
 
     def remove(self) -> None:
         """Removes the note: the task is done."""
-        with_retries(lambda: self.job.dest.remove(self._name))
+        with_retries(lambda: self.job.dest.remove(self.name))

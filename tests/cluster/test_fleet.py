@@ -1,87 +1,75 @@
-"""Whether machines would give the same bytes, and whether there is room for workers on them."""
+"""Where a cluster is looked for, and what comes back from its machines."""
 
 from __future__ import annotations
 
-import dataclasses
+import errno
+import json
+import socket
 from pathlib import Path
-from typing import Any
 
 import pytest
-from test_worker import make_job
 
-from llmzip.cluster import fleet
-from llmzip.cluster.fleet import Build, Resources
-from llmzip.cluster.job import Operation
-from llmzip.errors import EngineError, LLMZipError, ModelError
-
-HERE = Build("1.0", 1, 1, "files", "libraries", "model", "this")
-
-
-class FakeRay:
-    """Tells what a cluster has."""
-
-    def __init__(self, **resources: float) -> None:
-        self._resources = resources
-
-    def cluster_resources(self) -> dict[str, float]:
-        return self._resources
+import llmzip
+from llmzip.cluster import fleet, pool
+from llmzip.cluster.forecast import take_samples
+from llmzip.cluster.job import Job, Operation
+from llmzip.cluster.storage import open_store
+from llmzip.cluster.tasks import InputFile, TaskList
+from llmzip.cluster.worker import Worker
+from llmzip.errors import LLMZipError
 
 
-@pytest.mark.parametrize(
-    ("field", "value", "reason"),
-    [
-        ("version", "1.1", "has llmzip 1.1, this machine 1.0"),
-        ("format", 2, "has other files of llmzip 1.0"),
-        ("numerics", 2, "has other files of llmzip 1.0"),
-        ("source", "other", "has other files of llmzip 1.0"),
-        ("libraries", "other", "other versions of LZMA, Zstandard or tokenizers"),
-        ("model", "other", "another model of that name"),
-    ],
-)
-def test_whatever_changes_bytes_is_refused_by_name(field: str, value: Any, reason: str) -> None:
-    difference = HERE.difference(dataclasses.replace(HERE, **{field: value}))
-    assert difference is not None and reason in difference
-
-
-def test_the_name_of_the_machine_changes_nothing() -> None:
-    assert HERE.difference(dataclasses.replace(HERE, node="other")) is None
-
-
-def test_a_worker_refuses_a_machine_unlike_the_drivers(tmp_path: Path) -> None:
-    job = make_job(tmp_path, tmp_path)
-    here = fleet.build_here(job)
-    fleet.check_build(here, job)
-    with pytest.raises(EngineError, match=r"has llmzip .*, this machine 9"):
-        fleet.check_build(dataclasses.replace(here, version="9"), job)
-
-
-def test_a_model_is_known_by_what_its_archives_begin_with(tmp_path: Path) -> None:
-    models = [fleet.model_identity(make_job(tmp_path, tmp_path, model=name)) for name in ("base", "small", "base")]
-    assert models[0] == models[2] != models[1]
-    assert fleet.model_identity(make_job(tmp_path, tmp_path, Operation.DECOMPRESS)) == ""
-    with pytest.raises(ModelError):
-        fleet.model_identity(make_job(tmp_path, tmp_path, model=str(tmp_path / "missing")))
-
-
-@pytest.mark.parametrize(
-    ("has", "wants", "room"),
-    [
-        ({"CPU": 7}, Resources(2), 3),
-        ({"CPU": 8, "GPU": 3}, Resources(1, 1), 3),
-        ({"CPU": 1, "GPU": 4}, Resources(1, 0.25), 1),
-    ],
-)
-def test_room_is_counted_by_what_is_scarce(has: dict[str, float], wants: Resources, room: int) -> None:
-    assert fleet.worker_room(FakeRay(**has), wants) == room
-
-
-def test_a_worker_that_fits_nowhere_is_refused() -> None:
-    with pytest.raises(EngineError, match="1 CPUs and 1 GPUs fits on no node: the cluster has 8 CPUs and 0 GPUs"):
-        fleet.worker_room(FakeRay(CPU=8), Resources(1, 1))
-
-
-def test_an_address_without_a_cluster_is_one_line() -> None:
+@pytest.mark.parametrize("form", ["127.0.0.1:{}", "ray://localhost:{}", "ray://127.0.0.1:{}?x=1"])
+def test_an_address_where_nothing_answers_is_refused_at_once(form: str) -> None:
     pytest.importorskip("ray")
-    with pytest.raises(LLMZipError, match=r"127\.0\.0\.1:1") as caught, fleet.connected("127.0.0.1:1"):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # it does not listen
+        address = form.format(taken.getsockname()[1])
+        with pytest.raises(LLMZipError, match=r"cannot be reached at .*: .*refused"), fleet.connected(address):
+            pass
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:99999", "[::1]:0"])
+def test_what_cannot_be_an_address_is_refused_in_a_line(address: str) -> None:
+    pytest.importorskip("ray")
+    with pytest.raises(LLMZipError) as caught, fleet.connected(address):
         pass
-    assert "\n" not in str(caught.value)
+    assert address in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_the_cause_is_found_in_what_ray_says() -> None:
+    error = RuntimeError(
+        "ray::Worker() (pid=1)\n  File x\nllmzip.errors.EngineError: node b has llmzip 9\n"
+        "To change retry attempts, configure `ray.data.DataContext` (`x`: y).\n"
+    )
+    assert fleet.last_line(error) == "llmzip.errors.EngineError: node b has llmzip 9"
+    assert fleet.last_line(RuntimeError("one\ntwo")) == "two"
+    assert fleet.last_line(KeyError()) == "KeyError"
+
+
+def test_samples_leave_out_what_fails(tmp_path: Path) -> None:
+    (tmp_path / "good.llmz").write_bytes(llmzip.compress(b"good", level=1))
+    (tmp_path / "bad.llmz").write_bytes(b"no archive")
+    job = Job(Operation.TEST, open_store(str(tmp_path)), open_store(str(tmp_path / "out")))
+    files = [InputFile(name, (tmp_path / name).stat().st_size, "") for name in ("bad.llmz", "good.llmz")]
+    samples, problem = take_samples(job, files, 1.0)
+    assert [sample.sampled_bytes for sample in samples] == [4]
+    assert problem is not None and problem.startswith(f"{tmp_path}/bad.llmz: not an llmzip archive")
+    assert take_samples(job, [], 1.0) == ([], None)
+
+
+def test_a_destination_that_fails_comes_back_as_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").write_bytes(b"a")
+    (tmp_path / "out").write_bytes(b"no folder")
+    job = Job(Operation.ENTROPY, open_store(str(tmp_path)), open_store(str(tmp_path / "out")))
+    runner = pool.TaskRunner(job, TaskList(job.dest, "run"), fleet.build_here(job))
+    (text,) = runner({"id": [0]})["result"]
+    assert "Not a directory" in json.loads(text)["stopped"]
+
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Worker, "run", full)
+    monkeypatch.setattr(TaskList, "read", lambda *arguments: None)
+    (text,) = runner({"id": [0]})["result"]
+    assert json.loads(text) == {"stopped": f"{tmp_path}/out: No space left on device"}

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from llmzip.cluster import faults, localstore, remotestore, sinks
-from llmzip.cluster.storage import Entry, Store, is_temporary, is_transient, open_store, with_retries
+from llmzip.cluster.storage import Entry, Store, is_temporary, is_transient, open_store, with_retries, without_password
 from llmzip.errors import LLMZipError
 from llmzip.system.fileops import new_file
 
@@ -798,6 +798,7 @@ def test_a_read_only_store_is_one_line() -> None:
 
 
 def test_passwords_are_not_shown() -> None:
+    assert without_password("ftp://me:se@cr:et@host/x@y:z@") == "ftp://me:***@host/x@y:z@"
     store = open_store("memory://me:secret@host/x")
     assert store.uri_of("a") == "memory://me:***@host/x/a"
     assert "secret" not in repr(store)

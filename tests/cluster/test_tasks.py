@@ -87,5 +87,3 @@ def test_tasks_are_read_by_their_number(tmp_path: Path, count: int) -> None:
     listed = TaskList(open_store(str(tmp_path)), "run")
     assert list(listed.write(tasks)) == list(enumerate(tasks))
     assert [listed.read(number) for number in range(count)] == tasks
-    listed.remove()
-    assert not list(tmp_path.rglob("*.jsonl"))

@@ -47,7 +47,7 @@ def input_files(job: Job, *names: str) -> list[InputFile]:
 
 def run_all(job: Job, *names: str) -> list[TaskResult]:
     files = input_files(job, *names)
-    worker = Worker(job)
+    worker = Worker(job, "run")
     return [worker.run(task) for task in make_tasks(job, files, sum(file.size_bytes for file in files))]
 
 
@@ -184,10 +184,10 @@ def test_a_file_that_changes_is_not_recorded_as_the_old_one(places: tuple[Path, 
     job = make_job(source, dest)
     files = input_files(job, "a")
     (source / "a").write_bytes(b"another")
-    row = Worker(job).run(Task(tuple(files))).rows[0]
+    row = Worker(job, "run").run(Task(tuple(files))).rows[0]
     assert row.error is not None and "changed" in row.error and not (dest / "a.llmz").exists()
     os.remove(source / "a")
-    row = Worker(job).run(Task(tuple(files))).rows[0]
+    row = Worker(job, "run").run(Task(tuple(files))).rows[0]
     assert row.error is not None and "removed" in row.error
 
 
@@ -224,14 +224,62 @@ def test_a_file_that_kills_processes_is_given_up(places: tuple[Path, Path], monk
     deaths = 0
     while True:
         try:
-            result = Worker(job).run(task)
+            result = Worker(job, "run").run(task)
             break
         except Death:
             deaths += 1
     assert deaths == 3
     assert [row.error is None for row in result.rows] == [True, False, True]
     assert result.rows[1].error_kind == "ResourceError"
-    assert not list((dest / RUNNING).iterdir())
+    assert not list((dest / RUNNING).rglob("*.json"))
+
+
+def test_an_interrupted_run_is_no_death_in_the_next_one(
+    places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, dest = places
+    (source / "a").write_bytes(b"a")
+    job = make_job(source, dest)
+    task = Task(tuple(input_files(job, "a")))
+
+    class Interruption(BaseException):
+        pass
+
+    from llmzip.cluster import whole
+
+    def interrupted(*arguments: object) -> None:
+        raise Interruption
+
+    with monkeypatch.context() as patch:
+        patch.setattr(whole, "compress_stream", interrupted)
+        for run in ("first", "second", "third", "fourth"):
+            with pytest.raises(Interruption):
+                Worker(job, run).run(task)
+    assert Worker(job, "last").run(task).rows[0].error is None
+
+
+def test_rows_and_notes_may_vanish_while_they_are_read(
+    places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from llmzip.cluster.localstore import LocalStore
+
+    source, dest = places
+    (source / "a").write_bytes(_PROSE[:300])
+    job = make_job(source, dest, Operation.ENTROPY)
+    (first,) = rows_of(run_all(job, "a"))
+    real = LocalStore.open
+
+    def opened(store: LocalStore, name: str) -> object:
+        if name.startswith("_llmzip"):  # another worker is quicker
+            store.remove(name)
+        return real(store, name)
+
+    monkeypatch.setattr(LocalStore, "open", opened)
+    (second,) = rows_of(run_all(job, "a"))
+    assert (second.bits, second.error, second.kept) == (first.bits, None, False)
+    monkeypatch.undo()
+    (third,) = rows_of(run_all(job, "a"))
+    assert (third.bits, third.kept) == (first.bits, True)
 
 
 def test_a_destination_belongs_to_one_way_of_making(places: tuple[Path, Path]) -> None:
@@ -296,7 +344,7 @@ def test_parts_may_be_made_in_any_order_and_twice(places: tuple[Path, Path]) -> 
     rng = random.Random(2)
     order = tasks + rng.sample(tasks, 4)
     rng.shuffle(order)
-    results = [Worker(job).run(task) for task in order]
+    results = [Worker(job, "run").run(task) for task in order]
     assert (dest / "big.llmz").read_bytes() == llmzip.compress(text, level=1)
     assert not any(result.lost for result in results)
     assert {(row.bits, row.error) for row in rows_of(results)} == {(8 * (dest / "big.llmz").stat().st_size, None)}
@@ -328,10 +376,118 @@ def test_a_damaged_part_is_made_anew(places: tuple[Path, Path]) -> None:
     job = make_job(source, dest)
     tasks = list(make_tasks(job, input_files(job, "big"), len(text)))
     for task in tasks[:-1]:
-        Worker(job).run(task)
-    (part, *_) = (dest / WORK).rglob("part-00000001")
+        Worker(job, "run").run(task)
+    (part, *_) = (dest / WORK).rglob("part-*-00000001")
     part.write_bytes(part.read_bytes()[:-20])
-    (row,) = Worker(job).run(tasks[-1]).rows
+    (row,) = Worker(job, "run").run(tasks[-1]).rows
     assert row.error_kind == "CorruptError"
-    assert rows_of([Worker(job).run(task) for task in tasks])[-1].error is None
+    assert rows_of([Worker(job, "run").run(task) for task in tasks])[-1].error is None
     assert (dest / "big.llmz").read_bytes() == llmzip.compress(text, level=1)
+
+
+@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.parametrize("operation", [Operation.COMPRESS, Operation.DECOMPRESS])
+def test_parts_of_a_run_that_cut_the_file_otherwise_are_not_taken(
+    places: tuple[Path, Path], operation: Operation
+) -> None:
+    source, dest = places
+    text = _mixture(9, 2 * SMALL_UNIT + 100)
+    archive = llmzip.compress(text, level=1)
+    (source / "big").write_bytes(text)
+    (source / "big.llmz").write_bytes(archive)
+    job = make_job(source, dest, operation)
+    files = input_files(job, "big.llmz" if job.operation.reads_archives else "big")
+    coarse, fine = (list(make_tasks(job, files, size)) for size in (2 * SMALL_PIECE << 10, SMALL_PIECE))
+    assert 1 < len(coarse) < len(fine)
+    Worker(job, "run").run(coarse[0])
+    (row,) = rows_of([Worker(job, "run").run(task) for task in fine])
+    assert row.error is None
+    made = (dest / ("big" if job.operation.reads_archives else "big.llmz")).read_bytes()
+    assert made == (text if job.operation.reads_archives else archive)
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_parts_that_vanish_are_made_in_the_next_round(
+    places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from llmzip.cluster.localstore import LocalStore
+
+    source, dest = places
+    text = _mixture(10, SMALL_UNIT)
+    (source / "big").write_bytes(text)
+    job = make_job(source, dest)
+    real = LocalStore.read_all
+
+    def read_all(store: LocalStore, name: str) -> bytes:
+        if name.startswith(WORK):  # a run of other inputs ends, and tidies
+            store.remove_tree(WORK)
+        return real(store, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalStore, "read_all", read_all)
+        assert rows_of(run_all(job, "big")) == []
+    (row,) = rows_of(run_all(job, "big"))
+    assert row.error is None and (dest / "big.llmz").read_bytes() == llmzip.compress(text, level=1)
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_a_damaged_part_of_an_archive_has_its_row(places: tuple[Path, Path]) -> None:
+    source, dest = places
+    archive = bytearray(llmzip.compress(_mixture(11, 3 * SMALL_UNIT), level=1))
+    archive[len(archive) // 2] ^= 1
+    (source / "big.llmz").write_bytes(bytes(archive))
+    job = make_job(source, dest, Operation.TEST)
+    rows = rows_of(run_all(job, "big.llmz"))
+    assert [row.error_kind for row in rows if row.error] == ["CorruptError"] and len(rows) > 2
+    written = [row_files.read_rows(job.dest, name) for name in job.dest.names(ROWS)]
+    assert sorted(row.offset for some in written for row in some or ()) == [row.offset for row in rows]
+    assert sorted(row.kept for row in rows_of(run_all(job, "big.llmz"))) == [False] + [True] * (len(rows) - 1)
+
+
+@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.parametrize("operation", [Operation.COMPRESS, Operation.DECOMPRESS])
+def test_a_file_that_is_replaced_unnoticed_between_parts_is_not_taken(
+    places: tuple[Path, Path], operation: Operation
+) -> None:
+    """Size and time of the new file are those of the old one."""
+    source, dest = places
+    rng = random.Random(12)
+    texts = [rng.randbytes(2 * SMALL_UNIT) for _ in range(2)]
+    job = make_job(source, dest, operation)
+    inputs = [llmzip.compress(text, level=1) if operation.reads_archives else text for text in texts]
+    name = "big.llmz" if operation.reads_archives else "big"
+    assert len(inputs[0]) == len(inputs[1])
+
+    def put(data: bytes) -> None:
+        (source / name).write_bytes(data)
+        os.utime(source / name, (0, 0))
+
+    put(inputs[0])
+    tasks = list(make_tasks(job, input_files(job, name), SMALL_PIECE))
+    for task in tasks[:-1]:
+        assert Worker(job, "run").run(task).rows == []
+    put(inputs[1])
+    (row,) = Worker(job, "run").run(tasks[-1]).rows
+    assert row.error is not None
+    output = dest / (name.removesuffix(".llmz") if operation.reads_archives else f"{name}.llmz")
+    assert not output.exists()
+    for _ in range(2):
+        rows = rows_of([Worker(job, "run").run(task) for task in tasks])
+    assert rows[0].error is None
+    assert output.read_bytes() == (texts[1] if operation.reads_archives else llmzip.compress(texts[1], level=1))
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_a_damaged_part_of_a_text_is_made_anew(places: tuple[Path, Path]) -> None:
+    source, dest = places
+    text = _mixture(8, 2 * SMALL_UNIT)
+    (source / "big.llmz").write_bytes(llmzip.compress(text, level=1))
+    job = make_job(source, dest, Operation.DECOMPRESS)
+    tasks = list(make_tasks(job, input_files(job, "big.llmz"), SMALL_PIECE))
+    for task in tasks[:-1]:
+        Worker(job, "run").run(task)
+    (part, *_) = (dest / WORK).rglob("part-*-00000000")
+    part.write_bytes(part.read_bytes()[:-20])
+    assert Worker(job, "run").run(tasks[-1]).rows[0].error_kind == "CorruptError"
+    assert rows_of([Worker(job, "run").run(task) for task in tasks])[-1].error is None
+    assert (dest / "big").read_bytes() == text

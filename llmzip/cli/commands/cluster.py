@@ -172,7 +172,7 @@ def _run(
     with Sources(sources, filelist=filelist, wanted=operation.wants) as found:
         job = _job(operation, found.store, dest, engine, messages, use)
         with messages.counting("files") as count:
-            inputs = gather(found, limit, count)
+            inputs = gather(found, limit, count, may_repeat=found.may_repeat)
     try:
         with fleet.connected(address, is_quiet=messages.verbosity < 2 and not messages.debug) as ray:
             room = fleet.worker_room(ray, Resources(cpus_per_worker, gpus_per_worker))
@@ -184,7 +184,7 @@ def _run(
             _say_start(messages, ray, inputs, resources, nodes)
             if dry_run:
                 return _forecast(output, ray, job, inputs, resources, price_per_hour)
-            with messages.progress(dest, inputs.num_bytes) as advance:
+            with messages.progress(job.dest.uri_of(""), inputs.num_bytes) as advance:
                 printer = RunPrinter(output, messages, operation, advance)
                 Run(job, inputs, printer).run(ray, resources, build)
             printer.summarize()
