@@ -69,7 +69,7 @@ def test_connections_that_break_are_tried_again(
     monkeypatch.setattr(type(job.source), "open", open_breaking)
     monkeypatch.setattr(faults.time, "sleep", lambda seconds: None)
     monkeypatch.setattr(faults.with_retries, "__kwdefaults__", {**faults.with_retries.__kwdefaults__, "sleep": print})
-    (row,) = Worker(job).run(task).rows
+    (row,) = Worker(job, "run").run(task).rows
     assert (row.error is not None) == is_lost
     if is_lost:
         assert row.error_kind == "ConnectionResetError" and job.dest.stat("a.llmz") is None
