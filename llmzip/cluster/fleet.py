@@ -10,7 +10,8 @@ import logging
 import os
 import platform
 import re
-import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,11 +26,11 @@ if TYPE_CHECKING:
 
 MISSING = 'many machines need Ray: pip install "llmzip[ray]"'
 
-_CONNECT_SECONDS = 10
-"""Longest that a cluster's head may take to accept a connection."""
+_CONNECT_SECONDS = 20
+"""Longest that a cluster's head may take to answer that it is there."""
 
-_ADDRESS = re.compile(r"(?:ray://)?(?:\[([^]]+)\]|([^:/]+)):([0-9]{1,5})(?:[/?].*)?")
-"""Host, in brackets or without, and port of a cluster."""
+_ADDRESS = re.compile(r"(\[[^]]+\]|[^:/]+):[0-9]{1,5}")
+"""Host, an IPv6 address in brackets, and port of a cluster."""
 
 _CAUSE = re.compile(r"[\w.]+(Error|Exception|Problem)\b.*: ")
 """Beginning of a line that names an error, such as "llmzip.errors.EngineError: "."""
@@ -208,19 +209,30 @@ def connected(address: str | None, *, is_quiet: bool = True) -> Iterator[Any]:
 
 
 def _check_address(address: str) -> None:
-    """Refuses an address where nothing answers: Ray would wait for it for minutes, deaf to Ctrl-C.
+    """Refuses an address where no cluster answers: Ray would wait there for minutes.
+
+    A process asks, by Ray's own command for that, because the question cannot be interrupted either.
 
     Raises:
         LLMZipError: nothing answers.
     """
-    parts = _ADDRESS.fullmatch(address)
-    if parts is None:
-        return  # "auto", or what Ray itself refuses
+    if _ADDRESS.fullmatch(address) is None:
+        return  # "auto", ray:// and what is not valid: Ray answers these soon
+    command = [
+        sys.executable,
+        "-m",
+        "ray.scripts.scripts",
+        "health-check",
+        "--skip-version-check",
+        "--address",
+        address,
+    ]
     try:
-        socket.create_connection((parts[1] or parts[2], int(parts[3])), timeout=_CONNECT_SECONDS).close()
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise LLMZipError(f"Ray cannot be reached at {address}: {reason}") from error
+        nobody = subprocess.run(command, capture_output=True, timeout=_CONNECT_SECONDS, check=False).returncode != 0
+    except subprocess.TimeoutExpired:
+        nobody = True
+    if nobody:
+        raise LLMZipError(f"Ray cannot be reached at {address}: no cluster answers within {_CONNECT_SECONDS} s")
 
 
 class _Silence(io.TextIOBase):

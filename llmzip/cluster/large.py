@@ -245,10 +245,14 @@ class _LargeArchive(_LargeOutput):
         job = self._job
         with job.source.open(self._file.name) as text:
             source = HashingReader(text)
-            for unit in self._units(num_units):
-                if not all(frame_holds(frame, cast("BinaryIO", source)) for frame in read_archives(unit)):
-                    job.dest.remove_tree(self._folder)
-                    raise FileProblem("was changed while the run was under way; run it again")
+            frames = (frame for unit in self._units(num_units) for frame in read_archives(unit))
+            try:
+                is_whole = all(frame_holds(frame, cast("BinaryIO", source)) for frame in frames) and not source.read(1)
+            except LLMZipError:
+                is_whole = False
+            if not is_whole:
+                job.dest.remove_tree(self._folder)
+                raise CorruptError("its units are damaged, or it was changed while the run was under way; run it again")
         with job.dest.create(self._output(), size_bytes=self._file.size_bytes) as output:
             sink = HashingWriter(output)
             report = join_archives(self._units(num_units), cast("BinaryIO", sink))

@@ -38,7 +38,8 @@ class Row:
         archive_sha256: digest of the archive.
         seconds: wall clock; of a file in parts, of the step that completed it.
         worker: node and process that finished it.
-        kept: whether an earlier run had made it, and it was found to be right.
+        kept: whether an earlier run had made the output, and it was found to be right; of test and entropy, whether the
+            row is an earlier run's.
         error: one line; None if all went well.
         error_kind: name of the error's class, as in other JSON of llmzip; None likewise.
         exit_status: what the error alone would make of the program's exit status; 0 likewise.

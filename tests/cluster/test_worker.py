@@ -445,6 +445,24 @@ def test_a_damaged_part_of_an_archive_has_its_row(places: tuple[Path, Path]) -> 
 
 
 @pytest.mark.usefixtures("small_pieces")
+@pytest.mark.parametrize("cut", [-20, 0])
+def test_a_damaged_unit_is_made_anew(places: tuple[Path, Path], cut: int) -> None:
+    source, dest = places
+    text = random.Random(13).randbytes(2 * SMALL_UNIT + 100)
+    (source / "big").write_bytes(text)
+    job = make_job(source, dest)
+    tasks = list(make_tasks(job, input_files(job, "big"), SMALL_PIECE))
+    for task in tasks[:-1]:
+        Worker(job, "run").run(task)
+    (unit,) = (dest / WORK).rglob("unit-00000001")
+    unit.write_bytes(unit.read_bytes()[:cut] if cut else llmzip.compress(text[:100], level=1))
+    (row,) = Worker(job, "run").run(tasks[-1]).rows
+    assert row.error_kind == "CorruptError" and not (dest / "big.llmz").exists()
+    assert rows_of([Worker(job, "run").run(task) for task in tasks])[-1].error is None
+    assert (dest / "big.llmz").read_bytes() == llmzip.compress(text, level=1)
+
+
+@pytest.mark.usefixtures("small_pieces")
 @pytest.mark.parametrize("operation", [Operation.COMPRESS, Operation.DECOMPRESS])
 def test_a_file_that_is_replaced_unnoticed_between_parts_is_not_taken(
     places: tuple[Path, Path], operation: Operation
