@@ -193,23 +193,23 @@ def measured(options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]
         texts_into(Path(folder), options.bytes)
         task_seconds = options.task_seconds
         for workers in options.workers:
-            with fleet.connected(None) as ray:
-                found = compressed(ray, Path(folder), workers, options.level)
+            with fleet.connected(None) as cluster:
+                found = compressed(cluster.ray, Path(folder), workers, options.level)
             task_seconds = task_seconds or found["busy_seconds"] / found["tasks"]
             yield "compressing", found
     workers = max(options.workers, default=1)
     for count in options.tiny:
-        with tempfile.TemporaryDirectory() as folder, fleet.connected(None) as ray:
+        with tempfile.TemporaryDirectory() as folder, fleet.connected(None) as cluster:
             tiny_files_into(Path(folder), count)
-            yield "tiny files", compressed(ray, Path(folder), workers, 1)
+            yield "tiny files", compressed(cluster.ray, Path(folder), workers, 1)
     for size in options.sparse:
-        with tempfile.TemporaryDirectory() as folder, fleet.connected(None) as ray:
+        with tempfile.TemporaryDirectory() as folder, fleet.connected(None) as cluster:
             with open(os.path.join(folder, "sparse.bin"), "wb") as file:
                 file.truncate(size)
-            yield "sparse file", compressed(ray, Path(folder), workers, 1)
-    with fleet.connected(None) as ray:
+            yield "sparse file", compressed(cluster.ray, Path(folder), workers, 1)
+    with fleet.connected(None) as cluster:
         for workers in options.simulate:
-            yield "simulation", simulated(ray, workers, task_seconds or 10.0, options.tasks_each)
+            yield "simulation", simulated(cluster.ray, workers, task_seconds or 10.0, options.tasks_each)
 
 
 def main() -> None:

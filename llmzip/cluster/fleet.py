@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._version import FORMAT_VERSION, NUMERICS_VERSION, __version__
 from ..errors import EngineError, LLMZipError
@@ -171,9 +171,21 @@ def import_ray() -> Any:
     return ray
 
 
+class Connection(NamedTuple):
+    """A cluster that was joined or started.
+
+    Attributes:
+        ray: the module.
+        dashboard: where Ray's dashboard is, as host and port; "" if there is none.
+    """
+
+    ray: Any
+    dashboard: str
+
+
 @contextlib.contextmanager
-def connected(address: str | None, *, is_quiet: bool = True) -> Iterator[Any]:
-    """Joins a cluster, or starts Ray on this machine for as long as the block runs; yields the module.
+def connected(address: str | None, *, is_quiet: bool = True) -> Iterator[Connection]:
+    """Joins a cluster, or starts Ray on this machine for as long as the block runs.
 
     Args:
         address: of the cluster, as Ray takes it ("auto", "host:6379", "ray://host:10001"); None to start one here.
@@ -196,7 +208,7 @@ def connected(address: str | None, *, is_quiet: bool = True) -> Iterator[Any]:
             stack.enter_context(contextlib.redirect_stderr(_Silence(2)))
         try:
             with _quiet_descriptor(2) if is_quiet else contextlib.nullcontext():
-                ray.init(**options)
+                context = ray.init(**options)
         except Exception as error:
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
             place = "on this machine" if address is None else f"at {address}"
@@ -205,7 +217,7 @@ def connected(address: str | None, *, is_quiet: bool = True) -> Iterator[Any]:
         if is_quiet:
             for name in ("ray", "ray.data"):
                 logging.getLogger(name).setLevel(logging.CRITICAL)  # what is an error comes as an exception, too
-        yield ray
+        yield Connection(ray, str(context.dashboard_url or ""))
 
 
 def _check_address(address: str) -> None:

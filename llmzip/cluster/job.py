@@ -111,17 +111,24 @@ class Job:
         return name.removesuffix(SUFFIX)
 
 
-def bind(job: Job) -> None:
+def bind(job: Job, *, takes_over: bool = True) -> None:
     """Binds the destination to the run's operation, settings and source; the first run does it, later ones must agree.
 
     So everything in a destination was made in one way, and an output that belongs to its input is kept whoever made it.
     Inputs of another folder are refused too: their outputs might have the names of those that are there.
 
+    Args:
+        job: the run.
+        takes_over: whether the first run may take a destination that has files already.
+
     Raises:
-        SettingsError: the destination belongs to a run with other settings, or of another folder.
+        SettingsError: the destination belongs to a run with other settings, or of another folder; or it has files that
+            no run made.
     """
     store, facts = job.dest, {**job.facts(), "source": job.source.uri_of("")}
     if with_retries(lambda: store.stat(RUN_FILE)) is None:
+        if not takes_over and with_retries(lambda: _has_files(store)):
+            raise SettingsError(f"{store.uri_of('')} has files that no run made; name an empty folder, or use -f")
         with_retries(lambda: store.write(RUN_FILE, json.dumps(facts, indent=1).encode("ascii") + b"\n"))
     try:
         found = json.loads(with_retries(lambda: store.read_all(RUN_FILE)))
@@ -130,3 +137,11 @@ def bind(job: Job) -> None:
         differing = [f"a {RUN_FILE} that cannot be read"]
     if differing:
         raise SettingsError(f"{store.uri_of('')} was made with {', '.join(differing)}; name another destination")
+
+
+def _has_files(store: Store) -> bool:
+    """Whether there is anything in a destination but what runs keep there."""
+    try:
+        return any(entry.name != RUN_FOLDER for entry in store.entries(""))
+    except FileNotFoundError:
+        return False

@@ -146,10 +146,11 @@ class Run:
         job: what is done.
         inputs: what it is done with.
         follower: who follows it.
+        takes_over: whether a destination with files that no run made is taken.
     """
 
-    def __init__(self, job: Job, inputs: Inputs, follower: Follower) -> None:
-        self._job, self._inputs, self._follower = job, inputs, follower
+    def __init__(self, job: Job, inputs: Inputs, follower: Follower, *, takes_over: bool = False) -> None:
+        self._job, self._inputs, self._follower, self._takes_over = job, inputs, follower, takes_over
         self._tasks = TaskList(job.dest, new_run())
         self._keys: set[str] = set()
         self._paths = PathSet()
@@ -165,7 +166,7 @@ class Run:
             LLMZipError: the run could not be finished; what is done is kept.
         """
         with self._naming_errors():
-            bind(self._job)
+            bind(self._job, takes_over=self._takes_over)
         with contextlib.ExitStack() as stack:
             lines = _new_spool()
             stack.callback(_close_spool, lines)

@@ -166,7 +166,7 @@ def measured_row(job: Job, file: InputFile, begin: int, end: int, started: float
     check_unchanged(job, file)
     if len(data) != end - begin:
         raise FileProblem("has become shorter while the run was under way")
-    if begin == 0 and data.startswith(MAGIC):
+    if (data if begin == 0 else job.source.read(file.name, 0, len(MAGIC))).startswith(MAGIC):
         raise FileProblem("is an llmzip archive: entropy measures texts; decompress it first")
     tokens = bits = 0
     if data:

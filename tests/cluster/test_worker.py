@@ -292,6 +292,27 @@ def test_a_destination_belongs_to_one_way_of_making(places: tuple[Path, Path]) -
         bind(make_job(source, dest, Operation.ENTROPY))
 
 
+def test_a_destination_with_files_of_others_is_refused(places: tuple[Path, Path]) -> None:
+    source, dest = places
+    dest.mkdir()
+    bind(make_job(source, dest), takes_over=False)
+    (dest / "_llmzip" / "run.json").unlink()
+    (dest / "mine.txt").write_text("mine")
+    with pytest.raises(SettingsError, match="has files that no run made; name an empty folder, or use -f"):
+        bind(make_job(source, dest), takes_over=False)
+    bind(make_job(source, dest), takes_over=True)
+    bind(make_job(source, dest), takes_over=False)  # it is a run's now
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_no_part_of_an_archive_is_measured_as_text(places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llmzip.cluster.tasks.ENTROPY_PART_BYTES", 500)
+    source, dest = places
+    (source / "a").write_bytes(llmzip.compress(random.Random(8).randbytes(1200), level=1))
+    rows = rows_of(run_all(make_job(source, dest, Operation.ENTROPY), "a"))
+    assert len(rows) == 3 and all("is an llmzip archive" in str(row.error) for row in rows)
+
+
 # -- files in parts --------------------------------------------------------------------------------------------------
 
 

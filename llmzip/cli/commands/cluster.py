@@ -22,7 +22,7 @@ from ..units import duration_text
 from .cluster_follow import RunPrinter
 
 if TYPE_CHECKING:
-    from ...cluster.fleet import Resources
+    from ...cluster.fleet import Connection, Resources
     from ...cluster.job import Job, Operation
     from ...cluster.run import Inputs
     from ...cluster.storage import Store
@@ -47,7 +47,14 @@ def cluster_command() -> None:
 
 _sources = options.together(
     click.argument("sources", nargs=-1, metavar="[SRC]..."),
-    click.option("-o", "--output", "dest", metavar="DEST", required=True, help="Folder or URI for outputs and rows."),
+    click.option(
+        "-o", "--output", "dest", metavar="DEST", required=True,
+        help="Folder or URI for outputs and rows: empty, or of an earlier run of the same command.",
+    ),
+    click.option(
+        "-f", "--force", is_flag=True,
+        help="Take a DEST with files that no run made; those with the name of an output are replaced.",
+    ),
     click.option(
         "--filelist", metavar="FILE",
         help="Also take the names in FILE, one in each line, or between NUL bytes; - is the standard input.",
@@ -149,6 +156,7 @@ def _run(
     messages: Messages,
     sources: tuple[str, ...],
     dest: str,
+    force: bool,
     filelist: str | None,
     limit: int | None,
     address: str | None,
@@ -174,19 +182,20 @@ def _run(
         with messages.counting("files") as count:
             inputs = gather(found, limit, count, may_repeat=found.may_repeat)
     try:
-        with fleet.connected(address, is_quiet=messages.verbosity < 2 and not messages.debug) as ray:
+        with fleet.connected(address, is_quiet=messages.verbosity < 2 and not messages.debug) as cluster:
+            ray = cluster.ray
             room = fleet.worker_room(ray, Resources(cpus_per_worker, gpus_per_worker))
             # A cluster may have other work; Ray on this machine has none.
             low, high = workers or (room if address is None else 1, room)
             resources = Resources(cpus_per_worker, gpus_per_worker, low, high)
             build = fleet.build_here(job)
             nodes = fleet.check_nodes(ray, build, job)
-            _say_start(messages, ray, inputs, resources, nodes)
+            _say_start(messages, cluster, inputs, resources, nodes)
             if dry_run:
                 return _forecast(output, ray, job, inputs, resources, price_per_hour)
             with messages.progress(job.dest.uri_of(""), inputs.num_bytes) as advance:
                 printer = RunPrinter(output, messages, operation, advance)
-                Run(job, inputs, printer).run(ray, resources, build)
+                Run(job, inputs, printer, takes_over=force).run(ray, resources, build)
             printer.summarize()
             return printer.exit_status
     finally:
@@ -229,16 +238,15 @@ def _job(
     return dataclasses.replace(job, model=fleet.model_identity(job))
 
 
-def _say_start(messages: Messages, ray: Any, inputs: Inputs, resources: Resources, nodes: int) -> None:
+def _say_start(messages: Messages, cluster: Connection, inputs: Inputs, resources: Resources, nodes: int) -> None:
     """Says what there is to do, and where it is done."""
     workers = f"{resources.min_workers} to {resources.max_workers}"
     if resources.min_workers == resources.max_workers:
         workers = str(resources.max_workers)
     place = "this machine" if nodes == 1 else f"{nodes} nodes"
     messages.remark(f"{inputs.num_files:,} files, {inputs.num_bytes:,} bytes, on {workers} workers of {place}")
-    url = ray.worker.global_worker.node.webui_url if ray.worker.global_worker.node is not None else None
-    if url:
-        messages.remark(f"Ray's dashboard: http://{url}")
+    if cluster.dashboard:
+        messages.remark(f"Ray's dashboard: http://{cluster.dashboard}")
 
 
 def _forecast(
