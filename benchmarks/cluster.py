@@ -14,6 +14,7 @@ import asyncio
 import json
 import os
 import resource
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -225,11 +226,12 @@ def main() -> None:
     parser.add_argument("--tiny", type=int, nargs="*", default=[10_000], help="tiny files to compress at -1")
     parser.add_argument("--sparse", type=int, nargs="*", default=[1 << 28], help="bytes of sparse files, likewise")
     options = parser.parse_args()
+    stdout = sys.stdout  # Ray's prints are kept out of it while it is connected
     results: dict[str, list[dict[str, Any]]] = {}
     for kind, found in measured(options):
         results.setdefault(kind, []).append(found)
         shown = ", ".join(f"{name} {value:,.4g}" for name, value in found.items())
-        print(f"{kind}: {shown}", flush=True)
+        print(f"{kind}: {shown}", flush=True, file=stdout)
         options.output.mkdir(parents=True, exist_ok=True)
         (options.output / "cluster.json").write_text(json.dumps(results, indent=1) + "\n", encoding="ascii")
 
