@@ -115,6 +115,11 @@ def results_of(
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.target_max_block_size = 1  # a block is what an actor gets at once: one row
+    # Ray takes few blocks from a reading task each time it looks, ten times a second where all actors are busy: ten
+    # tasks a second at most would begin. A number is small, so it may have them all. Without the attribute, which is
+    # not public, a run of many workers and short tasks only starts more slowly.
+    if hasattr(context, "_max_num_blocks_in_streaming_gen_buffer"):
+        context._max_num_blocks_in_streaming_gen_buffer = _NUMBERS_AT_ONCE
     # Numbers are made without a CPU: the actors may have all of them, and would wait for numbers for ever.
     tasks = ray.data.read_datasource(_numbers(numbers), num_cpus=0)
     results = tasks.map_batches(
