@@ -93,8 +93,8 @@ def processor_seconds() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def make_job(source: Path, dest: Path, level: int) -> Job:
-    engine = EngineSettings(device="cpu", threads=1)
+def make_job(source: Path, dest: Path, level: int, threads: int = 1) -> Job:
+    engine = EngineSettings(device="cpu", threads=threads)
     job = Job(
         Operation.COMPRESS, open_store(str(source)), open_store(str(dest)),
         CompressSettings(level, engine=engine), DecompressSettings(None, engine),
@@ -102,18 +102,19 @@ def make_job(source: Path, dest: Path, level: int) -> Job:
     return Job(job.operation, job.source, job.dest, job.compress, job.decompress, fleet.model_identity(job))
 
 
-def compressed(ray: Any, source: Path, workers: int, level: int) -> dict[str, Any]:
-    """Compresses a folder; returns what it took once the workers were there."""
+def compressed(ray: Any, source: Path, workers: int, level: int, cpus: int = 1) -> dict[str, Any]:
+    """Compresses a folder; returns what it took from the list of tasks to the last row."""
     with tempfile.TemporaryDirectory() as dest:
-        job = make_job(source, Path(dest), level)
+        job = make_job(source, Path(dest), level, cpus)
         inputs = gather(Sources([str(source)], wanted=job.operation.wants), None, lambda count: None)
         follower = Watcher(ray)
         started = time.perf_counter()
-        Run(job, inputs, follower).run(ray, Resources(1, 0, workers, workers), fleet.build_here(job))
+        Run(job, inputs, follower).run(ray, Resources(cpus, 0, workers, workers), fleet.build_here(job))
         elapsed = time.perf_counter() - started
         assert not follower.errors, follower.errors
         return {
             "workers": workers,
+            "cpus_per_worker": cpus,
             "files": inputs.num_files,
             "bytes": inputs.num_bytes,
             "tasks": follower.tasks,
@@ -195,7 +196,7 @@ def measured(options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]
         task_seconds = options.task_seconds
         for workers in options.workers:
             with fleet.connected(None) as cluster:
-                found = compressed(cluster.ray, Path(folder), workers, options.level)
+                found = compressed(cluster.ray, Path(folder), workers, options.level, options.cpus)
             task_seconds = task_seconds or found["busy_seconds"] / found["tasks"]
             yield "compressing", found
     workers = max(options.workers, default=1)
@@ -217,6 +218,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("bench-results"))
     parser.add_argument("--workers", type=int, nargs="*", default=[1, 2], help="workers that compress")
+    parser.add_argument("--cpus", type=int, default=1, help="CPUs of each of them")
     parser.add_argument("--bytes", type=int, default=1 << 21, help="text that they compress")
     parser.add_argument("--level", type=int, default=6)
     parser.add_argument("--simulate", type=int, nargs="*", default=[4, 16, 64, 250, 1000], help="workers that wait")
