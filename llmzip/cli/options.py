@@ -149,12 +149,13 @@ computation = together(
         help="Number format of --engine float.",
     ),
 )  # fmt: skip
+context = click.option(
+    "--context", metavar="N", type=int,
+    help=f"Tokens that a model sees, unless it is embedded.  [default: {USUAL_CONTEXT}, or the model's maximum if "
+    "that is lower]",
+)  # fmt: skip
 exact_rows = together(
-    click.option(
-        "--context", metavar="N", type=int,
-        help=f"Tokens that a model sees, unless it is embedded.  [default: {USUAL_CONTEXT}, or the model's maximum if "
-        "that is lower]",
-    ),
+    context,
     click.option(
         "--overlap", metavar="N", type=int, help="Tokens that a new context repeats.  [default: set by the level]"
     ),

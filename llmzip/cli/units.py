@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ..bench.units import speed_text as _speed_text
+
+if TYPE_CHECKING:
+    from ..measures.extrapolation import Range
 
 
 def duration_text(seconds: float) -> str:
@@ -12,6 +17,12 @@ def duration_text(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def duration_range_text(seconds: Range) -> str:
+    """Returns a time that is not known exactly, with its range unless both ends read alike."""
+    value, low, high = map(duration_text, seconds)
+    return value if low == high else f"{value} ({low} to {high})"
 
 
 def speed_text(original_bytes: int, elapsed_seconds: float) -> str:

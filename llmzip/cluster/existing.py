@@ -120,8 +120,6 @@ def matching_pair(archive: BinaryIO, text: BinaryIO, headers: Iterable[Header] |
             if not frame_holds(frame, cast("BinaryIO", hashed_text)):
                 return None
             tokens += frame.header.num_tokens
-    except OSError:
-        raise
     except LLMZipError:
         return None
     if hashed_text.read(1):

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._version import FORMAT_VERSION, NUMERICS_VERSION, __version__
 from ..errors import EngineError, LLMZipError
-from .whole import model_of
+from ..inference.on_demand import ModelOnDemand
 
 if TYPE_CHECKING:
     from .job import Job
@@ -126,7 +126,7 @@ def model_identity(job: Job) -> str:
 
     if job.operation.reads_archives:
         return ""
-    return pack_header(model_of(job).archive_header()).hex()
+    return pack_header(ModelOnDemand.of(job.compress).archive_header()).hex()
 
 
 def build_here(job: Job) -> Build:
@@ -196,19 +196,16 @@ def connected(address: str | None, *, is_quiet: bool = True) -> Iterator[Connect
         LLMZipError: Ray is missing, or there is no cluster at the address.
     """
     ray = import_ray()
-    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    if address is None:
-        options |= {"address": "local", "include_dashboard": None}
-    else:
+    if address is not None:
         _check_address(address)
-        options |= {"address": address}
     with contextlib.ExitStack() as stack:
         if is_quiet:
             stack.enter_context(contextlib.redirect_stdout(_Silence(1)))
             stack.enter_context(contextlib.redirect_stderr(_Silence(2)))
         try:
             with _quiet_descriptor(2) if is_quiet else contextlib.nullcontext():
-                context = ray.init(**options)
+                place = "local" if address is None else address
+                context = ray.init(place, logging_level=logging.ERROR, log_to_driver=False)
         except Exception as error:
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
             place = "on this machine" if address is None else f"at {address}"
@@ -324,11 +321,6 @@ def last_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     causes = [line for line in lines if _CAUSE.match(line)]
     return (causes or lines or [type(error).__name__])[-1]
-
-
-def gpu_count(ray: Any) -> float:
-    """Returns the number of GPUs of the cluster."""
-    return float(ray.cluster_resources().get("GPU", 0))
 
 
 def worker_room(ray: Any, resources: Resources) -> int:

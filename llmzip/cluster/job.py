@@ -94,14 +94,12 @@ class Job:
         text = json.dumps([self.facts(), *inputs], sort_keys=True)
         return hashlib.sha256(text.encode("ascii")).digest()[:_KEY_BYTES].hex()
 
-    def output(self, name: str) -> str | None:
-        """Returns the name of an input's output; None for an operation without outputs.
+    def output(self, name: str) -> str:
+        """Returns the name of an input's output, for an operation that has outputs.
 
         Raises:
             SettingsError: an input that was named has the wrong suffix for the operation.
         """
-        if not self.operation.writes_files:
-            return None
         if self.operation is Operation.COMPRESS:
             if has_suffix(name, SUFFIX):
                 raise SettingsError(f"already has the suffix {SUFFIX}")

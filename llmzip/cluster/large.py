@@ -7,6 +7,7 @@ take themselves for the last one, both write the same bytes.
 
 from __future__ import annotations
 
+import abc
 import bisect
 import contextlib
 import time
@@ -101,7 +102,7 @@ class LargeFiles:
         )
 
 
-class _LargeOutput:
+class _LargeOutput(abc.ABC):
     """The output of a large file: its parts, and what comes of them.
 
     Args:
@@ -112,6 +113,7 @@ class _LargeOutput:
 
     def __init__(self, job: Job, file: InputFile, worker: str) -> None:
         self._job, self._file, self._worker = job, file, worker
+        self._output = job.output(file.name)
         key = file_key(job, file)
         self._folder = f"{WORK}/{key}"
         self._rows = f"{ROWS}/{key}.parquet"
@@ -144,7 +146,7 @@ class _LargeOutput:
 
     def _check(self, part: Part, done: Row) -> PartResult:
         """Looks at what an earlier run made of the part; forgets the output if it is not right."""
-        store, name = self._job.dest, self._output()
+        store, name = self._job.dest, self._output
         stat = store.stat(name)
         expected = done.archive_bytes if self._job.operation is Operation.COMPRESS else done.bytes
         try:
@@ -159,17 +161,12 @@ class _LargeOutput:
     def _completed(self, pair: Pair, started: float) -> Row:
         """Records that the output is complete, then removes what it was made of."""
         seconds = time.perf_counter() - started
-        row = pair_row(self._job, self._file, self._output(), pair, seconds, self._worker)
+        row = pair_row(self._job, self._file, self._output, pair, seconds, self._worker)
         write_rows(self._job.dest, self._rows, [row])
         self._job.dest.remove_tree(self._folder)
         return row
 
     # -- names
-
-    def _output(self) -> str:
-        name = self._job.output(self._file.name)
-        assert name is not None  # the operation writes files
-        return name
 
     def _has(self, name: str) -> bool:
         return self._job.dest.stat(name) is not None
@@ -189,17 +186,17 @@ class _LargeOutput:
 
     # -- what the two operations differ in
 
+    @abc.abstractmethod
     def _make(self, part: Part) -> None:
         """Makes the object of a part."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _finish(self, part: Part) -> Row | None:
         """Makes what the part is the last part of; returns the file's row if that is all of it."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _is_right(self, part: Part) -> bool:
         """Whether the complete output agrees with the input, as far as the part goes."""
-        raise NotImplementedError
 
 
 class _LargeArchive(_LargeOutput):
@@ -209,8 +206,7 @@ class _LargeArchive(_LargeOutput):
         store = self._job.source
         archive = compress_pieces(store.read(self._file.name, part.begin, part.end), self._job.compress)
         check_unchanged(self._job, self._file)
-        with self._job.dest.create(self._part_name(part, part.number)) as sink:
-            sink.write(archive)
+        self._job.dest.write(self._part_name(part, part.number), archive)
 
     def _finish(self, part: Part) -> Row | None:
         unit = part.begin // writer.UNIT_BYTES
@@ -237,8 +233,7 @@ class _LargeArchive(_LargeOutput):
         except CorruptError:
             self._forget(names)
             raise
-        with job.dest.create(self._unit_name(unit)) as sink:
-            sink.write(archive)
+        job.dest.write(self._unit_name(unit), archive)
 
     def _join(self, num_units: int) -> Pair:
         """Writes the archive, and reads the text once more: for its digest, and to see that the units are of it."""
@@ -253,7 +248,7 @@ class _LargeArchive(_LargeOutput):
             if not is_whole:
                 job.dest.remove_tree(self._folder)
                 raise CorruptError("its units are damaged, or it was changed while the run was under way; run it again")
-        with job.dest.create(self._output(), size_bytes=self._file.size_bytes) as output:
+        with job.dest.create(self._output, size_bytes=self._file.size_bytes) as output:
             sink = HashingWriter(output)
             report = join_archives(self._units(num_units), cast("BinaryIO", sink))
             check_unchanged(job, self._file)
@@ -274,7 +269,7 @@ class _LargeArchive(_LargeOutput):
         if part.begin % writer.UNIT_BYTES:
             return True
         end = min(part.begin + writer.UNIT_BYTES, self._file.size_bytes)
-        with self._job.dest.open(self._output()) as archive, self._job.source.open(self._file.name) as text:
+        with self._job.dest.open(self._output) as archive, self._job.source.open(self._file.name) as text:
             index = read_index(archive)
             if index is None:  # one frame
                 frames = _only_frame(archive)
@@ -305,7 +300,7 @@ class _LargeText(_LargeOutput):
         with job.source.open(self._file.name) as archive:
             index = _index(archive)
             source = HashingReader(archive)
-            with job.dest.create(self._output(), size_bytes=index.original_bytes) as output:
+            with job.dest.create(self._output, size_bytes=index.original_bytes) as output:
                 sink = HashingWriter(output)
                 text = cast("BinaryIO", _Copier(self._texts(names), sink))
                 frames = read_archives(cast("BinaryIO", source))
@@ -321,7 +316,7 @@ class _LargeText(_LargeOutput):
                 yield text
 
     def _is_right(self, part: Part) -> bool:
-        with self._job.source.open(self._file.name) as archive, self._job.dest.open(self._output()) as text:
+        with self._job.source.open(self._file.name) as archive, self._job.dest.open(self._output) as text:
             text.seek(part.text_begin)
             frames = read_frames(archive, _index(archive), part.frames)
             return all(frame_holds(frame, text) for frame in frames)

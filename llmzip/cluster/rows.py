@@ -13,7 +13,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..errors import CorruptError
+from ..errors import EXIT_FAILED, CorruptError
+from ..system.failures import error_kind, explain
 from .storage import Store
 
 if TYPE_CHECKING:
@@ -68,8 +69,26 @@ class Row:
     @classmethod
     def from_json(cls, line: str) -> Row:
         """Reads what `to_json` wrote."""
-        facts = json.loads(line)
+        return cls.of(json.loads(line))
+
+    @classmethod
+    def of(cls, facts: dict[str, Any]) -> Row:
+        """Makes a row of its fields; other keys are left out."""
         return cls(**{field.name: facts[field.name] for field in dataclasses.fields(cls)})
+
+
+def error_row(path: str, error: Exception, *, offset: int = 0, worker: str = "") -> Row:
+    """Returns the row of an input that failed.
+
+    Args:
+        path: the input, as `shown_path` gives it.
+        error: why.
+        offset, worker: as in `Row`.
+    """
+    status, reason = explain(error, path)
+    line = " ".join(reason.split())
+    kind = error_kind(error)
+    return Row(path, offset, worker=worker, error=line, error_kind=kind, exit_status=status or EXIT_FAILED)
 
 
 def shown_path(path: str) -> str:
@@ -85,8 +104,7 @@ def write_rows(store: Store, name: str, rows: Iterable[Row]) -> None:
     table = pa.Table.from_pylist([dataclasses.asdict(row) for row in rows], schema=_arrow_schema())
     buffer = io.BytesIO()
     pq.write_table(table, buffer)
-    with store.create(name) as sink:
-        sink.write(buffer.getvalue())
+    store.write(name, buffer.getvalue())
 
 
 def read_rows(store: Store, name: str) -> list[Row] | None:
@@ -104,13 +122,9 @@ def read_rows(store: Store, name: str) -> list[Row] | None:
         return None
     try:
         table = pq.read_table(io.BytesIO(data), schema=_arrow_schema())
-        return [Row(**_known(facts)) for facts in table.to_pylist()]
+        return [Row.of(facts) for facts in table.to_pylist()]
     except (pa.ArrowException, TypeError) as error:
         raise CorruptError(f"{name}: damaged rows ({str(error).partition(chr(10))[0]})") from error
-
-
-def _known(facts: dict[str, Any]) -> dict[str, Any]:
-    return {field.name: facts[field.name] for field in dataclasses.fields(Row)}
 
 
 def _arrow_schema() -> pa.Schema:

@@ -16,11 +16,10 @@ from dataclasses import dataclass, field
 from typing import IO, Any, Protocol
 
 from ..errors import LLMZipError
-from ..system.failures import error_kind, explain
 from . import pool
 from .fleet import Build, Resources
 from .job import ALL_ROWS, ROWS, Job, bind
-from .rows import Row, shown_path, write_rows
+from .rows import Row, error_row, shown_path, write_rows
 from .sources import SourceFile, SourceProblem
 from .storage import with_retries
 from .tasks import InputFile, Task, TaskList, file_key, make_tasks
@@ -84,7 +83,7 @@ class Inputs:
     def add(self, found: SourceFile | SourceProblem) -> None:
         """Adds what was found."""
         if isinstance(found, SourceProblem):
-            self.problems.append(problem_row(found.path, found.error))
+            self.problems.append(error_row(shown_path(found.path), found.error))
             return
         self.num_files += 1
         self.num_bytes += found.size_bytes
@@ -130,13 +129,6 @@ def gather(
         inputs.add(item)
         advance(isinstance(item, SourceFile))
     return inputs
-
-
-def problem_row(uri: str, error: Exception) -> Row:
-    """Returns the row of an input that cannot be read."""
-    path = shown_path(uri)
-    status, reason = explain(error, path)
-    return Row(path, error=" ".join(reason.split()), error_kind=error_kind(error), exit_status=status or 1)
 
 
 class Run:
@@ -305,4 +297,4 @@ class _LargeFiles:
     def given_up(self) -> list[Row]:
         """Returns error rows of the files that are not complete."""
         error = LLMZipError("its parts did not come together; run it again")
-        return [problem_row(path, error) for path in self._numbers]
+        return [error_row(path, error) for path in self._numbers]

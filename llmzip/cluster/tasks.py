@@ -140,15 +140,15 @@ def make_tasks(job: Job, files: Iterable[InputFile], total_bytes: int) -> Iterat
         files: the inputs.
         total_bytes: sum of their sizes.
     """
-    size = task_bytes(total_bytes * (_ARCHIVE_RATIO if job.operation.reads_archives else 1))
+    ratio = _ARCHIVE_RATIO if job.operation.reads_archives else 1
+    size = task_bytes(ratio * total_bytes)
     pack = _Pack(size)
     for file in files:
         parts = list(_parts(job, file, size))
         if len(parts) > 1:
             yield from (Task((file,), part) for part in parts)
             continue
-        weight = file.size_bytes * (_ARCHIVE_RATIO if job.operation.reads_archives else 1)
-        if full := pack.add(file, weight):
+        if full := pack.add(file, ratio * file.size_bytes):
             yield full
     if rest := pack.take():
         yield rest

@@ -10,7 +10,6 @@ from ..codec.reader import decompress_stream
 from ..codec.writer import compress_stream
 from ..format.headers import Header
 from ..inference.on_demand import ModelOnDemand
-from ..models.choice import model_for_compressing
 from ..system.filenames import FileProblem
 from .existing import HashingReader, HashingWriter, Pair, matching_pair
 from .job import Job, Operation
@@ -25,13 +24,7 @@ if TYPE_CHECKING:
 
 def headers_of(job: Job) -> list[Header]:
     """Returns the headers that the run's archives may begin with: the model's, and that of archives without one."""
-    return [model_of(job).archive_header(), Header()]
-
-
-def model_of(job: Job) -> ModelOnDemand:
-    """Returns the run's model, which stays in memory between calls."""
-    settings = job.compress
-    return ModelOnDemand(model_for_compressing(settings), settings.engine, settings.prompt)
+    return [ModelOnDemand.of(job.compress).archive_header(), Header()]
 
 
 def check_unchanged(job: Job, file: InputFile) -> None:
@@ -79,7 +72,7 @@ class WholeFiles:
     def _compress(self, file: InputFile) -> Row:
         job, started = self._job, time.perf_counter()
         check_unchanged(job, file)
-        name = self._output(file)
+        name = job.output(file.name)
         if job.dest.stat(name) is not None:
             with job.dest.open(name) as archive, job.source.open(file.name) as text:
                 pair = matching_pair(archive, text, headers_of(job))
@@ -94,7 +87,7 @@ class WholeFiles:
     def _decompress(self, file: InputFile) -> Row:
         job, started = self._job, time.perf_counter()
         check_unchanged(job, file)
-        name = self._output(file)
+        name = job.output(file.name)
         if job.dest.stat(name) is not None:
             with job.source.open(file.name) as archive, job.dest.open(name) as text:
                 pair = matching_pair(archive, text)
@@ -119,11 +112,6 @@ class WholeFiles:
         return measured_row(self._job, file, 0, file.size_bytes, started, self._worker)
 
     # -- their rows
-
-    def _output(self, file: InputFile) -> str:
-        name = self._job.output(file.name)
-        assert name is not None  # the operation writes files
-        return name
 
     def _row(self, file: InputFile, output: str | None, pair: Pair, started: float, *, kept: bool = False) -> Row:
         return pair_row(self._job, file, output, pair, time.perf_counter() - started, self._worker, kept=kept)
@@ -170,7 +158,7 @@ def measured_row(job: Job, file: InputFile, begin: int, end: int, started: float
         raise FileProblem("is an llmzip archive: entropy measures texts; decompress it first")
     tokens = bits = 0
     if data:
-        model: LoadedModel = model_of(job).load()
+        model: LoadedModel = ModelOnDemand.of(job.compress).load()
         ids = model.tokenizer.encode(data)
         scores = Scorer(model).score(ids)
         tokens, bits = len(ids), model_bits(scores)

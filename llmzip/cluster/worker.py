@@ -14,11 +14,10 @@ import platform
 import time
 from dataclasses import dataclass, field, replace
 
-from ..errors import EXIT_FAILED, CorruptError, ResourceError
-from ..system.failures import error_kind, explain
+from ..errors import CorruptError, ResourceError
 from .job import ROWS, RUNNING, Job
 from .large import LargeFiles, PartResult
-from .rows import Row, read_rows, shown_path, write_rows
+from .rows import Row, error_row, read_rows, shown_path, write_rows
 from .storage import with_retries
 from .tasks import InputFile, Task
 from .whole import WholeFiles
@@ -107,7 +106,7 @@ class Worker:
             note.begin(number)
             return self._whole.run(file)
         except Exception as error:
-            return self._error_row(file, 0, error)
+            return error_row(self._path(file), error, worker=self.name)
 
     def _run_part(self, task: Task, key: str, note: _Note) -> PartResult:
         """Does a part of a file."""
@@ -121,25 +120,14 @@ class Worker:
             note.begin(0)
             result = self._large.run(file, part)
         except Exception as error:
-            result = PartResult([self._error_row(file, part.text_begin if keeps_rows else 0, error)])
+            offset = part.text_begin if keeps_rows else 0
+            result = PartResult([error_row(self._path(file), error, offset=offset, worker=self.name)])
         if keeps_rows:
             self._write(name, result.rows)
         return result
 
     def _path(self, file: InputFile) -> str:
         return shown_path(self._job.source.uri_of(file.name))
-
-    def _error_row(self, file: InputFile, offset: int, error: Exception) -> Row:
-        path = self._path(file)
-        status, reason = explain(error, path)
-        return Row(
-            path,
-            offset,
-            worker=self.name,
-            error=" ".join(reason.split()),
-            error_kind=error_kind(error),
-            exit_status=status or EXIT_FAILED,
-        )
 
 
 @dataclass

@@ -17,7 +17,6 @@ from ..format.headers import LM, LZMA, MIXED, STORED, ZSTD, Frame, FrameHeader, 
 from ..format.reading import read_archives
 from ..inference.on_demand import ModelOnDemand
 from ..inference.progress import Progress
-from ..models.choice import model_for_compressing
 from ..settings import CompressSettings
 from . import writer
 from .drafts import Draft, Drafter, cut_pieces
@@ -42,7 +41,7 @@ def compress_pieces(data: bytes, settings: CompressSettings, progress: Progress 
         ModelError, TokenizerError, EngineError.
     """
     _check(data, settings)
-    model = _model(settings)
+    model = ModelOnDemand.of(settings)
     drafts = list(Drafter(model, settings, progress).piece_drafts(data)) if data else [_empty()]
     return pack_archive(model.archive_header(), drafts)
 
@@ -64,7 +63,7 @@ def assemble_unit(data: bytes, parts: Sequence[BinaryIO | bytes], settings: Comp
         ModelError, TokenizerError, EngineError: the model, whose digests are in the header, cannot be loaded.
     """
     _check(data, settings)
-    model = _model(settings)
+    model = ModelOnDemand.of(settings)
     pieces = list(_piece_drafts(data, parts, model.archive_header()))
     drafts = Drafter(model, settings, None).best_frames(data, alone=alone, pieces=pieces) if data else [_empty()]
     uses_model = any(draft.header.uses_model for draft in drafts) or not alone
@@ -83,10 +82,6 @@ def _check(data: bytes, settings: CompressSettings) -> None:
         raise SettingsError("an archive of the float engine cannot be made in parts: they would differ by machine")
     if len(data) > writer.UNIT_BYTES:
         raise SettingsError(f"a part or a unit must have at most {writer.UNIT_BYTES:,} bytes, not {len(data):,}")
-
-
-def _model(settings: CompressSettings) -> ModelOnDemand:
-    return ModelOnDemand(model_for_compressing(settings), settings.engine, settings.prompt)
 
 
 def _empty() -> Draft:

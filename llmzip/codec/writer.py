@@ -12,7 +12,6 @@ from ..format import headers
 from ..format.headers import SKIP, STORED, FrameHeader, Header
 from ..inference.on_demand import ModelOnDemand
 from ..inference.progress import Progress
-from ..models.choice import model_for_compressing
 from ..settings import CompressSettings
 from ..system.streams import read_some, write_all
 from .drafts import Draft, Drafter
@@ -41,9 +40,7 @@ class ArchiveWriter:
     def __init__(
         self, settings: CompressSettings, progress: Progress | None = None, model: ModelOnDemand | None = None
     ) -> None:
-        if model is None:
-            model = ModelOnDemand(model_for_compressing(settings), settings.engine, settings.prompt)
-        self._model = model
+        self._model = ModelOnDemand.of(settings) if model is None else model
         self._drafter = Drafter(self._model, settings, progress)
         self._buffer = bytearray()
         self._packer = ArchivePacker()

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from ..format.headers import Header
 from ..format.plan import RowPlan
-from ..models.choice import ModelChoice
-from ..settings import EngineSettings
+from ..models.choice import ModelChoice, model_for_compressing
+from ..settings import CompressSettings, EngineSettings
 from ..system import forks
 
 if TYPE_CHECKING:
@@ -34,6 +34,15 @@ class ModelOnDemand:
         self._devices: list[EngineSettings] | None = None
         self._loaded: dict[int, LoadedModel] = {}
         self._lock = forks.Lock()
+
+    @classmethod
+    def of(cls, settings: CompressSettings) -> ModelOnDemand:
+        """Returns the model that settings name, with their engine and prompt.
+
+        Raises:
+            ModelError, SettingsError: as `choice.model_for_compressing`.
+        """
+        return cls(model_for_compressing(settings), settings.engine, settings.prompt)
 
     @property
     def name(self) -> str:

@@ -152,7 +152,7 @@ class Compress(_ColumnFunction):
         check_type("output", output, str, optional=True)
         self.output = column + ARCHIVE_SUFFIX if output is None else output
         self._settings = CompressSettings(level=level, model=model, engine=self._engine, prompt=as_bytes(prompt))
-        self._model = ModelOnDemand(model_for_compressing(self._settings), self._engine, self._settings.prompt)
+        self._model = ModelOnDemand.of(self._settings)
         self._model.load()  # so that a missing model stops the worker before its first batch
 
     def __call__(self, batch: BatchT) -> BatchT:

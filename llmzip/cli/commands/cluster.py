@@ -18,7 +18,7 @@ from .. import options, values
 from ..command import CONTEXT, Output, command, with_local_model
 from ..messages import Messages
 from ..records import range_fields
-from ..units import duration_text
+from ..units import duration_range_text
 from .cluster_follow import RunPrinter
 
 if TYPE_CHECKING:
@@ -87,10 +87,6 @@ _machines = options.together(
         help="Price of a worker's hour, for the cost that --dry-run tells.",
     ),
 )  # fmt: skip
-_context = click.option(
-    "--context", metavar="N", type=int,
-    help="Tokens that a model sees, unless it is embedded.  [default: 2048, or the model's maximum if that is lower]",
-)  # fmt: skip
 
 
 @command(
@@ -130,7 +126,7 @@ def test_command(**use: Any) -> int:
     return _run(Operation.TEST, **use)
 
 
-@command("entropy", _sources, options.compress_model, _context, _machines, options.progress)
+@command("entropy", _sources, options.compress_model, options.context, _machines, options.progress)
 def entropy_command(**use: Any) -> int:
     """Measure the bits of texts by the model; only rows go to DEST.
 
@@ -275,9 +271,9 @@ def _forecast(
     if expected.output_bytes is not None:
         output.line(f"  output      {_numbers(expected.output_bytes, 'bytes')}")
     workers = "one worker" if expected.workers == 1 else f"{expected.workers:,} workers"
-    output.line(f"  time        {_durations(expected.seconds)} on {workers}")
+    output.line(f"  time        {duration_range_text(expected.seconds)} on {workers}")
     if expected.workers > 1:
-        output.line(f"  work        {_durations(expected.worker_seconds)} of one worker")
+        output.line(f"  work        {duration_range_text(expected.worker_seconds)} of one worker")
     if cost is not None:
         output.line(f"  cost        {_numbers(cost, f'at {price_per_hour:g} an hour of a worker', digits=2)}")
     output.line(f"  sample      {expected.sampled_bytes:,} bytes of {expected.sampled_files:,} files, on one worker")
@@ -286,8 +282,3 @@ def _forecast(
 
 def _numbers(number: Range, unit: str, digits: int = 0) -> str:
     return f"{number.value:,.{digits}f} {unit} ({number.low:,.{digits}f} to {number.high:,.{digits}f})"
-
-
-def _durations(seconds: Range) -> str:
-    shown = [duration_text(value) for value in seconds]
-    return shown[0] if shown[1] == shown[2] else f"{shown[0]} ({shown[1]} to {shown[2]})"

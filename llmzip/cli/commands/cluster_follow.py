@@ -50,7 +50,6 @@ class RunPrinter:
     _bits: int = 0
     _tokens: int = 0
     _statuses: list[int] = field(default_factory=list)
-    _paths: set[str] = field(default_factory=set)
     _workers: dict[str, _WorkerTotals] = field(default_factory=dict)
     _started: float = field(default_factory=time.perf_counter)
 

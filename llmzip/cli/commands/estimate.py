@@ -20,7 +20,7 @@ from ..command import Output, command, with_local_model
 from ..messages import Messages
 from ..outcomes import Outcomes, shown_name
 from ..records import range_fields
-from ..units import duration_text
+from ..units import duration_range_text
 from ..values import read_prompt
 
 
@@ -130,9 +130,7 @@ def _print(output: Output, name: str, estimated: Estimate, level: int, elapsed_s
     else:
         output.line(f"  size        {size.value:,.0f} bytes ({size.low:,.0f} to {size.high:,.0f}){rate}")
     for operation, taken in _times(estimated).items():
-        low, high = duration_text(taken.low), duration_text(taken.high)
-        shown = f"{duration_text(taken.value)} ({low} to {high})" if low != high else duration_text(taken.value)
-        output.line(f"  {operation:<12}{shown}")
+        output.line(f"  {operation:<12}{duration_range_text(taken)}")
     if not estimated.is_whole:
         sample = "no sample, the data looks random"
         if estimated.pieces:
