@@ -1,0 +1,326 @@
+// Takes rows of tokens through the model, on several threads and without Python in between: lanes.h. A lane's tokens are
+// coded while other lanes are in the model. Must not know what codes them.
+
+#include "lanes.h"
+
+#include <cstdlib>
+#include <cstring>
+#include <ctime>
+
+#include <pthread.h>
+
+namespace {
+
+int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
+int64_t steps_of(const Rows& r, int64_t row) { return r.full_steps + (row < r.long_rows); }
+
+// -- passes through the model ---------------------------------------------------------------------------------------
+
+// The cache of a layer from a row on, for new tokens from a position on.
+Store store_of(const Rows& r, int64_t layer, int64_t row, int64_t position) {
+    Store store = r.stores[layer];
+    const int64_t slots = row * r.model->kv_heads * store.slots, values = slots * r.model->dim;
+    store.keys += values;
+    store.values += values;
+    store.key_scale += slots;
+    store.value_scale += slots;
+    store.peak += slots;
+    store.slot += position;
+    return store;
+}
+
+// Reads `new_tokens` inputs, from a step's on, of some rows; their hidden states are in the desk's room.
+void pass(const Rows& r, const Desk& desk, int64_t first_row, int64_t rows, int64_t step, int64_t new_tokens) {
+    const int64_t input = r.skipped + step, position = input - r.origin;
+    for (int64_t row = 0; row < rows; row++)
+        for (int64_t t = 0; t < new_tokens; t++) {
+            const int64_t id = r.inputs[(first_row + row) * r.stride + input + t];
+            desk.ids[row * new_tokens + t] = id < r.model->vocab ? id : r.start_token;
+        }
+    for (int64_t layer = 0; layer < r.model->layers; layer++) desk.stores[layer] = store_of(r, layer, first_row, position);
+    const float *cosines[2], *sines[2];
+    for (int which = 0; which < 2; which++) {
+        cosines[which] = r.cosines[which] + position * r.turned[which];
+        sines[which] = r.sines[which] + position * r.turned[which];
+    }
+    r.forward(r.model, rows, new_tokens, desk.ids, position, cosines, sines, r.turned, desk.stores, desk.room);
+}
+
+void keep_hidden(const Rows& r, const Desk& desk, int64_t token, int64_t place) {
+    const int64_t hidden = r.model->hidden;
+    memcpy(desk.hidden + place * hidden, desk.room->x + token * r.model->width, sizeof(float) * hidden);
+}
+
+void find_masses(const Rows& r, const Desk& desk, int64_t first, int64_t n, int32_t* out) {
+    r.masses(r.model, n, desk.hidden + first * r.model->hidden, desk.room, r.vocab, out);
+}
+
+// Predicts the token of a step in some rows, and hands the masses to the coder.
+void predict_rows(const Rows& r, const TokenCoder& coder, const Desk& desk, int64_t first, int64_t last, int64_t step) {
+    for (; first < last; first += MAX_TOKENS) {
+        const int64_t rows = smaller(MAX_TOKENS, last - first);
+        pass(r, desk, first, rows, step, 1);
+        for (int64_t row = 0; row < rows; row++) keep_hidden(r, desk, row, row);
+        for (int64_t row = 0; row < rows; row += desk.mass_rows) {
+            const int64_t n = smaller(desk.mass_rows, rows - row);
+            find_masses(r, desk, row, n, desk.masses);
+            coder.take(coder.context, n, desk.masses, first + row);
+        }
+    }
+}
+
+// -- guesses ----------------------------------------------------------------------------------------------------------
+
+double now() {
+    timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
+}
+
+// Moves an average of times towards a new one, less if that is longer: a thread may have been interrupted.
+void smooth(double* average, double seconds) {
+    if (*average <= 0)
+        *average = seconds;
+    else if (seconds < *average)
+        *average += 0.2 * (seconds - *average);
+    else
+        *average += 0.05 * ((seconds < 2 * *average ? seconds : 2 * *average) - *average);
+}
+
+// The time of a pass with so many guesses. Where none was measured it is that of the nearest smaller one, so that it is
+// tried where guesses tend to be right.
+double seconds_of(const Experience& experience, int64_t guesses) {
+    for (; guesses > 0; guesses--)
+        if (experience.seconds[guesses] > 0) return experience.seconds[guesses];
+    return experience.seconds[0];
+}
+
+// How many of a part's guesses to read: as many as give the most tokens in a second.
+int64_t worthwhile(const Experience& experience, const Part& part) {
+    int64_t best = 0;
+    double tokens = 1, chance = 1, best_rate = 1 / seconds_of(experience, 0);
+    for (int64_t count = 1; count <= part.guesses; count++) {
+        chance *= experience.chance[part.kind[count - 1]];
+        tokens += chance;
+        const double rate = tokens / seconds_of(experience, count);
+        if (rate > best_rate) {
+            best_rate = rate;
+            best = count;
+        }
+    }
+    return best;
+}
+
+// Predicts the token of a step in one row, and what would follow after some guesses.
+void predict_ahead(Decoding& d, const Desk& desk, Part& part, int64_t step) {
+    const Rows& r = d.rows;
+    int64_t* inputs = r.inputs + part.first * r.stride + r.skipped + step + 1;
+    for (int64_t i = 0; i < part.read; i++) inputs[i] = part.guess[i];
+    const double begin = now();
+    pass(r, desk, part.first, 1, step, 1 + part.read);
+    for (int64_t i = 0; i <= part.read; i++) keep_hidden(r, desk, i, i);
+    find_masses(r, desk, 0, 1 + part.read, part.masses);
+    smooth(&d.experience.seconds[part.read], now() - begin);
+    d.coder.take(d.coder.context, 1, part.masses, part.first);
+}
+
+// Goes on after the token of a step was coded in a part of one row: where it was guessed and read, the masses of the next
+// one are known; else new guesses are made. Guesses that were not read are compared as well, to learn how good they are.
+void follow(Decoding& d, Part& part, int64_t step, int64_t token) {
+    if (part.right < part.guesses) {
+        const bool is_right = token == part.guess[part.right];
+        double* chance = &d.experience.chance[part.kind[part.right]];
+        *chance += 0.02 * (is_right - *chance);
+        if (is_right && part.right++ < part.read) {
+            part.next = step + 2;
+            d.accepted++;
+            d.coder.take(d.coder.context, 1, part.masses + part.right * d.rows.vocab, part.first);
+            return;
+        }
+    }
+    part.right = part.guesses = part.read = 0;
+    const int64_t room = smaller(d.max_step, steps_of(d.rows, part.first)) - (step + 2);
+    const int64_t count = smaller(d.max_guesses, room);
+    if (count > 0) {
+        part.guesses = d.coder.guess(d.coder.context, part.first, count, part.guess, part.kind);
+        part.read = worthwhile(d.experience, part);
+    }
+    d.passes++;
+    d.guessed += part.read;
+}
+
+// -- the order of work ------------------------------------------------------------------------------------------------
+
+struct Sync {
+    pthread_mutex_t mutex;
+    pthread_cond_t changed;
+    int64_t changes;  // how often something was finished
+};
+
+// The rows of a lane, or of a part, that have a token at a step end here.
+int64_t end_of(const Rows& r, int64_t last, int64_t step) { return step < r.full_steps ? last : smaller(last, r.long_rows); }
+
+bool is_predicted(const Decoding& d, const Lane& lane, int64_t step) {
+    for (int64_t n = lane.first_part; n < lane.last_part; n++)
+        if (d.parts[n].next <= step && d.parts[n].first < end_of(d.rows, d.parts[n].last, step)) return false;
+    return true;
+}
+
+// Whether the lane whose turn it is can be coded.
+bool may_code(const Decoding& d) {
+    return !d.is_coding && d.step < d.last_step && is_predicted(d, d.lanes[d.turn], d.step);
+}
+
+// Codes the lane whose turn it is. Called with the mutex, which is free while the coder works.
+void code(Decoding& d, Sync& sync) {
+    Lane& lane = d.lanes[d.turn];
+    const int64_t step = d.step, end = end_of(d.rows, lane.last, step), first = lane.first;
+    const bool begins = d.coder.begin && !d.has_begun;
+    d.is_coding = 1;
+    pthread_mutex_unlock(&sync.mutex);
+    int is_good = 1;
+    if (first < end) {
+        is_good = begins ? d.coder.begin(d.coder.context, first, end)
+                         : d.coder.decode(d.coder.context, first, end, d.tokens);
+        if (!begins && is_good) {
+            for (int64_t row = first; row < end; row++)
+                d.rows.inputs[row * d.rows.stride + d.rows.skipped + step + 1] = d.tokens[row - first];
+            for (int64_t n = lane.first_part; n < lane.last_part; n++)
+                if (d.parts[n].masses && d.parts[n].first < end)
+                    follow(d, d.parts[n], step, d.tokens[d.parts[n].first - first]);
+        }
+    }
+    pthread_mutex_lock(&sync.mutex);
+    d.is_coding = 0;
+    if (!is_good) d.has_failed = 1;
+    if (!begins) lane.coded = step + 1;
+    if (++d.turn < d.num_lanes) return;
+    d.turn = 0;
+    if (d.coder.begin) d.has_begun = !d.has_begun;
+    if (!d.has_begun) d.step++;
+}
+
+// A part that can go through the model: one of the lane that is needed soonest. Null if there is none.
+Part* part_to_predict(const Decoding& d) {
+    for (int64_t n = 0; n < d.num_lanes; n++) {
+        const Lane& lane = d.lanes[(d.turn + n) % d.num_lanes];
+        if (lane.coded >= d.max_step) continue;
+        for (int64_t at = lane.first_part; at < lane.last_part; at++) {
+            Part& part = d.parts[at];
+            if (!part.is_busy && part.next == lane.coded && part.first < end_of(d.rows, part.last, part.next) &&
+                part.next < steps_of(d.rows, part.first))
+                return &part;
+        }
+    }
+    return nullptr;
+}
+
+// Takes a part through the model. Called with the mutex, which is free while the model works.
+void predict(Decoding& d, const Desk& desk, Sync& sync, Part& part) {
+    const int64_t step = part.next;
+    part.is_busy = 1;
+    pthread_mutex_unlock(&sync.mutex);
+    if (part.masses)
+        predict_ahead(d, desk, part, step);
+    else
+        predict_rows(d.rows, d.coder, desk, part.first, end_of(d.rows, part.last, step), step);
+    pthread_mutex_lock(&sync.mutex);
+    part.is_busy = 0;
+    part.next = step + 1;
+}
+
+const int64_t SPINS = 2000;  // some 20 us: what waking a thread takes
+
+void relax() {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+}
+
+// Waits until another thread has finished something.
+void wait_for_others(Sync& sync) {
+    const int64_t before = sync.changes;
+    pthread_mutex_unlock(&sync.mutex);
+    for (int64_t n = 0; n < SPINS && __atomic_load_n(&sync.changes, __ATOMIC_RELAXED) == before; n++)
+        relax();
+    pthread_mutex_lock(&sync.mutex);
+    while (sync.changes == before) pthread_cond_wait(&sync.changed, &sync.mutex);
+}
+
+void announce(Sync& sync) {
+    __atomic_store_n(&sync.changes, sync.changes + 1, __ATOMIC_RELAXED);
+    pthread_cond_broadcast(&sync.changed);
+}
+
+}  // namespace
+
+extern "C" {
+
+// Reads the inputs of some steps of some rows, whose tokens are known, and hands the masses of the tokens to a sink.
+void llmzip_lanes_read(const Rows* rows, const Sink* sink, const Desk* desk, int64_t first_row, int64_t last_row,
+                       int64_t first_step, int64_t last_step) {
+    const Rows& r = *rows;
+    const int64_t new_tokens = smaller(MAX_TOKENS, last_step - first_step);
+    const int64_t together = new_tokens < MAX_TOKENS ? MAX_TOKENS / new_tokens : 1;
+    for (int64_t first = first_row; first < last_row; first += together) {
+        const int64_t count = smaller(together, last_row - first);
+        for (int64_t step = first_step; step < last_step; step += MAX_TOKENS) {
+            const int64_t steps = smaller(MAX_TOKENS, last_step - step);
+            pass(r, *desk, first, count, step, steps);
+            int64_t n = 0;
+            for (int64_t row = first; row < first + count; row++) {
+                const int64_t start = row * r.full_steps + smaller(row, r.long_rows);
+                for (int64_t t = 0; t < steps && step + t < steps_of(r, row); t++) {
+                    keep_hidden(r, *desk, (row - first) * steps + t, n);
+                    desk->places[n++] = r.first_place + start + step + t;
+                }
+            }
+            for (int64_t done = 0; done < n; done += desk->mass_rows) {
+                const int64_t part = smaller(desk->mass_rows, n - done);
+                find_masses(r, *desk, done, part, desk->masses);
+                sink->add(sink->context, part, desk->masses, desk->places + done, desk->of_sink);
+            }
+        }
+    }
+}
+
+// Gets the decoding ready for threads; 0 if the system refuses.
+int llmzip_lanes_open(Decoding* d) {
+    Sync* sync = (Sync*)calloc(1, sizeof(Sync));
+    if (!sync) return 0;
+    pthread_mutex_init(&sync->mutex, nullptr);
+    pthread_cond_init(&sync->changed, nullptr);
+    d->sync = sync;
+    return 1;
+}
+
+// Decodes up to d->last_step. Several threads may call it at once for one decoding, each with a desk of its own; each
+// returns when nothing is left to do for it.
+void llmzip_lanes_decode(Decoding* decoding, const Desk* desk) {
+    Decoding& d = *decoding;
+    Sync& sync = *(Sync*)d.sync;
+    pthread_mutex_lock(&sync.mutex);
+    while (d.step < d.last_step && !d.has_failed) {
+        if (may_code(d)) {
+            code(d, sync);
+        } else if (Part* part = part_to_predict(d)) {
+            predict(d, *desk, sync, *part);
+        } else {
+            wait_for_others(sync);
+            continue;
+        }
+        announce(sync);
+    }
+    pthread_mutex_unlock(&sync.mutex);
+}
+
+void llmzip_lanes_close(Decoding* d) {
+    Sync* sync = (Sync*)d->sync;
+    pthread_cond_destroy(&sync->changed);
+    pthread_mutex_destroy(&sync->mutex);
+    free(sync);
+    d->sync = nullptr;
+}
+
+}  // extern "C"
