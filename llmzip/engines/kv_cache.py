@@ -16,7 +16,8 @@ class CachedLayer:
     Attributes:
         keys, values: of B rows, G heads, S slots and head size D, quantised.
         key_scale, value_scale: (B, G, S) float32.
-        value_peak: (B, G) or (B, G, 1) float32, the largest value scale since the context began.
+        value_peak: (B, G), (B, G, 1) or for each slot (B, G, S) float32, the largest value scale since the context
+            began.
         window: positions that a token sees, itself included; 0 for all.
         begin: the position in slot 0.
     """

@@ -71,15 +71,19 @@ def _up(size: int, multiple: int = LANES) -> int:
 
 
 class CpuLayer(CachedLayer):
-    """The cache of one layer: keys (B, G, S / 16, D / 2, 16, 2) int8, values (B, G, S / 4, D, 4) int8."""
+    """The cache of one layer: keys (B, G, S / 16, D / 2, 16, 2) int8, values (B, G, S / 4, D, 4) int8.
+
+    `value_peak` has an entry for each slot, so that a shorter length takes positions back.
+    """
 
     def slot(self, position: int, new: int) -> int:
         """Returns the first slot for new positions; drops positions that no later token sees if it needs room."""
         at, slots = position - self.begin, self.key_scale.shape[2]
         if at + new > slots and self.window:
-            gone = (at - (self.window - 1)) // _BLOCK * _BLOCK
+            # At least one position stays before the new ones, from whose entry of `value_peak` they continue.
+            gone = (at - self.window) // _BLOCK * _BLOCK
             for store, unit in (
-                (self.keys, _BLOCK), (self.values, 4), (self.key_scale, 1), (self.value_scale, 1),
+                (self.keys, _BLOCK), (self.values, 4), (self.key_scale, 1), (self.value_scale, 1), (self.value_peak, 1),
             ):  # fmt: skip
                 kept = -(-(at - gone) // unit)
                 store.narrow(2, 0, kept).copy_(store.narrow(2, gone // unit, kept).clone())
@@ -121,9 +125,8 @@ def _new_cache(config: ExactConfig, rows: int, slots: Sequence[int]) -> CpuCache
         count = rows * heads * size * dim
         keys = integers[at : at + count].view(rows, heads, size // _BLOCK, dim // 2, _BLOCK, 2)
         values = integers[at + count : at + 2 * count].view(rows, heads, size // 4, dim, 4)
-        key_scale, value_scale = (torch.zeros(rows, heads, size, **_FLOAT) for _ in range(2))
-        peak = torch.zeros(rows, heads, **_FLOAT)
-        layers.append(CpuLayer(keys, values, key_scale, value_scale, peak, window))
+        scales = (torch.zeros(rows, heads, size, **_FLOAT) for _ in range(3))
+        layers.append(CpuLayer(keys, values, *scales, window))
         at += 2 * count
     return CpuCache(layers)
 
@@ -259,7 +262,7 @@ class CpuForward:
     def cache_bytes(self, slots: Sequence[int]) -> int:
         """Returns an upper bound for the size of one row of a cache in bytes."""
         config = self._config
-        return sum(slots, 2 * _BLOCK * len(slots)) * config.num_kv_heads * (2 * _up(config.head_dim) + 8)
+        return sum(slots, 2 * _BLOCK * len(slots)) * config.num_kv_heads * (2 * _up(config.head_dim) + 12)
 
     def forward(self, ids: torch.Tensor, cache: CpuCache | None) -> torch.Tensor:
         """Computes final hidden states, (B, T) int64 to (B, T, hidden) float32.
@@ -280,9 +283,6 @@ class CpuForward:
         if cache is not None:
             # All rows have the same slots: they move once, before the rows are distributed.
             slots = [layer.slot(begin, new) for layer in cache.layers]
-            if begin == 0:
-                for layer in cache.layers:
-                    layer.value_peak.zero_()
 
         def task(first: int, last: int) -> Callable[[], None]:
             part = cache.view(slice(first, last)) if cache is not None else None
@@ -303,9 +303,6 @@ class CpuForward:
             for first in range(0, rows, step):
                 group = slice(first, min(first + step, rows))
                 part = store.view(group if cache is not None else slice(0, group.stop - group.start))
-                if cache is None:
-                    for layer in part.layers:
-                        layer.value_peak.zero_()
                 for at in range(0, new, _TOKENS):
                     tokens = ids[group, at : at + _TOKENS].contiguous()
                     stores = [layer.pointers(slot + at) for layer, slot in zip(part.layers, slots, strict=True)]

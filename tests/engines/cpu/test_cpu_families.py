@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from forms import FORMS, SIZES, assert_same_bits, model_of
+from forms import FORMS, SIZES, assert_same_bits, ids_of, model_of
 
 from llmzip.engines.cpu import kernels
 from llmzip.engines.exact import ExactEngine
@@ -46,3 +46,20 @@ def test_queries_that_do_not_fit_are_left_to_torch(level: str, monkeypatch: pyte
     engine = ExactEngine(model_of("llama", "odd", head_dim=2), "cpu")
     assert engine.is_slower
     assert engine.kernels_text == "torch, without the compiled kernels (the model has heads of 2 values)"
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("windows", [(0, 0), (9, 1)])
+def test_positions_can_be_taken_back(level: str, windows: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was read and taken back leaves no trace: the largest value scale before it counts again."""
+    monkeypatch.setenv("LLMZIP_KERNELS", level)
+    model = model_of("llama", windows=windows)
+    compiled, plain = ExactEngine(model, "cpu"), ExactEngine(model, "cpu", compiled=False)
+    cache, read, found = compiled.new_cache(2, 40, 150), ids_of(model, 2, 0), []
+    for seed in range(24):
+        kept = ids_of(model, 2, 5, 2 * seed)
+        found.append(compiled.forward(kept, cache))
+        read = torch.cat([read, kept], 1)
+        compiled.forward(ids_of(model, 2, 1 + seed % 3, 2 * seed + 1), cache)
+        cache.length = read.shape[1]
+    assert torch.equal(torch.cat(found, 1), plain.forward(read))

@@ -58,7 +58,8 @@ struct Model {
 enum Activation { SILU, GELU, GELU_TANH };  // in the order of config.ACTIVATIONS
 
 // The cache of a layer, for some rows: keys [rows, G, blocks, D / 2, 16, 2] int8, positions in blocks of 16; values
-// [rows, G, slots / 4, D, 4] int8; scales [rows, G, slots]; peak [rows, G], the largest value scale so far.
+// [rows, G, slots / 4, D, 4] int8; scales [rows, G, slots]; peak [rows, G, slots], the largest value scale since the
+// context began, up to that of the slot. New tokens continue from the entry before their own; at slot 0 a context begins.
 struct Store {
     int8_t* keys;
     int8_t* values;

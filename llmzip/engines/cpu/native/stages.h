@@ -127,8 +127,9 @@ INLINE void heads(int64_t rows, int64_t new_tokens, const Model* m, const Layer*
             if (is_value) {
                 store_value(cache->values + first * dim, slot, dim, q);
                 cache->value_scale[first + slot] = scale;
-                if (scale > cache->peak[line]) cache->peak[line] = scale;
-                room->value_peak[n * kv_heads + g] = cache->peak[line];
+                const float before = slot ? cache->peak[first + slot - 1] : 0.0f;
+                cache->peak[first + slot] = scale > before ? scale : before;
+                room->value_peak[n * kv_heads + g] = cache->peak[first + slot];
             } else {
                 store_key(cache->keys + first * dim, slot, dim, q);
                 cache->key_scale[first + slot] = scale;
