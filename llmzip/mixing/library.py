@@ -93,7 +93,7 @@ class Library:
         self.paths = function("paths", _N, _P, _P, _P)
         self.encode = function("encode", _N, _N, _P, _P, result=_N)
         self.begin = function("begin")
-        self.decode = function("decode", _N, _N, result=ctypes.c_int)
+        self.decode = function("decode", _N, _N, _P, result=ctypes.c_int)
 
 
 def load(level: str = "") -> tuple[ctypes.CDLL, str] | None:
@@ -241,12 +241,15 @@ class Walk:
             raise IndexError("no such rows")
         self._library.take(self._reference, len(masses), self._checked(masses, len(masses)).ctypes.data, first_row)
 
-    def decode(self, first_row: int, last_row: int) -> None:
+    def decode(self, first_row: int, last_row: int) -> np.ndarray:
         """Decodes the next token of some rows whose masses were taken: all rows of a step, then those of the next.
 
         Args:
             first_row: first of the rows, a multiple of GROUP_ROWS.
             last_row: end of the rows, another multiple or the end of all that take part in the step.
+
+        Returns:
+            (n,) int64 token ids.
 
         Raises:
             CorruptError: no encoder wrote this.
@@ -254,8 +257,10 @@ class Walk:
         """
         if not 0 <= first_row <= last_row <= self._rows or (self._tokens[first_row:last_row] >= self._steps).any():
             raise IndexError("no such rows, or no such step")
-        if not self._library.decode(self._reference, first_row, last_row):
+        ids = np.empty(last_row - first_row, dtype=np.int64)
+        if not self._library.decode(self._reference, first_row, last_row, ids.ctypes.data):
             raise CorruptError("damaged: the compressed data fits no text")
+        return ids
 
     def _checked(self, masses: np.ndarray, count: int) -> np.ndarray:
         """Returns masses as the library reads them; it checks nothing itself."""

@@ -205,7 +205,6 @@ class MixDecoder:
     ) -> None:
         self._rows = Rows(num_tokens, num_rows)
         self._learned, self._texts = _state(vocabulary, self._rows, primed)
-        self._token = vocabulary.tree.token
         nothing = np.zeros(1, dtype=np.int64)
         known = Known(nothing.astype(np.int32), nothing, nothing.astype(np.int16), nothing, nothing.astype(np.int32))
         shape = vocabulary.shape(self._rows)
@@ -229,13 +228,10 @@ class MixDecoder:
         Raises:
             CorruptError: no encoder wrote the payload.
         """
-        self._walk.decode(first_row, last_row)
-        steps = self._rows.steps
-        leaves = self._texts.history[first_row * steps + self._step : last_row * steps : steps]
+        ids = self._walk.decode(first_row, last_row)
         if last_row == self._rows.active_rows(self._step):
             self._step += 1
-        tokens: np.ndarray = self._token[leaves]
-        return tokens
+        return ids
 
     def step(self, masses: np.ndarray | None) -> np.ndarray:
         """Decodes the next token of every row that takes part; `masses`: (rows, V) int32, None without a model."""

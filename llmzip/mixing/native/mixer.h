@@ -47,12 +47,14 @@ extern "C" int64_t NAME(encode)(const Mixer* m, int64_t first, int64_t last, flo
 
 extern "C" void NAME(begin)(Mixer* m) { begin(m->coder); }
 
-// Decodes the next token of the rows from `first` to `last`, which takes groups as they are; 0 if no encoder wrote this.
-extern "C" int NAME(decode)(Mixer* m, int64_t first, int64_t last) {
+// Decodes the next token of the rows from `first` to `last`, which takes groups as they are, and writes their ids to
+// `ids`; 0 if no encoder wrote this. Other threads may `take` masses of other rows meanwhile.
+extern "C" int NAME(decode)(Mixer* m, int64_t first, int64_t last, int64_t* ids) {
     Group group;
     for (group.first = first; group.first < last; group.first += GROUP) {
         group.size = smaller(GROUP, last - group.first);
         if (!decode_group(*m, group)) return 0;
+        for (int at = 0; at < group.size; at++) *ids++ = m->tree.token[group.place[at].leaf];
     }
     return 1;
 }
