@@ -1,5 +1,5 @@
-// Decodes tokens by tables of frequencies alone (docs/numerics.md section 8), as a TokenCoder of lanes.h: the groups of all
-// rows of a step come before any token.
+// Tokens coded by tables of frequencies alone (docs/numerics.md section 8): a TokenCoder and a Sink of lanes.h. The groups
+// of all rows of a step come before any token.
 
 #include <cstdint>
 #include <cstring>
@@ -22,7 +22,21 @@ struct Intervals {
     int64_t* inside;  // [group + 1]
 };
 
+// What an encoder needs of the masses of known tokens.
+struct Sums {
+    // Of an instruction set: kernels.h.
+    void (*sums)(int64_t n, int64_t vocab, int64_t group, const int32_t* masses, const int64_t* tokens, int64_t* out);
+    int64_t vocab, group;
+    const int64_t* tokens;  // [N], of the frame
+    int64_t* out;           // [N, 6]
+};
+
 extern "C" {
+
+void llmzip_intervals_add(const Sums* m, int64_t n, const int32_t* masses, const int64_t* places, void*) {
+    for (int64_t i = 0; i < n; i++)
+        m->sums(1, m->vocab, m->group, masses + i * m->vocab, m->tokens + places[i], m->out + 6 * places[i]);
+}
 
 void llmzip_intervals_take(Intervals* m, int64_t n, const int32_t* masses, int64_t first_row) {
     const int64_t stride = m->groups + 1;

@@ -1,0 +1,347 @@
+"""Rows of tokens through the compiled kernels without Python in between (native/lanes.h); must not know texts or files.
+
+What codes the tokens comes as addresses of compiled functions. Threads of Python enter the library, each with buffers of
+its own, and share out the work there.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import itertools
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...system.threads import workers
+from ..base import TokenSink, TokenSource
+from .kernels import Store, address
+
+if TYPE_CHECKING:
+    from ...format.plan import Rows as RowCounts
+    from ..operands import Operands
+    from .forward import CpuCache, CpuForward
+
+MAX_GUESSES = 15
+"""MAX_GUESSES of native/lanes.h: tokens of a row that are guessed at once."""
+
+KINDS = 32
+"""KINDS of native/lanes.h: kinds of guesses, by how sure the coder is of them."""
+
+MAX_TOKENS = 128
+"""MAX_TOKENS of native/lanes.h: tokens that go through the layers together."""
+
+_MASS_VALUES = 1 << 17
+"""Masses that a thread computes before they are used: half a megabyte stays in the cache of a core."""
+
+_P, _N = ctypes.c_void_p, ctypes.c_int64
+
+
+class Rows(ctypes.Structure):
+    """`struct Rows` of native/lanes.h."""
+
+    _fields_ = [
+        ("model", _P), ("forward", _P), ("masses", _P), ("cosines", _P * 2), ("sines", _P * 2), ("turned", _N * 2),
+        ("stores", _P), ("inputs", _P),
+        *((name, _N) for name in ("stride", "skipped", "origin", "rows", "full_steps", "long_rows", "first_place",
+                                  "vocab", "start_token")),
+    ]  # fmt: skip
+
+
+class Desk(ctypes.Structure):
+    """`struct Desk` of native/lanes.h."""
+
+    _fields_ = [
+        *((name, _P) for name in ("room", "stores", "ids", "places", "hidden", "masses")), ("mass_rows", _N),
+        ("of_sink", _P),
+    ]  # fmt: skip
+
+
+class Sink(ctypes.Structure):
+    """`struct Sink` of native/lanes.h."""
+
+    _fields_ = [("context", _P), ("add", _P)]
+
+
+class TokenCoder(ctypes.Structure):
+    """`struct TokenCoder` of native/lanes.h."""
+
+    _fields_ = [(name, _P) for name in ("context", "take", "begin", "decode", "guess")]
+
+
+class Part(ctypes.Structure):
+    """`struct Part` of native/lanes.h."""
+
+    _fields_ = [
+        *((name, _N) for name in ("first", "last", "next", "is_busy", "guesses", "read", "right")),
+        ("guess", _N * MAX_GUESSES), ("kind", _N * MAX_GUESSES), ("masses", _P),
+    ]  # fmt: skip
+
+
+class Lane(ctypes.Structure):
+    """`struct Lane` of native/lanes.h."""
+
+    _fields_ = [(name, _N) for name in ("first", "last", "coded", "first_part", "last_part")]
+
+
+class Experience(ctypes.Structure):
+    """`struct Experience` of native/lanes.h."""
+
+    _fields_ = [("seconds", ctypes.c_double * (MAX_GUESSES + 1)), ("chance", ctypes.c_double * KINDS)]
+
+
+class Decoding(ctypes.Structure):
+    """`struct Decoding` of native/lanes.h."""
+
+    _fields_ = [
+        ("rows", Rows), ("coder", TokenCoder), ("lanes", _P), ("parts", _P),
+        *((name, _N) for name in ("num_lanes", "last_step", "max_step", "turn", "step", "has_begun", "is_coding",
+                                  "has_failed")),
+        ("tokens", _P), ("max_guesses", _N), ("experience", Experience),
+        *((name, _N) for name in ("passes", "guessed", "accepted")), ("sync", _P),
+    ]  # fmt: skip
+
+
+class _Functions:
+    """The functions of native/lanes.cpp, which are the same for all instruction sets."""
+
+    def __init__(self, handle: ctypes.CDLL) -> None:
+        self.read, self.open, self.decode, self.close = (
+            getattr(handle, f"llmzip_lanes_{name}") for name in ("read", "open", "decode", "close")
+        )
+        self.read.argtypes, self.read.restype = (_P, _P, _P, _N, _N, _N, _N), None
+        self.open.argtypes, self.open.restype = (_P,), ctypes.c_int
+        self.decode.argtypes, self.decode.restype = (_P, _P), None
+        self.close.argtypes, self.close.restype = (_P,), None
+
+
+@functools.cache
+def _functions(handle: ctypes.CDLL) -> _Functions:
+    return _Functions(handle)
+
+
+class _Desk:
+    """Buffers of one thread; they go back to the forward pass when it is done with them.
+
+    Args:
+        forward: lends the buffers.
+        slots: of the cache.
+        vocab_size: columns of masses.
+        of_sink: what a sink needs of a thread, an object and its address; None for nothing.
+    """
+
+    def __init__(
+        self, forward: CpuForward, slots: int, vocab_size: int, of_sink: tuple[Any, int] | None = None
+    ) -> None:
+        self._forward, self._buffers = forward, forward.take_buffers(slots)
+        count = max(1, min(MAX_TOKENS, _MASS_VALUES // vocab_size))
+        stores = (Store * forward.config.num_layers)()
+        arrays = (
+            np.empty((2, MAX_TOKENS), dtype=np.int64),
+            np.empty((MAX_TOKENS, forward.config.hidden_size), dtype=np.float32),
+            np.empty((count, vocab_size), dtype=np.int32),
+        )
+        self._keep = (stores, arrays, of_sink)
+        ids, hidden, masses = map(address, arrays)
+        self.structure = Desk(
+            ctypes.addressof(self._buffers.room), ctypes.addressof(stores), ids, ids + 8 * MAX_TOKENS, hidden, masses,
+            count, None if of_sink is None else of_sink[1],
+        )  # fmt: skip
+
+    def close(self) -> None:
+        """Gives the buffers back."""
+        self._forward.give_back(self._buffers)
+
+
+class CpuRows:
+    """Rows of a frame in the compiled passes; `base.CompiledRows` describes it.
+
+    Args:
+        forward: the compiled passes.
+        operands: those of the model.
+        cache: of all rows; `length` is kept up to date.
+        inputs: (R, n) int64: what the model reads, C-contiguous; decoding writes into it.
+        counts: how many rows and steps there are.
+        skipped: inputs of a row before the one that its first token is predicted from.
+        vocab_size, start_token, context: of the engine.
+    """
+
+    def __init__(
+        self,
+        forward: CpuForward,
+        operands: Operands,
+        cache: CpuCache,
+        inputs: np.ndarray,
+        counts: RowCounts,
+        *,
+        skipped: int,
+        vocab_size: int,
+        start_token: int,
+        context: int,
+    ) -> None:
+        self.forward, self.cache, self.counts, self.vocab_size = forward, cache, counts, vocab_size
+        self.functions = _functions(forward.library.handle)
+        self._operands, self._inputs, self._skipped, self._context = operands, inputs, skipped, context
+        self._start_token = start_token
+        self._keep: Any = None
+
+    def room(self, step: int) -> int:
+        """Returns how many inputs from a step's on can be read before the cache is full; positions move if they must."""
+        length = self.cache.length
+        slots = [layer.key_scale.shape[2] - layer.slot(length, 1) for layer in self.cache.layers]
+        return min(self._context - length, self._inputs.shape[1] - self._skipped - step, *slots)
+
+    def structure(self, step: int, positions: int, first_place: int = 0) -> Rows:
+        """Describes the rows to the library, until the cache changes other than by the library.
+
+        Args:
+            step: whose input is the cache's next.
+            positions: that will be read; at most `room(step)`.
+            first_place: of the first row's first token among those that a sink gets.
+        """
+        length, counts, library = self.cache.length, self.counts, self.forward.library
+        self._operands.extend(length + positions)
+        tables = [rope.at(0, length + positions) for rope in self._operands.ropes]
+        cosines, sines = ((_P * 2)(*(address(pair[part]) for pair in tables)) for part in (0, 1))
+        stores = self.cache.stores(0, counts.num_rows)
+        for store, layer in zip(stores, self.cache.layers, strict=True):
+            store.slot = -layer.begin
+        self._keep = tables
+        return Rows(
+            self.forward.model_address, library.forward_address, library.masses_address, cosines, sines,
+            (_N * 2)(*(rope.pairs for rope in self._operands.ropes)), ctypes.addressof(stores), address(self._inputs),
+            self._inputs.shape[1], self._skipped, self._skipped + step - length, counts.num_rows, counts.full_steps,
+            counts.long_rows, first_place, self.vocab_size, self._start_token,
+        )  # fmt: skip
+
+    def read(self, sink: TokenSink, first_step: int, last_step: int, first_place: int) -> None:
+        """Reads the inputs of some steps, at most `room(first_step)`, and hands the masses of their tokens to a sink."""
+        rows = self.structure(first_step, last_step - first_step, first_place)
+        desk = _Desk(self.forward, self.cache.slots, self.vocab_size, sink.new_room())
+        try:
+            self.functions.read(
+                ctypes.byref(rows), ctypes.byref(Sink(sink.context, sink.add)), ctypes.byref(desk.structure), 0,
+                self.counts.num_rows, first_step, last_step,
+            )  # fmt: skip
+        finally:
+            desk.close()
+        self.cache.length += last_step - first_step
+
+    def decoding(self, source: TokenSource, unit: int, threads: int) -> CpuDecoding:
+        """Returns a decoder of the rows' tokens; `unit`: the coder takes rows in multiples of so many."""
+        return CpuDecoding(self, source, unit, threads)
+
+
+_LANES_PER_THREAD = 2
+"""Number of lanes for each thread: one is in the model when another goes to the coder."""
+
+_MAX_GUESSES = 7
+"""Tokens that are guessed at once: later ones are right too seldom."""
+
+_FIRST_CHANCE = 0.5
+"""Chance of a guess before anything is known of its kind."""
+
+
+class CpuDecoding:
+    """Decodes the tokens of a frame's rows, as `base.CompiledDecoding`; used as a context.
+
+    Args:
+        rows: the rows.
+        source: decodes tokens from masses.
+        unit: it takes rows in multiples of so many.
+        threads: to use at most.
+    """
+
+    def __init__(self, rows: CpuRows, source: TokenSource, unit: int, threads: int) -> None:
+        self._rows, self._source = rows, source
+        counts, size = rows.counts, rows.vocab_size
+        parts = _parts(counts.num_rows, unit, threads)
+        self._lanes = (Lane * len(parts))()
+        self._parts = (Part * sum(map(len, parts)))()
+        alone = source.guess is not None and all(last - first == 1 for lane in parts for first, last in lane)
+        self._ahead = np.empty((len(self._parts) if alone else 0, _MAX_GUESSES + 1, size), dtype=np.int32)
+        self._tokens = np.empty(max(lane[-1][1] - lane[0][0] for lane in parts), dtype=np.int64)
+        number = 0
+        for lane, borders in zip(self._lanes, parts, strict=True):
+            lane.first, lane.last = borders[0][0], borders[-1][1]
+            lane.first_part = number
+            for first, last in borders:
+                self._parts[number].first, self._parts[number].last = first, last
+                if alone:
+                    self._parts[number].masses = address(self._ahead[number])
+                number += 1
+            lane.last_part = number
+        self._threads = min(threads, len(self._parts))
+        self._decoding = Decoding(
+            coder=TokenCoder(*source.addresses), lanes=ctypes.addressof(self._lanes),
+            parts=ctypes.addressof(self._parts), num_lanes=len(parts), tokens=address(self._tokens),
+            max_guesses=_MAX_GUESSES,
+        )  # fmt: skip
+        self._decoding.experience.chance[:] = [_FIRST_CHANCE] * KINDS
+        self._desks: list[_Desk] = []
+
+    def advance(self, last_step: int) -> int:
+        """Decodes up to a step, or as far as the cache has room; returns the step that was reached.
+
+        Raises:
+            CorruptError: no encoder wrote this.
+        """
+        decoding, step = self._decoding, self._decoding.step
+        room = self._rows.room(step)
+        last_step = min(last_step, step + room)
+        decoding.rows = self._rows.structure(step, room)
+        decoding.last_step, decoding.max_step = last_step, step + room
+        self._run()
+        if decoding.has_failed:
+            raise self._source.error()
+        self._rows.cache.length += last_step - step
+        return last_step
+
+    def _run(self) -> None:
+        """Lets all threads in; returns when none is inside any more."""
+        decode, reference = self._rows.functions.decode, ctypes.byref(self._decoding)
+        if self._threads == 1:
+            decode(reference, ctypes.byref(self._desks[0].structure))
+            return
+        futures: list[Future[Any]] = []
+        try:
+            futures += [workers.submit(decode, reference, ctypes.byref(desk.structure)) for desk in self._desks]
+            for future in futures:
+                future.result()
+        finally:
+            # Interrupted: the others stop soon, and must not find their memory gone.
+            if not all(future.done() for future in futures):
+                self._decoding.has_failed = 1
+            for future in futures:
+                if not future.cancel():
+                    future.exception()
+
+    def __enter__(self) -> CpuDecoding:
+        rows = self._rows
+        if not rows.functions.open(ctypes.byref(self._decoding)):
+            raise MemoryError
+        for _ in range(self._threads):
+            self._desks.append(_Desk(rows.forward, rows.cache.slots, rows.vocab_size))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._rows.functions.close(ctypes.byref(self._decoding))
+        while self._desks:
+            self._desks.pop().close()
+
+
+def _parts(rows: int, unit: int, threads: int) -> list[list[tuple[int, int]]]:
+    """Cuts rows into lanes, and lanes into the parts that go through the model on a thread.
+
+    With few rows there is one lane, and nothing to compute while it is coded; then threads share it.
+    """
+    count = max(1, min(rows // unit, _LANES_PER_THREAD * threads if threads > 1 else 1))
+    units = rows // unit
+    borders = [units * n // count * unit for n in range(count)] + [rows]
+    lanes = []
+    for first, last in itertools.pairwise(borders):
+        pieces = 1 if count > 1 else max(1, min(threads, last - first))
+        cuts = [first + (last - first) * n // pieces for n in range(pieces + 1)]
+        lanes.append(list(itertools.pairwise(cuts)))
+    return lanes
