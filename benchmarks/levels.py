@@ -2,6 +2,7 @@
 
 `make bench-levels TEXT=FILE` (2 models, 9 levels, each archive decoded and compared) takes a few minutes for 1 MB.
 Times are the best of `--times` rounds over all levels, so that passing load slows all levels alike.
+A level that another one beats, no larger and clearly faster in one direction, is named, and the exit status is 1.
 `levels.py --redraw docs/speed.md` only draws docs/levels.svg from the table there.
 """
 
@@ -25,6 +26,9 @@ _LEVELS = range(1, 10)
 _COLOURS = {"base": "#c2410c", "small": "#1d4ed8"}
 _OTHER = "#525252"
 
+_NOISE = 0.05
+"""Part by which a level must be faster to beat another: best times of one machine differ by as much."""
+
 
 def measure(text: bytes, model: str, times: int, levels: list[int]) -> list[dict[str, Any]]:
     """Sizes and the best times of all levels."""
@@ -41,6 +45,25 @@ def measure(text: bytes, model: str, times: int, levels: list[int]) -> list[dict
          "encode_seconds": best[level][0], "decode_seconds": best[level][1]}
         for level in levels
     ]  # fmt: skip
+
+
+def beaten(rows: list[dict[str, Any]]) -> list[str]:
+    """Says which levels of a model lack a place of their own: another one is no larger, and faster one way."""
+    lines = []
+    for row in rows:
+        for other in rows:
+            for way in ("encode", "decode"):
+                if (
+                    other["model"] == row["model"]
+                    and other["level"] != row["level"]
+                    and other["archive_bytes"] <= row["archive_bytes"]
+                    and other[f"{way}_seconds"] < (1 - _NOISE) * row[f"{way}_seconds"]
+                ):
+                    lines.append(
+                        f"{row['model']} -{row['level']}: -{other['level']} is no larger, and {way}s in "
+                        f"{other[f'{way}_seconds']:.2f} instead of {row[f'{way}_seconds']:.2f} s"
+                    )
+    return lines
 
 
 def recorded(document: Path) -> list[dict[str, Any]]:
@@ -134,7 +157,9 @@ def main() -> int:
     args.output.mkdir(parents=True, exist_ok=True)
     (args.output / "levels.json").write_text(json.dumps(rows, indent=1) + "\n")
     draw(rows, args.output / "levels.svg")
-    return 0
+    for line in (lines := beaten(rows)):
+        print(line)
+    return 1 if lines else 0
 
 
 if __name__ == "__main__":
