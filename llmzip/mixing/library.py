@@ -82,7 +82,7 @@ class Library:
     """The functions of native/mixer.h for one level of instructions. They run without Python's global lock."""
 
     def __init__(self, handle: ctypes.CDLL, level: str) -> None:
-        self.level = level
+        self.level, self._handle = level, handle
 
         def function(name: str, *arguments: type, result: type | None = None) -> Any:
             symbol = getattr(handle, f"llmzip_mixer_{level}_{name}")
@@ -94,6 +94,10 @@ class Library:
         self.encode = function("encode", _N, _N, _P, _P, result=_N)
         self.begin = function("begin")
         self.decode = function("decode", _N, _N, _P, result=ctypes.c_int)
+
+    def address(self, name: str) -> int:
+        """Returns the address of a function, for compiled code that calls it without Python."""
+        return libraries.address(self._handle, f"llmzip_mixer_{self.level}_{name}")
 
 
 def load(level: str = "") -> tuple[ctypes.CDLL, str] | None:
@@ -198,6 +202,21 @@ class Walk:
         self.bits = np.zeros(decisions or 0, dtype=np.int32)
         self._step = self._done = 0
 
+    @property
+    def address(self) -> int:
+        """Address of `struct Mixer`, which compiled code passes to the library's functions."""
+        return ctypes.addressof(self._mixer)
+
+    def function(self, name: str) -> int:
+        """Returns the address of one of the library's functions."""
+        return self._library.address(name)
+
+    def new_room(self) -> tuple[Any, int]:
+        """Returns what `paths` needs of a thread, and its address."""
+        room = new_masses(1, self._vocab_size)
+        structure = _Masses(*_addresses(room))
+        return (room, structure), ctypes.addressof(structure)
+
     def paths(self, masses: np.ndarray, places: np.ndarray) -> None:
         """Stores the model's logits on the paths of known tokens, and its guesses; threads may share out the places.
 
@@ -212,9 +231,8 @@ class Walk:
         places = np.ascontiguousarray(places, dtype=np.int64)
         if len(places) and not 0 <= places.min() <= places.max() < self._num_tokens:
             raise IndexError("no such token")
-        room, checked = new_masses(1, self._vocab_size), self._checked(masses, len(places))
-        addresses = ctypes.byref(_Masses(*_addresses(room)))
-        self._library.paths(self._reference, len(places), checked.ctypes.data, places.ctypes.data, addresses)
+        (_keep, room), checked = self.new_room(), self._checked(masses, len(places))
+        self._library.paths(self._reference, len(places), checked.ctypes.data, places.ctypes.data, room)
 
     def encode(self, last_step: int) -> None:
         """Walks up to a step, never back; the model's logits of all tokens before it must be stored.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -136,6 +137,14 @@ class MixEncoder:
         """
         self._walk.paths(masses, places)
 
+    def compiled_sink(self) -> tuple[int, int, Callable[[], tuple[Any, int]]]:
+        """Returns what compiled code needs to add masses without Python, as long as this object lives.
+
+        Returns:
+            addresses of a context and of a function, `add`; and what makes something that each thread needs for it.
+        """
+        return self._walk.address, self._walk.function("paths"), self._walk.new_room
+
     def walk(self, last_step: int) -> None:
         """Walks up to a step; the masses of all tokens before it must have been added."""
         self._walk.encode(last_step)
@@ -232,6 +241,14 @@ class MixDecoder:
         if last_row == self._rows.active_rows(self._step):
             self._step += 1
         return ids
+
+    def compiled_source(self) -> tuple[int, int, int]:
+        """Returns what compiled code needs to decode without Python, as long as this object lives.
+
+        Returns:
+            addresses of a context and of two functions, `take` and `decode`.
+        """
+        return self._walk.address, self._walk.function("take"), self._walk.function("decode")
 
     def step(self, masses: np.ndarray | None) -> np.ndarray:
         """Decodes the next token of every row that takes part; `masses`: (rows, V) int32, None without a model."""

@@ -107,6 +107,13 @@ def is_built(folder: Path, stem: str) -> bool:
     return next(_candidates(folder, stem), None) is not None
 
 
+def address(library: ctypes.CDLL, name: str) -> int:
+    """Returns the address of a library's function, for compiled code that calls it without Python."""
+    found = ctypes.cast(getattr(library, name), ctypes.c_void_p).value
+    assert found is not None  # a symbol that is there has an address
+    return found
+
+
 def _candidates(folder: Path, stem: str) -> Iterator[ctypes.CDLL]:
     """Yields the libraries in a folder that can be loaded here and were built from the sources next to them."""
     for file in sorted(folder.glob(f"{stem}*.*")):

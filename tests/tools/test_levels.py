@@ -1,14 +1,9 @@
 """The benchmark of levels: which of them it names as having no place of their own."""
 
-import sys
-from pathlib import Path
 from typing import Any
 
+import levels
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-
-import levels  # noqa: E402
 
 
 def _row(level: int, size: int, encode: float, decode: float, model: str = "base") -> dict[str, Any]:
