@@ -22,7 +22,8 @@ from ..engines import planes
 from ..engines.exact import ExactEngine
 from ..errors import LLMZipError
 from ..models.convert import convert
-from ..models.model import ExactModel, save_int8
+from ..models.int8form import save_int8
+from ..models.model import ExactModel
 from . import card, checkpoint, hfweights, shapes
 from .card import Result
 from .listener import Listener
