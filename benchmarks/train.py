@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from llmzip.inference.load import find_device
+from llmzip.engines import devices
 from llmzip.models.tokenizer import Tokenizer
 from llmzip.training import bpe, dataset, machine, schedule, shapes, texts
 from llmzip.training.trainer import Facts, Trainer
@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--eager", action="store_true", help="only without torch.compile")
     parser.add_argument("--output", type=Path, help="folder for train.json")
     args = parser.parse_args()
-    device = torch.device(find_device(args.device))
+    device = torch.device(devices.find(args.device))
     rows = []
     for preset in args.preset or shapes.PRESETS:
         for compiled in (False,) if args.eager else (False, True):

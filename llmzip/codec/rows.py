@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import torch
 
-from ..engines.base import Engine
+from ..engines.base import Array, Engine
 from ..errors import CorruptError
 from ..format.plan import RowPlan
 from ..inference import capacity
@@ -36,7 +35,7 @@ _MAX_CHUNK_STEPS = 128
 _MIN_LANE_ROWS = 32
 """Rows of a lane when method lm decodes: fewer side by side make too little use of the weights that are read."""
 
-Take = Callable[[np.ndarray, torch.Tensor], None]
+Take = Callable[[np.ndarray, Array], None]
 """Called with places of tokens, (n,) int64, and their masses, (n, V) int32; from threads of the engine."""
 
 
@@ -84,7 +83,7 @@ class FrameCoder:
         mixer = MixEncoder(self._vocabulary, tokens, plan.num_rows, True, primed)
         readout = self.engine.readout()
 
-        def add(places: np.ndarray, masses: torch.Tensor) -> None:
+        def add(places: np.ndarray, masses: Array) -> None:
             mixer.add(places, readout.fetch(masses))
 
         self._predict(tokens, plan, add, walk=mixer.walk, progress=progress)
@@ -162,7 +161,7 @@ class FrameCoder:
         """Decodes method lm."""
         source = _IntervalSource(self.engine, payload)
 
-        def look(lane: Lane, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        def look(lane: Lane, step: int) -> _Look:
             return source.look(lane.history.step(step))
 
         with Lanes(self.engine, plan, self._before, _MIN_LANE_ROWS) as lanes:
@@ -216,9 +215,9 @@ class FrameCoder:
             from ..mixing.mixer import MixEncoder
 
             once = RowPlan(len(prompt.tokens), 1, max(1, self.engine.context // 2))
-            reader = MixEncoder(vocabulary, prompt.tokens, 1, with_model=True)
+            reader, readout = MixEncoder(vocabulary, prompt.tokens, 1, with_model=True), self.engine.readout()
             for places, masses in token_masses(self.engine, prompt.tokens, once):
-                reader.add(places, masses.cpu().numpy())
+                reader.add(places, readout.fetch(masses))
             prompt.reader = reader
         return prompt.reader.learn(num_tokens)
 
@@ -231,10 +230,9 @@ class _IntervalSink:
         self._tokens, self._plan = tokens, plan
         self._intervals = np.empty((len(tokens), 4), dtype=np.int64)
 
-    def add(self, places: np.ndarray, masses: torch.Tensor) -> None:
+    def add(self, places: np.ndarray, masses: Array) -> None:
         """Takes the masses, (n, V) int32, of the tokens at some places."""
-        targets = torch.from_numpy(self._tokens[places]).to(masses.device)
-        self._intervals[places] = self._frequencies.intervals(masses, targets).cpu().numpy()
+        self._intervals[places] = self._frequencies.intervals(masses, self._tokens[places])
 
     def finish(self) -> CodedRows:
         """Codes all intervals in the order of the format."""
@@ -254,6 +252,19 @@ class _IntervalSink:
         return CodedRows(encoder.finish(), bits)
 
 
+class _Look(NamedTuple):
+    """What decoding a step needs of some rows: arrays of the engine.
+
+    Attributes:
+        masses: (n, V) int32.
+        sums, bounds: (n, groups + 1) int64, cumulative masses and frequencies at the borders of the groups.
+    """
+
+    masses: Array
+    sums: Array
+    bounds: Array
+
+
 class _IntervalSource:
     """Decodes what `_IntervalSink` codes, step by step."""
 
@@ -262,16 +273,15 @@ class _IntervalSource:
         self._frequencies = self._readout.frequencies
         self._decoder = Decoder(payload)
 
-    def look(self, masses: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def look(self, masses: Array) -> _Look:
         """Returns what `step` needs of the masses, (n, V) int32, of some rows."""
-        return (masses, *self._frequencies.group_bounds(masses))
+        return _Look(masses, *self._frequencies.group_bounds(masses))
 
-    def step(self, looks: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]) -> Iterator[np.ndarray]:
+    def step(self, looks: list[_Look]) -> Iterator[np.ndarray]:
         """Yields one token per row, (n,) int64 for each `look` at some of the rows that take part, in their order."""
-        groups = [self._decoder.decode(self._readout.fetch(bounds)).astype(np.int64) for _, _, bounds in looks]
-        for (masses, sums, bounds), group in zip(looks, groups, strict=True):
-            chosen = torch.from_numpy(group).to(masses.device)
-            inner = self._frequencies.symbol_bounds(masses, sums, bounds, chosen)
+        groups = [self._decoder.decode(self._readout.fetch(look.bounds)).astype(np.int64) for look in looks]
+        for look, group in zip(looks, groups, strict=True):
+            inner = self._frequencies.symbol_bounds(*look, group)
             yield group * self._frequencies.group_size + self._decoder.decode(self._readout.fetch(inner))
 
 

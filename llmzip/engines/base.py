@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 import numpy as np
-import torch
 
-from .frequencies import Frequencies
+if TYPE_CHECKING:
+    from .frequencies import Frequencies
+
+Array: TypeAlias = Any
+"""An array of an engine: numpy's where compiled kernels compute, else a tensor of torch on the engine's device.
+
+Callers may take its length and shape, slice and reshape it, and index it by numpy arrays of booleans or of places. To
+its values there is one way: the engine's readout.
+"""
+
+HOST = "cpu"
+"""The device that is the processor itself."""
 
 CacheT = TypeVar("CacheT", bound="Cache")
 
@@ -40,10 +50,10 @@ class Readout(Protocol):
 
     @property
     def frequencies(self) -> Frequencies:
-        """Frequencies from masses on the engine's device."""
+        """Frequencies from the engine's masses."""
 
-    def fetch(self, tensor: torch.Tensor) -> np.ndarray:
-        """Returns the values of a tensor on the engine's device, valid until the next call."""
+    def fetch(self, array: Array) -> np.ndarray:
+        """Returns the values of an engine's array, valid until the next call."""
 
 
 class Engine(Protocol[CacheT]):
@@ -54,7 +64,7 @@ class Engine(Protocol[CacheT]):
         floor_bits: k, 0 to 8: masses are at most 2^(20 + k) (docs/numerics.md section 6.7).
         context: number of input tokens that one position may see at most, itself included.
         start_token: the id fed before a row's first token.
-        device: where tensors live.
+        device: where its arrays are: "cpu", "cuda" or "cuda:N".
         batch_tokens: number of tokens that one prefill call should hold.
         stepwise: whether only calls of one token of every row, with the same rows each time, give the same bits again.
         callers: number of threads that may use it at once. If there are more than 1, calls on threads of
@@ -65,7 +75,7 @@ class Engine(Protocol[CacheT]):
     floor_bits: int
     context: int
     start_token: int
-    device: torch.device
+    device: str
     batch_tokens: int
     stepwise: bool
 
@@ -78,18 +88,18 @@ class Engine(Protocol[CacheT]):
     def step_bytes(self, rows: int, chunk: int, positions: int) -> int:
         """Estimates the memory of a cache and of one step of all rows with its masses and tables, in bytes."""
 
-    def forward(self, ids: torch.Tensor, cache: CacheT | None = None) -> torch.Tensor:
+    def forward(self, ids: np.ndarray, cache: CacheT | None = None) -> Array:
         """Computes the final hidden states of new input tokens, and appends to the cache if there is one.
 
         Args:
-            ids: (B, T) int64 on `device`, 0 <= id < V. Without a cache, positions start at 0.
+            ids: (B, T) int64, 0 <= id < V. Without a cache, positions start at 0.
             cache: a cache of B rows, or None.
 
         Returns:
             (B, T, hidden) float32.
         """
 
-    def masses(self, hidden: torch.Tensor) -> torch.Tensor:
+    def masses(self, hidden: Array) -> Array:
         """Computes the masses of the next token: integer probabilities before normalisation.
 
         Args:
@@ -99,5 +109,5 @@ class Engine(Protocol[CacheT]):
             (n, V) int32, 0 <= mass <= 2^(20 + k); the largest of each row is 2^(20 + k).
         """
 
-    def readout(self) -> Readout:
-        """Returns a new readout for the engine's masses."""
+    def readout(self, total_bits: int = 24) -> Readout:
+        """Returns a new readout for the engine's masses; `total_bits`: as for `Frequencies`."""

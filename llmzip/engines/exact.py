@@ -7,35 +7,45 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+import numpy as np
 
 from ..errors import EngineError
-from ..models.model import ExactModel
-from ..system import forks
+from ..system import forks, threads
+from .base import HOST, Array, Readout
 from .byte_tokens import as_inputs
 from .cpu import forward as cpu
 from .forward import Forward
-from .gpu import choice as gpu
+from .frequencies import TOTAL_BITS
 from .gpu import support
 from .kv_cache import LayerCaches
 from .operands import Operands
-from .readout import DeviceReadout
-from .reference import TorchForward
+from .readout import readout
+
+if TYPE_CHECKING:
+    from ..models.model import ExactModel
+    from .torch_arrays import TensorModel
+
+TORCH = "torch"
+"""Name of the forward pass in plain torch."""
 
 
 class ExactEngine:
     """Runs an ExactModel on one device. Threads may share it: it takes their calls one by one where it must.
 
+    The compiled kernels of CPUs are tried first, and need no torch; torch is imported where it computes.
+
     Args:
-        model: on any device.
-        device: to run on.
+        model: with its weights anywhere.
+        device: to run on: "cpu", "cuda" or "cuda:N".
         batch_tokens: tokens that one prefill call should hold; None for what suits the model and the device.
         compiled: whether kernels may compute; plain torch gives the same bits.
         byte_tokens: tokens of single bytes after the model's own; `vocab_size` includes them.
 
     Attributes:
+        model: with its weights where the forward pass reads them.
+        device: as given, as a string.
         forward_pass: what computes.
         kernels_text: what computes, and why not something faster.
         is_slower: whether plain torch computes because kernels that were asked for cannot.
@@ -45,15 +55,14 @@ class ExactEngine:
 
     def __init__(
         self,
-        model: ExactModel,
-        device: torch.device | str = "cpu",
+        model: ExactModel | TensorModel,
+        device: object = HOST,
         batch_tokens: int | None = None,
         compiled: bool = True,
         *,
         byte_tokens: int = 0,
     ) -> None:
-        self.device = torch.device(device)
-        self.model = model.to(self.device)
+        self.device = str(device)
         # Two callers may share an engine, and its tables and kernels may change while it runs.
         self._lock = forks.Lock()
         config = model.config
@@ -62,10 +71,11 @@ class ExactEngine:
         self.floor_bits = config.floor_bits
         self.context = config.context
         self.start_token = config.start_token
-        self.operands = Operands.of(self.model)
-        kernels, reason = _kernels(self.model, self.operands) if compiled else (None, "")
-        self.forward_pass: Forward[Any] = TorchForward(self.model, self.operands) if kernels is None else kernels
-        self.is_slower = compiled and kernels is None
+        self.model: ExactModel | TensorModel
+        self.operands: Operands
+        self.forward_pass: Forward[Any]
+        self.model, self.operands, self.forward_pass, reason = _chosen(model, self.device, compiled)
+        self.is_slower = compiled and self.forward_pass.name == TORCH
         self.kernels_text = self.forward_pass.name + reason
         self.batch_tokens = batch_tokens or max(self.context, 1024, self.forward_pass.batch_tokens())
 
@@ -86,7 +96,7 @@ class ExactEngine:
     @property
     def callers(self) -> int:
         """Threads that may use it at once, as `Engine.callers`."""
-        return torch.get_num_threads() if self.forward_pass.is_concurrent else 1
+        return threads.count() if self.forward_pass.is_concurrent else 1
 
     def new_cache(self, rows: int, chunk: int, positions: int) -> LayerCaches[Any]:
         """Returns an empty cache, as `Engine.new_cache`."""
@@ -108,8 +118,7 @@ class ExactEngine:
             for window in self.model.config.windows
         ]
 
-    @torch.inference_mode()
-    def forward(self, ids: torch.Tensor, cache: LayerCaches[Any] | None = None) -> torch.Tensor:
+    def forward(self, ids: np.ndarray, cache: LayerCaches[Any] | None = None) -> Array:
         """Computes final hidden states, as `Engine.forward`.
 
         Raises:
@@ -125,11 +134,11 @@ class ExactEngine:
         with self._turn():
             return self.forward_pass.forward(ids, cache)
 
-    def readout(self) -> DeviceReadout:
-        return DeviceReadout(self.vocab_size, self.device, self.floor_bits)
+    def readout(self, total_bits: int = TOTAL_BITS) -> Readout:
+        """Returns a new readout, as `Engine.readout`."""
+        return readout(self.vocab_size, self.device, self.floor_bits, total_bits)
 
-    @torch.inference_mode()
-    def masses(self, hidden: torch.Tensor) -> torch.Tensor:
+    def masses(self, hidden: Array) -> Array:
         """Computes masses, as `Engine.masses`."""
         with self._turn():
             return self.forward_pass.masses(hidden, self._byte_tokens)
@@ -144,14 +153,24 @@ class ExactEngine:
                 yield
 
 
-def _kernels(model: ExactModel, operands: Operands) -> tuple[Forward[Any] | None, str]:
-    """Returns the kernels that compute a model on its device; or None and the reason, as an end for a message."""
-    kernels: Forward[Any] | None
-    device = model.embedding_q.device
-    if device.type == "cuda" or support.interpreted():
-        kernels, reason = gpu.build(model, operands)
-        return kernels, f", without the Triton kernels ({reason})" if reason else ""
-    if device.type == "cpu":
-        kernels, reason = cpu.build(model, operands)
-        return kernels, f", without the compiled kernels ({reason})" if reason else ""
-    return None, ""
+def _chosen(
+    model: ExactModel | TensorModel, device: str, compiled: bool
+) -> tuple[ExactModel | TensorModel, Operands, Forward[Any], str]:
+    """Chooses what computes a model.
+
+    Returns:
+        the model and its operands where the forward pass reads them; the forward pass; and why it is not a faster one,
+        as an end for a message.
+    """
+    reason = ""
+    if compiled and device == HOST and not support.interpreted():
+        in_memory: ExactModel = model  # type: ignore[assignment] # tensors in memory are arrays, too
+        operands = Operands.of(in_memory)
+        kernels, why = cpu.build(in_memory, operands)
+        if kernels is not None:
+            return in_memory, operands, kernels, ""
+        reason = f", without the compiled kernels ({why})"
+    from . import torch_passes
+
+    chosen = torch_passes.choose(model, device, compiled)
+    return chosen.model, chosen.operands, chosen.forward_pass, reason + chosen.reason

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..errors import EngineError, ModelUnsupportedError
@@ -26,9 +27,12 @@ from ..models.config import MAX_CONTEXT, MAX_VOCAB, ExactConfig
 from ..numerics import ops, tables
 from ..system import forks, processor
 from . import float_load, float_steps
-from .byte_tokens import as_inputs, with_byte_tokens
+from .base import Readout
+from .byte_tokens import as_inputs
 from .float_steps import MAX_LOGIT
-from .readout import DeviceReadout
+from .frequencies import TOTAL_BITS
+from .readout import readout
+from .torch_arrays import ids_on, with_byte_tokens
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 """Types of the computation by their names in settings."""
@@ -98,18 +102,19 @@ class FloatEngine:
     def __init__(
         self,
         folder: Path,
-        device: torch.device | str = "cpu",
+        device: object = "cpu",
         dtype: str = "float32",
         context: int | None = None,
         start_token: int | None = None,
         threads: int | None = None,
     ) -> None:
-        self.device, self.dtype = torch.device(device), dtype
+        self.device, self.dtype = str(device), dtype
+        self._place = torch.device(self.device)
         self._threads = threads or torch.get_num_threads()
         with _computing(self._threads):
             self._threads = torch.get_num_threads()  # torch may have chosen another number
             self._model, self.vocab_size = float_load.load(
-                folder, layout.read_config(folder), self.device, DTYPES[dtype]
+                folder, layout.read_config(folder), self._place, DTYPES[dtype]
             )
         inner = self._model.config
         longest = _longest(inner, folder)
@@ -130,7 +135,7 @@ class FloatEngine:
             )
         self._byte_tokens = 0
         self.batch_tokens = self.context
-        self._exp2 = torch.from_numpy(tables.exp2_table()).to(self.device)
+        self._exp2 = torch.from_numpy(tables.exp2_table()).to(self._place)
 
     def add_byte_tokens(self, count: int) -> None:
         """Adds tokens of single bytes after the model's own, whose number is only known once the model is loaded."""
@@ -171,33 +176,35 @@ class FloatEngine:
         return rows * (kept + 24 * self.vocab_size)
 
     @torch.inference_mode()
-    def forward(self, ids: torch.Tensor, cache: FloatCache | None = None) -> torch.Tensor:
+    def forward(self, ids: np.ndarray, cache: FloatCache | None = None) -> torch.Tensor:
         """Computes the logits after one new token of every row, (B, 1, V) float32, without byte tokens."""
         if cache is None or ids.shape[1] != 1:
             raise EngineError("the float engine takes one token of every row at a time")
         if cache.length >= self.context:
             raise EngineError(f"{cache.length + 1} positions exceed the context of {self.context}")
-        ids = self._inputs(ids)
+        inputs, model = self._inputs(ids), self._model
         with _computing(self._threads):
-            logits, cache.state = float_steps.step(self._model.module, self._model.way, ids, cache.state, cache.length)
+            logits, cache.state = float_steps.step(model.module, model.way, inputs, cache.state, cache.length)
         cache.length += 1
         return logits
 
     @torch.inference_mode()
-    def prefill(self, ids: torch.Tensor) -> torch.Tensor:
+    def prefill(self, ids: np.ndarray) -> torch.Tensor:
         """Computes the logits after all inputs of some rows at once, (B, T) to (B, T, V) float32.
 
         For measurements only: their last bits are not those of `forward`.
         """
         if ids.shape[1] > self.context:
             raise EngineError(f"{ids.shape[1]} positions exceed the context of {self.context}")
-        ids = self._inputs(ids)
+        inputs = self._inputs(ids)
         with _computing(self._threads):
-            return float_steps.whole(self._model.module, ids)
+            return float_steps.whole(self._model.module, inputs)
 
-    def _inputs(self, ids: torch.Tensor) -> torch.Tensor:
-        """Returns ids as the model is fed them."""
-        return as_inputs(ids, self.vocab_size - self._byte_tokens, self.start_token) if self._byte_tokens else ids
+    def _inputs(self, ids: np.ndarray) -> torch.Tensor:
+        """Returns ids as the model is fed them, on its device."""
+        if self._byte_tokens:
+            ids = as_inputs(ids, self.vocab_size - self._byte_tokens, self.start_token)
+        return ids_on(ids, self._place)
 
     @torch.inference_mode()
     def masses(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -208,15 +215,16 @@ class FloatEngine:
         masses = ops.exp2_lookup(self._exp2, ops.exp2_index(torch.sub(peak, steps, out=steps)))
         return with_byte_tokens(masses, self._byte_tokens)
 
-    def readout(self) -> DeviceReadout:
-        return DeviceReadout(self.vocab_size, self.device)
+    def readout(self, total_bits: int = TOTAL_BITS) -> Readout:
+        """Returns a new readout, as `Engine.readout`."""
+        return readout(self.vocab_size, self.device, total_bits=total_bits)
 
     def environment(self) -> str:
         """Describes everything that the bits may depend on, as `environment` does."""
         import transformers
 
         attention = str(self._model.module.config._attn_implementation)
-        return environment(self.device, self._threads, str(transformers.__version__), attention)
+        return environment(self._place, self._threads, str(transformers.__version__), attention)
 
 
 def environment(device: torch.device, threads: int, transformers_version: str, attention: str) -> str:

@@ -7,12 +7,15 @@ kernels for CUDA devices (gpu/forward.py).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
-import torch
+import numpy as np
 
-from ..models.model import ExactModel, Feature
-from .base import PartedCache
+from .base import Array, PartedCache
+
+if TYPE_CHECKING:
+    from ..models.model import Feature
+    from .torch_arrays import TensorModel
 
 CacheT = TypeVar("CacheT", bound=PartedCache)
 
@@ -41,14 +44,14 @@ class Forward(Protocol[CacheT]):
     def cache_bytes(self, slots: Sequence[int]) -> int:
         """Returns the size of one row of such a cache in bytes."""
 
-    def forward(self, ids: torch.Tensor, cache: CacheT | None) -> torch.Tensor:
+    def forward(self, ids: np.ndarray, cache: CacheT | None) -> Array:
         """Computes final hidden states, as `Engine.forward`; rotary tables reach at least to the last position."""
 
-    def masses(self, hidden: torch.Tensor, byte_tokens: int = 0) -> torch.Tensor:
+    def masses(self, hidden: Array, byte_tokens: int = 0) -> Array:
         """Computes masses, as `Engine.masses`, and so many columns of zeros after them."""
 
 
-def unsupported(model: ExactModel, lacking: frozenset[Feature], has_fitting_sizes: bool) -> str:
+def unsupported(model: TensorModel, lacking: frozenset[Feature], has_fitting_sizes: bool) -> str:
     """Says what kernels cannot compute of a model; empty if they can compute all of it.
 
     Args:
@@ -56,6 +59,8 @@ def unsupported(model: ExactModel, lacking: frozenset[Feature], has_fitting_size
         lacking: features that the kernels do not have.
         has_fitting_sizes: whether the kernels can divide the model's matrices and heads.
     """
+    from ..models.model import Feature
+
     features = model.features() & lacking
     reasons = [feature.value for feature in Feature if feature in features]
     if not has_fitting_sizes:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import copy
+import dataclasses
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-import torch
+from .base import Array
 
 
 @dataclass
@@ -22,21 +22,18 @@ class CachedLayer:
         begin: the position in slot 0.
     """
 
-    keys: torch.Tensor
-    values: torch.Tensor
-    key_scale: torch.Tensor
-    value_scale: torch.Tensor
-    value_peak: torch.Tensor
+    keys: Array
+    values: Array
+    key_scale: Array
+    value_scale: Array
+    value_peak: Array
     window: int
     begin: int = 0
 
     def rows(self: LayerT, rows: slice) -> LayerT:
         """Returns the cache of some of the rows, which shares its storage."""
-        part = copy.copy(self)
-        for name, value in vars(self).items():
-            if isinstance(value, torch.Tensor):
-                setattr(part, name, value[rows])
-        return part
+        stores = ("keys", "values", "key_scale", "value_scale", "value_peak")
+        return dataclasses.replace(self, **{name: getattr(self, name)[rows] for name in stores})
 
 
 LayerT = TypeVar("LayerT", bound="CachedLayer")
@@ -67,13 +64,6 @@ class LayerCaches(Generic[LayerT]):
     def rows(self: CacheT, rows: slice) -> CacheT:
         """Returns a cache of some of the rows, which shares their storage."""
         return type(self)([layer.rows(rows) for layer in self.layers], self.length)
-
-    def view(self: CacheT, rows: slice) -> CacheT:
-        """Returns what `rows` does, or the cache itself if that is all of it: quicker where each step asks for it.
-
-        The length of what is returned must not be changed.
-        """
-        return self if rows == slice(0, len(self.layers[0].value_peak)) else self.rows(rows)
 
     def adopt(self: CacheT, part: CacheT) -> None:
         """Takes over the positions of a cache of some of the rows, once the other rows have read as many."""

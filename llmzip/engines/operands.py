@@ -5,39 +5,53 @@ Must not know how a forward pass computes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from ..models.config import ExactConfig
-from ..models.model import ExactModel, LayerWeights
 from ..numerics import tables
+from .base import Array
+
+if TYPE_CHECKING:
+    from ..models.model import ExactModel, LayerWeights
 
 _MIN_POSITIONS = 1024
 """Positions of the first rotary table: computing fewer would not be noticeably faster."""
 
 
 class RopeTable:
-    """A rotary table that grows by doubling as far as it is needed, because computing it takes time."""
+    """A rotary table that grows by doubling as far as it is needed, because computing it takes time.
 
-    def __init__(self, steps: tuple[int, ...], context: int, device: torch.device) -> None:
-        self._steps, self._context, self._device = steps, context, device
-        self._table = torch.empty(2, 0, 1, len(steps), dtype=torch.float32, device=device)
+    Args:
+        steps: turns per position of each pair, in units of 2^-64 turn.
+        context: positions that it may hold at most.
+        place: puts a table, (2, positions, pairs) float32, where the forward pass reads it.
+    """
+
+    def __init__(self, steps: tuple[int, ...], context: int, place: Callable[[np.ndarray], Array]) -> None:
+        self._steps, self._context, self._place = steps, context, place
+        self._positions = 0
+        self._table = place(np.empty((2, 0, len(steps)), dtype=np.float32))
+
+    @property
+    def pairs(self) -> int:
+        """Number of pairs of values that are rotated."""
+        return len(self._steps)
 
     def extend(self, positions: int) -> None:
         """Makes the table hold at least this many positions. Callers must not extend it at the same time."""
-        current = self._table.shape[1]
-        if positions <= current:
+        if positions <= self._positions:
             return
-        size = min(self._context, max(positions, 2 * current, _MIN_POSITIONS))
-        cos_sin = np.stack(tables.rope_tables(self._steps, size))
-        self._table = torch.from_numpy(cos_sin).to(self._device, torch.float32).mul_(2.0**-14)[:, :, None]
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)  # other threads read it in streams of their own
+        size = min(self._context, max(positions, 2 * self._positions, _MIN_POSITIONS))
+        cos_sin = np.stack(tables.rope_tables(self._steps, size)).astype(np.float32)
+        self._table = self._place(cos_sin * np.float32(2.0**-14))
+        self._positions = size
 
-    def at(self, begin: int, new: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns cosines and sines of `new` positions from `begin` on: (new, 1, pairs) float32 each."""
+    def at(self, begin: int, new: int) -> tuple[Array, Array]:
+        """Returns cosines and sines of `new` positions from `begin` on, (new, pairs) float32, as they were placed."""
         cos, sin = self._table[:, begin : begin + new]
         return cos, sin
 
@@ -51,18 +65,14 @@ class Operands:
         ropes: the rotary table of layers without a window first, that of layers with one last; they may be the same.
     """
 
-    qk_norms: tuple[torch.Tensor | None, ...]
+    qk_norms: tuple[Array | None, ...]
     ropes: tuple[RopeTable, ...]
 
     @classmethod
     def of(cls, model: ExactModel) -> Operands:
-        """Derives the operands of a model, on the model's device; the rotary tables are empty at first."""
-        config, device = model.config, model.embedding_q.device
-        steps = config.rope_steps or tuple(tables.rope_steps(config.rope_theta, config.head_dim))
-        ropes = [RopeTable(steps, config.context, device)]
-        if config.local_rope_steps:
-            ropes.append(RopeTable(config.local_rope_steps, config.context, device))
-        return cls(tuple(_qk_norm(layer, config) for layer in model.layers), tuple(ropes))
+        """Derives the operands of a model in memory, as numpy arrays; the rotary tables are empty at first."""
+        norms = tuple(_qk_norm(layer, model.config) for layer in model.layers)
+        return cls(norms, rope_tables(model.config, lambda table: table))
 
     def extend(self, positions: int) -> None:
         """Makes the rotary tables hold at least this many positions. Callers must not do so at the same time."""
@@ -70,8 +80,18 @@ class Operands:
             rope.extend(positions)
 
 
-def _qk_norm(layer: LayerWeights, config: ExactConfig) -> torch.Tensor | None:
+def rope_tables(config: ExactConfig, place: Callable[[np.ndarray], Array]) -> tuple[RopeTable, ...]:
+    """Returns a model's rotary tables, empty at first; `place`: as for `RopeTable`."""
+    steps = config.rope_steps or tuple(tables.rope_steps(config.rope_theta, config.head_dim))
+    ropes = [RopeTable(steps, config.context, place)]
+    if config.local_rope_steps:
+        ropes.append(RopeTable(config.local_rope_steps, config.context, place))
+    return tuple(ropes)
+
+
+def _qk_norm(layer: LayerWeights, config: ExactConfig) -> np.ndarray | None:
     """Returns the norm weights of query and key heads together, (H + G, D), or None if the layer has none."""
     if layer.q_norm is None or layer.k_norm is None:
         return None
-    return torch.cat([layer.q_norm.expand(config.num_heads, -1), layer.k_norm.expand(config.num_kv_heads, -1)])
+    heads = [np.asarray(layer.q_norm)[None]] * config.num_heads + [np.asarray(layer.k_norm)[None]] * config.num_kv_heads
+    return np.concatenate(heads)

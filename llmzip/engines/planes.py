@@ -7,11 +7,14 @@ that are a hundred times larger than the others, and lose several per cent with 
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
 
-import torch
+import numpy as np
 
-from ..models.model import ExactModel
 from .exact import ExactEngine
+
+if TYPE_CHECKING:
+    from ..models.model import ExactModel
 
 _MAX_MASSES = 1 << 22
 """Masses that are computed at once: those of all tokens of a large vocabulary would take gigabytes."""
@@ -20,28 +23,29 @@ SECOND_PLANE_FROM = 1.002
 """Ratio of the code lengths with one plane and with two above which a model gets two."""
 
 
-def code_bits(engine: ExactEngine, inputs: torch.Tensor) -> float:
+def code_bits(engine: ExactEngine, inputs: np.ndarray) -> float:
     """Computes the code length of a row in bits, with the frequencies of docs/numerics.md section 8 before rounding.
 
     Args:
         engine: the model's.
-        inputs: (T + 1,) int64 on the engine's device, the start token first.
+        inputs: (T + 1,) int64, the start token first.
     """
-    hidden, targets = engine.forward(inputs[None, :-1])[0], inputs[1:, None]
+    hidden, targets = engine.forward(inputs[None, :-1])[0], inputs[1:]
+    frequencies = engine.readout().frequencies
     vocab_size, bits = engine.vocab_size, 0.0
     reserve = vocab_size / (1 << 24)
     size = max(1, _MAX_MASSES // vocab_size)
     for begin in range(0, len(targets), size):
         masses = engine.masses(hidden[begin : begin + size])
-        mass, total = masses.gather(1, targets[begin : begin + size])[:, 0].double(), masses.sum(1)
+        mass, total = frequencies.mass_and_total(masses, targets[begin : begin + size])
         share = mass / total * (1 - reserve) + 2.0**-24
         if engine.floor_bits:
             share = (mass + 1) / (total + vocab_size)
-        bits -= float(torch.log2(share).sum())
+        bits -= float(np.log2(share).sum())
     return bits
 
 
-def choose(model: ExactModel, rows: list[torch.Tensor], device: torch.device, *, byte_tokens: int = 0) -> ExactModel:
+def choose(model: ExactModel, rows: list[np.ndarray], device: str, *, byte_tokens: int = 0) -> ExactModel:
     """Returns the model with the number of planes that suits these rows; one plane if there are no rows.
 
     Args:
@@ -56,10 +60,9 @@ def choose(model: ExactModel, rows: list[torch.Tensor], device: torch.device, *,
 
     if not rows:
         return with_planes(model, 1)
-    moved_model = model.to(device)  # once, for both engines
 
     def bits(number: int) -> float:
-        engine = ExactEngine(with_planes(moved_model, number), device, byte_tokens=byte_tokens)
-        return sum(code_bits(engine, row.to(device)) for row in rows)
+        engine = ExactEngine(with_planes(model, number), device, byte_tokens=byte_tokens)
+        return sum(code_bits(engine, row) for row in rows)
 
     return with_planes(model, 2 if bits(1) > SECOND_PLANE_FROM * bits(2) else 1)

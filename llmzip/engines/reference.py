@@ -13,14 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import torch
 
-from ..models.model import ExactModel, LayerWeights
 from ..numerics import ops, tables
 from .kv_cache import CachedLayer, LayerCaches
 from .operands import Operands
+from .torch_arrays import TensorModel, ids_on
 
 _SCORES_PER_PIECE = 1 << 18
 """Attention works on pieces of about this many scores, so that a dozen elementwise passes stay in the cache."""
@@ -112,8 +113,8 @@ class TorchForward:
     """Computes an ExactModel with torch's own operations.
 
     Args:
-        model: on any device.
-        operands: those of the model.
+        model: with tensors on any device.
+        operands: those of the model, on the same device.
 
     Attributes:
         kernels: the matrix products, in a form that is exact on the device.
@@ -122,8 +123,8 @@ class TorchForward:
     name = "torch"
     is_concurrent = False
 
-    def __init__(self, model: ExactModel, operands: Operands) -> None:
-        config, device = model.config, model.embedding_q.device
+    def __init__(self, model: TensorModel, operands: Operands) -> None:
+        config, device = model.config, model.device
         self.model, self.config, self.device, self._operands = model, config, device, operands
         self.kernels = ops.Kernels(device, model.matrix_shapes())
         query_max = ops.query_max(config.head_dim)
@@ -160,13 +161,14 @@ class TorchForward:
         """Returns the size of one row of a cache in bytes."""
         return 4 * self.config.num_kv_heads * sum(slots) * (2 * self.config.head_dim + 2)
 
-    def forward(self, ids: torch.Tensor, cache: KVCache | None) -> torch.Tensor:
+    @torch.inference_mode()
+    def forward(self, ids: np.ndarray, cache: KVCache | None) -> torch.Tensor:
         """Computes final hidden states, (B, T) int64 to (B, T, hidden) float32."""
         self.kernels.check()
-        x = self._embed(ids, cache.length if cache is not None else 0)
+        x = self._embed(ids_on(ids, self.device), cache.length if cache is not None else 0)
         for number, layer in enumerate(self.model.layers):
             h = self._norm(x, layer.input_norm, layer.input_norm_bias)
-            attended = self._attention(h, number, ids.shape, cache)
+            attended = self._attention(h, number, (ids.shape[0], ids.shape[1]), cache)
             if layer.attention_post_norm is not None:
                 attended = self._norm(attended, layer.attention_post_norm)
             if self.config.parallel:
@@ -183,6 +185,7 @@ class TorchForward:
             cache.length += ids.shape[1]
         return x.view(*ids.shape, -1)
 
+    @torch.inference_mode()
     def masses(self, hidden: torch.Tensor, byte_tokens: int = 0) -> torch.Tensor:
         """Computes masses, (n, hidden) float32 to (n, V) int32 (docs/numerics.md section 6.7), and columns of zeros."""
         self.kernels.check()
@@ -229,7 +232,7 @@ class TorchForward:
             return ops.gelu(x, self._normal)
         return (ops.silu if kind == "silu" else ops.gelu_tanh)(x, self._exp2_unit)
 
-    def _mlp(self, h: torch.Tensor, layer: LayerWeights) -> torch.Tensor:
+    def _mlp(self, h: torch.Tensor, layer: SimpleNamespace) -> torch.Tensor:
         planes = self.config.planes
         inner = self.kernels.linear(h, layer.gate_up_q, layer.gate_up_scale, planes)
         if layer.gate_up_bias is not None:
@@ -244,7 +247,7 @@ class TorchForward:
 
     # -- attention
 
-    def _attention(self, h: torch.Tensor, number: int, shape: torch.Size, cache: KVCache | None) -> torch.Tensor:
+    def _attention(self, h: torch.Tensor, number: int, shape: tuple[int, int], cache: KVCache | None) -> torch.Tensor:
         """Computes attention of new tokens over the cached positions and their own: (B * T, hidden) float32.
 
         Args:
@@ -279,7 +282,7 @@ class TorchForward:
         y = self.kernels.linear(out.view(batch * new, heads * dim), layer.out_q, layer.out_scale, config.planes)
         return y if layer.out_bias is None else y.add_(layer.out_bias)
 
-    def _heads(self, h: torch.Tensor, number: int, shape: torch.Size, begin: int) -> tuple[Queries, KeysValues]:
+    def _heads(self, h: torch.Tensor, number: int, shape: tuple[int, int], begin: int) -> tuple[Queries, KeysValues]:
         """Computes queries, keys and values of new tokens, rotated and quantised (docs/numerics.md section 6.3).
 
         Args:

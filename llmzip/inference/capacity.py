@@ -6,11 +6,10 @@ import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import torch
-
-from ..engines.base import Engine
+from ..engines.base import HOST, Engine
 from ..errors import ResourceError
 from ..format.plan import RowPlan
+from ..system import threads
 from ..system.memory import allocations_checked, free_bytes
 from .passes import RESTART_CHUNK
 from .progress import TokenProgress
@@ -44,16 +43,15 @@ def frames_at_once(engine: Engine[Any], plan: RowPlan, mixed: bool, devices: int
         plan: the rows of the frame.
         mixed: whether the frame's method is mixed.
     """
-    on_processor = engine.device.type == "cpu"
-    wanted = torch.get_num_threads() // _THREADS_PER_FRAME if on_processor else devices * _FRAMES_PER_DEVICE
+    on_processor = engine.device == HOST
+    wanted = threads.count() // _THREADS_PER_FRAME if on_processor else devices * _FRAMES_PER_DEVICE
     wanted = min(wanted, os.cpu_count() or 1)
     if engine.stepwise or wanted < 2:
         return 1
     needed = {engine.device: engine.step_bytes(plan.num_rows, RESTART_CHUNK, plan.steps)}
     if mixed:
-        host = torch.device("cpu")
         size = _mixer_bytes(engine, plan) + _ENCODER_BYTES * plan.num_tokens
-        needed[host] = needed.get(host, 0) + size
+        needed[HOST] = needed.get(HOST, 0) + size
     for device, size in needed.items():
         if (free := free_bytes(device)) is not None:
             share = devices if device == engine.device and not on_processor else 1

@@ -14,9 +14,8 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-import torch
 
-from ..engines.base import Engine
+from ..engines.base import Array, Engine
 from ..format.plan import RowPlan
 from ..system.threads import workers
 from .passes import NOTHING, History, masses_in_parts
@@ -24,7 +23,7 @@ from .passes import NOTHING, History, masses_in_parts
 _PER_CALLER = 2
 """Number of lanes for each thread: one is ready when the other goes to the coder."""
 
-Use = Callable[[np.ndarray, torch.Tensor], None]
+Use = Callable[[np.ndarray, Array], None]
 
 
 class Lane:

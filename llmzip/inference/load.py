@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
 
 from .._version import NUMERICS_VERSION
-from ..engines import planes, selftest_cache
+from ..engines import devices, planes, selftest_cache
 from ..engines.exact import ExactEngine
-from ..engines.gpu import devices
 from ..errors import EngineError, ModelMismatchError
 from ..format.headers import (  # fmt: skip
     DIGEST_BYTES,
@@ -33,7 +31,7 @@ from ..models.token_table import TokenTable, lacking_text
 from ..models.tokenizer import Tokenizer
 from ..models.weights import is_int8, load_model
 from ..settings import USUAL_CONTEXT, EngineSettings
-from ..system import cache, forks, torchparts
+from ..system import cache, forks, threads, torchparts
 from ..system.memory import allocations_checked
 from . import prompt as prompts
 from . import sample_text
@@ -42,6 +40,10 @@ if TYPE_CHECKING:
     from ..engines.floating import FloatEngine
     from ..mixing.vocabulary import Vocabulary
     from .prompt import Prompt
+
+
+_KEPT_MODELS = 2
+"""Models of a device that stay in memory."""
 
 
 class Kernels(NamedTuple):
@@ -128,28 +130,27 @@ def load(choice: ModelChoice, settings: EngineSettings) -> LoadedModel:
         ResourceError: the model does not fit into the memory.
     """
     if settings.threads is not None and not forks.is_single():
-        torch.set_num_threads(settings.threads or os.cpu_count() or 1)
-    device = find_device(settings.device)
-    if device != "cpu" or choice.engine == ENGINE_FLOAT:
-        torchparts.complete()  # transformers and compilers for GPUs may want all of torch
-    threads = None
+        threads.set_count(settings.threads)
+    device = devices.find(settings.device)
+    float_threads = None
     if choice.engine == ENGINE_FLOAT:
         # Its bits depend on them: the archive's number, or the one of the run that writes. The exact engine's do not,
         # so it stays in memory whatever the number is.
+        torchparts.complete()  # transformers may want all of torch
         from ..engines import floating
 
-        threads = floating.threads_of(choice.environment) or torch.get_num_threads()
+        float_threads = floating.threads_of(choice.environment) or threads.count()
     stamp = tuple(cache.identity(file) for file in layout.model_files(choice.folder))
     with allocations_checked("not enough memory for the model"):
-        return _load(choice, device, settings.batch_tokens, threads, stamp)
+        return _loader(device)(choice, device, settings.batch_tokens, float_threads, stamp)
 
 
 def all_devices(settings: EngineSettings) -> list[EngineSettings]:
     """Returns the settings for each device that frames can be shared out to: all CUDA devices if none was named."""
-    named = devices.devices(find_device(settings.device))
+    named = devices.all_of(devices.find(settings.device))
     if len(named) == 1:
         return [settings]
-    return [dataclasses.replace(settings, device=str(device)) for device in named]
+    return [dataclasses.replace(settings, device=device) for device in named]
 
 
 class _Opened(NamedTuple):
@@ -172,15 +173,25 @@ class _Opened(NamedTuple):
     note: str = ""
 
 
-@functools.lru_cache(maxsize=2 * max(1, torch.cuda.device_count()))
+@functools.cache
+def _loader(device: str) -> Callable[..., LoadedModel]:
+    """Returns `_load`, which keeps the last models of a device."""
+    return functools.lru_cache(maxsize=_KEPT_MODELS)(_load)
+
+
+def forget() -> None:
+    """Drops all models that are kept; those in use elsewhere stay in the memory until they are released."""
+    _loader.cache_clear()
+
+
 def _load(
     choice: ModelChoice, device: str, batch_tokens: int | None, threads: int | None, stamp: tuple[object, ...]
 ) -> LoadedModel:
     del stamp  # only there so that changed files are loaded again
     if choice.engine == ENGINE_FLOAT:
-        opened = _open_float(choice, torch.device(device), threads)
+        opened = _open_float(choice, device, threads)
     else:
-        opened = _open_exact(choice, torch.device(device), batch_tokens)
+        opened = _open_exact(choice, device, batch_tokens)
     record = _checked_record(choice, opened, opened.tokenizer.table.digest())
     code = None if choice.embedded is None else choice.embedded.code
     return LoadedModel(choice.name, opened.engine, opened.tokenizer, code, record, opened.note)
@@ -219,37 +230,38 @@ def _checked_record(choice: ModelChoice, opened: _Opened, tokenizer_digest: byte
     return record
 
 
-def _open_exact(choice: ModelChoice, device: torch.device, batch_tokens: int | None) -> _Opened:
+def _open_exact(choice: ModelChoice, device: str, batch_tokens: int | None) -> _Opened:
     """Opens the exact engine; a checkpoint with the archive's number of planes, or the one that suits it."""
     note = selftest_cache.check(device)
     conversion = None if is_int8(choice.folder) else Conversion(choice.folder)
     if conversion is None:
         model = load_model(choice.folder)
     else:
+        note = selftest_cache.check(device, by_torch=True) or note  # torch converts
         model = conversion.load(choice.context or USUAL_CONTEXT, choice.start_token, choice.planes)
     tokenizer = Tokenizer(choice.folder, model.config.vocab_size)
     if conversion is not None and choice.planes is None:
         model = _with_measured_planes(conversion, model, tokenizer, device)
     engine = ExactEngine(model, device, batch_tokens, byte_tokens=tokenizer.table.num_byte_tokens)
+    if engine.is_slower:
+        note = selftest_cache.check(device, by_torch=True) or note
     return _Opened(engine, tokenizer, model.digest(), planes=model.config.planes, note=note)
 
 
-def _with_measured_planes(
-    conversion: Conversion, model: ExactModel, tokenizer: Tokenizer, device: torch.device
-) -> ExactModel:
+def _with_measured_planes(conversion: Conversion, model: ExactModel, tokenizer: Tokenizer, device: str) -> ExactModel:
     """Returns a converted model with the number of planes that a short text asks for."""
     config = model.config
     number = conversion.measured_planes(config)
     if number is None:
         ids = tokenizer.encode(sample_text.TEXT.encode())[: config.context]
-        row = torch.from_numpy(np.concatenate([[config.start_token], ids]))
+        row = np.concatenate([[config.start_token], ids])
         byte_tokens = tokenizer.table.num_byte_tokens
         number = planes.choose(model, [row], device, byte_tokens=byte_tokens).config.planes
         conversion.keep_planes(model, number, len(ids))
     return model.with_settings(number, config.context, config.start_token)
 
 
-def _open_float(choice: ModelChoice, device: torch.device, threads: int | None) -> _Opened:
+def _open_float(choice: ModelChoice, device: str, threads: int | None) -> _Opened:
     """Opens the float engine, to compute in a number of threads."""
     from ..engines import floating
 
@@ -258,28 +270,3 @@ def _open_float(choice: ModelChoice, device: torch.device, threads: int | None) 
     tokenizer = Tokenizer(choice.folder, engine.vocab_size)
     engine.add_byte_tokens(tokenizer.table.num_byte_tokens)
     return _Opened(engine, tokenizer, floating.digest(choice.folder), dtype=dtype)
-
-
-def find_device(name: str) -> str:
-    """Returns the device that a setting stands for: auto is CUDA if there is a usable one.
-
-    Raises:
-        EngineError: this machine has no such device.
-    """
-    inherited: bool = getattr(torch.cuda, "_is_in_bad_fork", lambda: False)()  # torch's own name for such children
-    if name == "auto":
-        return "cuda" if not inherited and torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda"):
-        if inherited:
-            raise EngineError(
-                f"device {name}: CUDA cannot be used in a child of a process that has used it; start the child by "
-                "multiprocessing's method spawn, or use the device cpu: the bits are the same"
-            )
-        if not torch.cuda.is_available():
-            raise EngineError(
-                f"device {name}: torch finds no CUDA device here ({devices.missing()}); use --device cpu, the bits are "
-                "the same"
-            )
-        if name != "cuda" and int(name[5:]) >= torch.cuda.device_count():
-            raise EngineError(f"device {name}: there are only {torch.cuda.device_count()} CUDA devices")
-    return name

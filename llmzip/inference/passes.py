@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
-from ..engines.base import Engine, PartedCache
+from ..engines.base import HOST, Array, Engine, PartedCache
 from ..format.plan import RowLayout
 from ..system import forks
 from .progress import TokenProgress
@@ -22,8 +21,11 @@ from .progress import TokenProgress
 RESTART_CHUNK = 64
 """Inputs of a row that a full cache is refilled with at once."""
 
-_MASSES_PER_CALL = {"cpu": 1 << 20, "cuda": 1 << 27}
-"""Masses to compute per call, by device type: on a CPU they must still be in its cache when they are used."""
+_HOST_MASSES = 1 << 20
+"""Masses to compute per call on the processor: they must still be in its cache when they are used."""
+
+_DEVICE_MASSES = 1 << 27
+"""Masses to compute per call on other devices, which smaller calls would leave idle."""
 
 _MIN_MASS_ROWS = 64
 """Rows of masses to compute per call, if there are as many: with fewer, reading a large head takes the time."""
@@ -76,7 +78,7 @@ def token_masses(
     progress: TokenProgress | None = None,
     before: np.ndarray = NOTHING,
     context: int | None = None,
-) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+) -> Iterator[tuple[np.ndarray, Array]]:
     """Yields what the model expects of each token of a frame, by prefill unless the engine is stepwise.
 
     Args:
@@ -105,7 +107,7 @@ class _Frame:
     context: int
     progress: TokenProgress | None
 
-    def prefilled(self) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+    def prefilled(self) -> Iterator[tuple[np.ndarray, Array]]:
         """Yields what `token_masses` yields, from whole segments of rows at once."""
         for batch in _batches(self._segments(), self.engine.batch_tokens):
             inputs = np.stack([self._inputs(segment) for segment in batch])
@@ -117,7 +119,7 @@ class _Frame:
             if self.progress is not None:
                 self.progress(self.tokens[places.reshape(-1)])
 
-    def stepped(self) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+    def stepped(self) -> Iterator[tuple[np.ndarray, Array]]:
         """Yields what `token_masses` yields, by the very calls that the decoder makes."""
         starts = np.array(self.plan.row_starts()[:-1], dtype=np.int64)
         history = History(self.engine, self.plan, self.before, self.context)
@@ -183,15 +185,15 @@ class History:
         if len(before):
             restart(engine, self._cache, self.inputs[:, : len(before)])
 
-    def step(self, step: int) -> torch.Tensor:
+    def step(self, step: int) -> Array:
         """Returns the masses of the token of a step in every row that has one, (n, V) int32.
 
         The tokens of all steps before must have been taken.
         """
         at = self._skipped + step
         self._restart_if_full(at)
-        ids = torch.from_numpy(self.inputs[:, at : at + 1]).to(self._engine.device)
-        return self._engine.masses(self._engine.forward(ids, self._cache)[: self._plan.active_rows(step), 0])
+        hidden = self._engine.forward(self.inputs[:, at : at + 1], self._cache)
+        return self._engine.masses(hidden[: self._plan.active_rows(step), 0])
 
     def place(self, tokens: np.ndarray) -> None:
         """Notes all tokens, (N,) int64, where they are known beforehand."""
@@ -199,7 +201,7 @@ class History:
         for row, part in enumerate(self._plan.row_slices()):
             self.inputs[row, first : first + part.stop - part.start] = tokens[part]
 
-    def read(self, first_step: int, last_step: int) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+    def read(self, first_step: int, last_step: int) -> Iterator[tuple[np.ndarray, Array]]:
         """Reads the tokens of some steps, which were placed; the steps before them must be done.
 
         Yields:
@@ -214,14 +216,14 @@ class History:
             batch = max(1, engine.batch_tokens // new)
             for row in range(0, plan.num_rows, batch):
                 part = self._cache.rows(slice(row, row + batch))
-                ids = torch.from_numpy(np.ascontiguousarray(self.inputs[row : row + batch, at : at + new]))
-                hidden = engine.forward(ids.to(engine.device), part)
+                ids = self.inputs[row : row + batch, at : at + new]
+                hidden = engine.forward(ids, part)
                 places = starts[row : row + len(ids), None] + np.arange(step, step + new)
                 exists = places < starts[row + 1 : row + 1 + len(ids), None]  # only long rows have a last token
                 if exists.all():
                     yield places.reshape(-1), hidden.reshape(-1, hidden.shape[-1])
                 else:
-                    yield places[exists], hidden[torch.from_numpy(exists).to(hidden.device)]
+                    yield places[exists], hidden[exists]
             self._cache.adopt(part)
             step += new
 
@@ -242,7 +244,7 @@ class History:
         )
 
 
-def prefill(engine: Engine[Any], inputs: np.ndarray, known: int) -> Iterator[tuple[slice, torch.Tensor]]:
+def prefill(engine: Engine[Any], inputs: np.ndarray, known: int) -> Iterator[tuple[slice, Array]]:
     """Runs whole rows through the model.
 
     Args:
@@ -255,18 +257,17 @@ def prefill(engine: Engine[Any], inputs: np.ndarray, known: int) -> Iterator[tup
     rows, length = inputs.shape
     chunk = max(1, engine.batch_tokens // rows)
     cache = engine.new_cache(rows, chunk, length) if length > chunk else None
-    ids = torch.from_numpy(inputs).to(engine.device)
     for begin in range(0, length, chunk):
-        hidden = engine.forward(ids[:, begin : begin + chunk], cache)
+        hidden = engine.forward(inputs[:, begin : begin + chunk], cache)
         new = hidden[:, max(0, known - begin) :]
         if new.shape[1]:
             first = max(begin, known) - known
             yield slice(first, first + new.shape[1]), new.reshape(-1, new.shape[-1])
 
 
-def masses_in_parts(engine: Engine[Any], hidden: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
+def masses_in_parts(engine: Engine[Any], hidden: Array) -> Iterator[tuple[slice, Array]]:
     """Yields slices of final hidden states, (n, hidden), and their masses, (k, V): as many as are best done at once."""
-    step = max(_MIN_MASS_ROWS, _MASSES_PER_CALL[engine.device.type] // engine.vocab_size)
+    step = max(_MIN_MASS_ROWS, (_HOST_MASSES if engine.device == HOST else _DEVICE_MASSES) // engine.vocab_size)
     for n in range(0, len(hidden), step):
         part = slice(n, min(n + step, len(hidden)))
         yield part, engine.masses(hidden[part])
@@ -294,13 +295,12 @@ def restart(engine: Engine[Any], cache: PartedCache, inputs: np.ndarray) -> None
     rows, length = inputs.shape
     if engine.stepwise:
         for column in range(length):
-            engine.forward(torch.from_numpy(inputs[:, column : column + 1].copy()).to(engine.device), cache)
+            engine.forward(inputs[:, column : column + 1], cache)
         return
-    ids = torch.from_numpy(np.ascontiguousarray(inputs)).to(engine.device)
     batch = max(1, engine.batch_tokens // _MIN_CHUNK)
     chunk = min(RESTART_CHUNK, engine.batch_tokens)
     for row in range(0, rows, batch):
         part = cache.rows(slice(row, row + batch))
         for begin in range(0, length, chunk):
-            engine.forward(ids[row : row + batch, begin : begin + chunk], part)
+            engine.forward(inputs[row : row + batch, begin : begin + chunk], part)
     cache.adopt(part)

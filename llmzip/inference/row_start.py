@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from ..engines.base import Engine
 from .passes import masses_in_parts, prefill
@@ -150,10 +149,11 @@ def _bits(engine: Engine[Any], tokens: np.ndarray, first: int) -> float:
     Neither the sizes of batches nor the device's logarithm may change it, as it decides about the archive's bytes.
     """
     inputs = np.concatenate([[engine.start_token], tokens[:-1]])
-    targets = torch.from_numpy(tokens[first:, None]).to(engine.device)
+    targets, frequencies = tokens[first:], engine.readout().frequencies
     bits: list[float] = []
     for columns, hidden in prefill(engine, inputs[None], first):
         for part, masses in masses_in_parts(engine, hidden):
-            mass = masses.gather(1, targets[columns][part])[:, 0].clamp(min=1)
-            bits += [math.log2(total / one) for total, one in zip(masses.sum(1).tolist(), mass.tolist(), strict=True)]
+            mass, total = frequencies.mass_and_total(masses, targets[columns][part])
+            pairs = zip(total.tolist(), np.maximum(mass, 1).tolist(), strict=True)
+            bits += [math.log2(all_masses / one) for all_masses, one in pairs]
     return math.fsum(bits)

@@ -13,11 +13,9 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
-from ..engines.base import Engine
-from ..engines.floating import FloatEngine
-from ..engines.frequencies import TOTAL_BITS, Frequencies
+from ..engines.base import Array, Engine
+from ..engines.frequencies import TOTAL_BITS
 from ..errors import SettingsError
 from ..format.plan import RowLayout
 from ..inference.capacity import with_smaller_batches
@@ -25,6 +23,7 @@ from ..inference.passes import NOTHING, Segment, masses_in_parts, segments, toke
 from ..inference.progress import TokenProgress
 
 if TYPE_CHECKING:
+    from ..engines.floating import FloatEngine
     from ..inference.load import LoadedModel
 
 _MAX_FLOAT_LOGITS = 1 << 26
@@ -32,9 +31,6 @@ _MAX_FLOAT_LOGITS = 1 << 26
 
 _MIN_MASS = 0.5
 """What a mass that was rounded to 0 counts as."""
-
-_ID_BITS = 19
-"""Bits of an id; ids are below 300,000."""
 
 
 @dataclass(frozen=True)
@@ -180,13 +176,13 @@ class Scorer:
 
     def _masses(
         self, tokens: np.ndarray, plan: RowLayout, context: int, progress: TokenProgress | None
-    ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+    ) -> Iterator[tuple[np.ndarray, Array]]:
         """Yields places of tokens and their masses, as `token_masses`."""
-        engine = self.model.engine
+        engine: Any = self.model.engine
         before = self.before[-max(1, context // 2) :] if context > 1 else NOTHING
         if not len(tokens):
             return iter(())
-        if isinstance(engine, FloatEngine):
+        if hasattr(engine, "prefill"):  # the float engine, whose module imports torch
             return _whole_context_masses(engine, tokens, plan, before, context, progress)
         return token_masses(engine, tokens, plan, progress, before, context)
 
@@ -228,7 +224,7 @@ def _whole_context_masses(
     before: np.ndarray,
     context: int,
     progress: TokenProgress | None,
-) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+) -> Iterator[tuple[np.ndarray, Array]]:
     """Yields what `token_masses` yields, feeding the float engine whole contexts at once.
 
     That gives other last bits than its steps do, which would spoil an archive and changes nothing here.
@@ -246,7 +242,7 @@ def _whole_context_masses(
             ids = np.stack([inputs[segment.row][segment.begin : segment.end] for segment in batch])
             starts = np.array([slices[segment.row].start - skipped + segment.begin for segment in batch])
             places = (starts[:, None] + np.arange(known, length)).reshape(-1)
-            logits = engine.prefill(torch.from_numpy(ids).to(engine.device))[:, known:]
+            logits = engine.prefill(ids)[:, known:]
             for part, masses in masses_in_parts(engine, logits.reshape(len(places), -1)):
                 yield places[part], masses
             if progress is not None:
@@ -259,28 +255,22 @@ class _Sink:
     def __init__(self, tokens: np.ndarray, engine: Engine[Any], ranks: bool, alternatives: int) -> None:
         size = len(tokens)
         self._tokens = tokens
-        self._frequencies = Frequencies(engine.vocab_size, floor_bits=engine.floor_bits)
+        self._frequencies = engine.readout().frequencies
         # Product of the two steps' frequencies, mass, sum of masses.
         self._numbers = np.ones((3, size), dtype=np.int64)
         self._ranks = np.zeros(size, dtype=np.int32) if ranks else None
         self._alternatives = np.zeros((2, size, alternatives), dtype=np.int32) if alternatives else None
 
-    @torch.inference_mode()
-    def add(self, places: np.ndarray, masses: torch.Tensor) -> None:
+    def add(self, places: np.ndarray, masses: Array) -> None:
         """Takes the masses, (n, V) int32, of the tokens at some places, (n,) int64."""
-        targets = torch.from_numpy(self._tokens[places]).to(masses.device)
+        targets = self._tokens[places]
         sums = self._frequencies.sums(masses, targets, self._ranks is not None)
         intervals = self._frequencies.intervals_of(sums, targets)
-        numbers = torch.stack([intervals[:, 1] * intervals[:, 3], sums[:, 2] - sums[:, 1], sums[:, 4]])
-        self._numbers[:, places] = numbers.cpu().numpy()
+        self._numbers[:, places] = (intervals[:, 1] * intervals[:, 3], sums[:, 2] - sums[:, 1], sums[:, 4])
         if self._ranks is not None:
-            self._ranks[places] = sums[:, 5].cpu().numpy()
+            self._ranks[places] = sums[:, 5]
         if self._alternatives is not None:
-            count = self._alternatives.shape[2]
-            ids = torch.arange((1 << _ID_BITS) - 1, (1 << _ID_BITS) - 1 - masses.shape[1], -1, device=masses.device)
-            keys = (masses.to(torch.int64) << _ID_BITS).add_(ids).topk(count).values
-            self._alternatives[0, places] = ((1 << _ID_BITS) - 1 - (keys & ((1 << _ID_BITS) - 1))).cpu().numpy()
-            self._alternatives[1, places] = (keys >> _ID_BITS).cpu().numpy()
+            self._alternatives[:, places] = self._frequencies.likeliest(masses, self._alternatives.shape[2])
 
     def finish(self, context: int, stride: int) -> Scores:
         """Converts the collected integers to bits."""

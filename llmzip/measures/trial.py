@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from ..codec.rows import FrameCoder
 from ..engines.base import Engine
@@ -136,27 +135,27 @@ class Trial:
             # What is in the other rows makes no difference to the time.
             cache.reset()
             part = cache.rows(slice(0, 1))
-            inputs = torch.full((1, depth), engine.start_token, dtype=torch.int64, device=engine.device)
+            inputs = np.full((1, depth), engine.start_token, dtype=np.int64)
             for begin in range(0, depth, _FILLED):
                 engine.forward(inputs[:, begin : begin + _FILLED], part)
             cache.adopt(part)
-        inputs = torch.full((num_rows, 1), engine.start_token, dtype=torch.int64, device=engine.device)
+        inputs, readout = np.full((num_rows, 1), engine.start_token, dtype=np.int64), engine.readout()
         taken = []
         for _ in range(steps):
             begun = now()
-            engine.masses(engine.forward(inputs, cache)[:, 0]).cpu()
+            readout.fetch(engine.masses(engine.forward(inputs, cache)[:, 0]))
             taken.append(now() - begun)
         return sorted(taken)[steps // 4]
 
     def token_seconds(self, num_rows: int, length: int, repeats: int = 2) -> float:
         """Returns the seconds of one token in a prefill of rows of `length` tokens, the best of some repeats."""
         engine: Engine[Any] = self._engine
-        inputs = np.full((num_rows, length), engine.start_token, dtype=np.int64)
+        inputs, readout = np.full((num_rows, length), engine.start_token, dtype=np.int64), engine.readout()
         best = float("inf")
         for _ in range(repeats):
             begun = now()
             for _, hidden in prefill(engine, inputs, length - 1):
-                engine.masses(hidden).cpu()
+                readout.fetch(engine.masses(hidden))
             best = min(best, now() - begun)
         return best / inputs.size
 

@@ -1,33 +1,30 @@
 """Conversions of checkpoints to integers, kept on the disk so that each is made once; must not know text.
 
 A kept conversion is a shortcut and nothing else: its digest is compared when it is read, and one that is damaged is
-rebuilt. Its weights are mapped, not read: the file is replaced as a whole or not at all, so what is mapped stays what
-it was. Context, start token and planes do not change the weights, so one conversion serves all. Next to it are the
-numbers of planes that were measured for it, and the digest for each of these settings: to compare that one, the weights
-are read once.
+rebuilt. It is a weight file of version 2, so its weights are mapped, not read: the file is replaced as a whole or not
+at all, and what is mapped stays what it was. Context, start token and planes do not change the weights, so one
+conversion serves all. Next to it are the numbers of planes that were measured for it, and the digest for each of these
+settings: to compare that one, the weights are read once.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from .._version import NUMERICS_VERSION
 from ..errors import ModelUnsupportedError
 from ..system import cache
 from . import families, layout
 from .config import ExactConfig
-from .model import ExactModel, assemble
+from .int8form import read_int8, write_int8
+from .matrix import Int8Matrix
+from .model import ExactModel
 from .weights import load_model
 
-_VERSION = 4
+_VERSION = 5
 _MIN_KEPT_BYTES = 1 << 25
 """32 MiB of int8 weights: smaller models are converted in a blink."""
 _MAX_JSON_BYTES = 1 << 16  # 64 KiB
@@ -151,28 +148,25 @@ class _Kept(NamedTuple):
 
     Attributes:
         model: with the settings that it was kept with.
-        digest: what the model's digest must be, in hexadecimal.
+        digest: what the model's digest must be.
     """
 
     model: ExactModel
-    digest: str
+    digest: bytes
 
 
 def _read(path: Path) -> _Kept | None:
     """Maps a kept conversion; returns None if it is missing or not the form of a model."""
     try:
-        with safe_open(path, framework="pt") as reader:
-            about = json.loads((reader.metadata() or {})["llmzip"])
-            names = list(reader.keys())
-            tensors = {name: reader.get_tensor(name) for name in names}
-        return _Kept(assemble(ExactConfig.from_dict(about["config"]), tensors.get), about["digest"])
-    except (OSError, SafetensorError, ModelUnsupportedError, RecursionError, *families.MISSTATED):
+        model, digest = read_int8(path)
+    except (OSError, ModelUnsupportedError, RecursionError, *families.MISSTATED):
         return None
+    return None if digest is None else _Kept(model, digest)
 
 
 def _has_its_digest(kept: _Kept) -> bool:
     """Whether a kept conversion is what was written; reads all weights."""
-    return kept.model.digest().hex() == kept.digest
+    return kept.model.digest() == kept.digest
 
 
 def _is_intact(model: ExactModel, kept: _Kept, path: Path) -> bool:
@@ -199,13 +193,10 @@ def _is_intact(model: ExactModel, kept: _Kept, path: Path) -> bool:
 
 def _is_large(model: ExactModel) -> bool:
     """Whether converting a model takes long enough to keep the result."""
-    return sum(t.numel() for t in model.tensors().values() if t.dtype == torch.int8) >= _MIN_KEPT_BYTES
+    return sum(t.size for t in model.tensors().values() if isinstance(t, Int8Matrix)) >= _MIN_KEPT_BYTES
 
 
 def _write(model: ExactModel, path: Path) -> None:
     """Keeps a conversion; one that cannot be written is made again the next time."""
-    tensors = {name: tensor.cpu().contiguous() for name, tensor in model.tensors().items()}
-    about = json.dumps({"config": model.config.as_dict(), "digest": model.digest().hex()})
-    with contextlib.suppress(SafetensorError):
-        if cache.replace(path, lambda name: save_file(tensors, name, {"llmzip": about})):
-            cache.remove_older(path)
+    if cache.replace(path, lambda name: write_int8(model, Path(name))):
+        cache.remove_older(path)

@@ -13,9 +13,10 @@ import torch
 from ..errors import ModelUnsupportedError
 from ..numerics import ops
 from . import families
+from .assembly import assemble
 from .config import MAX_CONTEXT, ExactConfig, default_floor_bits
 from .families import Family
-from .model import ExactModel, assemble
+from .model import ExactModel
 
 _BLOCK = 1 << 22
 """Elements of a matrix that are rounded at once: in float32 an embedding may be larger than the whole int8 form."""
@@ -83,7 +84,8 @@ def convert(
         floor_bits=default_floor_bits(vocab_size),
         **family.settings,
     )
-    return assemble(exact, _Conversion(exact, family, tensors, grid).all().get)
+    converted = _Conversion(exact, family, tensors, grid).all()
+    return assemble(exact, {name: tensor.cpu().numpy() for name, tensor in converted.items()}.get)
 
 
 def default_start_token(config: Mapping[str, Any], vocab_size: int) -> int:

@@ -1,4 +1,6 @@
-"""The weight file: named arrays to and from entropy-coded bytes (docs/weights.md). Must not know torch or models.
+"""The weight file, version 1: named arrays to and from entropy-coded bytes (docs/weights.md).
+
+Must not know torch or models.
 
 Interleaved range ANS (Duda 2013, arXiv:1311.2540): the lanes of a round are independent, so numpy treats them at once,
 and neither compiled code nor the archive's coder is needed. Decoding is about ten array operations a round.
@@ -193,7 +195,9 @@ def unpack(data: bytes) -> tuple[dict[str, Any], int, dict[str, np.ndarray]]:
     if data[: len(MAGIC)] != MAGIC:
         raise ModelUnsupportedError("weight file: not one of llmzip's")
     if data[len(MAGIC) : len(MAGIC) + 1] not in (b"", bytes([VERSION])):
-        raise ModelUnsupportedError(f"weight file: version {data[len(MAGIC)]}, this llmzip reads version {VERSION}")
+        raise ModelUnsupportedError(
+            f"weight file: version {data[len(MAGIC)]}, this llmzip reads versions {VERSION} and 2"
+        )
     if len(data) < _PREFIX_BYTES + 4 or zlib.crc32(data[:-4]) != int.from_bytes(data[-4:], "little"):
         raise ModelUnsupportedError("weight file: damaged: its crc32 is wrong")
     reader = _Reader(data, len(data) - 4)

@@ -1,24 +1,24 @@
 """From a model's folder to integer weights, whatever form it holds; must not know text.
 
 A folder holds the int8 form, or a checkpoint in the Hugging Face layout; of both, the int8 form is taken. A GGUF file
-is read as the checkpoint that it was made from.
+is read as the checkpoint that it was made from. Only checkpoints need torch, which is imported for them alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelUnsupportedError
 from . import families
-from .checkpoints import open_tensors
 from .config import MAX_CONTEXT
-from .convert import convert
+from .int8form import load_int8
 from .layout import INT8, read_config
-from .model import ExactModel, load_int8
+from .model import ExactModel
+
+if TYPE_CHECKING:
+    import torch
 
 
 def is_int8(folder: Path) -> bool:
@@ -36,6 +36,8 @@ def read_checkpoint(folder: Path) -> tuple[dict[str, Any], Mapping[str, torch.Te
         ModelNotFoundError: no config or no safetensors in the folder.
         ModelUnsupportedError: files that cannot be read.
     """
+    from .checkpoints import open_tensors
+
     return read_config(folder), open_tensors(folder)
 
 
@@ -55,6 +57,8 @@ def load_model(folder: Path, planes: int = 2, context: int = MAX_CONTEXT, start_
     try:
         if is_int8(folder):
             return load_int8(folder / INT8)
+        from .convert import convert
+
         config, tensors = read_checkpoint(folder)
         return convert(config, tensors, planes, context, start_token=start_token)
     except ModelUnsupportedError as error:

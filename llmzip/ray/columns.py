@@ -21,7 +21,7 @@ from ..format.headers import ENGINE_FLOAT, Header
 from ..inference.on_demand import ModelOnDemand
 from ..models.choice import model_for_compressing
 from ..settings import DEFAULT_LEVEL, DEFAULT_MODEL, CompressSettings, DecompressSettings, EngineSettings, check_type
-from ..system import forks, libraries
+from ..system import forks, libraries, threads
 from . import batches
 from .batches import BatchT, Column
 from .resources import engine_settings
@@ -105,13 +105,11 @@ class _ColumnFunction:
         """Returns how many short cells are worked on side by side."""
         if self._alone:
             return 1
-        import torch
+        from ..engines import devices
 
-        from ..inference.load import find_device
-
-        if find_device(self._engine.device) != "cpu":
+        if devices.find(self._engine.device) != "cpu":
             return _CELLS_PER_DEVICE
-        return self._engine.threads or (os.cpu_count() or 1 if self._engine.threads == 0 else torch.get_num_threads())
+        return self._engine.threads or (os.cpu_count() or 1 if self._engine.threads == 0 else threads.count())
 
 
 class Compress(_ColumnFunction):

@@ -6,18 +6,18 @@ import contextlib
 import os
 from collections.abc import Iterator
 
-import torch
-
 from ..errors import ResourceError
 
 
-def free_bytes(device: torch.device) -> int | None:
+def free_bytes(device: str) -> int | None:
     """Returns the bytes of memory available on a device without swapping; None if the system does not report them.
 
     Args:
-        device: the CPU or a CUDA device.
+        device: "cpu", "cuda" or "cuda:N"; only of CUDA devices torch is asked.
     """
-    if device.type == "cuda":
+    if device != "cpu":
+        import torch
+
         # Memory that torch keeps for later allocations is as good as free.
         kept_bytes = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + kept_bytes

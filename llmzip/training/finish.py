@@ -22,7 +22,8 @@ from ..engines import planes
 from ..engines.exact import ExactEngine
 from ..errors import LLMZipError
 from ..models.convert import convert
-from ..models.model import ExactModel, save_int8
+from ..models.int8form import save_int8
+from ..models.model import ExactModel
 from . import card, checkpoint, hfweights, shapes
 from .card import Result
 from .listener import Listener
@@ -79,12 +80,12 @@ def finish(trainer: Trainer, listener: Listener) -> list[Result]:
 def _to_int8(trainer: Trainer, config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> ExactModel:
     """Returns the int8 form, with one plane of activations, or two if that is measurably better."""
     model = convert(config, tensors, 1, shapes.DECODED_CONTEXT, start_token=trainer.facts.start_token, grid=GRID)
-    return planes.choose(model, [row for sample in trainer.samples for row in sample.rows], torch.device("cpu"))
+    return planes.choose(model, [row.numpy() for sample in trainer.samples for row in sample.rows], "cpu")
 
 
 def exact_bits(engine: ExactEngine, sample: Sample) -> float:
     """Returns the code length of a sample by the exact engine's frequencies."""
-    return sum(planes.code_bits(engine, row.to(engine.device)) for row in sample.rows)
+    return sum(planes.code_bits(engine, row.numpy()) for row in sample.rows)
 
 
 def _write_checkpoint(build: Path, config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 
 from ..errors import ModelUnsupportedError
 from ..models import families
-from ..models.model import ExactModel
+from ..models.model import ExactModel, Weights
 from .network import Network
 from .shapes import MAX_SEQUENCE, Shape
 
@@ -89,7 +90,16 @@ def load_int8(network: Network, model: ExactModel) -> None:
             if name not in tensors and f"{name}_q" not in tensors:
                 continue
             matrix = parameter.ndim == 2
-            parameter.copy_(tensors[f"{name}_q"] * tensors[f"{name}_scale"][:, None] if matrix else tensors[name])
+            if matrix:
+                rows, scale = _tensor(tensors[f"{name}_q"]), _tensor(tensors[f"{name}_scale"])
+                parameter.copy_(rows * scale[:, None])
+            else:
+                parameter.copy_(_tensor(tensors[name]))
+
+
+def _tensor(weights: Weights) -> torch.Tensor:
+    """Returns a copy of weights as a tensor: torch warns of arrays that cannot be written to."""
+    return torch.from_numpy(np.array(weights))
 
 
 def shape_of_int8(model: ExactModel, sequence: int | None) -> Shape:
@@ -119,5 +129,5 @@ def shape_of_int8(model: ExactModel, sequence: int | None) -> Shape:
         norm_eps=config.norm_eps,
         qk_norm=layer.q_norm is not None,
         qkv_bias=layer.qkv_bias is not None,
-        tied=model.head_q is model.embedding_q,
+        tied=model.is_tied,
     )

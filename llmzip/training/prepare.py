@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..engines import devices
 from ..errors import LLMZipError, ModelUnsupportedError, SettingsError
-from ..inference.load import find_device
 from ..models import weights
 from ..models.choice import choose_model
 from ..models.convert import convert
@@ -53,7 +53,7 @@ def prepare(settings: TrainSettings, listener: Listener) -> Trainer:
 
 
 def _prepare(settings: TrainSettings, listener: Listener) -> Trainer:
-    device = torch.device(find_device(settings.engine.device))
+    device = torch.device(devices.find(settings.engine.device))
     if settings.engine.threads is not None:
         torch.set_num_threads(settings.engine.threads or os.cpu_count() or 1)
     _check_folder(settings)

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 
-from ..engines.base import Engine
+from ..engines.base import Array, Engine
 from ..engines.frequencies import Frequencies
 from ..errors import CorruptError, ResourceError, SettingsError
 from ..format.plan import RowPlan
@@ -109,14 +108,14 @@ def encode(
     """
     check_engine(engine, window_bits)
     streams = [_Stream(tokens, make_writer(window_bits)) for tokens in texts]
-    frequencies = Frequencies(engine.vocab_size, precision_bits(window_bits), engine.floor_bits)
+    frequencies = engine.readout(precision_bits(window_bits)).frequencies
     if fresh:
         _encode_fresh(engine, frequencies, streams, progress)
     else:
         for stream in streams:
             bounds = np.empty((len(stream.tokens), 2), dtype=np.int64)
             for places, masses in token_masses(engine, stream.tokens, _kept_plan(engine, len(bounds)), progress):
-                bounds[places] = _bounds(frequencies, masses, stream.tokens[places])
+                bounds[places] = frequencies.bounds(masses, stream.tokens[places])
             pairs = bounds.tolist()
             while stream.at < len(pairs):
                 full = any(not stream.writer.add(*pairs[place]) for place in range(stream.at, len(pairs)))
@@ -146,11 +145,6 @@ class _Stream:
 def _kept_plan(engine: Engine[Any], num_tokens: int) -> RowPlan:
     """Returns the one row that a text with a kept context is."""
     return RowPlan(num_tokens, 1, max(1, engine.context // 2))
-
-
-def _bounds(frequencies: Frequencies, masses: torch.Tensor, tokens: np.ndarray) -> np.ndarray:
-    """Returns the cumulative frequencies of tokens, (n, 2) int64."""
-    return frequencies.bounds(masses, torch.from_numpy(tokens).to(masses.device)).cpu().numpy()
 
 
 def _encode_fresh(
@@ -198,7 +192,7 @@ def _encode_windows(
     for columns, hidden in prefill(engine, inputs, 0):
         part = targets[:, columns]
         flat = part.reshape(-1)
-        parts = [_bounds(frequencies, masses, flat[some]) for some, masses in masses_in_parts(engine, hidden)]
+        parts = [frequencies.bounds(masses, flat[some]) for some, masses in masses_in_parts(engine, hidden)]
         bounds = np.concatenate(parts).reshape(*part.shape, 2)
         for row in list(open_rows):
             stream = streams[row]
@@ -243,7 +237,7 @@ class WindowDecoder:
     def __init__(self, engine: Engine[Any], window_bits: int, meter: ByteMeter) -> None:
         check_engine(engine, window_bits)
         self._engine, self._window_bits, self._meter = engine, window_bits, meter
-        self._frequencies = Frequencies(engine.vocab_size, precision_bits(window_bits), engine.floor_bits)
+        self._frequencies = engine.readout(precision_bits(window_bits)).frequencies
 
     def fresh(self, data: bytes, windows: np.ndarray, max_tokens: np.ndarray) -> DecodedTokens:
         """Decodes windows that each start from an empty context, many at once.
@@ -307,7 +301,7 @@ class WindowDecoder:
             raise CorruptError(f"damaged: {num_tokens} tokens do not fill {num_windows} windows")
         return DecodedTokens(np.split(tokens, begins[1:]), reader.spare_bits())
 
-    def _read(self, reader: WindowReader, places: np.ndarray, targets: np.ndarray, masses: torch.Tensor) -> np.ndarray:
+    def _read(self, reader: WindowReader, places: np.ndarray, targets: np.ndarray, masses: Array) -> np.ndarray:
         """Reads the next token of some windows.
 
         Args:
@@ -319,10 +313,8 @@ class WindowDecoder:
         Returns:
             (k,) int64, the tokens.
         """
-        ids, bounds = self._frequencies.find(masses, torch.from_numpy(targets).to(masses.device))
-        left, right = bounds.cpu().numpy().T
-        reader.take(places, left, right)
-        tokens: np.ndarray = ids.cpu().numpy()
+        tokens, bounds = self._frequencies.find(masses, targets)
+        reader.take(places, *bounds.T)
         return tokens
 
     def _windows_at_once(self, positions: int) -> int:
@@ -367,13 +359,12 @@ class WindowDecoder:
         rows = np.flatnonzero(max_tokens[places] > begin)
         at = begin
         while at < positions and len(rows):
-            ids = torch.from_numpy(np.ascontiguousarray(inputs[:, at : at + 1])).to(engine.device)
-            hidden = engine.forward(ids, cache)[:, 0]
+            hidden = engine.forward(inputs[:, at : at + 1], cache)[:, 0]
             targets, over = reader.targets(places[rows])
             rows, targets = rows[~over], targets[~over]
             if not len(rows):
                 break
-            masses = engine.masses(hidden[torch.from_numpy(rows).to(hidden.device)])
+            masses = engine.masses(hidden[rows])
             tokens[rows, at] = inputs[rows, at + 1] = self._read(reader, places[rows], targets, masses)
             at += 1
             counts[rows] = at

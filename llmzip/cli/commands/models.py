@@ -18,7 +18,6 @@ from ...models.choice import ModelChoice, choose_model, resolve_model, unsupport
 from ...models.config import MAX_VOCAB
 from ...models.embedded import EMBEDDED, embedded_by_name
 from ...models.gguf import ollama
-from ...models.mishaps import mishap
 from ...models.reference import Kind, ModelRef, parse_model
 from ...models.tokenizer_file import TokenizerFile
 from ...system.fileops import hash_file
@@ -155,13 +154,10 @@ def info_command(output: Output, messages: Messages, name: str, digests: bool) -
 def _shape(folder: Path) -> dict[str, Any]:
     """Returns the sizes of a model; None for those that its files do not give."""
     if (folder / layout.INT8).exists():
-        from ...models import weightfile
+        from ...models.int8form import describe_int8
 
-        if reason := mishap(folder / layout.INT8):
-            raise ModelUnsupportedError(f"{layout.INT8} cannot be read: {reason}")
-        config, _, arrays = weightfile.unpack((folder / layout.INT8).read_bytes())
-        num_parameters = sum(array.size for array in arrays.values())
-        return {**_sizes(config), "context": config.get("context"), "parameters": num_parameters}
+        config, num_values = describe_int8(folder / layout.INT8)
+        return {**_sizes(config), "context": config.get("context"), "parameters": num_values}
     from ...models import families
 
     config = layout.config_or_empty(folder)

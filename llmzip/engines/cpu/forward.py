@@ -8,22 +8,22 @@ where there are none: plain torch then computes.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from ...models.config import ACTIVATIONS, ExactConfig
-from ...models.model import ExactModel
-from ...numerics import ops, tables
+from ...numerics import tables
 from ...system.forks import Lock
 from ...system.threads import workers
 from ..kv_cache import CachedLayer, LayerCaches
 from ..operands import Operands
-from ..reference import normal_table
-from . import kernels
+from . import kernels, scalars
 from .kernels import HEAD_OUTPUTS, LANES, TERMS, Layer, Library, Matrix, Model, Norm, Packed, Room, Store, address
+
+if TYPE_CHECKING:
+    from ...models.model import ExactModel
 
 _TOKENS = 128
 """Tokens that go through the layers together: their sums stay in the cache of a core."""
@@ -43,21 +43,18 @@ _MIN_SLOTS = 1024
 _MAX_QUERY = 32767
 """Largest quantised query, an int16. Only heads of 2 values, which no known model has, would have larger ones."""
 
-_FLOAT: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}
-"""Given explicitly, because a caller may have set other defaults."""
-
 
 def build(model: ExactModel, operands: Operands) -> tuple[CpuForward | None, str]:
     """Returns the compiled kernels with a model; or None and the reason.
 
     Args:
-        model: on the CPU.
+        model: with its weights in memory.
         operands: those of the model.
     """
     library, reason = kernels.chosen()
     if library is None:
         return None, reason
-    if ops.query_max(model.config.head_dim) > _MAX_QUERY:
+    if scalars.query_max(model.config.head_dim) > _MAX_QUERY:
         return None, f"the model has heads of {model.config.head_dim} values"
     return CpuForward(model, library, operands), ""
 
@@ -85,23 +82,39 @@ class CpuLayer(CachedLayer):
             for store, unit in (
                 (self.keys, _BLOCK), (self.values, 4), (self.key_scale, 1), (self.value_scale, 1), (self.value_peak, 1),
             ):  # fmt: skip
-                kept = -(-(at - gone) // unit)
-                store.narrow(2, 0, kept).copy_(store.narrow(2, gone // unit, kept).clone())
+                kept, first = -(-(at - gone) // unit), gone // unit
+                store[:, :, :kept] = store[:, :, first : first + kept].copy()
             self.begin, at = self.begin + gone, at - gone
         if at + new > slots:  # the kernels check no index
             raise IndexError(f"{at + new} positions in a cache of {slots}")
         return at
 
-    def pointers(self, slot: int) -> Store:
-        """Describes the cache to the kernels; its rows must be contiguous. `slot`: of the first new token."""
-        return Store(
-            self.keys.data_ptr(), self.values.data_ptr(), self.key_scale.data_ptr(), self.value_scale.data_ptr(),
-            self.value_peak.data_ptr(), self.key_scale.shape[2], slot,
-        )  # fmt: skip
+    def store(self) -> Store:
+        """Describes the cache to the kernels; its rows must be contiguous. The slot of the first token is 0."""
+        arrays = (self.keys, self.values, self.key_scale, self.value_scale, self.value_peak)
+        return Store(*map(address, arrays), self.key_scale.shape[2], 0)
 
 
 class CpuCache(LayerCaches[CpuLayer]):
     """The cache of the kernels."""
+
+    def __init__(self, layers: list[CpuLayer], length: int = 0) -> None:
+        super().__init__(layers, length)
+        self._stores: dict[tuple[int, int], ctypes.Array[Store]] = {}
+
+    @property
+    def slots(self) -> int:
+        """Number of slots of the layer that has most."""
+        slots: int = max(layer.key_scale.shape[2] for layer in self.layers)
+        return slots
+
+    def stores(self, first: int, last: int) -> ctypes.Array[Store]:
+        """Describes rows `first` to `last` - 1 of all layers to the kernels; each step asks for the same ones."""
+        stores = self._stores.get((first, last))
+        if stores is None:
+            layers = [layer.rows(slice(first, last)).store() for layer in self.layers]
+            stores = self._stores[first, last] = (Store * len(layers))(*layers)
+        return stores
 
 
 def _new_cache(config: ExactConfig, rows: int, slots: Sequence[int]) -> CpuCache:
@@ -119,14 +132,13 @@ def _new_cache(config: ExactConfig, rows: int, slots: Sequence[int]) -> CpuCache
         for window, positions in zip(config.windows, slots, strict=True)
     ]
     # One allocation, for which numpy requests large pages: a step of many rows touches all of it.
-    integers = torch.from_numpy(np.zeros(2 * rows * heads * dim * sum(sizes), dtype=np.int8))
+    integers = np.zeros(2 * rows * heads * dim * sum(sizes), dtype=np.int8)
     layers, at = [], 0
     for window, size in zip(config.windows, sizes, strict=True):
         count = rows * heads * size * dim
-        keys = integers[at : at + count].view(rows, heads, size // _BLOCK, dim // 2, _BLOCK, 2)
-        values = integers[at + count : at + 2 * count].view(rows, heads, size // 4, dim, 4)
-        scales = (torch.zeros(rows, heads, size, **_FLOAT) for _ in range(3))
-        layers.append(CpuLayer(keys, values, *scales, window))
+        keys = integers[at : at + count].reshape(rows, heads, size // _BLOCK, dim // 2, _BLOCK, 2)
+        values = integers[at + count : at + 2 * count].reshape(rows, heads, size // 4, dim, 4)
+        layers.append(CpuLayer(keys, values, *np.zeros((3, rows, heads, size), dtype=np.float32), window))
         at += 2 * count
     return CpuCache(layers)
 
@@ -144,25 +156,24 @@ class _Buffers:
         inputs = _up(max(width, mlp, heads), max(TERMS.values()))
         self.slots = slots
 
-        def room(size: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-            return torch.zeros(size, dtype=dtype, device="cpu")
+        def room(size: int, dtype: Any = np.float32) -> np.ndarray:
+            return np.zeros(size, dtype=dtype)
 
-        self.x = room(n * width).view(n, width)
-        tensors = (
-            self.x, room(n * outputs), room(n * config.planes * inputs, torch.int16), room(n), room(n),
+        self.x = room(n * width).reshape(n, width)
+        self._keep = (
+            self.x, room(n * outputs), room(n * config.planes * inputs, np.int16), room(n), room(n),
             room(max(width, mlp, 4 * heads) + LANES), room(4 * (slots + 2 * LANES)),
-            room(12 * (slots + 2 * LANES), torch.uint8), room(n * heads, torch.int16), room(n * config.num_heads),
+            room(12 * (slots + 2 * LANES), np.uint8), room(n * heads, np.int16), room(n * config.num_heads),
             room(n * config.num_kv_heads),
         )  # fmt: skip
-        self._keep = tensors
-        self.room = Room(*(tensor.data_ptr() for tensor in tensors))
+        self.room = ctypes.byref(Room(*map(address, self._keep)))
 
 
 class _Structures:
-    """The structures that describe a model to the kernels; it keeps alive the tensors that they point to.
+    """The structures that describe a model to the kernels; it keeps alive the arrays that they point to.
 
     Args:
-        model: on the CPU.
+        model: with its weights in memory.
         level: the instruction set.
     """
 
@@ -176,15 +187,15 @@ class _Structures:
         layers = [
             self._layer(number, operands.qk_norms[number], len(operands.ropes)) for number in range(config.num_layers)
         ]
-        query_max = ops.query_max(config.head_dim)
-        octave = torch.tensor(tables.exp2_octave(), dtype=torch.int32, device="cpu")
+        query_max = scalars.query_max(config.head_dim)
+        octave = np.array(tables.exp2_octave(), dtype=np.int32)
         caps = [tables.cap_factors(cap) if cap else (0.0, 0.0) for cap in (config.attention_cap, config.logit_cap)]
-        normal = normal_table(torch.device("cpu")) if config.activation == "gelu" else None
+        normal = _normal_table() if config.activation == "gelu" else None
         return Model(
             config.hidden_size, _up(config.hidden_size), _up(config.mlp_size), _up(config.head_dim), config.num_heads,
             config.num_kv_heads, len(layers), config.vocab_size, query_max, config.planes, config.norm == "layer",
             ACTIVATIONS.index(config.activation), config.gated, config.parallel, config.norm_eps,
-            ops.inverse(config.hidden_size), ops.inverse(config.head_dim), ops.inverse(query_max),
+            scalars.inverse(config.hidden_size), scalars.inverse(config.head_dim), scalars.inverse(query_max),
             tables.attention_factor(config.head_dim, config.attention_scale), tables.log2e_steps(),
             config.embedding_gain, *tables.gelu_factors(), *caps[0], *caps[1], self._at(model.embedding_q),
             self._at(model.embedding_scale), self._at(model.positions_q), self._at(model.positions_scale),
@@ -192,11 +203,11 @@ class _Structures:
             self._packed(model.head_q, model.head_scale), (Layer * len(layers))(*layers),
         )  # fmt: skip
 
-    def _layer(self, number: int, qk_norm: torch.Tensor | None, ropes: int) -> Layer:
+    def _layer(self, number: int, qk_norm: np.ndarray | None, ropes: int) -> Layer:
         config, weights = self._model.config, self._model.layers[number]
         heads, window = config.num_heads, config.windows[number]
         if qk_norm is not None:
-            qk_norm = kernels.padded(qk_norm, 1).contiguous()
+            qk_norm = kernels.padded(qk_norm, 1)
         return Layer(
             self._norm(weights.input_norm, weights.input_norm_bias),
             self._norm(weights.post_norm, weights.post_norm_bias), self._norm(weights.attention_post_norm),
@@ -208,31 +219,35 @@ class _Structures:
             -1 if number in config.unrotated else ropes - 1 if window else 0,
         )  # fmt: skip
 
-    def _packed(
-        self,
-        weight_q: torch.Tensor,
-        scale: torch.Tensor,
-        bias: torch.Tensor | None = None,
-        parts: tuple[int, int] = (1, 1),
-    ) -> Matrix:
-        self._keep.append(Packed(weight_q, scale, bias, parts=parts, level=self._level))
-        matrix: Matrix = self._keep[-1].matrix
-        return matrix
+    def _packed(self, weight_q: Any, scale: Any, bias: Any = None, parts: tuple[int, int] = (1, 1)) -> Matrix:
+        bias = None if bias is None else np.asarray(bias)
+        packed = Packed(np.asarray(weight_q), np.asarray(scale), bias, parts=parts, level=self._level)
+        self._keep.append(packed)
+        return packed.matrix
 
-    def _norm(self, weight: torch.Tensor | None, bias: torch.Tensor | None = None) -> Norm:
-        tensors = (None if tensor is None else kernels.padded(tensor, 0).contiguous() for tensor in (weight, bias))
-        return Norm(*(self._at(tensor) for tensor in tensors))
+    def _norm(self, weight: Any, bias: Any = None) -> Norm:
+        arrays = (None if weights is None else kernels.padded(np.asarray(weights), 0) for weights in (weight, bias))
+        return Norm(*(self._at(array) for array in arrays))
 
-    def _at(self, tensor: torch.Tensor | None) -> int | None:
-        self._keep.append(tensor)
-        return address(tensor)
+    def _at(self, weights: Any) -> int | None:
+        """Returns where weights are in memory, which stay there; None without any."""
+        if weights is None:
+            return None
+        self._keep.append(np.ascontiguousarray(weights))
+        return address(self._keep[-1])
+
+
+def _normal_table() -> np.ndarray:
+    """Returns the integral of the normal distribution below 0 as float32, followed by a 0."""
+    table: np.ndarray = np.append(tables.normal_table(), 0).astype(np.float32) * np.float32(2.0**-24)
+    return table
 
 
 class CpuForward:
     """Computes an ExactModel with the compiled kernels.
 
     Args:
-        model: on the CPU.
+        model: with its weights in memory.
         library: the kernels of an instruction set.
         operands: those of the model.
 
@@ -247,7 +262,7 @@ class CpuForward:
         self.name = library.level
         self._config, self.library, self._ropes = model.config, library, operands.ropes
         self._structures = _Structures(model, library.level)
-        self._model = self._structures.model_of(operands)
+        self._model = ctypes.byref(self._structures.model_of(operands))
         self._buffers: list[_Buffers] = []
         self._lock = Lock()
 
@@ -264,87 +279,105 @@ class CpuForward:
         config = self._config
         return sum(slots, 2 * _BLOCK * len(slots)) * config.num_kv_heads * (2 * _up(config.head_dim) + 12)
 
-    def forward(self, ids: torch.Tensor, cache: CpuCache | None) -> torch.Tensor:
+    def forward(self, ids: np.ndarray, cache: CpuCache | None) -> np.ndarray:
         """Computes final hidden states, (B, T) int64 to (B, T, hidden) float32.
 
         Raises:
             IndexError: an id is outside the vocabulary, or the cache has too few slots.
         """
         batch, new = ids.shape
-        if not ids.numel():
-            return torch.empty(batch, new, self._config.hidden_size, **_FLOAT)
+        out = np.empty((batch, new, self._config.hidden_size), dtype=np.float32)
+        if not ids.size:
+            return out
         # The kernels check no index.
-        ids = ids.to(torch.int64)
-        if not 0 <= int(ids.min()) <= int(ids.max()) < self._config.vocab_size:
+        ids = np.asarray(ids, dtype=np.int64)
+        if not 0 <= ids.min() <= ids.max() < self._config.vocab_size:
             raise IndexError(f"token ids outside a vocabulary of {self._config.vocab_size}")
-        begin = cache.length if cache is not None else 0
-        out = torch.empty(batch, new, self._config.hidden_size, **_FLOAT)
-        slots = [0] * self._config.num_layers
-        if cache is not None:
-            # All rows have the same slots: they move once, before the rows are distributed.
-            slots = [layer.slot(begin, new) for layer in cache.layers]
-
-        def task(first: int, last: int) -> Callable[[], None]:
-            part = cache.view(slice(first, last)) if cache is not None else None
-            return lambda: self._rows(ids[first:last], begin, part, slots, out[first:last])
-
-        workers.share(batch, max(1, _MIN_TOKENS // new), task)
-        if cache is not None:
-            cache.length = begin + new
+        if cache is None:
+            workers.share(
+                batch, max(1, _MIN_TOKENS // new),
+                lambda first, last: lambda: self._uncached_rows(ids[first:last], out[first:last]),
+            )  # fmt: skip
+            return out
+        begin = cache.length
+        # All rows have the same slots: they move once, before the rows are distributed.
+        slots = [layer.slot(begin, new) for layer in cache.layers]
+        workers.share(
+            batch, max(1, _MIN_TOKENS // new),
+            lambda first, last: lambda: self._rows(ids, slice(first, last), begin, cache, slots, out),
+        )  # fmt: skip
+        cache.length = begin + new
         return out
 
-    def _rows(self, ids: torch.Tensor, begin: int, cache: CpuCache | None, slots: list[int], out: torch.Tensor) -> None:
-        """Computes hidden states of some rows into `out`, at most _TOKENS tokens at a time."""
+    def _uncached_rows(self, ids: np.ndarray, out: np.ndarray) -> None:
+        """Computes hidden states of rows that begin and end here, as many at a time as go through the layers."""
         rows, new = ids.shape
+        step = min(rows, max(1, _TOKENS // new))
+        slots = [new] * self._config.num_layers
+        cache = _new_cache(self._config, step, slots)
+        for first in range(0, rows, step):
+            group = slice(first, min(first + step, rows))
+            part = slice(0, group.stop - group.start)
+            self._rows(ids[group], part, 0, cache, [0] * len(slots), out[group])
+
+    def _rows(
+        self, ids: np.ndarray, rows: slice, begin: int, cache: CpuCache, slots: list[int], out: np.ndarray
+    ) -> None:
+        """Computes hidden states of some rows of a cache into `out`, at most _TOKENS tokens at a time.
+
+        Args:
+            ids: (B, T) int64.
+            rows: which of them.
+            begin: position of their first token.
+            cache: of B rows or more.
+            slots: slot of the first token in each layer.
+            out: (B, T, hidden) float32.
+        """
+        new, hidden = ids.shape[1], self._config.hidden_size
         step = max(1, _TOKENS // new)
-        store = cache or _new_cache(self._config, min(step, rows), [new] * len(slots))
-        buffers = self._take_buffers(max(layer.key_scale.shape[2] for layer in store.layers))
+        buffers = self._take_buffers(cache.slots)
         try:
-            for first in range(0, rows, step):
-                group = slice(first, min(first + step, rows))
-                part = store.view(group if cache is not None else slice(0, group.stop - group.start))
+            for first in range(rows.start, rows.stop, step):
+                last = min(first + step, rows.stop)
+                stores = cache.stores(first, last)
                 for at in range(0, new, _TOKENS):
-                    tokens = ids[group, at : at + _TOKENS].contiguous()
-                    stores = [layer.pointers(slot + at) for layer, slot in zip(part.layers, slots, strict=True)]
+                    tokens = np.ascontiguousarray(ids[first:last, at : at + _TOKENS])
+                    for store, slot in zip(stores, slots, strict=True):
+                        store.slot = slot + at
                     self._tokens(tokens, begin + at, stores, buffers)
-                    x = buffers.x[: tokens.numel(), : self._config.hidden_size]
-                    out[group, at : at + _TOKENS] = x.view(*tokens.shape, -1)
+                    out[first:last, at : at + _TOKENS] = buffers.x[: tokens.size, :hidden].reshape(*tokens.shape, -1)
         finally:
             self._give_back(buffers)
 
-    def _tokens(self, ids: torch.Tensor, begin: int, stores: list[Store], buffers: _Buffers) -> None:
+    def _tokens(self, ids: np.ndarray, begin: int, stores: ctypes.Array[Store], buffers: _Buffers) -> None:
         """Takes some tokens of some rows through all layers, into buffers.x."""
         rows, new = ids.shape
         turns = [rope.at(begin, new) for rope in self._ropes]
-        cosines, sines = ((ctypes.c_void_p * 2)(*(pair[part].data_ptr() for pair in turns)) for part in (0, 1))
-        pairs = (ctypes.c_int64 * 2)(*(pair[0].shape[-1] for pair in turns))
+        cosines, sines = ((ctypes.c_void_p * 2)(*(address(pair[part]) for pair in turns)) for part in (0, 1))
+        pairs = (ctypes.c_int64 * 2)(*(rope.pairs for rope in self._ropes))
         self.library.forward(
-            ctypes.byref(self._model), rows, new, ids.data_ptr(), begin, cosines, sines, pairs,
-            (Store * len(stores))(*stores), ctypes.byref(buffers.room),
-        )  # fmt: skip
+            self._model, rows, new, ids.ctypes.data, begin, cosines, sines, pairs, stores, buffers.room
+        )
 
-    def masses(self, hidden: torch.Tensor, byte_tokens: int = 0) -> torch.Tensor:
+    def masses(self, hidden: np.ndarray, byte_tokens: int = 0) -> np.ndarray:
         """Computes masses, (n, hidden) float32 to (n, V) int32, and columns of zeros."""
-        hidden = hidden.contiguous()
-        out = torch.empty(len(hidden), self._config.vocab_size + byte_tokens, dtype=torch.int32, device="cpu")
-
-        def task(first: int, last: int) -> Callable[[], None]:
-            return lambda: self._head_rows(hidden[first:last], out[first:last])
-
-        workers.share(len(hidden), _MIN_HEAD_ROWS, task)
+        hidden = np.ascontiguousarray(hidden)
+        out = np.empty((len(hidden), self._config.vocab_size + byte_tokens), dtype=np.int32)
+        workers.share(
+            len(hidden), _MIN_HEAD_ROWS,
+            lambda first, last: lambda: self._head_rows(hidden[first:last], out[first:last]),
+        )  # fmt: skip
         return out
 
-    def _head_rows(self, hidden: torch.Tensor, out: torch.Tensor) -> None:
+    def _head_rows(self, hidden: np.ndarray, out: np.ndarray) -> None:
         """Computes masses of some rows into `out`, at most _TOKENS rows at a time."""
         buffers = self._take_buffers(0)
         try:
             for first in range(0, len(hidden), _TOKENS):
-                rows = slice(first, first + _TOKENS)
-                part = hidden[rows]
+                part, masses = hidden[first : first + _TOKENS], out[first : first + _TOKENS]
                 self.library.masses(
-                    ctypes.byref(self._model), len(part), part.data_ptr(), ctypes.byref(buffers.room),
-                    out.stride(0), out[rows].data_ptr(),
-                )  # fmt: skip
+                    self._model, len(part), part.ctypes.data, buffers.room, out.shape[1], masses.ctypes.data
+                )
         finally:
             self._give_back(buffers)
 

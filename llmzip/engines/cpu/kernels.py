@@ -12,7 +12,6 @@ import platform
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from ...system import libraries
 
@@ -128,37 +127,37 @@ class Library:
         self._symbol_bounds = getattr(loaded, f"llmzip_{level}_symbol_bounds")
         self._symbol_bounds.argtypes, self._symbol_bounds.restype = (_N, _N, _N, _N, _P, _P, _P, _N, _P), None
 
-    def sums_around(self, masses: torch.Tensor, tokens: torch.Tensor, group_size: int) -> torch.Tensor:
+    def sums_around(self, masses: np.ndarray, tokens: np.ndarray, group_size: int) -> np.ndarray:
         """Sums the masses around known tokens, as `Frequencies.sums` does, and always computes their ranks."""
-        masses, tokens = masses.contiguous(), tokens.contiguous()
-        if len(tokens) and not 0 <= int(tokens.min()) <= int(tokens.max()) < masses.shape[1]:
+        masses, tokens = np.ascontiguousarray(masses), np.ascontiguousarray(tokens)
+        if masses.shape[0] != len(tokens):
+            raise ValueError(f"{len(tokens)} tokens for {masses.shape[0]} rows of masses")
+        if len(tokens) and not 0 <= tokens.min() <= tokens.max() < masses.shape[1]:
             raise IndexError(f"tokens outside a vocabulary of {masses.shape[1]}")
-        sums = torch.empty(len(tokens), 6, dtype=torch.int64, device="cpu")
-        self._sums(len(tokens), masses.shape[1], group_size, masses.data_ptr(), tokens.data_ptr(), sums.data_ptr())
+        sums = np.empty((len(tokens), 6), dtype=np.int64)
+        self._sums(len(tokens), masses.shape[1], group_size, *_addresses(masses, tokens, sums))
         return sums
 
-    def group_bounds(self, masses: torch.Tensor, group_size: int, units: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def group_bounds(self, masses: np.ndarray, group_size: int, units: int) -> tuple[np.ndarray, np.ndarray]:
         """Computes `Frequencies.group_bounds`; `units`: the sum of all frequencies, less V; 0 for tables by weights."""
-        masses = masses.contiguous()
+        masses = np.ascontiguousarray(masses)
         rows, vocab = masses.shape
-        sums, bounds = torch.empty(2, rows, -(-vocab // group_size) + 1, dtype=torch.int64, device="cpu").unbind()
-        addresses = (tensor.data_ptr() for tensor in (masses, sums, bounds))
-        self._group_bounds(rows, vocab, group_size, units, *addresses)
+        sums, bounds = np.empty((2, rows, -(-vocab // group_size) + 1), dtype=np.int64)
+        self._group_bounds(rows, vocab, group_size, units, *_addresses(masses, sums, bounds))
         return sums, bounds
 
     def symbol_bounds(
-        self, masses: torch.Tensor, sums: torch.Tensor, groups: torch.Tensor, group_size: int, units: int, stretch: bool
-    ) -> torch.Tensor:
-        """Computes `Frequencies.symbol_bounds`, or without `stretch` `Frequencies._inner_bounds`; `units` as before."""
-        masses, sums, groups = masses.contiguous(), sums.contiguous(), groups.contiguous()
+        self, masses: np.ndarray, sums: np.ndarray, groups: np.ndarray, *, group_size: int, units: int, stretch: bool
+    ) -> np.ndarray:
+        """Computes `Frequencies.symbol_bounds`, or without `stretch` `Frequencies.inner_bounds`; `units` as before."""
+        masses, sums, groups = (np.ascontiguousarray(array) for array in (masses, sums, groups))
         rows, vocab = masses.shape
         if sums.shape != (rows, -(-vocab // group_size) + 1) or groups.shape != (rows,):
-            raise ValueError(f"sums of shape {tuple(sums.shape)} and groups of {tuple(groups.shape)} for {rows} rows")
-        if rows and not 0 <= int(groups.min()) <= int(groups.max()) < sums.shape[1] - 1:
+            raise ValueError(f"sums of shape {sums.shape} and groups of {groups.shape} for {rows} rows")
+        if rows and not 0 <= groups.min() <= groups.max() < sums.shape[1] - 1:
             raise IndexError(f"groups outside of {sums.shape[1] - 1}")
-        out = torch.empty(rows, group_size + 1, dtype=torch.int64, device="cpu")
-        addresses = (tensor.data_ptr() for tensor in (masses, sums, groups))
-        self._symbol_bounds(rows, vocab, group_size, units, *addresses, stretch, out.data_ptr())
+        out = np.empty((rows, group_size + 1), dtype=np.int64)
+        self._symbol_bounds(rows, vocab, group_size, units, *_addresses(masses, sums, groups), stretch, out.ctypes.data)
         return out
 
 
@@ -195,22 +194,23 @@ def _why_none(folder: Path) -> str:
     return "not built, or from other sources: install llmzip again"
 
 
-def padded(tensor: torch.Tensor, axis: int, parts: int = 1, multiple: int = LANES) -> torch.Tensor:
-    """Returns a tensor whose axis consists of equal parts, each padded with zeros; the tensor itself if none needs it.
+def padded(array: np.ndarray, axis: int, parts: int = 1, multiple: int = LANES) -> np.ndarray:
+    """Returns an array whose axis consists of equal parts, each padded with zeros; the array itself if none needs it.
 
     Args:
-        tensor: of any type.
+        array: of any type.
         axis: 0, or 1 of a matrix.
         parts: how many there are.
         multiple: the size of a part is padded to a multiple of it.
     """
-    size = tensor.shape[axis] // parts
+    size = array.shape[axis] // parts
     missing = -size % multiple
     if not missing:
-        return tensor
-    split = tensor.reshape(*tensor.shape[:axis], parts, size, *tensor.shape[axis + 1 :])
-    zeros = split.new_zeros(*split.shape[: axis + 1], missing, *split.shape[axis + 2 :])
-    return torch.cat([split, zeros], axis + 1).flatten(axis, axis + 1)
+        return array
+    before, after = array.shape[:axis], array.shape[axis + 1 :]
+    out = np.zeros((*before, parts, size + missing, *after), dtype=array.dtype)
+    out[(slice(None),) * (axis + 1) + (slice(size),)] = array.reshape(*before, parts, size, *after)
+    return out.reshape(*before, parts * (size + missing), *after)
 
 
 class Packed:
@@ -224,31 +224,36 @@ class Packed:
         level: one of LEVELS.
 
     Attributes:
-        matrix: the structure for the kernels; it points to tensors that live as long as this object.
+        matrix: the structure for the kernels; it points to arrays that live as long as this object.
     """
 
     def __init__(
         self,
-        weight_q: torch.Tensor,
-        scale: torch.Tensor,
-        bias: torch.Tensor | None = None,
+        weight_q: np.ndarray,
+        scale: np.ndarray,
+        bias: np.ndarray | None = None,
         *,
         parts: tuple[int, int] = (1, 1),
         level: str,
     ) -> None:
         outputs, terms = parts
         whole = padded(padded(weight_q, 0, outputs), 1, terms)
-        whole = padded(whole, 1, multiple=TERMS.get(level, LANES)).contiguous()
+        whole = np.ascontiguousarray(padded(whole, 1, multiple=TERMS.get(level, LANES)))
         rows, columns = whole.shape
-        # Four terms as one integer, and sums by numpy: five times as fast as torch does the same with bytes.
-        self._packed = whole.view(torch.int32).view(-1, LANES, columns // 4).transpose(1, 2).contiguous()
-        self._sums = torch.from_numpy(whole.numpy().sum(1, dtype=np.int32)).mul_(128)
-        self._scale = padded(scale, 0, outputs).contiguous()
-        self._bias = None if bias is None else padded(bias, 0, outputs).contiguous()
-        addresses = (address(tensor) for tensor in (self._packed, self._sums, self._scale, self._bias))
+        # Four terms as one integer: several times as fast as the same with bytes.
+        lines = whole.view(np.int32).reshape(-1, LANES, columns // 4)
+        self._packed = np.ascontiguousarray(lines.transpose(0, 2, 1))
+        self._sums = whole.sum(1, dtype=np.int32) * np.int32(128)
+        self._scale = np.ascontiguousarray(padded(scale, 0, outputs))
+        self._bias = None if bias is None else np.ascontiguousarray(padded(bias, 0, outputs))
+        addresses = (address(array) for array in (self._packed, self._sums, self._scale, self._bias))
         self.matrix = Matrix(*addresses, rows, columns)
 
 
-def address(tensor: torch.Tensor | None) -> int | None:
-    """Returns where a contiguous tensor is; None without one."""
-    return None if tensor is None else tensor.data_ptr()
+def address(array: np.ndarray | None) -> int | None:
+    """Returns where a contiguous array is; None without one."""
+    return None if array is None else array.ctypes.data
+
+
+def _addresses(*arrays: np.ndarray) -> tuple[int, ...]:
+    return tuple(array.ctypes.data for array in arrays)

@@ -17,7 +17,7 @@ class GpuLayer(CachedLayer):
 
     def room(self, begin: int, new: int) -> int:
         """Returns how many of `new` positions from `begin` on fit before they overwrite a position still seen."""
-        slots = self.key_scale.shape[2]
+        slots: int = self.key_scale.shape[2]
         if self.window and begin + new > slots:
             return min(new, max(slots - begin, slots - self.window + 1))
         return new

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 
 from ...models.config import ExactConfig
-from ...models.model import ExactModel, Feature
+from ...models.model import Feature
 from ..forward import Forward, unsupported
 from ..operands import Operands
 from ..reference import TorchForward
+from ..torch_arrays import TensorModel
 from . import support
 from .forward import GpuForward
 
@@ -33,7 +35,7 @@ _trials: dict[tuple[str, ExactConfig], str] = {}
 """Results of `trial` by device and configuration, for the time of the process."""
 
 
-def build(model: ExactModel, operands: Operands) -> tuple[GpuForward | None, str]:
+def build(model: TensorModel, operands: Operands) -> tuple[GpuForward | None, str]:
     """Returns the Triton kernels with a model; or None and the reason.
 
     Args:
@@ -41,7 +43,7 @@ def build(model: ExactModel, operands: Operands) -> tuple[GpuForward | None, str
         operands: those of the model.
     """
     fits = _fits(model.config)
-    reason = support.unavailable(model.embedding_q.device) or unsupported(model, _LACKING, has_fitting_sizes=fits)
+    reason = support.unavailable(model.device) or unsupported(model, _LACKING, has_fitting_sizes=fits)
     kernels, load_reason = support.load()
     if reason or kernels is None:
         return None, reason or load_reason
@@ -75,16 +77,16 @@ def trial(kernels: GpuForward, plain: Forward[Any]) -> str:
     key = (str(kernels.device), kernels.config)
     if key not in _trials:
         config, length = kernels.config, min(kernels.config.context, _TRIAL_LENGTH)
-        n = torch.arange(_TRIAL_ROWS * length, dtype=torch.int64, device="cpu")
+        n = np.arange(_TRIAL_ROWS * length, dtype=np.int64)
         ids = ((n * n * 40503 + n * 2654435761) >> 9) % config.vocab_size
-        ids = ids.view(_TRIAL_ROWS, length).to(kernels.device)
+        ids = ids.reshape(_TRIAL_ROWS, length)
         expected = plain.forward(ids, None)
         flat = expected.reshape(_TRIAL_ROWS * length, -1)
         masses = plain.masses(flat)
         try:
             cache = kernels.new_cache(_TRIAL_ROWS, [length] * config.num_layers)
             sizes = [1] * 5 + [8] if length > 13 else [1]
-            steps = [kernels.forward(part, cache) for part in torch.split(ids, [*sizes, length - sum(sizes)], 1)]
+            steps = [kernels.forward(part, cache) for part in np.split(ids, np.cumsum(sizes), 1)]
             is_same = (
                 torch.equal(kernels.forward(ids, None), expected)
                 and torch.equal(torch.cat(steps, 1), expected)

@@ -1,4 +1,4 @@
-"""CUDA devices: which there are, how many rows fit on one, and copies to the processor; must not know frames."""
+"""CUDA devices: why there is none, how many rows fit on one, and copies to the processor; must not know frames."""
 
 from __future__ import annotations
 
@@ -15,17 +15,6 @@ _SHARE = 0.8
 
 _MAX_ROWS = 1 << 20
 """Number of rows that is as good as no limit."""
-
-
-def devices(name: str) -> list[torch.device]:
-    """Returns the devices that a name stands for; "cuda" stands for all CUDA devices.
-
-    Args:
-        name: what `load.find_device` returns: cpu, cuda or cuda:N.
-    """
-    if name != "cuda":
-        return [torch.device(name)]
-    return [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
 
 
 def missing() -> str:

@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...models.model import ExactModel
 from ...numerics import ops, tables
 from ...system.memory import free_bytes
-from ..byte_tokens import with_byte_tokens
 from ..operands import Operands
+from ..torch_arrays import TensorModel, ids_on, with_byte_tokens
 from .cache import GpuCache, GpuLayer, Step
 from .support import Kernels, on
 
@@ -84,8 +83,8 @@ class GpuForward:
     name = "triton"
     is_concurrent = False
 
-    def __init__(self, model: ExactModel, kernels: Kernels, operands: Operands, tiles: Tiles | None = None) -> None:
-        config, device = model.config, model.embedding_q.device
+    def __init__(self, model: TensorModel, kernels: Kernels, operands: Operands, tiles: Tiles | None = None) -> None:
+        config, device = model.config, model.device
         self._model, self.config, self.device, self._operands = model, config, device, operands
         self._qk_norms = [None if norm is None else norm.contiguous() for norm in operands.qk_norms]
         self._tiles = tiles or Tiles()
@@ -118,7 +117,7 @@ class GpuForward:
         config = self.config
         heads = (config.num_heads + config.num_kv_heads) * config.head_dim
         token_bytes = 16 * config.hidden_size + 6 * config.mlp_size + 8 * heads + 16 * config.num_heads + 64
-        return min(_MAX_BATCH_TOKENS, (free_bytes(self.device) or 0) // _BATCH_MEMORY_SHARE // token_bytes)
+        return min(_MAX_BATCH_TOKENS, (free_bytes(str(self.device)) or 0) // _BATCH_MEMORY_SHARE // token_bytes)
 
     def _ring_slots(self, positions: int) -> int:
         """Rounds a number of positions up to whole tiles of keys."""
@@ -138,20 +137,21 @@ class GpuForward:
 
     # -- calls
 
-    def forward(self, ids: torch.Tensor, cache: GpuCache | None) -> torch.Tensor:
+    @torch.inference_mode()
+    def forward(self, ids: np.ndarray, cache: GpuCache | None) -> torch.Tensor:
         """Computes final hidden states, (B, T) int64 to (B, T, hidden) float32.
 
         Ids outside the vocabulary are read as the nearest one inside.
         """
         batch, new = ids.shape
-        if not ids.numel():
+        if not ids.size:
             return self._empty(batch, new, self.config.hidden_size)
         begin = cache.length if cache is not None else 0
         parts, done = [], 0
         with on(self.device):
             while done < new:
                 room = new - done if cache is None else cache.room(begin + done, new - done)
-                part = ids[:, done : done + room].contiguous()
+                part = ids_on(ids[:, done : done + room], self.device)
                 if cache is not None and cache.step is not None and part.shape[1] == 1 and self._is_recording:
                     parts.append(self._stepped(part, begin + done, cache, cache.step))
                 else:
@@ -162,6 +162,7 @@ class GpuForward:
             cache.length = begin + new
         return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
+    @torch.inference_mode()
     def masses(self, hidden: torch.Tensor, byte_tokens: int = 0) -> torch.Tensor:
         """Computes masses, (n, hidden) float32 to (n, V) int32, and columns of zeros."""
         with on(self.device):

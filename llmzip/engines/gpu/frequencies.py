@@ -1,4 +1,4 @@
-"""Frequencies on CUDA devices: kernels give the integers of engines/frequencies.py; must not know models or the coder.
+"""Frequencies on CUDA devices: kernels give the integers of torch_frequencies.py; must not know models or the coder.
 
 The tables of one step of many rows are megabytes; plain torch reads and writes its intermediate results a dozen times.
 """
@@ -8,9 +8,11 @@ from __future__ import annotations
 import functools
 from types import ModuleType
 
+import numpy as np
 import torch
 
-from ..frequencies import TOTAL, TOTAL_BITS, Frequencies
+from ..frequencies import TOTAL, TOTAL_BITS
+from ..torch_frequencies import TorchFrequencies
 from . import support
 
 _OPTIONS = {"enable_fp_fusion": False}
@@ -22,19 +24,19 @@ _AT_ONCE = 4096
 
 def frequencies(
     vocab_size: int, device: torch.device, total_bits: int = TOTAL_BITS, floor_bits: int = 0
-) -> Frequencies:
-    """Returns the fastest form of `Frequencies` that a device has."""
+) -> TorchFrequencies:
+    """Returns the fastest form of frequencies that a device has."""
     if device.type != "cuda" and not support.interpreted():
-        return Frequencies(vocab_size, total_bits, floor_bits)
+        return TorchFrequencies(vocab_size, total_bits, floor_bits)
     if support.unavailable(device) or _fails(vocab_size, device, total_bits, floor_bits):
-        return Frequencies(vocab_size, total_bits, floor_bits)
+        return TorchFrequencies(vocab_size, total_bits, floor_bits)
     return DeviceFrequencies(vocab_size, total_bits, floor_bits)
 
 
 @functools.cache
 def _fails(vocab_size: int, device: torch.device, total_bits: int, floor_bits: int = 0) -> bool:
     """Returns whether the kernels give other integers than plain torch for extreme masses, or do not compile."""
-    plain = Frequencies(vocab_size, total_bits, floor_bits)
+    plain = TorchFrequencies(vocab_size, total_bits, floor_bits)
     device_split = DeviceFrequencies(vocab_size, total_bits, floor_bits)
     rows = 6
     n = torch.arange(rows * vocab_size, dtype=torch.int64, device="cpu").view(rows, vocab_size)
@@ -43,15 +45,15 @@ def _fails(vocab_size: int, device: torch.device, total_bits: int, floor_bits: i
     masses[1], masses[2], masses[3] = peak, 0, masses[3] % 3
     masses[2:, vocab_size - 1] = peak
     masses = masses.to(torch.int32).to(device)
-    tokens = torch.tensor([0, vocab_size - 1, 1, vocab_size // 2, vocab_size - 2, 5], device=device)
+    tokens = np.array([0, vocab_size - 1, 1, vocab_size // 2, vocab_size - 2, 5], dtype=np.int64)
     try:
         pairs = []
         for split in (plain, device_split):
             sums, bounds = split.group_bounds(masses)
-            groups = torch.div(tokens, split.group_size, rounding_mode="floor")
-            inner = split.symbol_bounds(masses, sums, bounds, groups)
-            pairs.append((sums, bounds, inner, split.sums(masses, tokens, ranks=True), *split.find(masses, tokens * 7)))
-        return not all(torch.equal(a, b) for a, b in zip(*pairs, strict=True))
+            inner = split.symbol_bounds(masses, sums, bounds, tokens // split.group_size)
+            tables = [split.host(table) for table in (sums, bounds, inner)]
+            pairs.append((*tables, split.sums(masses, tokens, ranks=True), *split.find(masses, tokens * 7)))
+        return not all(np.array_equal(a, b) for a, b in zip(*pairs, strict=True))
     except torch.cuda.OutOfMemoryError:
         raise
     except Exception:  # a compiler that fails does so in many ways
@@ -66,10 +68,10 @@ def _kernels() -> ModuleType:
     return counts
 
 
-class DeviceFrequencies(Frequencies):
-    """Frequencies on a device where the kernels run; methods are documented in `Frequencies`."""
+class DeviceFrequencies(TorchFrequencies):
+    """Frequencies on a device where the kernels run; methods are documented in `TorchFrequencies`."""
 
-    def _borders(self, masses: torch.Tensor, is_weighted: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    def borders(self, masses: torch.Tensor, *, is_weighted: bool) -> tuple[torch.Tensor, torch.Tensor]:
         n, groups, size = len(masses), self.num_groups, self.group_size
         masses = masses.contiguous()
         wide = torch.int64 if self.floor_bits else torch.int32
@@ -89,28 +91,29 @@ class DeviceFrequencies(Frequencies):
         return sums, bounds
 
     def symbol_bounds(
-        self, masses: torch.Tensor, sums: torch.Tensor, bounds: torch.Tensor, groups: torch.Tensor
+        self, masses: torch.Tensor, sums: torch.Tensor, bounds: torch.Tensor, groups: np.ndarray
     ) -> torch.Tensor:
-        return self._bounds_in(masses, sums, bounds, groups, stretch=True)
+        return self._launched_bounds(masses, sums, bounds, groups, stretch=True)
 
-    def _inner_bounds(self, masses: torch.Tensor, sums: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
-        return self._bounds_in(masses, sums, sums, groups, stretch=False)
+    def inner_bounds(self, masses: torch.Tensor, sums: torch.Tensor, groups: np.ndarray) -> torch.Tensor:
+        return self._launched_bounds(masses, sums, sums, groups, stretch=False)
 
-    def _bounds_in(
-        self, masses: torch.Tensor, sums: torch.Tensor, bounds: torch.Tensor, groups: torch.Tensor, stretch: bool
+    def _launched_bounds(
+        self, masses: torch.Tensor, sums: torch.Tensor, bounds: torch.Tensor, groups: np.ndarray, *, stretch: bool
     ) -> torch.Tensor:
         out = torch.empty(len(masses), self.group_size + 1, dtype=torch.int64, device=masses.device)
         units = TOTAL - self.group_size if self.floor_bits and stretch else self._total - self.vocab_size
         if len(masses):
             with support.on(masses.device):
+                which = torch.from_numpy(groups).to(masses.device)
                 _kernels().symbol_bounds[(len(masses),)](
-                    masses.contiguous(), sums.contiguous(), bounds.contiguous(), groups.contiguous(), out,
+                    masses.contiguous(), sums.contiguous(), bounds.contiguous(), which, out,
                     self.vocab_size, self.num_groups, units, S=self.group_size, FLOOR=self.floor_bits,
                     STRETCH=stretch, num_warps=1, **_OPTIONS,
                 )  # fmt: skip
         return out
 
-    def sums(self, masses: torch.Tensor, tokens: torch.Tensor, ranks: bool = False) -> torch.Tensor:
+    def _sums_around(self, masses: torch.Tensor, tokens: torch.Tensor, ranks: bool) -> torch.Tensor:
         out = torch.empty(len(masses), 6, dtype=torch.int64, device=masses.device)
         if len(masses):
             with support.on(masses.device):

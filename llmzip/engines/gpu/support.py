@@ -1,6 +1,7 @@
 """Whether the Triton kernels are available on a device, and their modules; must not know models.
 
-The modules of the kernels import Triton, so they are imported only when a device is first asked about.
+This module imports no torch. The modules of the kernels import Triton, so they are imported only when a device is
+first asked about.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from ...system import libraries
+
+if TYPE_CHECKING:
+    import torch
 
 _MIN_CAPABILITY = (8, 0)
 """Compute capability: Triton's int8 products need Ampere or newer."""
@@ -38,6 +40,8 @@ class Kernels:
 
 def on(device: torch.device) -> AbstractContextManager[object]:
     """Makes a device the current one, on which kernels are launched."""
+    import torch
+
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
@@ -51,6 +55,8 @@ def unavailable(device: torch.device) -> str:
     if libraries.wanted() == libraries.NONE:
         return f"{libraries.VARIABLE}={libraries.NONE}"
     if device.type == "cuda":
+        import torch
+
         if torch.version.cuda is None:
             return "they are for NVIDIA devices only"
         capability = torch.cuda.get_device_capability(device)
