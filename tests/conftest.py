@@ -292,6 +292,7 @@ class HashEngine:
 
     stepwise = False
     callers = 1
+    is_compiled = False
     floor_bits = 0
 
     def __init__(self, vocab_size: int = 16, context: int = 7, start_token: int = 3, batch_tokens: int = 1024) -> None:

@@ -6,23 +6,23 @@ masses, so both code the same intervals in the same order (format section 4).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..engines.base import Array, Engine
+from ..engines.base import Array, Engine, TokenSink, TokenSource
 from ..errors import CorruptError
 from ..format.plan import RowPlan
-from ..inference import capacity
-from ..inference.lanes import Lane, Lanes
+from ..inference import capacity, lockstep
+from ..inference.lanes import Lane, Lanes, MassSink
 from ..inference.passes import NOTHING, token_masses
 from ..inference.progress import ByteMeter, TokenProgress
-from ..mixing.coder import Decoder, Encoder
+from .intervals import CodedRows, CompiledIntervals, IntervalSink, IntervalSource, Look
 
 if TYPE_CHECKING:
     from ..inference.prompt import Prompt
-    from ..mixing.mixer import Primed
+    from ..mixing.mixer import MixEncoder, Primed
     from ..mixing.vocabulary import Vocabulary
 
 _CHUNKS = 16
@@ -34,21 +34,6 @@ _MAX_CHUNK_STEPS = 128
 
 _MIN_LANE_ROWS = 32
 """Rows of a lane when method lm decodes: fewer side by side make too little use of the weights that are read."""
-
-Take = Callable[[np.ndarray, Array], None]
-"""Called with places of tokens, (n,) int64, and their masses, (n, V) int32; from threads of the engine."""
-
-
-class CodedRows(NamedTuple):
-    """The tokens of a frame, coded.
-
-    Attributes:
-        payload: for the frame.
-        bits: sum of -log2 of the coded probabilities.
-    """
-
-    payload: bytes
-    bits: float
 
 
 class FrameCoder:
@@ -74,19 +59,14 @@ class FrameCoder:
             progress: called with the tokens that were just done.
         """
         if self._vocabulary is None:
-            sink = _IntervalSink(self.engine, tokens, plan)
-            self._predict(tokens, plan, sink.add, progress=progress)
+            sink = IntervalSink(self.engine, tokens, plan)
+            self._predict(tokens, plan, sink, progress=progress)
             return sink.finish()
         from ..mixing.mixer import MixEncoder
 
         primed = self._primed(self._vocabulary, plan.num_tokens)
         mixer = MixEncoder(self._vocabulary, tokens, plan.num_rows, True, primed)
-        readout = self.engine.readout()
-
-        def add(places: np.ndarray, masses: Array) -> None:
-            mixer.add(places, readout.fetch(masses))
-
-        self._predict(tokens, plan, add, walk=mixer.walk, progress=progress)
+        self._predict(tokens, plan, _MixedSink(self.engine, mixer), walk=mixer.walk, progress=progress)
         return CodedRows(*mixer.finish())
 
     def decode(self, payload: bytes, plan: RowPlan, limit: ByteMeter) -> np.ndarray:
@@ -120,7 +100,7 @@ class FrameCoder:
         self,
         tokens: np.ndarray,
         plan: RowPlan,
-        add: Take,
+        sink: MassSink,
         *,
         walk: Callable[[int], None] | None = None,
         progress: TokenProgress | None = None,
@@ -128,7 +108,7 @@ class FrameCoder:
         """Hands out the masses of all tokens: step by step if all rows fit into the memory, else row by row.
 
         Args:
-            add: called with masses.
+            sink: gets the masses.
             walk: called with a number of steps whose tokens were all added, while the model continues; or never.
         """
         engine, before = self.engine, self._before
@@ -140,18 +120,18 @@ class FrameCoder:
             or not capacity.all_rows_fit(engine, plan.num_rows, chunk, len(before) + plan.steps)
         ):
             for places, masses in token_masses(engine, tokens, plan, progress, before):
-                add(places, masses)
+                sink.add(places, masses)
             return
         with Lanes(engine, plan, before, 1, chunk) as lanes:
             for lane in lanes:
                 lane.place(tokens)
-                lanes.start(lane, lane.read, 0, min(chunk, plan.steps), add)
+                lanes.start(lane, lane.read, 0, min(chunk, plan.steps), sink)
             for step in range(0, plan.steps, chunk):
                 end = min(step + chunk, plan.steps)
                 for lane in lanes:
                     places = lanes.wait(lane)
                     if end < plan.steps:
-                        lanes.start(lane, lane.read, end, min(end + chunk, plan.steps), add)
+                        lanes.start(lane, lane.read, end, min(end + chunk, plan.steps), sink)
                     if progress is not None:
                         progress(tokens[places])
                 if walk is not None:
@@ -159,9 +139,12 @@ class FrameCoder:
 
     def _decode_intervals(self, payload: bytes, plan: RowPlan, check: Callable[[np.ndarray], None]) -> np.ndarray:
         """Decodes method lm."""
-        source = _IntervalSource(self.engine, payload)
+        if self.engine.is_compiled:
+            coder = CompiledIntervals(self.engine, payload, plan.num_rows)
+            return lockstep.decode(self.engine, plan, self._before, coder.source, _MIN_LANE_ROWS, check)
+        source = IntervalSource(self.engine, payload)
 
-        def look(lane: Lane, step: int) -> _Look:
+        def look(lane: Lane, step: int) -> Look:
             return source.look(lane.history.step(step))
 
         with Lanes(self.engine, plan, self._before, _MIN_LANE_ROWS) as lanes:
@@ -186,6 +169,9 @@ class FrameCoder:
 
         primed = self._primed(vocabulary, plan.num_tokens)
         mixer = MixDecoder(vocabulary, payload, plan.num_tokens, plan.num_rows, with_model=True, primed=primed)
+        if self.engine.is_compiled:
+            source = TokenSource(**mixer.compiled_source())
+            return lockstep.decode(self.engine, plan, self._before, source, GROUP_ROWS, check)
         readout = self.engine.readout()  # a device's lanes share one thread
 
         def predict(lane: Lane, step: int) -> None:
@@ -222,71 +208,21 @@ class FrameCoder:
         return prompt.reader.learn(num_tokens)
 
 
-class _IntervalSink:
-    """Codes tokens with the model's frequencies alone (numerics section 8)."""
+class _MixedSink:
+    """Gives masses to the mixer.
 
-    def __init__(self, engine: Engine[Any], tokens: np.ndarray, plan: RowPlan) -> None:
-        self._frequencies = engine.readout().frequencies
-        self._tokens, self._plan = tokens, plan
-        self._intervals = np.empty((len(tokens), 4), dtype=np.int64)
-
-    def add(self, places: np.ndarray, masses: Array) -> None:
-        """Takes the masses, (n, V) int32, of the tokens at some places."""
-        self._intervals[places] = self._frequencies.intervals(masses, self._tokens[places])
-
-    def finish(self) -> CodedRows:
-        """Codes all intervals in the order of the format."""
-        plan, num_tokens = self._plan, len(self._tokens)
-        coded = self._intervals[np.concatenate(list(_step_order(plan)))]
-        encoder = Encoder()
-        left = np.empty(2 * num_tokens, dtype=np.int64)
-        frequency = np.empty_like(left)
-        # Within a step: the groups of all rows, then the places of all rows.
-        bulk, rows = plan.full_steps * plan.num_rows, plan.num_rows
-        for target, column in ((left, 0), (frequency, 1)):
-            pairs = coded[:bulk, column::2].reshape(-1, rows, 2).transpose(0, 2, 1)
-            target[: 2 * bulk] = pairs.reshape(-1)
-            target[2 * bulk :] = coded[bulk:, column::2].T.reshape(-1)
-        encoder.encode(left, frequency)
-        bits = -float(np.log2(frequency * 2.0**-24).sum())
-        return CodedRows(encoder.finish(), bits)
-
-
-class _Look(NamedTuple):
-    """What decoding a step needs of some rows: arrays of the engine.
+    Args:
+        engine: whose masses they are.
+        mixer: of the frame.
 
     Attributes:
-        masses: (n, V) int32.
-        sums, bounds: (n, groups + 1) int64, cumulative masses and frequencies at the borders of the groups.
+        compiled: takes masses from compiled code.
     """
 
-    masses: Array
-    sums: Array
-    bounds: Array
+    def __init__(self, engine: Engine[Any], mixer: MixEncoder) -> None:
+        self._readout, self._mixer = engine.readout(), mixer
+        self.compiled = TokenSink(*mixer.compiled_sink())
 
-
-class _IntervalSource:
-    """Decodes what `_IntervalSink` codes, step by step."""
-
-    def __init__(self, engine: Engine[Any], payload: bytes) -> None:
-        self._readout = engine.readout()
-        self._frequencies = self._readout.frequencies
-        self._decoder = Decoder(payload)
-
-    def look(self, masses: Array) -> _Look:
-        """Returns what `step` needs of the masses, (n, V) int32, of some rows."""
-        return _Look(masses, *self._frequencies.group_bounds(masses))
-
-    def step(self, looks: list[_Look]) -> Iterator[np.ndarray]:
-        """Yields one token per row, (n,) int64 for each `look` at some of the rows that take part, in their order."""
-        groups = [self._decoder.decode(self._readout.fetch(look.bounds)).astype(np.int64) for look in looks]
-        for look, group in zip(looks, groups, strict=True):
-            inner = self._frequencies.symbol_bounds(*look, group)
-            yield group * self._frequencies.group_size + self._decoder.decode(self._readout.fetch(inner))
-
-
-def _step_order(plan: RowPlan) -> Iterator[np.ndarray]:
-    """Yields the places of the tokens in the order in which they are coded, step by step."""
-    starts = np.array(plan.row_starts()[:-1], dtype=np.int64)
-    yield (starts[None, :] + np.arange(plan.full_steps)[:, None]).reshape(-1)
-    yield starts[: plan.long_rows] + plan.full_steps
+    def add(self, places: np.ndarray, masses: Array) -> None:
+        """Takes the masses, (n, V), of the tokens at some places."""
+        self._mixer.add(places, self._readout.fetch(masses))

@@ -13,9 +13,10 @@ import numpy as np
 
 from ..errors import EngineError
 from ..system import forks, threads
-from .base import HOST, Array, Readout
+from .base import HOST, Array, CompiledRows, Readout
 from .byte_tokens import as_inputs
 from .cpu import forward as cpu
+from .cpu.lanes import CpuRows, Limits
 from .forward import Forward
 from .frequencies import TOTAL_BITS
 from .gpu import support
@@ -24,6 +25,7 @@ from .operands import Operands
 from .readout import readout
 
 if TYPE_CHECKING:
+    from ..format.plan import Rows
     from ..models.model import ExactModel
     from .torch_arrays import TensorModel
 
@@ -124,15 +126,30 @@ class ExactEngine:
         Raises:
             EngineError: the context is too short for the new tokens.
         """
-        end = ids.shape[1] + (cache.length if cache is not None else 0)
-        with self._lock:
-            if end > self.context:
-                raise EngineError(f"{end} positions exceed the model's context of {self.context}")
-            self.operands.extend(end)
+        self._extend(ids.shape[1] + (cache.length if cache is not None else 0))
         if self._byte_tokens:
             ids = as_inputs(ids, self.model.config.vocab_size, self.start_token)
         with self._turn():
             return self.forward_pass.forward(ids, cache)
+
+    def _extend(self, positions: int) -> None:
+        """Makes the operands reach to a position."""
+        with self._lock:
+            if positions > self.context:
+                raise EngineError(f"{positions} positions exceed the model's context of {self.context}")
+            self.operands.extend(positions)
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether it has compiled rows, as `Engine.is_compiled`."""
+        return isinstance(self.forward_pass, cpu.CpuForward)
+
+    def compiled_rows(self, cache: LayerCaches[Any], inputs: np.ndarray, rows: Rows, skipped: int) -> CompiledRows:
+        """Returns rows that go through the model in compiled code, as `Engine.compiled_rows`."""
+        if not isinstance(self.forward_pass, cpu.CpuForward) or not isinstance(cache, cpu.CpuCache):
+            raise TypeError(f"the forward pass by {self.forward_pass.name} has no compiled rows")
+        limits = Limits(self.vocab_size, self.start_token, self.context, self._extend)
+        return CpuRows(self.forward_pass, cache, inputs, rows, skipped, limits)
 
     def readout(self, total_bits: int = TOTAL_BITS) -> Readout:
         """Returns a new readout, as `Engine.readout`."""

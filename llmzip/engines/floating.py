@@ -15,7 +15,7 @@ import os
 import platform
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import torch
@@ -33,6 +33,9 @@ from .float_steps import MAX_LOGIT
 from .frequencies import TOTAL_BITS
 from .readout import readout
 from .torch_arrays import ids_on, with_byte_tokens
+
+if TYPE_CHECKING:
+    from ..format.plan import Rows
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 """Types of the computation by their names in settings."""
@@ -97,6 +100,7 @@ class FloatEngine:
 
     stepwise = True
     callers = 1
+    is_compiled = False
     floor_bits = 0
 
     def __init__(
@@ -214,6 +218,10 @@ class FloatEngine:
         peak = steps.amax(-1, keepdim=True).add_(0.5)
         masses = ops.exp2_lookup(self._exp2, ops.exp2_index(torch.sub(peak, steps, out=steps)))
         return with_byte_tokens(masses, self._byte_tokens)
+
+    def compiled_rows(self, cache: FloatCache, inputs: np.ndarray, rows: Rows, skipped: int) -> NoReturn:
+        """Fails: it has none."""
+        raise TypeError("the float engine has no compiled rows")
 
     def readout(self, total_bits: int = TOTAL_BITS) -> Readout:
         """Returns a new readout, as `Engine.readout`."""

@@ -18,11 +18,14 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 
-from .base import Array
+from .base import Array, CompiledSource, CompiledSums
 
 TOTAL_BITS = 24
 TOTAL = 1 << TOTAL_BITS
 """Sum of the frequencies in each coding step."""
+
+SUMS = 6
+"""Columns of `Frequencies.sums`."""
 
 SUM_BITS = 39
 """Bits of the sums that tables divide: times 2^24 they stay below 2^63."""
@@ -166,6 +169,20 @@ class Frequencies(ABC):
         places = _place(inner, targets)
         pairs = np.take_along_axis(inner, np.stack([places, places + 1], 1), 1)
         return groups * self.group_size + places, pairs
+
+    def compiled_sums(self, tokens: np.ndarray) -> CompiledSums:
+        """Returns what collects the sums around the tokens of a frame, (N,) int64, from compiled rows."""
+        raise TypeError(f"no compiled code collects the sums of {len(tokens)} tokens for these frequencies")
+
+    def compiled_source(self, rows: int, decode: int, range_coder: int) -> CompiledSource:
+        """Returns what decodes tokens by these frequencies for compiled rows.
+
+        Args:
+            rows: number of rows.
+            decode, range_coder: addresses of what decodes symbols, and of its state.
+        """
+        del decode, range_coder
+        raise TypeError(f"no compiled code decodes {rows} rows by these frequencies")
 
     def intervals(self, masses: Array, tokens: np.ndarray) -> np.ndarray:
         """Computes the intervals of known tokens in the tables of both steps.

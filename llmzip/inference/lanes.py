@@ -11,19 +11,30 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from ..engines.base import Array, Engine
+from ..engines.base import Array, Engine, TokenSink
 from ..format.plan import RowPlan
 from ..system.threads import workers
-from .passes import NOTHING, History, masses_in_parts
+from .passes import History, masses_in_parts
 
 _PER_CALLER = 2
 """Number of lanes for each thread: one is ready when the other goes to the coder."""
 
-Use = Callable[[np.ndarray, Array], None]
+
+class MassSink(Protocol):
+    """What takes the masses of known tokens.
+
+    Attributes:
+        compiled: takes them from compiled code; None if it cannot.
+    """
+
+    compiled: TokenSink | None
+
+    def add(self, places: np.ndarray, masses: Array) -> None:
+        """Takes the masses, (n, V), of the tokens at some places in the frame, (n,) int64; threads may call it."""
 
 
 class Lane:
@@ -46,23 +57,21 @@ class Lane:
         """Notes this lane's tokens among all of the frame, (N,) int64."""
         self.history.place(tokens[self._tokens])
 
-    def read(self, first_step: int, last_step: int, use: Use) -> np.ndarray:
-        """Reads the tokens of some steps, which were placed.
-
-        Args:
-            use: called with places in the frame, (n,) int64, and the masses of these tokens, (n, V) int32.
+    def read(self, first_step: int, last_step: int, sink: MassSink) -> np.ndarray:
+        """Reads the tokens of some steps, which were placed; `sink` gets their masses.
 
         Returns:
-            (n,) int64: all places.
+            (n,) int64: all places in the frame.
         """
-        done = [NOTHING]
         # The last step may be one of long rows, of which this lane has none.
-        for lane_places, hidden in self.history.read(first_step, min(last_step, self.plan.steps)):
-            places = lane_places + self._tokens.start
-            done.append(places)
-            for part, masses in masses_in_parts(self._engine, hidden):
-                use(places[part], masses)
-        return np.concatenate(done)
+        last_step, history = min(last_step, self.plan.steps), self.history
+        if sink.compiled is not None and history.compiled is not None:
+            history.read_compiled(history.compiled, sink.compiled, first_step, last_step, self._tokens.start)
+        else:
+            for lane_places, hidden in history.read(first_step, last_step):
+                for part, masses in masses_in_parts(self._engine, hidden):
+                    sink.add(lane_places[part] + self._tokens.start, masses)
+        return history.places(first_step, last_step) + self._tokens.start
 
 
 class Lanes:

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from ..engines.base import HOST, Array, Engine, PartedCache
-from ..format.plan import RowLayout
+from ..engines.base import HOST, Array, CompiledRows, Engine, PartedCache, TokenSink
+from ..format.plan import RowLayout, Rows
 from ..system import forks
 from .progress import TokenProgress
 
@@ -167,6 +167,7 @@ class History:
 
     Attributes:
         inputs: (rows, p + steps + 1) int64: the start token, the prompt, a row's tokens, fillers.
+        compiled: takes the rows through the model in compiled code; None where there is none.
     """
 
     def __init__(
@@ -182,6 +183,9 @@ class History:
         self.inputs = np.full((plan.num_rows, len(before) + plan.steps + 1), engine.start_token, dtype=np.int64)
         self.inputs[:, 1 : 1 + len(before)] = before
         self._cache = engine.new_cache(plan.num_rows, max(chunk, RESTART_CHUNK), len(before) + plan.steps)
+        self.compiled: CompiledRows | None = None
+        if engine.is_compiled and isinstance(plan, Rows):
+            self.compiled = engine.compiled_rows(self._cache, self.inputs, plan, len(before))
         if len(before):
             restart(engine, self._cache, self.inputs[:, : len(before)])
 
@@ -191,7 +195,7 @@ class History:
         The tokens of all steps before must have been taken.
         """
         at = self._skipped + step
-        self._restart_if_full(at)
+        self.restart_if_full(step)
         hidden = self._engine.forward(self.inputs[:, at : at + 1], self._cache)
         return self._engine.masses(hidden[: self._plan.active_rows(step), 0])
 
@@ -211,7 +215,7 @@ class History:
         starts = np.array(plan.row_starts(), dtype=np.int64)
         while step < last_step:
             at = self._skipped + step
-            self._restart_if_full(at)
+            self.restart_if_full(step)
             new = min(self._chunk, engine.batch_tokens, self._context - self._cache.length, last_step - step)
             batch = max(1, engine.batch_tokens // new)
             for row in range(0, plan.num_rows, batch):
@@ -227,13 +231,43 @@ class History:
             self._cache.adopt(part)
             step += new
 
-    def _restart_if_full(self, at: int) -> None:
+    def read_compiled(self, rows: CompiledRows, sink: TokenSink, first_step: int, last_step: int, first: int) -> None:
+        """Reads the tokens of some steps, which were placed, in compiled code.
+
+        Args:
+            rows: `compiled`.
+            sink: gets their masses.
+            first_step, last_step: the steps; those before them must be done.
+            first: place of the first row's first token among those that the sink knows.
+        """
+        step = first_step
+        while step < last_step:
+            self.restart_if_full(step)
+            end = min(step + min(self._chunk, rows.room(step)), last_step)
+            rows.read(sink, step, end, first)
+            step = end
+
+    def places(self, first_step: int, last_step: int) -> np.ndarray:
+        """Returns the places of the tokens of some steps, (n,) int64."""
+        starts = np.array(self._plan.row_starts(), dtype=np.int64)
+        places = starts[:-1, None] + np.arange(first_step, last_step)
+        return places[places < starts[1:, None]]
+
+    def restart_if_full(self, step: int) -> None:
+        """Begins a new context with the last inputs of every row if the input of a step does not fit any more."""
+        at = self._skipped + step
         if self._cache.length == self._context:
             restart(self._engine, self._cache, self.inputs[:, at - self._plan.overlap : at])
 
     def take(self, step: int, ids: np.ndarray) -> None:
         """Takes the tokens of a step, (n,) int64."""
         self.inputs[: len(ids), self._skipped + step + 1] = ids
+
+    def taken(self, first_step: int, last_step: int) -> np.ndarray:
+        """Returns the tokens of some steps, (n,) int64, which were taken."""
+        first, plan = self._skipped + 1, self._plan
+        steps = (self.inputs[: plan.active_rows(step), first + step] for step in range(first_step, last_step))
+        return np.concatenate(list(steps))
 
     def tokens(self) -> np.ndarray:
         """Returns all tokens, (N,) int64, row after row."""

@@ -242,13 +242,14 @@ class MixDecoder:
             self._step += 1
         return ids
 
-    def compiled_source(self) -> tuple[int, int, int]:
+    def compiled_source(self) -> dict[str, int]:
         """Returns what compiled code needs to decode without Python, as long as this object lives.
 
         Returns:
-            addresses of a context and of two functions, `take` and `decode`.
+            addresses of a `context` and of the functions `take` and `decode`.
         """
-        return self._walk.address, self._walk.function("take"), self._walk.function("decode")
+        functions = {name: self._walk.function(name) for name in ("take", "decode")}
+        return {"context": self._walk.address, **functions}
 
     def step(self, masses: np.ndarray | None) -> np.ndarray:
         """Decodes the next token of every row that takes part; `masses`: (rows, V) int32, None without a model."""

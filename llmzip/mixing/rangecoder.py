@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import CorruptError
+from ..system import libraries
 from .library import LEVELS, Coder, load
 
 _STATE_BITS = 64
@@ -47,6 +48,7 @@ class _Functions:
         self.begin = function("begin", result=None)
         self.decode = function("decode", _N, _N, _P, _P)
         self.decode_bits = function("decode_bits", _N, _P, _P)
+        self.decode_address = libraries.address(handle, "llmzip_coder_decode")
 
 
 @functools.cache
@@ -140,6 +142,11 @@ class RangeDecoder:
         self._state = Coder(0, 0, code, 0, len(code))
         self._reference = ctypes.byref(self._state)
         self._functions.begin(self._reference)
+
+    @property
+    def compiled(self) -> tuple[int, int]:
+        """Addresses of the function that decodes symbols and of its state, for compiled code, while this lives."""
+        return self._functions.decode_address, ctypes.addressof(self._state)
 
     def decode(self, bounds: np.ndarray) -> np.ndarray:
         """Decodes one symbol per row of cumulative frequencies.

@@ -166,7 +166,8 @@ class _Buffers:
             room(12 * (slots + 2 * LANES), np.uint8), room(n * heads, np.int16), room(n * config.num_heads),
             room(n * config.num_kv_heads),
         )  # fmt: skip
-        self.room = ctypes.byref(Room(*map(address, self._keep)))
+        self._room = Room(*map(address, self._keep))
+        self.room, self.address = ctypes.byref(self._room), ctypes.addressof(self._room)
 
 
 class _Structures:
@@ -254,15 +255,19 @@ class CpuForward:
     Attributes:
         name: the instruction set.
         library: as given.
+        config: of the model.
+        ropes: the rotary tables.
+        model: describes the model to the kernels.
     """
 
     is_concurrent = True
 
     def __init__(self, model: ExactModel, library: Library, operands: Operands) -> None:
         self.name = library.level
-        self._config, self.library, self._ropes = model.config, library, operands.ropes
+        self.config, self.library, self.ropes = model.config, library, operands.ropes
         self._structures = _Structures(model, library.level)
-        self._model = ctypes.byref(self._structures.model_of(operands))
+        self.model = self._structures.model_of(operands)
+        self._model = ctypes.byref(self.model)
         self._buffers: list[_Buffers] = []
         self._lock = Lock()
 
@@ -272,11 +277,11 @@ class CpuForward:
 
     def new_cache(self, rows: int, slots: Sequence[int]) -> CpuCache:
         """Returns an empty cache, as `Forward.new_cache`."""
-        return _new_cache(self._config, rows, slots)
+        return _new_cache(self.config, rows, slots)
 
     def cache_bytes(self, slots: Sequence[int]) -> int:
         """Returns an upper bound for the size of one row of a cache in bytes."""
-        config = self._config
+        config = self.config
         return sum(slots, 2 * _BLOCK * len(slots)) * config.num_kv_heads * (2 * _up(config.head_dim) + 12)
 
     def forward(self, ids: np.ndarray, cache: CpuCache | None) -> np.ndarray:
@@ -286,13 +291,13 @@ class CpuForward:
             IndexError: an id is outside the vocabulary, or the cache has too few slots.
         """
         batch, new = ids.shape
-        out = np.empty((batch, new, self._config.hidden_size), dtype=np.float32)
+        out = np.empty((batch, new, self.config.hidden_size), dtype=np.float32)
         if not ids.size:
             return out
         # The kernels check no index.
         ids = np.asarray(ids, dtype=np.int64)
-        if not 0 <= ids.min() <= ids.max() < self._config.vocab_size:
-            raise IndexError(f"token ids outside a vocabulary of {self._config.vocab_size}")
+        if not 0 <= ids.min() <= ids.max() < self.config.vocab_size:
+            raise IndexError(f"token ids outside a vocabulary of {self.config.vocab_size}")
         if cache is None:
             workers.share(
                 batch, max(1, _MIN_TOKENS // new),
@@ -313,8 +318,8 @@ class CpuForward:
         """Computes hidden states of rows that begin and end here, as many at a time as go through the layers."""
         rows, new = ids.shape
         step = min(rows, max(1, _TOKENS // new))
-        slots = [new] * self._config.num_layers
-        cache = _new_cache(self._config, step, slots)
+        slots = [new] * self.config.num_layers
+        cache = _new_cache(self.config, step, slots)
         for first in range(0, rows, step):
             group = slice(first, min(first + step, rows))
             part = slice(0, group.stop - group.start)
@@ -333,9 +338,9 @@ class CpuForward:
             slots: slot of the first token in each layer.
             out: (B, T, hidden) float32.
         """
-        new, hidden = ids.shape[1], self._config.hidden_size
+        new, hidden = ids.shape[1], self.config.hidden_size
         step = max(1, _TOKENS // new)
-        buffers = self._take_buffers(cache.slots)
+        buffers = self.take_buffers(cache.slots)
         try:
             for first in range(rows.start, rows.stop, step):
                 last = min(first + step, rows.stop)
@@ -347,14 +352,14 @@ class CpuForward:
                     self._tokens(tokens, begin + at, stores, buffers)
                     out[first:last, at : at + _TOKENS] = buffers.x[: tokens.size, :hidden].reshape(*tokens.shape, -1)
         finally:
-            self._give_back(buffers)
+            self.give_back(buffers)
 
     def _tokens(self, ids: np.ndarray, begin: int, stores: ctypes.Array[Store], buffers: _Buffers) -> None:
         """Takes some tokens of some rows through all layers, into buffers.x."""
         rows, new = ids.shape
-        turns = [rope.at(begin, new) for rope in self._ropes]
+        turns = [rope.at(begin, new) for rope in self.ropes]
         cosines, sines = ((ctypes.c_void_p * 2)(*(address(pair[part]) for pair in turns)) for part in (0, 1))
-        pairs = (ctypes.c_int64 * 2)(*(rope.pairs for rope in self._ropes))
+        pairs = (ctypes.c_int64 * 2)(*(rope.pairs for rope in self.ropes))
         self.library.forward(
             self._model, rows, new, ids.ctypes.data, begin, cosines, sines, pairs, stores, buffers.room
         )
@@ -362,7 +367,7 @@ class CpuForward:
     def masses(self, hidden: np.ndarray, byte_tokens: int = 0) -> np.ndarray:
         """Computes masses, (n, hidden) float32 to (n, V) int32, and columns of zeros."""
         hidden = np.ascontiguousarray(hidden)
-        out = np.empty((len(hidden), self._config.vocab_size + byte_tokens), dtype=np.int32)
+        out = np.empty((len(hidden), self.config.vocab_size + byte_tokens), dtype=np.int32)
         workers.share(
             len(hidden), _MIN_HEAD_ROWS,
             lambda first, last: lambda: self._head_rows(hidden[first:last], out[first:last]),
@@ -371,7 +376,7 @@ class CpuForward:
 
     def _head_rows(self, hidden: np.ndarray, out: np.ndarray) -> None:
         """Computes masses of some rows into `out`, at most _TOKENS rows at a time."""
-        buffers = self._take_buffers(0)
+        buffers = self.take_buffers(0)
         try:
             for first in range(0, len(hidden), _TOKENS):
                 part, masses = hidden[first : first + _TOKENS], out[first : first + _TOKENS]
@@ -379,17 +384,18 @@ class CpuForward:
                     self._model, len(part), part.ctypes.data, buffers.room, out.shape[1], masses.ctypes.data
                 )
         finally:
-            self._give_back(buffers)
+            self.give_back(buffers)
 
-    def _take_buffers(self, slots: int) -> _Buffers:
+    def take_buffers(self, slots: int) -> _Buffers:
         """Takes buffers for that many slots out of those at hand, or allocates new ones."""
         with self._lock:
             for number, buffers in enumerate(self._buffers):
                 if buffers.slots >= slots:
                     return self._buffers.pop(number)
             self._buffers.clear()
-        return _Buffers(self._config, max(slots, _MIN_SLOTS))
+        return _Buffers(self.config, max(slots, _MIN_SLOTS))
 
-    def _give_back(self, buffers: _Buffers) -> None:
+    def give_back(self, buffers: _Buffers) -> None:
+        """Keeps buffers for the next caller."""
         with self._lock:
             self._buffers.append(buffers)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..frequencies import TOTAL_BITS, Frequencies
+from .intervals import IntervalSource, SumSink, Tables
 from .kernels import Library
 
 
@@ -51,6 +52,13 @@ class CpuFrequencies(Frequencies):
         keys = -np.sort(-keys, axis=1)
         largest = -(-keys >> 32)
         return (largest << 32) - keys, largest
+
+    def compiled_sums(self, tokens: np.ndarray) -> SumSink:
+        return SumSink(self._library, self.vocab_size, self.group_size, tokens)
+
+    def compiled_source(self, rows: int, decode: int, range_coder: int) -> IntervalSource:
+        tables = Tables(self.vocab_size, self.group_size, self.num_groups, 0 if self.floor_bits else self._units)
+        return IntervalSource(self._library, tables, rows, decode, range_coder)
 
     def _checked(self, masses: np.ndarray) -> np.ndarray:
         """Returns masses as the kernels read them.

@@ -6,11 +6,11 @@ What reads the bits comes as an address, as lanes.py takes what codes the tokens
 from __future__ import annotations
 
 import ctypes
+from typing import NamedTuple
 
 import numpy as np
 
 from ..base import TokenSink, TokenSource
-from ..frequencies import Frequencies
 from .kernels import Library, address
 
 _P, _N = ctypes.c_void_p, ctypes.c_int64
@@ -32,12 +32,26 @@ class _Sums(ctypes.Structure):
     _fields_ = [("sums", _P), ("vocab", _N), ("group", _N), ("tokens", _P), ("out", _P)]
 
 
+class Tables(NamedTuple):
+    """Sizes of the tables of frequencies.
+
+    Attributes:
+        vocab_size, group_size, num_groups: as in `Frequencies`.
+        units: the sum of all frequencies, less V; 0 for tables by weights.
+    """
+
+    vocab_size: int
+    group_size: int
+    num_groups: int
+    units: int
+
+
 class IntervalSource:
     """Decodes tokens from masses by the tables of docs/numerics.md section 8, for compiled rows.
 
     Args:
         library: the kernels of an instruction set.
-        frequencies: of the engine.
+        tables: their sizes.
         rows: number of rows.
         decode, range_coder: addresses of what decodes symbols, and of its state.
 
@@ -45,8 +59,8 @@ class IntervalSource:
         source: for `CompiledRows.decoding`, as long as this object lives.
     """
 
-    def __init__(self, library: Library, frequencies: Frequencies, rows: int, decode: int, range_coder: int) -> None:
-        vocab_size, group, groups = frequencies.vocab_size, frequencies.group_size, frequencies.num_groups
+    def __init__(self, library: Library, tables: Tables, rows: int, decode: int, range_coder: int) -> None:
+        vocab_size, group, groups, units = tables
         self._keep = (
             np.empty((rows, vocab_size), dtype=np.int32),
             np.empty((rows, groups + 1), dtype=np.int64),
@@ -56,9 +70,9 @@ class IntervalSource:
         )
         self._intervals = _Intervals(
             library.address("group_bounds"), library.address("symbol_bounds"), decode, range_coder, vocab_size, group,
-            groups, frequencies.units, *map(address, self._keep),
+            groups, units, *map(address, self._keep),
         )  # fmt: skip
-        functions = (library.address_of(f"llmzip_intervals_{name}") for name in ("take", "begin", "decode"))
+        functions = (library.address_of(f"llmzip_intervals_{name}") for name in ("take", "decode", "begin"))
         self.source = TokenSource(ctypes.addressof(self._intervals), *functions)
 
 
@@ -67,7 +81,7 @@ class SumSink:
 
     Args:
         library: the kernels of an instruction set.
-        frequencies: of the engine.
+        vocab_size, group_size: as in `Frequencies`.
         tokens: (N,) int64, of the frame.
 
     Attributes:
@@ -75,11 +89,10 @@ class SumSink:
         sink: for `CompiledRows.read`, as long as this object lives.
     """
 
-    def __init__(self, library: Library, frequencies: Frequencies, tokens: np.ndarray) -> None:
+    def __init__(self, library: Library, vocab_size: int, group_size: int, tokens: np.ndarray) -> None:
         self._tokens = np.ascontiguousarray(tokens, dtype=np.int64)
         self.sums = np.empty((len(tokens), 6), dtype=np.int64)
         self._sums = _Sums(
-            library.address("sums"), frequencies.vocab_size, frequencies.group_size, address(self._tokens),
-            address(self.sums),
+            library.address("sums"), vocab_size, group_size, address(self._tokens), address(self.sums)
         )  # fmt: skip
         self.sink = TokenSink(ctypes.addressof(self._sums), library.address_of("llmzip_intervals_add"))

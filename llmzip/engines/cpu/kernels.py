@@ -10,6 +10,7 @@ import ctypes
 import functools
 import platform
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -115,7 +116,7 @@ class Library:
     """
 
     def __init__(self, loaded: ctypes.CDLL, level: str) -> None:
-        self.level, self.failed = level, False
+        self.level, self.failed, self._loaded = level, False, loaded
         self.forward = getattr(loaded, f"llmzip_{level}_forward")
         self.forward.argtypes, self.forward.restype = (_P, _N, _N, _P, _N, _P, _P, _P, _P, _P), None
         self.masses = getattr(loaded, f"llmzip_{level}_masses")
@@ -126,6 +127,18 @@ class Library:
         self._group_bounds.argtypes, self._group_bounds.restype = (_N, _N, _N, _N, _P, _P, _P), None
         self._symbol_bounds = getattr(loaded, f"llmzip_{level}_symbol_bounds")
         self._symbol_bounds.argtypes, self._symbol_bounds.restype = (_N, _N, _N, _N, _P, _P, _P, _N, _P), None
+
+    def function(self, name: str) -> Any:
+        """Returns a function that is the same for all instruction sets, by its whole name."""
+        return getattr(self._loaded, name)
+
+    def address(self, name: str) -> int:
+        """Returns the address of one of the level's functions, for compiled code that calls it."""
+        return self.address_of(f"llmzip_{self.level}_{name}")
+
+    def address_of(self, name: str) -> int:
+        """Returns the address of a function by its whole name."""
+        return libraries.address(self._loaded, name)
 
     def sums_around(self, masses: np.ndarray, tokens: np.ndarray, group_size: int) -> np.ndarray:
         """Sums the masses around known tokens, as `Frequencies.sums` does, and always computes their ranks."""

@@ -9,18 +9,19 @@ from __future__ import annotations
 import ctypes
 import functools
 import itertools
+from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ...errors import CorruptError
 from ...system.threads import workers
 from ..base import TokenSink, TokenSource
-from .kernels import Store, address
+from .kernels import Library, Store, address
 
 if TYPE_CHECKING:
-    from ...format.plan import Rows as RowCounts
-    from ..operands import Operands
+    from ...format.plan import Rows as Counts
     from .forward import CpuCache, CpuForward
 
 MAX_GUESSES = 15
@@ -106,9 +107,9 @@ class Decoding(ctypes.Structure):
 class _Functions:
     """The functions of native/lanes.cpp, which are the same for all instruction sets."""
 
-    def __init__(self, handle: ctypes.CDLL) -> None:
+    def __init__(self, library: Library) -> None:
         self.read, self.open, self.decode, self.close = (
-            getattr(handle, f"llmzip_lanes_{name}") for name in ("read", "open", "decode", "close")
+            library.function(f"llmzip_lanes_{name}") for name in ("read", "open", "decode", "close")
         )
         self.read.argtypes, self.read.restype = (_P, _P, _P, _N, _N, _N, _N), None
         self.open.argtypes, self.open.restype = (_P,), ctypes.c_int
@@ -117,8 +118,8 @@ class _Functions:
 
 
 @functools.cache
-def _functions(handle: ctypes.CDLL) -> _Functions:
-    return _Functions(handle)
+def _functions(library: Library) -> _Functions:
+    return _Functions(library)
 
 
 class _Desk:
@@ -145,7 +146,7 @@ class _Desk:
         self._keep = (stores, arrays, of_sink)
         ids, hidden, masses = map(address, arrays)
         self.structure = Desk(
-            ctypes.addressof(self._buffers.room), ctypes.addressof(stores), ids, ids + 8 * MAX_TOKENS, hidden, masses,
+            self._buffers.address, ctypes.addressof(stores), ids, ids + 8 * MAX_TOKENS, hidden, masses,
             count, None if of_sink is None else of_sink[1],
         )  # fmt: skip
 
@@ -154,43 +155,44 @@ class _Desk:
         self._forward.give_back(self._buffers)
 
 
+class Limits(NamedTuple):
+    """What an engine tells its rows.
+
+    Attributes:
+        vocab_size, start_token, context: the engine's.
+        extend: makes the rotary tables reach to a position; threads may call it at once.
+    """
+
+    vocab_size: int
+    start_token: int
+    context: int
+    extend: Callable[[int], None]
+
+
 class CpuRows:
     """Rows of a frame in the compiled passes; `base.CompiledRows` describes it.
 
     Args:
         forward: the compiled passes.
-        operands: those of the model.
-        cache: of all rows; `length` is kept up to date.
-        inputs: (R, n) int64: what the model reads, C-contiguous; decoding writes into it.
-        counts: how many rows and steps there are.
-        skipped: inputs of a row before the one that its first token is predicted from.
-        vocab_size, start_token, context: of the engine.
+        cache, inputs, counts, skipped: as for `base.Engine.compiled_rows`.
+        limits: of the engine.
     """
 
     def __init__(
-        self,
-        forward: CpuForward,
-        operands: Operands,
-        cache: CpuCache,
-        inputs: np.ndarray,
-        counts: RowCounts,
-        *,
-        skipped: int,
-        vocab_size: int,
-        start_token: int,
-        context: int,
+        self, forward: CpuForward, cache: CpuCache, inputs: np.ndarray, counts: Counts, skipped: int, limits: Limits
     ) -> None:
-        self.forward, self.cache, self.counts, self.vocab_size = forward, cache, counts, vocab_size
-        self.functions = _functions(forward.library.handle)
-        self._operands, self._inputs, self._skipped, self._context = operands, inputs, skipped, context
-        self._start_token = start_token
+        if not (inputs.flags.c_contiguous and inputs.dtype == np.int64 and len(inputs) == counts.num_rows):
+            raise ValueError(f"inputs of shape {inputs.shape} and type {inputs.dtype} for {counts.num_rows} rows")
+        self.forward, self.cache, self.counts, self.vocab_size = forward, cache, counts, limits.vocab_size
+        self.functions = _functions(forward.library)
+        self._inputs, self._skipped, self._limits = inputs, skipped, limits
         self._keep: Any = None
 
     def room(self, step: int) -> int:
         """Returns how many inputs from a step's on can be read before the cache is full; positions move if they must."""
         length = self.cache.length
         slots = [layer.key_scale.shape[2] - layer.slot(length, 1) for layer in self.cache.layers]
-        return min(self._context - length, self._inputs.shape[1] - self._skipped - step, *slots)
+        return min(self._limits.context - length, self._inputs.shape[1] - self._skipped - step, *slots)
 
     def structure(self, step: int, positions: int, first_place: int = 0) -> Rows:
         """Describes the rows to the library, until the cache changes other than by the library.
@@ -200,19 +202,19 @@ class CpuRows:
             positions: that will be read; at most `room(step)`.
             first_place: of the first row's first token among those that a sink gets.
         """
-        length, counts, library = self.cache.length, self.counts, self.forward.library
-        self._operands.extend(length + positions)
-        tables = [rope.at(0, length + positions) for rope in self._operands.ropes]
+        length, counts, library, limits = self.cache.length, self.counts, self.forward.library, self._limits
+        limits.extend(length + positions)
+        tables = [rope.at(0, length + positions) for rope in self.forward.ropes]
         cosines, sines = ((_P * 2)(*(address(pair[part]) for pair in tables)) for part in (0, 1))
         stores = self.cache.stores(0, counts.num_rows)
         for store, layer in zip(stores, self.cache.layers, strict=True):
             store.slot = -layer.begin
         self._keep = tables
         return Rows(
-            self.forward.model_address, library.forward_address, library.masses_address, cosines, sines,
-            (_N * 2)(*(rope.pairs for rope in self._operands.ropes)), ctypes.addressof(stores), address(self._inputs),
+            ctypes.addressof(self.forward.model), library.address("forward"), library.address("masses"), cosines, sines,
+            (_N * 2)(*(rope.pairs for rope in self.forward.ropes)), ctypes.addressof(stores), address(self._inputs),
             self._inputs.shape[1], self._skipped, self._skipped + step - length, counts.num_rows, counts.full_steps,
-            counts.long_rows, first_place, self.vocab_size, self._start_token,
+            counts.long_rows, first_place, limits.vocab_size, limits.start_token,
         )  # fmt: skip
 
     def read(self, sink: TokenSink, first_step: int, last_step: int, first_place: int) -> None:
@@ -274,7 +276,7 @@ class CpuDecoding:
             lane.last_part = number
         self._threads = min(threads, len(self._parts))
         self._decoding = Decoding(
-            coder=TokenCoder(*source.addresses), lanes=ctypes.addressof(self._lanes),
+            coder=TokenCoder(source.context, source.take, source.begin, source.decode, source.guess), lanes=ctypes.addressof(self._lanes),
             parts=ctypes.addressof(self._parts), num_lanes=len(parts), tokens=address(self._tokens),
             max_guesses=_MAX_GUESSES,
         )  # fmt: skip
@@ -294,7 +296,7 @@ class CpuDecoding:
         decoding.last_step, decoding.max_step = last_step, step + room
         self._run()
         if decoding.has_failed:
-            raise self._source.error()
+            raise CorruptError("damaged: the compressed data fits no text")
         self._rows.cache.length += last_step - step
         return last_step
 
