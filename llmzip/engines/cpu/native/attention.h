@@ -14,11 +14,18 @@ struct Query {
     float* out;
 };
 
-// Keys and values of a row and head, and those whose turn is next: a step of many rows reads all of them from memory.
+// Keys and values of a row and head; and those whose turn is next, or null.
 struct Context {
-    const int8_t *keys, *values, *next_keys;
+    const int8_t *keys, *values;
     const float *key_scale, *value_scale;
+    const int8_t *next_keys, *next_values;
 };
+
+// Prefetches bytes into the second cache. A step of many rows reads all keys and values from memory: so each row spreads
+// those of the next one over its scores and exponentials.
+INLINE void fetch(const int8_t* bytes, int64_t count) {
+    for (int64_t i = 0; i < count; i += 64) __builtin_prefetch(bytes + i, 0, 2);
+}
 
 // Weights of up to 2^18 as three planes of WEIGHT_BITS bits, [TOGETHER, 3, stride] bytes. Few weights need more than the
 // first: lists say which groups of four positions do.
@@ -110,7 +117,7 @@ INLINE void score(const Query* queries, const Model* m, const Octave& octave, co
     for (int i = 0; i < LANES; i++) lane[i] = i;
     for (int b = 0; b < B; b++) {
         const int64_t from = begin + b * LANES;
-        for (int64_t i = 0; i < LANES * dim; i += 64) __builtin_prefetch(context->values + from * dim + i, 0, 2);
+        if (context->next_keys) fetch(context->next_keys + from * dim, LANES * dim);
         const vf unit = load<vf>(context->key_scale + from);
         for (int j = 0; j < J; j++) {
             vf score = (to_float(sums[b][j]) * queries[j].scale) * unit;
@@ -125,8 +132,9 @@ INLINE void score(const Query* queries, const Model* m, const Octave& octave, co
     }
 }
 
-// Turns `count` scores into exponentials. Returns their sum.
-INLINE int64_t exponentials_of(const Octave& octave, float peak, int64_t count, float* z) {
+// Turns `count` scores into exponentials. Returns their sum. next: what to prefetch, `size` bytes for each, or null.
+INLINE int64_t exponentials_of(const Octave& octave, float peak, int64_t count, float* z, const int8_t* next,
+                               int64_t size) {
     int64_t total = 0;
     peak = peak + 0.5f;
     for (int64_t begin = 0; begin < count; begin += 1024 * LANES) {  // 2^20 each: the sum of 1024 is below 2^31
@@ -135,6 +143,7 @@ INLINE int64_t exponentials_of(const Octave& octave, float peak, int64_t count, 
             const vi e = exp2_of(octave, peak - load<vf>(z + i));
             part += e;
             store(z + i, to_float(e));
+            if (next) fetch(next + i * size, LANES * size);
         }
         total += sum_of(part);
     }
@@ -173,17 +182,13 @@ INLINE Listed weigh(const float* exponentials, const float* value_scale, float u
 
 // Computes the sums [J][W] of first planes times W vectors of values, which begin at the first weight's.
 template <int J, int W>
-INLINE void mix_values(const Planes* planes, const int8_t* values, int64_t dim, int64_t count, const int8_t* next,
-                       vi (*sums)[W]) {
+INLINE void mix_values(const Planes* planes, const int8_t* values, int64_t dim, int64_t count, vi (*sums)[W]) {
     vi sum[J][W];
     for (int j = 0; j < J; j++)
         for (int w = 0; w < W; w++) sum[j][w] = vi{};
     for (int64_t s = 0; s < count; s += 4) {
         vi v[W];
-        for (int w = 0; w < W; w++) {
-            v[w] = load<vi>(values + s * dim + 4 * w * LANES);
-            __builtin_prefetch(next + s * dim + 4 * w * LANES, 0, 2);
-        }
+        for (int w = 0; w < W; w++) v[w] = load<vi>(values + s * dim + 4 * w * LANES);
         for (int j = 0; j < J; j++) {
             int32_t four;
             memcpy(&four, planes->plane(j, 0) + s, 4);
@@ -217,7 +222,7 @@ INLINE void mix(const Query* queries, const Planes* planes, const Listed* listed
                 int64_t d, int64_t first, int64_t count) {
     const int8_t* values = context->values + first * dim + 4 * d;
     vi sums[J][W];
-    mix_values<J, W>(planes, values, dim, count, context->next_keys + 4 * d, sums);
+    mix_values<J, W>(planes, values, dim, count, sums);
     for (int j = 0; j < J; j++) {
         for (int number = 1; number < 3; number++)
             if (listed[j].count[number])
@@ -250,7 +255,10 @@ APART void attend(const Query* queries, const Model* m, const Octave* octave, co
     Listed listed[J];
     for (int j = 0; j < J; j++) {
         float* z = room->z + j * stride;
-        const int64_t total = exponentials_of(*octave, peak_of(maxima[j]), count, z);
+        // Each query prefetches its share of the values.
+        const int64_t share = dim / J;
+        const int8_t* next = context->next_values ? context->next_values + first * dim + j * share * count : nullptr;
+        const int64_t total = exponentials_of(*octave, peak_of(maxima[j]), count, z, next, share);
         const float unit = 131072.0f / ((float)total * queries[j].value_peak);
         listed[j] = weigh(z, context->value_scale + first, unit, count, &planes, j);
     }
@@ -272,11 +280,20 @@ INLINE void attend_some(int64_t number, const Query* queries, const Model* m, co
         attend<1>(queries, m, octave, context, slots, room);
 }
 
+// Describes the keys and values of a row and head; next: those after them, or of the next layer, or null.
+INLINE Context context_of(const Store* cache, int64_t line, int64_t dim, const Store* next, int64_t next_line) {
+    const int64_t place = line * cache->slots, next_place = next ? next_line * next->slots : 0;
+    return {
+        cache->keys + place * dim, cache->values + place * dim, cache->key_scale + place, cache->value_scale + place,
+        next ? next->keys + next_place * dim : nullptr, next ? next->values + next_place * dim : nullptr,
+    };
+}
+
 // Computes attention of rows x new tokens, quantised for the product by `out`. Each token sees itself and earlier
-// positions; with a window, that many positions at most.
+// positions; with a window, that many positions at most. after: the store of the next layer, or null.
 INLINE void attention(int64_t rows, int64_t new_tokens, const Model* m, const Layer* layer, const Store* cache,
-                      const Room* room) {
-    const int64_t num_heads = m->heads, kv_heads = m->kv_heads, dim = m->dim, slot = cache->slot, window = layer->window;
+                      const Store* after, const Room* room) {
+    const int64_t num_heads = m->heads, kv_heads = m->kv_heads, dim = m->dim, window = layer->window;
     const Octave octave = octave_of(m);
     float* row = room->row;
     const int64_t size = num_heads * dim, group = num_heads / kv_heads;
@@ -286,24 +303,22 @@ INLINE void attention(int64_t rows, int64_t new_tokens, const Model* m, const La
         for (int64_t t = 0; t < new_tokens; t += together) {
             const int64_t tokens = new_tokens - t < together ? new_tokens - t : together;
             for (int64_t g = 0; g < kv_heads; g++) {
-                const int64_t line = r * kv_heads + g, place = line * cache->slots;
-                const int64_t next = line + 1 < rows * kv_heads ? place + cache->slots : place;
-                const Context context = {
-                    cache->keys + place * dim, cache->values + place * dim, cache->keys + next * dim,
-                    cache->key_scale + place, cache->value_scale + place,
-                };
+                const int64_t line = r * kv_heads + g;
+                const bool is_last = line + 1 == rows * kv_heads;
+                const Store* next = t + tokens < new_tokens ? nullptr : is_last ? after : cache;
+                const Context context = context_of(cache, line, dim, next, is_last ? 0 : line + 1);
                 for (int64_t begin = 0; begin < tokens * group; begin += TOGETHER) {
                     const int64_t number = tokens * group - begin < TOGETHER ? tokens * group - begin : TOGETHER;
                     Query queries[TOGETHER];
                     for (int64_t j = 0; j < number; j++) {
                         const int64_t which = begin + j, token = which / group, head = g * group + which % group;
-                        const int64_t n = r * new_tokens + t + token, its_slot = slot + t + token;
+                        const int64_t n = r * new_tokens + t + token, slot = cache->slot + t + token;
                         queries[j].q = room->queries + (n * num_heads + head) * dim;
                         queries[j].offset = offset_of(queries[j].q, dim);
                         queries[j].scale = room->query_scale[n * num_heads + head];
                         queries[j].value_peak = room->value_peak[n * kv_heads + g];
-                        queries[j].first = window && its_slot + 1 > window ? its_slot + 1 - window : 0;
-                        queries[j].last = its_slot;
+                        queries[j].first = window && slot + 1 > window ? slot + 1 - window : 0;
+                        queries[j].last = slot;
                         queries[j].out = row + token * size + head * dim;
                     }
                     attend_some(number, queries, m, &octave, &context, cache->slots, room);
