@@ -21,13 +21,14 @@ INLINE void head_rows(int64_t n, const Model* m, const float* hidden, const Room
 // peaks of their rows.
 INLINE void keep_logits(int64_t n, const Model* m, int64_t outputs, int64_t tokens, const Room* room, int64_t stride,
                         int32_t* masses) {
+    const Octave octave = octave_of(m);
     for (int64_t t = 0; t < n; t++, masses += stride) {
         float* y = room->y + t * outputs;
         vf maxima = splat(room->peak[t]);
         for (int64_t i = tokens; i % LANES; i++) y[i] = -INFINITY;
         for (int64_t i = 0; i < tokens; i += LANES) {
             vf z = load<vf>(y + i);
-            if (m->logit_cap != 0.0f) z = soft_cap(m, z, m->logit_cap, m->logit_slope);
+            if (m->logit_cap != 0.0f) z = soft_cap(octave, z, m->logit_cap, m->logit_slope);
             maxima = larger(z, maxima);
             if (i + LANES <= tokens)
                 store(masses + i, z);
@@ -38,15 +39,19 @@ INLINE void keep_logits(int64_t n, const Model* m, int64_t outputs, int64_t toke
     }
 }
 
+INLINE vi masses_of(const Octave& octave, vf steps, int32_t floor_bits) {
+    return floor_bits ? exp2_of(octave, steps, floor_bits) : exp2_of(octave, steps);
+}
+
 // Computes masses of V tokens from their logits, in place; sets `more` masses after them to 0.
-INLINE void exponentials(const Model* m, float peak, int64_t more, int32_t* masses) {
+INLINE void exponentials(const Model* m, const Octave& octave, float peak, int64_t more, int32_t* masses) {
     const int64_t whole = m->vocab - m->vocab % LANES, rest = sizeof(int32_t) * (m->vocab - whole);
     const int32_t floor = (int32_t)m->floor_bits;
     peak = peak + 0.5f;
-    for (int64_t i = 0; i < whole; i += LANES) store(masses + i, exp2_of(m, peak - load<vf>(masses + i), floor));
+    for (int64_t i = 0; i < whole; i += LANES) store(masses + i, masses_of(octave, peak - load<vf>(masses + i), floor));
     vf last = {};
     memcpy(&last, masses + whole, rest);
-    const vi of_last = exp2_of(m, peak - last, floor);
+    const vi of_last = masses_of(octave, peak - last, floor);
     memcpy(masses + whole, &of_last, rest);
     memset(masses + m->vocab, 0, sizeof(int32_t) * more);
 }
@@ -62,7 +67,8 @@ INLINE void head_masses(const Model* m, int64_t n, const float* hidden, const Ro
         multiply(m, &m->head, n, first, outputs, room);
         keep_logits(n, m, outputs, tokens, room, stride, masses + first);
     }
-    for (int64_t t = 0; t < n; t++) exponentials(m, room->peak[t], stride - m->vocab, masses + t * stride);
+    const Octave octave = octave_of(m);
+    for (int64_t t = 0; t < n; t++) exponentials(m, octave, room->peak[t], stride - m->vocab, masses + t * stride);
 }
 
 }  // namespace

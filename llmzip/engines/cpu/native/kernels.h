@@ -35,7 +35,7 @@ void NAME(forward)(const Model* m, int64_t rows, int64_t new_tokens, const int64
         const int64_t rope = layer->rope < 0 ? 0 : layer->rope;
         multiply(m, &layer->qkv, n, 0, layer->qkv.outputs, room);
         heads(rows, new_tokens, m, layer, cosines[rope], sines[rope], layer->rope < 0 ? 0 : turned[rope], cache, room);
-        attention(rows, new_tokens, m, layer, cache, room);
+        attention(rows, new_tokens, m, layer, cache, next ? cache + 1 : nullptr, room);
         multiply(m, &layer->out, n, 0, layer->out.outputs, room);
         add_norm(n, m, &layer->attention_post_norm, &layer->post_norm, &layer->gate_up, m->parallel, room);
         multiply(m, &layer->gate_up, n, 0, layer->gate_up.outputs, room);

@@ -57,9 +57,10 @@ struct Model {
 
 enum Activation { SILU, GELU, GELU_TANH };  // in the order of config.ACTIVATIONS
 
-// The cache of a layer, for some rows: keys [rows, G, blocks, D / 2, 16, 2] int8, positions in blocks of 16; values
-// [rows, G, slots / 4, D, 4] int8; scales [rows, G, slots]; peak [rows, G, slots], the largest value scale since the
-// context began, up to that of the slot. New tokens continue from the entry before their own; at slot 0 a context begins.
+// The cache of a layer, for some rows: keys in blocks of 16 positions, [rows, G, blocks, D / 2, 16, 2] int8 for AVX2 and
+// [rows, G, blocks, D / 4, 16, 4] for AVX-512; values [rows, G, slots / 4, D, 4] int8; scales [rows, G, slots]; peak
+// [rows, G, slots], the largest value scale since the context began, up to that of the slot. New tokens continue from
+// the entry before their own; at slot 0 a context begins.
 struct Store {
     int8_t* keys;
     int8_t* values;
@@ -80,7 +81,7 @@ struct Room {
     float* row;          // [max(width, mlp, 4 H D) + 16]
     float* z;            // [4, slots + 32]
     uint8_t* weights;    // [4, 3, slots + 32]
-    int16_t* queries;    // [n, H, D]
+    int16_t* queries;    // [n, H, D]; for AVX-512 their high and their low bytes, [n, H, 2, D]
     float* query_scale;  // [n, H]
     float* value_peak;   // [n, G]
 };

@@ -51,10 +51,11 @@ INLINE void add_norm(int64_t n, const Model* m, const Norm* branch, const Norm* 
 
 // Quantises act(gate) * up, or without a gate act(up), for the product by `down`.
 template <int ACTIVATION> INLINE void gate_rows(int64_t n, const Model* m, const Layer* layer, const Room* room) {
+    const Octave octave = octave_of(m);
     for (int64_t t = 0; t < n; t++) {
         const float* y = room->y + t * layer->gate_up.outputs;
         for (int64_t i = 0; i < m->mlp; i += LANES) {
-            const vf active = activate<ACTIVATION>(m, load<vf>(y + i));
+            const vf active = activate<ACTIVATION>(m, octave, load<vf>(y + i));
             store(room->row + i, m->gated ? active * load<vf>(y + m->mlp + i) : active);
         }
         quantise(room->row, m->mlp, m, &layer->down, t, room);
@@ -79,15 +80,26 @@ INLINE void rotate(float* x, const float* cosines, const float* sines, int64_t t
     }
 }
 
-// Quantises a head to integers of type T: round(x * factor).
-template <class T> INLINE void quantise_head(const float* x, int64_t dim, float factor, T* q) {
-    for (int64_t i = 0; i < dim; i += LANES) store_narrow(q + i, to_int(rounded(load<vf>(x + i) * factor)));
+// Quantises a head to integers: round(x * factor).
+INLINE vi quantised(const float* x, float factor) { return to_int(rounded(load<vf>(x) * factor)); }
+
+// Stores a query: with VNNI its high bytes, then its low bytes.
+INLINE void store_query(const float* x, int64_t dim, float factor, int16_t* to) {
+    for (int64_t i = 0; i < dim; i += LANES) {
+        const vi q = quantised(x + i, factor);
+#if LEVEL >= 2
+        store_narrow((int8_t*)to + i, q >> 8);
+        store_narrow((int8_t*)to + dim + i, q);
+#else
+        store_narrow(to + i, q);
+#endif
+    }
 }
 
 // Stores a quantised key in its slot of the block that it belongs to. keys: those of one row and head.
 INLINE void store_key(int8_t* keys, int64_t slot, int64_t dim, const int8_t* q) {
-    int8_t* to = keys + slot / BLOCK_KEYS * BLOCK_KEYS * dim + slot % BLOCK_KEYS * 2;
-    for (int64_t i = 0; i < dim; i += 2) memcpy(to + i * BLOCK_KEYS, q + i, 2);
+    int8_t* to = key_at(keys, slot, dim);
+    for (int64_t i = 0; i < dim; i += KEY_BYTES) memcpy(to + i * BLOCK_KEYS, q + i, KEY_BYTES);
 }
 
 // Stores a quantised value in its slot among four. values: those of one row and head.
@@ -116,12 +128,12 @@ INLINE void heads(int64_t rows, int64_t new_tokens, const Model* m, const Layer*
             const float factor = (is_query ? (float)m->query_max : 127.0f) / peak;
             const float scale = peak * (is_query ? m->inverse_query_max : 1.0f / 127.0f);
             if (is_query) {
-                quantise_head(x, dim, factor, room->queries + (n * num_heads + h) * dim);
+                store_query(x, dim, factor, room->queries + (n * num_heads + h) * dim);
                 room->query_scale[n * num_heads + h] = scale * m->attention_factor;
                 continue;
             }
             int8_t q[512];
-            quantise_head(x, dim, factor, q);
+            for (int64_t i = 0; i < dim; i += LANES) store_narrow(q + i, quantised(x + i, factor));
             const int64_t g = h - num_heads - (is_value ? kv_heads : 0), line = r * kv_heads + g;
             const int64_t first = line * cache->slots;
             if (is_value) {
