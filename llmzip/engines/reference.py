@@ -18,7 +18,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from ..numerics import ops, tables
+from ..numerics import ops, scalars, tables
 from .kv_cache import CachedLayer, LayerCaches
 from .operands import Operands
 from .torch_arrays import TensorModel, ids_on
@@ -127,10 +127,10 @@ class TorchForward:
         config, device = model.config, model.device
         self.model, self.config, self.device, self._operands = model, config, device, operands
         self.kernels = ops.Kernels(device, model.matrix_shapes())
-        query_max = ops.query_max(config.head_dim)
+        query_max = scalars.query_max(config.head_dim)
         kv_heads = 2 * config.num_kv_heads
-        maxima = [query_max] * config.num_heads + [ops.KV_MAX] * kv_heads
-        units = [ops.inverse(query_max)] * config.num_heads + [ops.inverse(ops.KV_MAX)] * kv_heads
+        maxima = [query_max] * config.num_heads + [scalars.KV_MAX] * kv_heads
+        units = [scalars.inverse(query_max)] * config.num_heads + [scalars.inverse(scalars.KV_MAX)] * kv_heads
         self._head_max = torch.tensor(maxima, dtype=torch.float32, device=device)[:, None]
         self._head_unit = torch.tensor(units, dtype=torch.float32, device=device)[:, None]
         self._attention_factor = tables.attention_factor(config.head_dim, config.attention_scale)
@@ -209,7 +209,7 @@ class TorchForward:
     def _embed(self, ids: torch.Tensor, begin: int) -> torch.Tensor:
         """Looks up embedding rows, with what learned positions add: (B, T) ids to (B * T, hidden) float32."""
         model, flat = self.model, ids.reshape(-1)
-        x = model.embedding_q[flat].to(torch.float32).mul_(model.embedding_scale[flat, None])
+        x: torch.Tensor = model.embedding_q[flat].to(torch.float32).mul_(model.embedding_scale[flat, None])
         if self.config.embedding_gain != 1.0:
             x.mul_(self.config.embedding_gain)
         if model.positions_q is not None and model.positions_scale is not None:
@@ -349,7 +349,7 @@ class TorchForward:
         weight = ops.exp2_lookup(self._exp2_steps, index)
         total = weight.sum(-1, keepdim=True, dtype=torch.float64).to(torch.float32)
         value_peak = queries.value_peak[:, :, None, :, None]
-        unit = torch.full_like(total, ops.WEIGHT_SUM).div_(total.mul_(value_peak))
+        unit = torch.full_like(total, scalars.WEIGHT_SUM).div_(total.mul_(value_peak))
         weight.mul_(seen.value_scale[:, :, None, None]).mul_(unit).round_()
         mixed = self._weighted_sum(weight.view(b, kv_heads, g * t, size), seen.values)
         return mixed.view(b, kv_heads, g, t, dim).mul_(value_peak * 2.0**-17)
@@ -357,11 +357,11 @@ class TorchForward:
     def _weighted_sum(self, weight: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         """Sums (b, G, S, D) integer values by (b, G, n, S) integer weights: (b, G, n, D) float32, rounded once."""
         size = values.shape[2]
-        if size <= ops.VALUE_KEYS:
+        if size <= scalars.VALUE_KEYS:
             return self.kernels.product(weight, values)
         total = torch.zeros(*weight.shape[:3], values.shape[-1], dtype=torch.float64, device=self.device)
-        for first in range(0, size, ops.VALUE_KEYS):
-            keys = slice(first, first + ops.VALUE_KEYS)
+        for first in range(0, size, scalars.VALUE_KEYS):
+            keys = slice(first, first + scalars.VALUE_KEYS)
             total += self.kernels.product(weight[..., keys], values[:, :, keys])
         return total.to(torch.float32)
 

@@ -22,6 +22,7 @@ import numpy as np
 
 from ..errors import EngineError
 from ..models.config import ExactConfig
+from ..models.matrix import Int8Matrix
 from ..models.model import ExactModel, LayerWeights
 from .base import HOST
 from .cpu import kernels
@@ -129,7 +130,7 @@ def tiny_model(planes: int, form: int = 0) -> ExactModel:
         for n, layer in enumerate(layers):
             layers[n] = replace(
                 layer,
-                gate_up_q=np.asarray(layer.gate_up_q)[:_MLP],
+                gate_up_q=Int8Matrix(layer.gate_up_q.rows[:_MLP]),
                 gate_up_scale=layer.gate_up_scale[:_MLP],
                 input_norm_bias=_vector(311 + n, _HIDDEN),
                 post_norm_bias=_vector(321 + n, _HIDDEN),
@@ -213,7 +214,8 @@ def _joined(parts: list[np.ndarray], rows: int) -> np.ndarray:
 
 def _values(engine: ExactEngine, array: Any) -> np.ndarray:
     """Returns the values of an engine's array, which later ones do not overwrite."""
-    return engine.readout().fetch(array).copy()
+    values: np.ndarray = engine.readout().fetch(array).copy()
+    return values
 
 
 def compiled_model(

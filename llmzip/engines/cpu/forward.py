@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...models.config import ACTIVATIONS, ExactConfig
-from ...numerics import tables
+from ...numerics import scalars, tables
 from ...system.forks import Lock
 from ...system.threads import workers
 from ..kv_cache import CachedLayer, LayerCaches
 from ..operands import Operands
-from . import kernels, scalars
+from . import kernels
 from .kernels import HEAD_OUTPUTS, LANES, TERMS, Layer, Library, Matrix, Model, Norm, Packed, Room, Store, address
 
 if TYPE_CHECKING:
@@ -222,7 +222,7 @@ class _Structures:
 
     def _packed(self, weight_q: Any, scale: Any, bias: Any = None, parts: tuple[int, int] = (1, 1)) -> Matrix:
         bias = None if bias is None else np.asarray(bias)
-        packed = Packed(np.asarray(weight_q), np.asarray(scale), bias, parts=parts, level=self._level)
+        packed = Packed(weight_q, np.asarray(scale), bias, parts=parts, level=self._level)
         self._keep.append(packed)
         return packed.matrix
 

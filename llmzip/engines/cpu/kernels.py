@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ...models.matrix import Int8Matrix, to_tiles
 from ...system import libraries
 
 LEVELS = ("", "avx2", "avx512", "amx")
@@ -230,7 +231,7 @@ class Packed:
     """A matrix of weights in the layout of the kernels.
 
     Args:
-        weight_q: (N, K) int8.
+        weight_q: (N, K) int8; its tiles are used as they are, wherever no padding is needed.
         scale: (N,) float32.
         bias: (N,) float32, or None.
         parts: of outputs and of terms, each of which is padded: the heads, or the halves of a gated MLP.
@@ -242,7 +243,7 @@ class Packed:
 
     def __init__(
         self,
-        weight_q: np.ndarray,
+        weight_q: Int8Matrix,
         scale: np.ndarray,
         bias: np.ndarray | None = None,
         *,
@@ -250,13 +251,16 @@ class Packed:
         level: str,
     ) -> None:
         outputs, terms = parts
-        whole = padded(padded(weight_q, 0, outputs), 1, terms)
-        whole = np.ascontiguousarray(padded(whole, 1, multiple=TERMS.get(level, LANES)))
-        rows, columns = whole.shape
-        # Four terms as one integer: several times as fast as the same with bytes.
-        lines = whole.view(np.int32).reshape(-1, LANES, columns // 4)
-        self._packed = np.ascontiguousarray(lines.transpose(0, 2, 1))
-        self._sums = whole.sum(1, dtype=np.int32) * np.int32(128)
+        rows, columns = weight_q.shape
+        if rows % (outputs * LANES) or columns % (terms * LANES) or columns % TERMS.get(level, LANES):
+            whole = padded(padded(weight_q.rows, 0, outputs), 1, terms)
+            whole = np.ascontiguousarray(padded(whole, 1, multiple=TERMS.get(level, LANES)))
+            (rows, columns), self._packed = whole.shape, to_tiles(whole)
+        else:
+            self._packed = weight_q.tiles if weight_q.can_be_tiled else to_tiles(weight_q.rows)
+        # Along whole tiles first: ten times as fast as along the four terms.
+        sums = self._packed.reshape(rows // LANES, -1, LANES * 4).sum(1, dtype=np.int32).reshape(rows, 4).sum(1)
+        self._sums = sums.astype(np.int32) * np.int32(128)
         self._scale = np.ascontiguousarray(padded(scale, 0, outputs))
         self._bias = None if bias is None else np.ascontiguousarray(padded(bias, 0, outputs))
         addresses = (address(array) for array in (self._packed, self._sums, self._scale, self._bias))

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...numerics import ops, tables
+from ...numerics import scalars, tables
 from ...system.memory import free_bytes
 from ..operands import Operands
 from ..torch_arrays import TensorModel, ids_on, with_byte_tokens
@@ -95,7 +95,7 @@ class GpuForward:
         if device.type == "cuda":
             self._processors = torch.cuda.get_device_properties(device).multi_processor_count
         self._octave = torch.from_numpy(np.array(tables.exp2_octave(), dtype=np.int32)).to(device)
-        self._query_max = ops.query_max(config.head_dim)
+        self._query_max = scalars.query_max(config.head_dim)
         self._factor = tables.attention_factor(config.head_dim, config.attention_scale)
 
     # -- caches
@@ -246,7 +246,7 @@ class GpuForward:
             q, scale, weights.qkv_q, weights.qkv_scale, scale if bias is None else bias,
             scale if norm is None else norm, cosine, sine, high, low, query_scale, store.keys, store.key_scale,
             store.values, store.value_scale, new_scale, store.value_peak, start, float(self._query_max),
-            ops.inverse(self._query_max), self._factor, ops.inverse(dim), config.norm_eps, n, new, slots,
+            scalars.inverse(self._query_max), self._factor, scalars.inverse(dim), config.norm_eps, n, new, slots,
             H=heads, G=groups, D=dim, K=config.hidden_size,
             BIAS=bias is not None, NORM=norm is not None, TURN=number not in config.unrotated, STEP=is_step, BM=rows,
             BK=self._terms(config.hidden_size), num_warps=8 if rows * dim >= 1 << 13 else 4, **self._options,
@@ -279,7 +279,7 @@ class GpuForward:
         q, scale = self._empty(n, values, dtype=torch.int8), self._empty(n)
         grid, rows, block = self._whole_rows(n, values)
         self._rowwise.norm_quantise[grid](
-            x, weight, q, scale, n, values, ops.inverse(values), self.config.norm_eps, ROWS=rows, BLOCK=block,
+            x, weight, q, scale, n, values, scalars.inverse(values), self.config.norm_eps, ROWS=rows, BLOCK=block,
             num_warps=_warps(rows * block), **self._options,
         )  # fmt: skip
         return q, scale

@@ -10,7 +10,7 @@ tl.dot.
 import triton
 import triton.language as tl
 
-from ...numerics.ops import inverse
+from ...numerics.scalars import inverse
 
 OPTIONS = {"enable_fp_fusion": False}
 """Options of every launch: PTX without fma, and ptxas with --fmad=false."""
