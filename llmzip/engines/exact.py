@@ -14,6 +14,7 @@ import torch
 from ..errors import EngineError
 from ..models.model import ExactModel
 from ..system import forks
+from .adapter import as_tensors
 from .byte_tokens import as_inputs
 from .cpu import forward as cpu
 from .forward import Forward
@@ -53,7 +54,7 @@ class ExactEngine:
         byte_tokens: int = 0,
     ) -> None:
         self.device = torch.device(device)
-        self.model = model.to(self.device)
+        self.model = as_tensors(model, self.device)
         # Two callers may share an engine, and its tables and kernels may change while it runs.
         self._lock = forks.Lock()
         config = model.config

@@ -56,7 +56,7 @@ def choose(model: ExactModel, rows: list[torch.Tensor], device: torch.device, *,
 
     if not rows:
         return with_planes(model, 1)
-    moved_model = model.to(device)  # once, for both engines
+    moved_model = model
 
     def bits(number: int) -> float:
         engine = ExactEngine(with_planes(moved_model, number), device, byte_tokens=byte_tokens)

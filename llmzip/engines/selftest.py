@@ -121,8 +121,8 @@ def tiny_model(planes: int, form: int = 0) -> ExactModel:
         for n, layer in enumerate(layers):
             layers[n] = replace(
                 layer,
-                gate_up_q=layer.gate_up_q[:_MLP].contiguous(),
-                gate_up_scale=layer.gate_up_scale[:_MLP].contiguous(),
+                gate_up_q=layer.gate_up_q.rows[:_MLP],
+                gate_up_scale=layer.gate_up_scale[:_MLP],
                 input_norm_bias=_vector(311 + n, _HIDDEN),
                 post_norm_bias=_vector(321 + n, _HIDDEN),
             )
