@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from llmzip.errors import ModelUnsupportedError
 from llmzip.models.convert import convert, quantise_rows
-from llmzip.models.model import save_int8
+from llmzip.models.int8form import save_int8
 from llmzip.models.weights import load_model
 from llmzip.numerics.ops import TINY
 from llmzip.training import hfweights
