@@ -42,8 +42,9 @@ from llmzip.engines.exact import ExactEngine  # noqa: E402
 from llmzip.engines.frequencies import Frequencies  # noqa: E402
 from llmzip.engines.gpu import devices  # noqa: E402
 from llmzip.engines.gpu.frequencies import frequencies  # noqa: E402
+from llmzip.models.int8form import load_int8  # noqa: E402
 from llmzip.models.layout import INT8  # noqa: E402
-from llmzip.models.model import ExactModel, load_int8  # noqa: E402
+from llmzip.models.model import ExactModel  # noqa: E402
 from llmzip.numerics import ops, tables  # noqa: E402
 from llmzip.training.machine import seconds_per_call  # noqa: E402
 

@@ -6,10 +6,12 @@ next to them.
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
+from typing import NamedTuple
 
 import click
 from click.shell_completion import CompletionItem
@@ -19,22 +21,64 @@ from ..system import process
 from ..system.failures import explain
 from .command import CONTEXT
 from .commands import archive
-from .commands.bench import bench_command
-from .commands.cluster import cluster_command
-from .commands.distance import distance_command
-from .commands.entropy import entropy_command
-from .commands.estimate import estimate_command
-from .commands.models import models_command
-from .commands.packets import packets_command
-from .commands.train import train_command
-from .commands.windows import cat_command, windows_command
 from .messages import PROGRAM, Messages
 
 _DEFAULT = "\0"  # no argument of a process can be this, so nobody calls the hidden command by its name
 
 
+class Later(NamedTuple):
+    """A command that is imported when it is used.
+
+    Attributes:
+        place: module in `llmzip.cli.commands`, and the command's name there.
+        help: its line in the help of the program.
+    """
+
+    place: str
+    help: str
+
+    def load(self) -> click.Command:
+        """Imports the command."""
+        module, _, name = self.place.partition(":")
+        command: click.Command = getattr(importlib.import_module(f".commands.{module}", __package__), name)
+        return command
+
+
+class Commands(MutableMapping[str, click.Command]):
+    """The commands of a program by name, most of which are imported only when they are asked for.
+
+    A module that is not imported costs no time: `llmzip -l` needs none of those that measure and train.
+    """
+
+    def __init__(self) -> None:
+        self._entries: dict[str, click.Command | Later] = {}
+
+    def __getitem__(self, name: str) -> click.Command:
+        entry = self._entries[name]
+        return entry.load() if isinstance(entry, Later) else entry
+
+    def __setitem__(self, name: str, command: click.Command | Later) -> None:
+        self._entries[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        del self._entries[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def help(self, name: str) -> str:
+        """Returns a command's line in the help of the program, and imports nothing."""
+        entry = self._entries[name]
+        return entry.help if isinstance(entry, Later) else entry.get_short_help_str(80)
+
+
 class Program(click.Group):
     """A group whose default command takes what does not begin with the name of a command."""
+
+    commands: Commands
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         names_command = bool(args) and args[0] in self.list_commands(ctx)
@@ -62,27 +106,25 @@ class DefaultCommand(click.Command):
         super().format_options(ctx, formatter)
         names = program.list_commands(ctx)
         with formatter.section("Commands"):
-            formatter.write_dl([(name, program.commands[name].get_short_help_str(80)) for name in names])
+            formatter.write_dl([(name, program.commands.help(name)) for name in names])
 
 
-program = Program(PROGRAM, add_help_option=False, context_settings=CONTEXT)
-for _name, _command in (
-    (_DEFAULT, archive.default_command(_DEFAULT, DefaultCommand)),
-    ("compress", archive.compress_command),
-    ("decompress", archive.decompress_command),
-    ("info", archive.info_command),
-    ("train", train_command),
-    ("cat", cat_command),
-    ("windows", windows_command),
-    ("packets", packets_command),
-    ("models", models_command),
-    ("entropy", entropy_command),
-    ("distance", distance_command),
-    ("estimate", estimate_command),
-    ("bench", bench_command),
-    ("cluster", cluster_command),
-):
-    program.add_command(_command, _name)
+_commands = Commands()
+_commands[_DEFAULT] = archive.default_command(_DEFAULT, DefaultCommand)
+_commands["compress"] = archive.compress_command
+_commands["decompress"] = archive.decompress_command
+_commands["info"] = archive.info_command
+_commands["train"] = Later("train:train_command", "Train a language model on your own text.")
+_commands["cat"] = Later("windows:cat_command", "Write an archive's text, or a part of it.")
+_commands["windows"] = Later("windows:windows_command", "Show how a text divides into windows.")
+_commands["packets"] = Later("packets:packets_command", "Cut a text into self-contained packets.")
+_commands["models"] = Later("models:models_command", "List, download and check models.")
+_commands["entropy"] = Later("entropy:entropy_command", "Measure how well models predict texts.")
+_commands["distance"] = Later("distance:distance_command", "Measure how similar texts are.")
+_commands["estimate"] = Later("estimate:estimate_command", "Predict size and times of compressing.")
+_commands["bench"] = Later("bench:bench_command", "Compare llmzip with other compressors.")
+_commands["cluster"] = Later("cluster:cluster_command", "Work on many files and machines with Ray.")
+program = Program(PROGRAM, add_help_option=False, context_settings=CONTEXT, commands=_commands)
 
 
 # -- the boundary ----------------------------------------------------------------------------------------------------

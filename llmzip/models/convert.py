@@ -85,7 +85,7 @@ def convert(
         **family.settings,
     )
     converted = _Conversion(exact, family, tensors, grid).all()
-    return assemble(exact, {name: tensor.cpu().numpy() for name, tensor in converted.items()}.get)
+    return assemble(exact, {name: tensor.detach().cpu().numpy() for name, tensor in converted.items()}.get)
 
 
 def default_start_token(config: Mapping[str, Any], vocab_size: int) -> int:

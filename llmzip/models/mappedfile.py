@@ -109,7 +109,7 @@ def write(
         config: of JSON's types.
         numerics: version of the arithmetic that the model is for.
         digest: SHA-256 of the model.
-        tensors: name -> float32 array or int8 matrix; written in the order of their names.
+        tensors: name -> float32 or int8 array, or int8 matrix; written in the order of their names.
         layouts: name -> ROWS, TILES or BOTH, for those whose layout is not ROWS.
     """
     listed = sorted(tensors.items())
@@ -136,13 +136,13 @@ def write(
 
 def _layouts(tensor: np.ndarray | Int8Matrix, layout: str) -> Iterator[np.ndarray]:
     """Yields a tensor's arrays in the order of the file."""
-    if isinstance(tensor, Int8Matrix):
-        if layout in (ROWS, BOTH):
-            yield tensor.rows
-        if layout in (TILES, BOTH):
-            yield tensor.tiles
-    else:
+    if tensor.dtype != np.int8:
         yield np.ascontiguousarray(tensor, "<f4")
+        return
+    if layout in (ROWS, BOTH):
+        yield np.ascontiguousarray(tensor)
+    if layout in (TILES, BOTH):
+        yield (tensor if isinstance(tensor, Int8Matrix) else Int8Matrix(tensor)).tiles
 
 
 def _aligned(offset: int) -> int:

@@ -237,3 +237,20 @@ def test_shell_completion(tmp_path: Path) -> None:
     assert "plain,--device" in complete("llmzip", "compress", "--dev")
     assert [line.partition(",")[0] for line in complete("llmzip", "compress", "no")] == ["file"]
     assert [line.partition(",")[0] for line in complete("llmzip", "no")] == ["file"]
+
+
+def test_commands_are_imported_when_they_are_used() -> None:
+    later = {name: entry for name, entry in main.program.commands._entries.items() if isinstance(entry, main.Later)}
+    assert {"train", "models", "entropy", "cluster"} <= later.keys()
+    for name, entry in later.items():
+        command = main.program.commands[name]
+        assert command.name == name and command.get_short_help_str(80) == entry.help
+    modules = sorted({f"llmzip.cli.commands.{entry.place.partition(':')[0]}" for entry in later.values()})
+    code = (
+        "import sys\n"
+        "from llmzip.cli.main import main\n"
+        "code = main(['--help'])\n"
+        f"print(code, sorted(set({modules!r}) & set(sys.modules)))\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True, timeout=60)
+    assert result.stdout.splitlines()[-1] == "0 []"

@@ -13,8 +13,8 @@ from llmzip.cli.main import main
 from llmzip.errors import LLMZipError
 from llmzip.models import layout
 from llmzip.models.convert import convert
+from llmzip.models.int8form import save_int8
 from llmzip.models.mishaps import mishap
-from llmzip.models.model import save_int8
 from llmzip.models.tokenizer import Tokenizer
 from llmzip.models.weights import load_model
 

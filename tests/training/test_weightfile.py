@@ -367,10 +367,10 @@ def test_other_files_are_told_apart(data: bytes) -> None:
     assert "not one of llmzip" in refused(data)
 
 
-@pytest.mark.parametrize("version", [0, 2, 255])
+@pytest.mark.parametrize("version", [0, 3, 255])
 def test_other_versions_are_named(version: int) -> None:
-    assert f"version {version}, this llmzip reads version 1" in refused(file_of(version=version))
-    assert f"version {version}, this llmzip reads version 1" in refused(b"\xf7LW" + bytes([version]))
+    assert f"version {version}, this llmzip reads versions 1 and 2" in refused(file_of(version=version))
+    assert f"version {version}, this llmzip reads versions 1 and 2" in refused(b"\xf7LW" + bytes([version]))
 
 
 GOOD_TABLE = {0: 16000, 97: 384}

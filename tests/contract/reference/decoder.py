@@ -21,7 +21,7 @@ import numpy as np
 import tokenizers
 import zstandard
 from mixer import Mixer
-from weights import read_weights
+from weights import read_weights, stated_digest
 
 F32 = np.float32
 ONE = F32(1)
@@ -240,6 +240,7 @@ class Model:
         config, self.weights = read_weights(folder / "model.llmzw")
         need(config.keys() >= REQUIRED and config.keys() <= REQUIRED | OPTIONAL.keys(), "unknown configuration")
         self.digest = self.make_digest(config)
+        need(stated_digest(folder / "model.llmzw") in (None, self.digest.hex()), "damaged weights")
         config = OPTIONAL | config
         self.context, self.start_token, self.planes = config["context"], config["start_token"], config["planes"]
         self.heads, self.kv_heads, self.dim = config["num_heads"], config["num_kv_heads"], config["head_dim"]

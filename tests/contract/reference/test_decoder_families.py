@@ -31,7 +31,7 @@ from llmzip.mixing.vocabulary import Vocabulary
 from llmzip.models import weightfile
 from llmzip.models.choice import choose_model
 from llmzip.models.embedded import DEFAULT
-from llmzip.models.model import save_int8
+from llmzip.models.int8form import save_int8
 from llmzip.models.tokenizer import Tokenizer
 from llmzip.models.tokenizer_file import TokenizerFile
 from llmzip.models.weights import load_model

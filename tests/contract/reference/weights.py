@@ -10,6 +10,41 @@ import numpy as np
 def read_weights(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
     """The configuration, and the tensors by name."""
     data = path.read_bytes()
+    return read_version_2(data) if data[3] == 2 else read_version_1(data)
+
+
+def stated_digest(path: Path) -> str | None:
+    """The digest of the model by its file; None for files of version 1, which do not say it."""
+    data = path.read_bytes()
+    return json.loads(data[12 : 12 + int.from_bytes(data[4:8], "little")])["digest"] if data[3] == 2 else None
+
+
+def read_version_2(data: bytes) -> tuple[dict, dict[str, np.ndarray]]:
+    """Arrays as they are in memory; decoder.py compares the digest."""
+    at = 12 + int.from_bytes(data[4:8], "little")
+    assert data[:4] == b"\xf7LW\x02" and zlib.crc32(data[12:at]) == int.from_bytes(data[8:12], "little")
+    header = json.loads(data[12:at])
+    assert header["numerics"] == 1
+    tensors: dict[str, np.ndarray] = {}
+    for name, kind, shape, layout in header["tensors"]:
+        for part in layout.split(" and "):
+            while at % 64:
+                assert data[at] == 0
+                at += 1
+            values = np.frombuffer(data, {"int8": "<i1", "float32": "<f4"}[kind], int(np.prod(shape)), at)
+            at += values.nbytes
+            if part == "tiles":
+                n, k = np.ogrid[: shape[0], : shape[1]]
+                values = values[n // 16 * 16 * shape[1] + k // 4 * 64 + n % 16 * 4 + k % 4]
+            values = values.reshape(shape)
+            assert name not in tensors or (tensors[name] == values).all()
+            tensors[name] = values
+    assert at == len(data)
+    return header["config"], tensors
+
+
+def read_version_1(data: bytes) -> tuple[dict, dict[str, np.ndarray]]:
+    """Entropy-coded arrays."""
     assert data[:4] == b"\xf7LW\x01" and zlib.crc32(data[:-4]) == int.from_bytes(data[-4:], "little")
     at = 8 + int.from_bytes(data[4:8], "little")
     header = json.loads(data[8:at])
