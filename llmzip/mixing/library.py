@@ -96,6 +96,13 @@ class Library:
         self.decode = function("decode", _N, _N, _P, result=ctypes.c_int)
 
 
+def address_of(function: Any) -> int:
+    """Returns where a function of the library begins, for compiled callers."""
+    address = ctypes.cast(function, ctypes.c_void_p).value
+    assert address is not None
+    return address
+
+
 def load(level: str = "") -> tuple[ctypes.CDLL, str] | None:
     """Returns the library and a level, "" for the best one here; None if this processor lacks the level.
 
@@ -151,6 +158,8 @@ class Walk:
         payload: the bytes to decode.
 
     Attributes:
+        address: of `struct Mixer` in memory, for compiled callers; valid as long as this object.
+        functions: of the library, each with this address as its first argument.
         probability: (decisions,) float32: the probability of a one, for the decisions that `encode` has reached.
         bits: (decisions,) int32: their bits.
 
@@ -192,6 +201,8 @@ class Walk:
             with_model,
         )
         self._reference = ctypes.byref(self._mixer)
+        self.address = ctypes.addressof(self._mixer)
+        self.functions = self._library
         if decoding:
             self._library.begin(self._reference)
         self.probability = np.zeros(decisions or 0, dtype=np.float32)

@@ -211,6 +211,11 @@ class MixDecoder:
         self._walk = Walk(self._learned, self._texts, shape, known=known, with_model=with_model, payload=payload)
         self._step = 0
 
+    @property
+    def walk(self) -> Walk:
+        """The walk that decodes, whose functions compiled callers can use in place of `take` and `decode`."""
+        return self._walk
+
     def take(self, masses: np.ndarray, first_row: int = 0) -> None:
         """Takes the model's masses, (n, V) int32, of the next tokens of n rows; threads may share out the rows."""
         self._walk.take(masses, first_row)

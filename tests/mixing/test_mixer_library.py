@@ -5,6 +5,7 @@ test_mixer_document.py compares every level with the reference, on shorter texts
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
 import subprocess
@@ -272,3 +273,23 @@ def test_the_command_line_says_so_in_one_line(tmp_path: Path) -> None:
     (line,) = done.stderr.splitlines()
     assert done.returncode == 1 and line.startswith("llmzip: text: llmzip's mixer cannot be loaded: ")
     assert [file.name for file in tmp_path.iterdir()] == ["text"]
+
+
+def test_compiled_callers_decode_by_addresses(level: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through nothing but addresses: of the mixer, its functions and plain arrays."""
+    monkeypatch.setenv("LLMZIP_KERNELS", level)
+    size, num_tokens, num_rows = 64, 211, 70
+    tokens, masses = rows_of(size, num_tokens, seed=6)
+    payload, _ = encoder_of(words(size), tokens, num_rows, masses).finish()
+    decoder = MixDecoder(words(size), payload, num_tokens, num_rows, with_model=True)
+    walk, number, pointer = decoder.walk, ctypes.c_int64, ctypes.c_void_p
+    take = ctypes.CFUNCTYPE(None, pointer, number, pointer, number)(library.address_of(walk.functions.take))
+    decode = ctypes.CFUNCTYPE(ctypes.c_int, pointer, number, number, pointer)(library.address_of(walk.functions.decode))
+    starts = np.array(decoder._rows.row_starts())
+    for step in range(decoder._rows.steps):
+        active = decoder._rows.active_rows(step)
+        places, ids = starts[:active] + step, np.full(active + 1, -1, dtype=np.int64)
+        given = np.ascontiguousarray(masses[places])
+        take(walk.address, active, given.ctypes.data, 0)
+        assert decode(walk.address, 0, active, ids.ctypes.data)
+        assert ids.tolist() == [*tokens[places].tolist(), -1]
