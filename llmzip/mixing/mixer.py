@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -67,8 +67,7 @@ def memory_bytes(num_tokens: int, num_rows: int, vocab_size: int) -> int:
     return (16 << table_bits(num_tokens)) + 28_000_000 + per_row * num_rows + 300 * vocab_size + 40 * num_tokens
 
 
-@dataclass(frozen=True)
-class Primed:
+class Primed(NamedTuple):
     """What the mixer has learnt from a prompt (docs/numerics.md section 10.9); a frame that uses it changes it.
 
     Attributes:
