@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,7 +30,7 @@ class _Learned(ctypes.Structure):
             (name, _P)
             for name in (
                 "blocks", "state_map", "match_map", "weight", "updates", "final_weight", "node_map", "pair_map",
-                "squash", "stretch", "rate", "successor", "seen",
+                "pair_row", "squash", "stretch", "rate", "successor", "seen",
             )
         ),
         ("last_block", _N),
@@ -49,7 +49,7 @@ class _Tree(ctypes.Structure):
 
 
 class _Matches(ctypes.Structure):
-    _fields_ = [("pointer", _P), ("length", _P), ("found", _P)]
+    _fields_ = [("pointer", _P), ("length", _P), ("found", _P), ("base", _N)]
 
 
 class _Known(ctypes.Structure):
@@ -100,6 +100,13 @@ class Library:
         return libraries.address(self._handle, f"llmzip_mixer_{self.level}_{name}")
 
 
+def address_of(function: Any) -> int:
+    """Returns where a function of the library begins, for compiled callers."""
+    address = ctypes.cast(function, ctypes.c_void_p).value
+    assert address is not None
+    return address
+
+
 def load(level: str = "") -> tuple[ctypes.CDLL, str] | None:
     """Returns the library and a level, "" for the best one here; None if this processor lacks the level.
 
@@ -143,6 +150,36 @@ def chosen() -> Library:
     return functions
 
 
+class _Found(NamedTuple):
+    """Where the match models found tokens last.
+
+    Attributes:
+        table: (MATCHES, 2^MATCH_BITS) int32: base plus the place after some tokens, by their hash.
+        base: numbers up to this one come from earlier frames: a table is used again without being cleared.
+    """
+
+    table: np.ndarray
+    base: int
+
+
+_free: list[_Found] = []
+"""Tables of walks that are over; many small frames should not clear 8 MB each."""
+
+_MAX_FREE = 4
+
+
+def _take_found(places: int) -> _Found:
+    """Returns a table for a frame with so many places, which nothing else uses."""
+    try:
+        found = _free.pop()
+    except IndexError:
+        return _Found(np.zeros((MATCHES, 1 << MATCH_BITS), dtype=np.int32), 0)
+    if found.base + places <= np.iinfo(np.int32).max:
+        return found
+    found.table[:] = 0
+    return _Found(found.table, 0)
+
+
 class Walk:
     """The walk over one frame's decisions, by the level of instructions that `chosen` returns.
 
@@ -155,6 +192,8 @@ class Walk:
         payload: the bytes to decode.
 
     Attributes:
+        address: of `struct Mixer` in memory, for compiled callers; valid as long as this object.
+        functions: of the library, each with this address as its first argument.
         probability: (decisions,) float32: the probability of a one, for the decisions that `encode` has reached.
         bits: (decisions,) int32: their bits.
 
@@ -182,25 +221,32 @@ class Walk:
         matches = (
             np.full((shape.rows, MATCHES), -1, dtype=np.int64),
             np.zeros((shape.rows, MATCHES), dtype=np.int64),
-            np.zeros((MATCHES, 1 << MATCH_BITS), dtype=np.int32),
         )
+        self._found = found = _take_found(shape.rows * shape.steps)
         self._alive = (learned, texts, shape, known, masses, matches, payload)
         self._mixer = _Mixer(
             _Learned(*_addresses(learned), len(learned.blocks) - 1),
             _Texts(*_addresses(texts)),
             _Tree(*_addresses(shape[:9]), *shape[9:]),
-            _Matches(*_addresses(matches)),
+            _Matches(*_addresses(matches), found.table.ctypes.data, found.base),
             _Known(*_addresses(known)),
             _Masses(*_addresses(masses)),
             Coder(0, 0, payload, 0, len(payload)),
             with_model,
         )
         self._reference = ctypes.byref(self._mixer)
+        self.address = ctypes.addressof(self._mixer)
+        self.functions = self._library
         if decoding:
             self._library.begin(self._reference)
         self.probability = np.zeros(decisions or 0, dtype=np.float32)
         self.bits = np.zeros(decisions or 0, dtype=np.int32)
         self._step = self._done = 0
+
+    def __del__(self) -> None:
+        found = getattr(self, "_found", None)
+        if found is not None and len(_free) < _MAX_FREE:
+            _free.append(_Found(found.table, found.base + self._rows * self._steps))
 
     @property
     def address(self) -> int:

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -68,8 +67,7 @@ def memory_bytes(num_tokens: int, num_rows: int, vocab_size: int) -> int:
     return (16 << table_bits(num_tokens)) + 28_000_000 + per_row * num_rows + 300 * vocab_size + 40 * num_tokens
 
 
-@dataclass(frozen=True)
-class Primed:
+class Primed(NamedTuple):
     """What the mixer has learnt from a prompt (docs/numerics.md section 10.9); a frame that uses it changes it.
 
     Attributes:
@@ -219,6 +217,11 @@ class MixDecoder:
         shape = vocabulary.shape(self._rows)
         self._walk = Walk(self._learned, self._texts, shape, known=known, with_model=with_model, payload=payload)
         self._step = 0
+
+    @property
+    def walk(self) -> Walk:
+        """The walk that decodes, whose functions compiled callers can use in place of `take` and `decode`."""
+        return self._walk
 
     def take(self, masses: np.ndarray, first_row: int = 0) -> None:
         """Takes the model's masses, (n, V) int32, of the next tokens of n rows; threads may share out the rows."""

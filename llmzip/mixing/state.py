@@ -52,7 +52,7 @@ BLOCK_BYTES = 16
 """Size of a block of statistics: a check byte and 15 states."""
 
 PAIRS = 65536
-"""Rows of the final map by last token and node."""
+"""Numbers of pairs of last token and node; each that comes gets a row of a final map."""
 
 SUM_LEAVES = 16
 """Leaves between two sums of masses that are kept: the others are added up when they are needed."""
@@ -155,7 +155,9 @@ class Learned(NamedTuple):
         match_map: (MATCHES, MATCH_LENGTHS) uint32: likewise, that a match of this length holds.
         weight: (sets, NUM_INPUTS) int32, 2^16 is 1; updates: (sets,) int32: how often each set was trained.
         final_weight: (256, NUM_SETS) int32.
-        node_map: (N, 33) int32, pair_map: (2^16, 33) int32: final probabilities in units of 2^-20.
+        node_map: (N, 33) int32, pair_map: (2^16 + 1, 33) int32: final probabilities in units of 2^-20; of the latter,
+            row 0 is what every row begins with, and rows that no pair has yet hold anything.
+        pair_row: (2^16 + 1,) int32: the row of each pair, 0 for none so far; at the end, the highest row in use.
         squash, stretch, rate, successor, seen: from `tables`.
     """
 
@@ -167,6 +169,7 @@ class Learned(NamedTuple):
     final_weight: np.ndarray
     node_map: np.ndarray
     pair_map: np.ndarray
+    pair_row: np.ndarray
     squash: np.ndarray
     stretch: np.ndarray
     rate: np.ndarray
@@ -186,6 +189,8 @@ def new_learned(nodes: int, table_bits: int) -> Learned:
     sets = nodes + _SHAPES + _LAST_BYTES
     squash = tables.squash_table()
     final_map = squash[np.clip((np.arange(_BUCKETS) - 16) * 128, -MAX_LOGIT, MAX_LOGIT) + MAX_LOGIT] * 16
+    pair_map = np.empty((PAIRS + 1, _BUCKETS), dtype=np.int32)
+    pair_map[0] = final_map
     return Learned(
         _blocks(1 << table_bits),
         np.tile(probability << 10 | _FIRST_UPDATES, (NUM_CONTEXTS, 1)),
@@ -194,7 +199,8 @@ def new_learned(nodes: int, table_bits: int) -> Learned:
         np.zeros(sets, dtype=np.int32),
         np.full((_FINAL_SETS, NUM_SETS), 65536 // NUM_SETS, dtype=np.int32),
         np.tile(final_map, (nodes, 1)),
-        np.tile(final_map, (PAIRS, 1)),
+        pair_map,
+        np.zeros(PAIRS + 1, dtype=np.int32),
         squash,
         tables.stretch_table(),
         tables.rate_table(),

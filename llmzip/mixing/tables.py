@@ -1,5 +1,7 @@
 """Constants and tables of the mixer, computed from integers and `decimal` only. Must not know tokens or rows.
 
+`decimal` is imported where a file with a table is missing (numerics/stored.py): small texts should not wait for it.
+
 Logits are in units of 1/256 nat, probabilities in units of 2^-16 unless said otherwise (docs/numerics.md section 10).
 A test asserts the SHA-256 of each table.
 """
@@ -7,13 +9,14 @@ A test asserts the SHA-256 of each table.
 from __future__ import annotations
 
 import functools
-from decimal import Decimal, localcontext
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from ..numerics.stored import stored
-from ..numerics.tables import DECIMAL_CONTEXT
+
+if TYPE_CHECKING:
+    from decimal import Decimal
 
 MAX_LOGIT = 2815
 """Largest magnitude of a logit: 11 nats, where a probability is 1.1 units of 2^-16."""
@@ -27,6 +30,9 @@ _MAX_COUNTS = (40, 20, 12, 8, 6, 5)
 _DISCOUNT_ABOVE = 2
 """Count up to which a bit keeps what it has when the other one comes."""
 
+_LN_2 = 6_931_471_805_599_453_094
+"""The natural logarithm of 2 in units of 10^-19."""
+
 
 def _round(value: Decimal) -> int:
     return int(value.to_integral_value())
@@ -35,6 +41,10 @@ def _round(value: Decimal) -> int:
 @stored("1da117b0d12e5c6758eec684fa35826483ad874dc7757ccfeb93695ee386f7c6")
 def squash_table() -> np.ndarray:
     """Returns (2 MAX_LOGIT + 1,) int32: entry z + MAX_LOGIT is 2^16 / (1 + e^(-z/256)), rounded, 1 to 2^16 - 1."""
+    from decimal import Decimal, localcontext
+
+    from ..numerics.tables import DECIMAL_CONTEXT
+
     with localcontext(DECIMAL_CONTEXT):
         values = [_round(65536 / (1 + (Decimal(-z) / 256).exp())) for z in range(-MAX_LOGIT, MAX_LOGIT + 1)]
     return np.clip(np.array(values, dtype=np.int32), 1, 65535)
@@ -43,6 +53,10 @@ def squash_table() -> np.ndarray:
 @stored("d02a7159abcf00bd1919aa962531d0f80b9bcae6fc5b84756ff24f09d7a465c6")
 def stretch_table() -> np.ndarray:
     """Returns (4096,) int32: entry i is 256 ln(q / (1 - q)) for q = (i + 1/2) / 4096, rounded, clamped to +-2047."""
+    from decimal import Decimal, localcontext
+
+    from ..numerics.tables import DECIMAL_CONTEXT
+
     with localcontext(DECIMAL_CONTEXT):
         values = [_round(256 * (Decimal(2 * i + 1) / (8191 - 2 * i)).ln()) for i in range(1 << STRETCH_BITS)]
     return np.clip(np.array(values, dtype=np.int32), -2047, 2047)
@@ -51,6 +65,10 @@ def stretch_table() -> np.ndarray:
 @stored("fe3af6409cd02b702e22eeb492a8d34e56fd8ab1e402aed4a9fccb57601bff1e")
 def log_table() -> np.ndarray:
     """Returns (1024,) int32: entry i is 256 ln(1 + i / 1024), rounded."""
+    from decimal import Decimal, localcontext
+
+    from ..numerics.tables import DECIMAL_CONTEXT
+
     with localcontext(DECIMAL_CONTEXT):
         values = [_round(256 * (1 + Decimal(i) / 1024).ln()) for i in range(1024)]
     return np.array(values, dtype=np.int32)
@@ -59,9 +77,8 @@ def log_table() -> np.ndarray:
 @functools.cache
 def octave_table() -> np.ndarray:
     """Returns (64,) int32: entry n is 256 n ln 2, rounded."""
-    with localcontext(DECIMAL_CONTEXT):
-        values = [_round(256 * n * Decimal(2).ln()) for n in range(64)]
-    return np.array(values, dtype=np.int32)
+    unit = 10**19
+    return np.array([(2 * 256 * n * _LN_2 + unit) // (2 * unit) for n in range(64)], dtype=np.int32)
 
 
 @functools.cache
@@ -87,8 +104,7 @@ class States(NamedTuple):
 @functools.cache
 def states() -> States:
     """Returns the states, numbered by count, then zeros, ones and last bit; state 0 has seen nothing."""
-    counts = range(max(_MAX_COUNTS) + 1)
-    pairs = [(zeros, ones) for zeros in counts for ones in counts if _allowed(zeros, ones)]
+    pairs = {pair for less, most in enumerate(_MAX_COUNTS) for more in range(most + 1) for pair in _both(less, more)}
     # Once both bits were seen, the last one distinguishes two states; before, there is only one.
     all_states = [
         (zeros, ones, last) for zeros, ones in pairs for last in ((0, 1) if zeros and ones else (int(ones > 0),))
@@ -102,6 +118,10 @@ def states() -> States:
         np.array(probability, dtype=np.int32),
         np.array([zeros + ones for zeros, ones, _ in all_states], dtype=np.uint8),
     )
+
+
+def _both(less: int, more: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    return (less, more), (more, less)
 
 
 def _allowed(zeros: int, ones: int) -> bool:

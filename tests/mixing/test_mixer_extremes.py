@@ -45,7 +45,7 @@ def assert_in_bounds(made: list[Learned]) -> None:
         assert_within(learned.final_weight, -MAX_WEIGHT, MAX_WEIGHT)
         assert_within(learned.updates, 0, 65535)
         assert_within(learned.node_map, 0, (1 << 20) - 1)
-        assert_within(learned.pair_map, 0, (1 << 20) - 1)
+        assert_within(learned.pair_map[: learned.pair_row[-1] + 1], 0, (1 << 20) - 1)
         for table, most in ((learned.state_map[:, 1:235], 255), (learned.match_map, 60)):
             assert_within(table >> 10, 1 << 10, (1 << 22) - (1 << 10))
             assert_within(table & 1023, 0, most)

@@ -5,7 +5,9 @@ test_mixer_document.py compares every level with the reference, on shorter texts
 
 from __future__ import annotations
 
+import ctypes
 import functools
+import gc
 import os
 import subprocess
 import sys
@@ -37,8 +39,12 @@ def level(request: pytest.FixtureRequest) -> str:
 
 
 def assert_equal(first: Learned, second: Learned) -> None:
-    for name, one, two in zip(Learned._fields, first, second, strict=True):
+    for name, one, two in zip(Learned._fields, rows_in_use(first), rows_in_use(second), strict=True):
         assert np.array_equal(one, two), name
+
+
+def rows_in_use(learned: Learned) -> Learned:
+    return learned._replace(pair_map=learned.pair_map[: learned.pair_row[-1] + 1])
 
 
 @functools.cache
@@ -272,3 +278,61 @@ def test_the_command_line_says_so_in_one_line(tmp_path: Path) -> None:
     (line,) = done.stderr.splitlines()
     assert done.returncode == 1 and line.startswith("llmzip: text: llmzip's mixer cannot be loaded: ")
     assert [file.name for file in tmp_path.iterdir()] == ["text"]
+
+
+def test_compiled_callers_decode_by_addresses(level: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through nothing but addresses: of the mixer, its functions and plain arrays."""
+    monkeypatch.setenv("LLMZIP_KERNELS", level)
+    size, num_tokens, num_rows = 64, 211, 70
+    tokens, masses = rows_of(size, num_tokens, seed=6)
+    payload, _ = encoder_of(words(size), tokens, num_rows, masses).finish()
+    decoder = MixDecoder(words(size), payload, num_tokens, num_rows, with_model=True)
+    walk, number, pointer = decoder.walk, ctypes.c_int64, ctypes.c_void_p
+    take = ctypes.CFUNCTYPE(None, pointer, number, pointer, number)(library.address_of(walk.functions.take))
+    decode = ctypes.CFUNCTYPE(ctypes.c_int, pointer, number, number, pointer)(library.address_of(walk.functions.decode))
+    starts = np.array(decoder._rows.row_starts())
+    for step in range(decoder._rows.steps):
+        active = decoder._rows.active_rows(step)
+        places, ids = starts[:active] + step, np.full(active + 1, -1, dtype=np.int64)
+        given = np.ascontiguousarray(masses[places])
+        take(walk.address, active, given.ctypes.data, 0)
+        assert decode(walk.address, 0, active, ids.ctypes.data)
+        assert ids.tolist() == [*tokens[places].tolist(), -1]
+
+
+def test_a_table_of_an_earlier_frame_changes_nothing(level: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables of found tokens are used again without being cleared, until their numbers get too large."""
+    monkeypatch.setenv("LLMZIP_KERNELS", level)
+    monkeypatch.setattr(library, "_free", [])
+    tokens, masses = rows_of(64, 900, seed=8)
+    expected, bases = encoder_of(words(64), tokens, 5, masses).finish(), []
+    gc.collect()
+    for _ in range(3):
+        assert encoder_of(words(64), tokens, 5, masses).finish() == expected
+        gc.collect()
+        (found,) = library._free
+        bases.append(found.base)
+    assert bases == [1800, 2700, 3600]
+    library._free[:] = [library._Found(found.table, 2**31 - 1 - 900)]  # the last frame that fits
+    assert encoder_of(words(64), tokens, 5, masses).finish() == expected
+    gc.collect()
+    assert [found.base for found in library._free] == [2**31 - 1]
+    assert encoder_of(words(64), tokens, 5, masses).finish() == expected
+    gc.collect()
+    assert [found.base for found in library._free] == [900]
+
+
+def test_frames_at_the_same_time_have_tables_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "_free", [])
+    tokens, masses = rows_of(64, 300, seed=9)
+    payload, _ = encoder_of(words(64), tokens, 3, masses).finish()
+    gc.collect()
+    decoders = [MixDecoder(words(64), payload, 300, 3, with_model=True) for _ in range(7)]
+    starts = np.array(decoders[0]._rows.row_starts()[:-1])
+    for step in range(100):
+        for decoder in decoders:
+            assert np.array_equal(decoder.step(masses[starts + step]), tokens[starts + step])
+    del decoder, decoders
+    gc.collect()
+    assert len(library._free) == library._MAX_FREE
+    assert len({found.table.ctypes.data for found in library._free}) == library._MAX_FREE

@@ -19,7 +19,15 @@ struct Place {
 
 INLINE int32_t* weights(const Learned& learned, int32_t set) { return learned.weight + (int64_t)set * INPUTS; }
 
-INLINE int32_t pair_of(const Place& place) { return (place.before * 4099 + place.node * 31) & (PAIRS - 1); }
+// The row of the place's last token and node in the pair map, a new one if they never came before.
+INLINE int32_t pair_of(const Learned& learned, const Place& place) {
+    int32_t& row = learned.pair_row[(place.before * 4099 + place.node * 31) & (PAIRS - 1)];
+    if (!row) {
+        row = ++learned.pair_row[PAIRS];
+        memcpy(learned.pair_map + (int64_t)row * BUCKETS, learned.pair_map, BUCKETS * sizeof *learned.pair_map);
+    }
+    return row;
+}
 
 // Where the blocks of a treelet are, and asks the memory for them; nothing changes.
 INLINE void locate(const Learned& learned, Place& place, int32_t treelet) {
@@ -35,10 +43,11 @@ INLINE void locate(const Learned& learned, Place& place, int32_t treelet) {
 }
 
 // Asks the memory for what the prediction at the place's node will read.
-INLINE void ask_ahead(const Learned& learned, const Place& place) {
+INLINE void ask_ahead(const Learned& learned, Place& place) {
+    place.pair = pair_of(learned, place);
     const char* set = (const char*)weights(learned, place.node);
     const char* by_node = (const char*)(learned.node_map + (int64_t)place.node * BUCKETS);
-    const char* by_pair = (const char*)(learned.pair_map + (int64_t)pair_of(place) * BUCKETS);
+    const char* by_pair = (const char*)(learned.pair_map + (int64_t)place.pair * BUCKETS);
     for (int line = 0; line < INPUTS * 4; line += 64) __builtin_prefetch(set + line, 1);
     for (int line = 0; line < BUCKETS * 4; line += 64) {
         __builtin_prefetch(by_node + line, 1);
@@ -128,7 +137,6 @@ INLINE void predict(const Learned& learned, const Tree& tree, Place& place, int 
     place.mixed = learned.squash[logit + MAX_LOGIT];
     place.bucket = at >> 7;
     place.part = at & 127;
-    place.pair = pair_of(place);
     const int32_t by_node = between(learned.node_map + (int64_t)place.node * BUCKETS + place.bucket, place.part);
     const int32_t by_pair = between(learned.pair_map + (int64_t)place.pair * BUCKETS + place.bucket, place.part);
     place.probability = (int32_t)clamped((2 * place.mixed + by_node + by_pair + 2) >> 2, 1, 65535);

@@ -25,7 +25,7 @@ enum {
 struct Learned {  // state.Learned
     uint8_t* blocks;
     uint32_t *state_map, *match_map;
-    int32_t *weight, *updates, *final_weight, *node_map, *pair_map;
+    int32_t *weight, *updates, *final_weight, *node_map, *pair_map, *pair_row;
     const int32_t *squash, *stretch, *rate;
     const uint8_t *successor, *seen;
     int64_t last_block;
@@ -53,6 +53,7 @@ struct Tree {  // state.Shape
 struct Matches {  // library.Walk makes them
     int64_t *pointer, *length;
     int32_t* found;
+    int64_t base;  // what is found up to here belongs to another frame
 };
 
 struct Known {  // state.Known

@@ -89,18 +89,19 @@ INLINE void end_token(const Mixer& m, int64_t row, int32_t leaf) {
         uint32_t key = 0;
         for (int back = 1; back <= MATCH_TOKENS[match]; back++) key = mixed_hash(key, history[end - back]);
         int32_t& found = m.matches.found[((int64_t)match << MATCH_BITS) + (key & ((1 << MATCH_BITS) - 1))];
-        if (pointer < 0 && found > 0) {
-            const int64_t last = found - 1, first = last / steps * steps;
+        const int64_t after = found - m.matches.base;
+        if (pointer < 0 && after > 0) {
+            const int64_t last = after - 1, first = last / steps * steps;
             int64_t agree = 0;
             while (agree < MAX_MATCH && agree < tokens && last - agree >= first &&
                    history[last - agree] == history[end - 1 - agree])
                 agree++;
             if (agree >= MATCH_TOKENS[match]) {
-                pointer = found;
+                pointer = after;
                 length = agree;
             }
         }
-        found = (int32_t)end;
+        found = (int32_t)(m.matches.base + end);
     }
 }
 
