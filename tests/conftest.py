@@ -24,7 +24,8 @@ import numpy as np
 import pytest
 import torch
 
-from llmzip.engines.readout import DeviceReadout
+from llmzip.engines.base import Readout
+from llmzip.engines.readout import readout
 from llmzip.mixing import coder
 
 # A shell starts its background jobs with interrupts ignored, and the programs under test would inherit that.
@@ -273,7 +274,7 @@ def lacking_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class HashCache:
     """What a HashEngine remembers of its rows: a hash of all inputs of the context."""
 
-    def __init__(self, state: torch.Tensor, length: int = 0) -> None:
+    def __init__(self, state: np.ndarray, length: int = 0) -> None:
         self.state = state
         self.length = length
 
@@ -300,39 +301,40 @@ class HashEngine:
         self.context = context
         self.start_token = start_token
         self.batch_tokens = batch_tokens
-        self.device = torch.device("cpu")
+        self.device = "cpu"
         self.most_tokens = 0  # in one call of forward
 
     def new_cache(self, rows: int, chunk: int, positions: int) -> HashCache:
-        return HashCache(torch.zeros(rows, dtype=torch.int64))
+        return HashCache(np.zeros(rows, dtype=np.int64))
 
     def step_bytes(self, rows: int, chunk: int, positions: int) -> int:
         return 8 * rows
 
-    def forward(self, ids: torch.Tensor, cache: HashCache | None = None) -> torch.Tensor:
+    def forward(self, ids: np.ndarray, cache: HashCache | None = None) -> np.ndarray:
         cache = cache or self.new_cache(*ids.shape, self.context)
         if cache.length + ids.shape[1] > self.context:
             raise ValueError("more inputs than the context holds")
-        self.most_tokens = max(self.most_tokens, ids.numel())
-        state = cache.state if cache.length else torch.zeros_like(cache.state)
+        self.most_tokens = max(self.most_tokens, ids.size)
+        state = cache.state if cache.length else np.zeros_like(cache.state)
         states = []
-        for column in ids.unbind(1):
+        for column in ids.T:
             state = (state * 8191 + column + 1) % 1_000_003
             states.append(state)
-        cache.state.copy_(state)
+        cache.state[:] = state
         cache.length += ids.shape[1]
-        return torch.stack(states, 1)[:, :, None].to(torch.float32)  # below 2^24: exact
+        return np.stack(states, 1)[:, :, None].astype(np.float32)  # below 2^24: exact
 
-    def masses(self, hidden: torch.Tensor) -> torch.Tensor:
-        state = hidden.to(torch.int64)
-        symbols = torch.arange(1, self.vocab_size + 1)
+    def masses(self, hidden: np.ndarray) -> np.ndarray:
+        state = hidden.astype(np.int64)
+        symbols = np.arange(1, self.vocab_size + 1)
         value = state * 2_654_435_761 + symbols * 40_503 + state * symbols * symbols
         masses = (value ^ (value >> 13)) % (1 << 21) - (1 << 20)  # about half of them 0
-        masses.clamp_(min=0)[torch.arange(len(masses)), state[:, 0] % self.vocab_size] = 1 << 20
-        return masses.to(torch.int32)
+        masses = np.maximum(masses, 0)
+        masses[np.arange(len(masses)), state[:, 0] % self.vocab_size] = 1 << 20
+        return masses.astype(np.int32)
 
-    def readout(self) -> DeviceReadout:
-        return DeviceReadout(self.vocab_size, self.device)
+    def readout(self, total_bits: int = 24) -> Readout:
+        return readout(self.vocab_size, self.device, total_bits=total_bits)
 
 
 @pytest.fixture(scope="session")

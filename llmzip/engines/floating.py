@@ -23,7 +23,7 @@ import torch
 from ..errors import EngineError, ModelUnsupportedError
 from ..models import families, layout
 from ..models.checkpoints import Tensors
-from ..models.config import MAX_CONTEXT, MAX_VOCAB, ExactConfig
+from ..models.config import MAX_CONTEXT, MAX_VOCAB, MISSTATED, ExactConfig
 from ..numerics import ops, tables
 from ..system import forks, processor
 from . import float_load, float_steps
@@ -164,7 +164,7 @@ class FloatEngine:
         try:
             family = families.read(self._model.module.config.to_dict())
             config = ExactConfig(planes=2, context=self.context, start_token=0, **family.settings)
-        except (ModelUnsupportedError, *families.MISSTATED):
+        except (ModelUnsupportedError, *MISSTATED):
             return None
         return config.flops_per_token(length)
 

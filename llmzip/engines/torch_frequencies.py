@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -23,7 +25,7 @@ class TorchFrequencies(Frequencies):
         return values
 
     def borders(self, masses: torch.Tensor, *, is_weighted: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        masses = torch.as_tensor(masses)
+        masses = _tensor(masses)
         sums = torch.zeros(masses.shape[0], self.num_groups + 1, dtype=torch.int64, device=masses.device)
         torch.cumsum(self._group_sums(masses), -1, dtype=torch.int64, out=sums[:, 1:])
         groups = torch.arange(self.num_groups + 1, device=masses.device)
@@ -36,7 +38,7 @@ class TorchFrequencies(Frequencies):
     def symbol_bounds(
         self, masses: torch.Tensor, sums: torch.Tensor, bounds: torch.Tensor, groups: np.ndarray
     ) -> torch.Tensor:
-        masses = torch.as_tensor(masses)
+        masses = _tensor(masses)
         which = torch.from_numpy(groups).to(masses.device)
         if self.floor_bits:
             places = torch.arange(self.group_size + 1, device=masses.device)
@@ -46,17 +48,17 @@ class TorchFrequencies(Frequencies):
         return torch.div(inner << TOTAL_BITS, inner[:, -1:], rounding_mode="floor")
 
     def inner_bounds(self, masses: torch.Tensor, sums: torch.Tensor, groups: np.ndarray) -> torch.Tensor:
-        masses = torch.as_tensor(masses)
+        masses = _tensor(masses)
         return self._bounds_in(masses, sums, torch.from_numpy(groups).to(masses.device))
 
     def sums(self, masses: torch.Tensor, tokens: np.ndarray, ranks: bool = False) -> np.ndarray:
-        masses = torch.as_tensor(masses)
+        masses = _tensor(masses)
         if len(tokens) and not 0 <= int(tokens.min()) <= int(tokens.max()) < self.vocab_size:
             raise IndexError(f"tokens outside a vocabulary of {self.vocab_size}")
         return self.host(self._sums_around(masses, torch.from_numpy(tokens).to(masses.device), ranks))
 
     def likeliest(self, masses: torch.Tensor, count: int) -> tuple[np.ndarray, np.ndarray]:
-        masses = torch.as_tensor(masses)
+        masses = _tensor(masses)
         last_id = (1 << _ID_BITS) - 1
         reversed_ids = torch.arange(last_id, last_id - masses.shape[1], -1, device=masses.device)
         keys = self.host(((masses.to(torch.int64) << _ID_BITS) + reversed_ids).topk(count).values)
@@ -110,6 +112,11 @@ class TorchFrequencies(Frequencies):
         if self.floor_bits:
             sums, total = _shortened(sums, total)
         return torch.div(sums * (self._total - self.vocab_size), total, rounding_mode="floor") + index
+
+
+def _tensor(masses: Any) -> torch.Tensor:
+    """Returns masses as a tensor; what a caller made torch's default device changes nothing."""
+    return masses if isinstance(masses, torch.Tensor) else torch.from_numpy(masses)
 
 
 def _shortened(sums: torch.Tensor, total: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from ..system import forks
+from .base import Array
 from .frequencies import TOTAL_BITS
 from .gpu import devices, frequencies
 from .torch_frequencies import TorchFrequencies
@@ -28,6 +29,6 @@ class TorchReadout:
         """The fastest frequencies that the device has."""
         return frequencies.frequencies(self._vocab_size, self._device, self._total_bits, self._floor_bits)
 
-    def fetch(self, array: torch.Tensor) -> np.ndarray:
+    def fetch(self, array: Array) -> np.ndarray:
         """Returns the values of a tensor, valid until the next call; an array in memory is returned as it is."""
-        return self._copies.fetch(torch.as_tensor(array))
+        return array if isinstance(array, np.ndarray) else self._copies.fetch(array)

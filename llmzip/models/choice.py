@@ -192,7 +192,7 @@ def fetch_model(ref: ModelRef, notice: Notice, bar: Bar, *, offline: bool = Fals
 def unsupported_reason(folder: Path) -> str | None:
     """Returns why the exact engine cannot run a checkpoint, judging by its configuration; None if it can."""
     from . import families
-    from .config import MAX_CONTEXT, ExactConfig
+    from .config import MAX_CONTEXT, MISSTATED, ExactConfig
 
     if (folder / layout.INT8).exists():
         return None
@@ -201,7 +201,7 @@ def unsupported_reason(folder: Path) -> str | None:
         ExactConfig(planes=2, context=min(family.positions, MAX_CONTEXT), start_token=0, **family.settings)
     except ModelError as error:
         return str(error)
-    except families.MISSTATED as error:
+    except MISSTATED as error:
         return f"its configuration lacks or misstates {error}"
     return None
 

@@ -24,6 +24,8 @@ _FLOOR_VOCAB = 1 << 14  # 16,384 tokens: with more of them the floor of 2^-20 co
 _MIN_GAIN = 2.0**-20
 _MAX_GAIN = 2.0**20
 _MIN_EPSILON = 2.0**-40
+MISSTATED = (KeyError, IndexError, TypeError, ValueError, AttributeError, ArithmeticError)
+"""What reading a configuration raises if it lacks or misstates something."""
 ACTIVATIONS = ("silu", "gelu", "gelu_tanh")
 NORMS = ("rms", "layer")
 _FLOATS = {"rope_theta", "norm_eps", "attention_scale", "attention_cap", "logit_cap", "embedding_gain"}

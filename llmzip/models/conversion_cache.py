@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 from .._version import NUMERICS_VERSION
 from ..errors import ModelUnsupportedError
 from ..system import cache
-from . import families, layout
-from .config import ExactConfig
+from . import layout
+from .config import MISSTATED, ExactConfig
 from .int8form import read_int8, write_int8
 from .matrix import Int8Matrix
 from .model import ExactModel
@@ -159,7 +159,7 @@ def _read(path: Path) -> _Kept | None:
     """Maps a kept conversion; returns None if it is missing or not the form of a model."""
     try:
         model, digest = read_int8(path)
-    except (OSError, ModelUnsupportedError, RecursionError, *families.MISSTATED):
+    except (OSError, ModelUnsupportedError, RecursionError, *MISSTATED):
         return None
     return None if digest is None else _Kept(model, digest)
 

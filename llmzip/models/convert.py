@@ -73,7 +73,7 @@ def convert(
 
     Raises:
         ModelUnsupportedError: something that the exact engine cannot run; names the first such thing.
-        KeyError, ValueError, and others of families.MISSTATED: the configuration lacks or misstates something.
+        KeyError, ValueError, and others of config.MISSTATED: the configuration lacks or misstates something.
     """
     family = families.read(config)
     vocab_size = family.settings["vocab_size"]

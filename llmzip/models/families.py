@@ -25,8 +25,6 @@ _ACTIVATIONS = {
     "gelu_fast": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
 }
-MISSTATED = (KeyError, IndexError, TypeError, ValueError, AttributeError, ArithmeticError)
-"""What reading a configuration raises if it lacks or misstates something."""
 _MAX_POSITIONS = 1 << 31
 IGNORED = ("rotary_emb.inv_freq", "attn.bias", "attn.masked_bias", "attention.bias", "attention.masked_bias")
 """Ends of names of tensors that are not weights, in checkpoints of all families."""
@@ -69,7 +67,7 @@ def read(config: Mapping[str, Any]) -> Family:
 
     Raises:
         ModelUnsupportedError: the exact engine does not run this family, or one of its settings.
-        KeyError, ValueError, and others of MISSTATED: the configuration lacks or misstates something.
+        KeyError, ValueError, and others of config.MISSTATED: the configuration lacks or misstates something.
     """
     kind = config.get("model_type")
     make = _FAMILIES.get(kind) if isinstance(kind, str) else None

@@ -233,7 +233,7 @@ def _mapped(file: BinaryIO, size: int) -> np.ndarray:
         whole = np.empty(size + _ALIGNMENT, dtype=np.uint8)
         data = whole[-whole.ctypes.data % _ALIGNMENT :][:size]
         file.seek(0)
-        if file.readinto(memoryview(data)) != size:  # type: ignore[attr-defined]
+        if file.readinto(data) != size:  # type: ignore[attr-defined]
             raise ModelUnsupportedError("weight file: truncated") from None
         data.flags.writeable = False
         return data

@@ -19,8 +19,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
 
 from ..system import cache
 from .layout import is_gguf
@@ -46,7 +44,7 @@ its order, `always` the places in it that no text may leave out, `merges` (m, 3)
 both together, `description` all else as JSON."""
 
 _DIGEST = "digest"
-_DAMAGED = (OSError, SafetensorError, ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError)
+_DAMAGED = (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError)
 
 
 class Reduced(NamedTuple):
@@ -156,7 +154,7 @@ def read(folder: Path, vocab_size: int) -> KeptTokenizer | None:
     try:
         if path is None or path.stat().st_size > _MAX_FILE_BYTES:
             return None
-        arrays = load(path.read_bytes())
+        arrays = _unpacked(path.read_bytes())
         if arrays.pop(_DIGEST).tobytes() != _digest(arrays):
             return None
         if {name: array.dtype for name, array in arrays.items()} != _ARRAYS:
@@ -165,6 +163,21 @@ def read(folder: Path, vocab_size: int) -> KeptTokenizer | None:
         return kept if len(kept.entries) == vocab_size else None
     except _DAMAGED:
         return None
+
+
+def _unpacked(data: bytes) -> dict[str, np.ndarray]:
+    """Returns the arrays of a file of safetensors.
+
+    Raises:
+        ValueError: it is none.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        return load(data)
+    except SafetensorError as error:
+        raise ValueError(str(error)) from None
 
 
 def keep(file: TokenizerFile, entries: Sequence[bytes]) -> None:
@@ -180,6 +193,8 @@ def keep(file: TokenizerFile, entries: Sequence[bytes]) -> None:
     arrays = {**_joined("entry", entries), **_library_arrays(file, len(entries))}
     arrays = {name: np.ascontiguousarray(arrays[name], dtype=kind) for name, kind in _ARRAYS.items()}
     arrays[_DIGEST] = np.frombuffer(_digest(arrays), dtype=np.uint8)
+    from safetensors.numpy import save
+
     data = save(arrays)
     if len(data) <= _MAX_FILE_BYTES and cache.replace(path, lambda name: Path(name).write_bytes(data)):
         cache.remove_older(path)

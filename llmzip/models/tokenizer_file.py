@@ -104,8 +104,7 @@ class TokenizerFile:
             if text in added:
                 continue  # its text is written in no alphabet
             if kind == "byte-level":
-                if all(character in alphabet for character in text):
-                    table[i] = bytes(alphabet[character] for character in text)
+                table[i] = _written_in(alphabet, text)
             elif byte := _BYTE.fullmatch(text):
                 table[i] = bytes.fromhex(byte.group(1))
             elif i != model.get("unk_id"):
@@ -224,6 +223,14 @@ def byte_alphabet() -> dict[str, int]:
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(0x100 + n): byte for n, byte in enumerate(others)}
+
+
+def _written_in(alphabet: Mapping[str, int], text: str) -> bytes:
+    """Returns the bytes that a token's characters stand for; b"" if one of them stands for none."""
+    try:
+        return bytes(map(alphabet.__getitem__, text))
+    except KeyError:
+        return b""
 
 
 def _replacements(normalizer: Any) -> list[dict[str, Any]]:

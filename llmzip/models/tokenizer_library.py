@@ -17,6 +17,7 @@ import numpy as np
 from ..errors import TokenizerError
 from ..system import forks
 from . import token_cache
+from .embedded import EMBEDDED
 from .tokenizer_file import TokenizerFile
 
 _MAX_REDUCED_CHARS = 1 << 13
@@ -143,10 +144,12 @@ class Libraries:
     def prepare(self) -> None:
         """Loads the whole library now unless the tokenizer is kept, and keeps a large one: then it is known to load.
 
+        Those of the embedded models are known to: theirs is loaded when something is encoded, and decoding needs none.
+
         Raises:
             TokenizerError: it cannot be loaded.
         """
-        if self._file is not None:
+        if self._file is not None and not any(self._folder == model.folder for model in EMBEDDED):
             assert self.whole is not None
             token_cache.keep(self._file, self.entries)
             self._file = None

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelUnsupportedError
-from . import families
-from .config import MAX_CONTEXT
+from .config import MAX_CONTEXT, MISSTATED
 from .int8form import load_int8
 from .layout import INT8, read_config
 from .model import ExactModel
@@ -63,5 +62,5 @@ def load_model(folder: Path, planes: int = 2, context: int = MAX_CONTEXT, start_
         return convert(config, tensors, planes, context, start_token=start_token)
     except ModelUnsupportedError as error:
         raise ModelUnsupportedError(f"model {folder}: {error}") from None
-    except families.MISSTATED as error:
+    except MISSTATED as error:
         raise ModelUnsupportedError(f"model {folder}: its configuration lacks or misstates {error}") from None

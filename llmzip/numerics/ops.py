@@ -14,18 +14,18 @@ from collections.abc import Iterable
 import torch
 
 from ..errors import EngineError
-from . import tables
-from .scalars import (  # noqa: F401 (callers that have tensors find them here)
-    ACT_MAX,
-    ACT_MAX_2,
-    KV_MAX,
-    NORM_MAX,
-    TINY,
-    VALUE_KEYS,
-    WEIGHT_SUM,
-    inverse,
-    query_max,
-)
+from . import scalars, tables
+
+# For callers that have tensors.
+TINY = scalars.TINY
+ACT_MAX = scalars.ACT_MAX
+ACT_MAX_2 = scalars.ACT_MAX_2
+NORM_MAX = scalars.NORM_MAX
+KV_MAX = scalars.KV_MAX
+WEIGHT_SUM = scalars.WEIGHT_SUM
+VALUE_KEYS = scalars.VALUE_KEYS
+query_max = scalars.query_max
+inverse = scalars.inverse
 
 _FLOAT_TERMS = 1024
 """Terms of an int8 product that are exact in float32: 128 * 127 * 1024 < 2^24."""

@@ -61,6 +61,24 @@ def spare_addresses() -> None:
         os.environ.setdefault(name, "1")
 
 
+@contextlib.contextmanager
+def one_thread_for_numpy() -> Iterator[None]:
+    """Makes numpy create no threads for its linear algebra if it is imported inside.
+
+    Nothing here multiplies float matrices with numpy, and the threads take a tenth of the time of a short run. The
+    variable is removed afterwards: torch may come with a library of its own that reads it.
+    """
+    name = "OPENBLAS_NUM_THREADS"
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[name]
+
+
 def collect_rarely() -> None:
     """Makes Python look for cyclic garbage rarely: importing torch creates a million objects, and all of them stay."""
     gc.set_threshold(131_072)  # new objects; Python's default is 700 to 2,000

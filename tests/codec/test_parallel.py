@@ -224,7 +224,7 @@ def test_frames_at_once_have_threads_and_memory(
     engine = hash_engine()
     monkeypatch.setattr(capacity.os, "cpu_count", lambda: 64)
     for threads, expected in ((2, 1), (15, 1), (16, 2), (64, 8)):
-        monkeypatch.setattr(capacity.torch, "get_num_threads", lambda threads=threads: threads)
+        monkeypatch.setattr(capacity.threads, "count", lambda threads=threads: threads)
         assert capacity.frames_at_once(engine, plan, mixed=True) == expected
     needed = engine.step_bytes(100, 64, plan.steps)
     monkeypatch.setattr(capacity, "free_bytes", lambda device: 6 * needed)

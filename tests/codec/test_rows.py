@@ -7,11 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from damage import damages
 
 from llmzip.codec import levels, rows
-from llmzip.engines.frequencies import Frequencies
 from llmzip.errors import CorruptError, LLMZipError, ResourceError
 from llmzip.format import headers
 from llmzip.format.headers import LM, FrameHeader
@@ -27,7 +25,7 @@ MakeEngine = Callable[..., Any]
 def by_the_format(make_engine: MakeEngine, tokens: list[int], plan: RowPlan, **engine_fields: int) -> bytes:
     """The payload as docs/format.md section 4 has it: one token after the other, every context from its beginning."""
     engine = make_engine(**engine_fields)
-    split = Frequencies(engine.vocab_size)
+    split = engine.readout().frequencies
     num_tokens, num_rows = plan.num_tokens, plan.num_rows
     lengths = [num_tokens // num_rows + (row < num_tokens % num_rows) for row in range(num_rows)]
     starts = [sum(lengths[:row]) for row in range(num_rows)]
@@ -41,9 +39,9 @@ def by_the_format(make_engine: MakeEngine, tokens: list[int], plan: RowPlan, **e
             if len(context[row]) == engine.context:
                 context[row] = context[row][-plan.overlap :]
             context[row].append(tokens[starts[row] + step - 1] if step else engine.start_token)
-            hidden = engine.forward(torch.tensor([context[row]]))
-            token = torch.tensor([tokens[starts[row] + step]])
-            intervals.append(split.intervals(engine.masses(hidden[:, -1]), token)[0].numpy())
+            hidden = engine.forward(np.array([context[row]]))
+            token = np.array([tokens[starts[row] + step]])
+            intervals.append(split.intervals(engine.masses(hidden[:, -1]), token)[0])
         group_left, group_frequency, left, frequency = np.array(intervals).T
         encoder.encode(group_left, group_frequency)
         encoder.encode(left, frequency)

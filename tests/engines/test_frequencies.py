@@ -7,18 +7,36 @@ import itertools
 
 import numpy as np
 import pytest
-import torch
 
 from llmzip.engines import planes, selftest
 from llmzip.engines.cpu import kernels
+from llmzip.engines.cpu.frequencies import CpuFrequencies
 from llmzip.engines.exact import ExactEngine
-from llmzip.engines.frequencies import TOTAL, Frequencies, group_size
+from llmzip.engines.frequencies import TOTAL, TOTAL_BITS, Frequencies, group_size
+from llmzip.engines.torch_frequencies import TorchFrequencies
 
 VOCABULARIES = [16, 17, 100, 256, 4096, 5000, 50257]
 PEAK = 1 << 20
 
 
-def mass_rows(vocab_size: int, rng: np.random.Generator, floor_bits: int = 0) -> torch.Tensor:
+WAYS = ["torch", *(level for level in kernels.LEVELS[1:] if kernels.library(level) is not None)]
+"""Every way to compute on this machine."""
+
+
+def frequencies(way: str, vocab_size: int, total_bits: int = TOTAL_BITS, floor_bits: int = 0) -> Frequencies:
+    library = None if way == "torch" else kernels.library(way)
+    if library is None:
+        return TorchFrequencies(vocab_size, total_bits, floor_bits)
+    return CpuFrequencies(library, vocab_size, total_bits, floor_bits)
+
+
+def tables(split: Frequencies, masses: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Sums and bounds of the groups, and bounds within one group of each row."""
+    sums, bounds = split.group_bounds(masses)
+    return split.host(sums), split.host(bounds), split.host(split.symbol_bounds(masses, sums, bounds, groups))
+
+
+def mass_rows(vocab_size: int, rng: np.random.Generator, floor_bits: int = 0) -> np.ndarray:
     """Random masses of several shapes, and the extremes: all equal, all but one 0, one heavy among light ones."""
     rows, peak = np.zeros((9, vocab_size), dtype=np.int64), PEAK << floor_bits
     rows[0] = peak
@@ -30,7 +48,7 @@ def mass_rows(vocab_size: int, rng: np.random.Generator, floor_bits: int = 0) ->
     rows[7] = (peak * 0.5 ** (np.arange(vocab_size) % 25)).astype(np.int64)
     rows[8, : vocab_size // 2] = peak
     rows[rows.max(1) == 0, 0] = peak
-    return torch.from_numpy(rows.astype(np.int32))
+    return rows.astype(np.int32)
 
 
 def cumulative(masses: list[int], total_bits: int = 24) -> list[int]:
@@ -82,45 +100,34 @@ def test_group_size_is_the_least_power_of_two_whose_square_covers() -> None:
         assert group_size(vocab_size) == size
 
 
-@pytest.mark.parametrize("floor_bits", [0, 5, 8])
-@pytest.mark.parametrize("vocab_size", VOCABULARIES)
-def test_frequencies_of_all_tokens_are_positive_and_sum_to_2_to_the_24(
-    vocab_size: int, floor_bits: int, rng: np.random.Generator
-) -> None:
-    masses = mass_rows(vocab_size, rng, floor_bits)
-    split = Frequencies(vocab_size, floor_bits=floor_bits)
-    sums, bounds = split.group_bounds(masses)
-    assert bounds.dtype == torch.int64 and bounds.shape == (len(masses), split.num_groups + 1)
-    assert (bounds[:, 0] == 0).all() and (bounds[:, -1] == TOTAL).all()
-    assert (bounds.diff() >= 1).all()
-    for group in range(split.num_groups):
-        chosen = torch.full((len(masses),), group)
-        inner = split.symbol_bounds(masses, sums, bounds, chosen)
-        assert inner.shape == (len(masses), split.group_size + 1)
-        assert (inner[:, 0] == 0).all() and (inner[:, -1] == TOTAL).all()
-        assert (inner.diff() >= 1).all()
-
-
-@pytest.fixture(params=["none", *kernels.LEVELS[1:]])
-def level(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Every way to compute on this machine."""
-    if request.param != "none" and kernels.library(request.param) is None:
-        pytest.skip(f"no kernels for {request.param} here")
-    monkeypatch.setenv("LLMZIP_KERNELS", request.param)
+@pytest.fixture(params=WAYS)
+def way(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.mark.usefixtures("level")
+@pytest.mark.parametrize("floor_bits", [0, 5, 8])
+@pytest.mark.parametrize("vocab_size", VOCABULARIES)
+def test_frequencies_of_all_tokens_are_positive_and_sum_to_2_to_the_24(
+    vocab_size: int, floor_bits: int, way: str, rng: np.random.Generator
+) -> None:
+    masses = mass_rows(vocab_size, rng, floor_bits)
+    split = frequencies(way, vocab_size, floor_bits=floor_bits)
+    for group in range(split.num_groups):
+        _, bounds, inner = tables(split, masses, np.full(len(masses), group))
+        assert bounds.dtype == np.int64 and bounds.shape == (len(masses), split.num_groups + 1)
+        assert inner.dtype == np.int64 and inner.shape == (len(masses), split.group_size + 1)
+        for table in (bounds, inner):
+            assert (table[:, 0] == 0).all() and (table[:, -1] == TOTAL).all()
+            assert (np.diff(table) >= 1).all()
+
+
 @pytest.mark.parametrize("floor_bits", [0, 3, 8])
 @pytest.mark.parametrize("vocab_size", [16, 17, 100, 256, 4096, 5000])
-def test_tables_are_those_of_the_formula(vocab_size: int, floor_bits: int, rng: np.random.Generator) -> None:
+def test_tables_are_those_of_the_formula(vocab_size: int, floor_bits: int, way: str, rng: np.random.Generator) -> None:
     masses = mass_rows(vocab_size, rng, floor_bits)
-    split = Frequencies(vocab_size, floor_bits=floor_bits)
-    sums, bounds = split.group_bounds(masses)
-    every_group = range(split.num_groups)
-    inner = torch.stack(
-        [split.symbol_bounds(masses, sums, bounds, torch.full((len(masses),), group)) for group in every_group], 1
-    )
+    split = frequencies(way, vocab_size, floor_bits=floor_bits)
+    of_groups = [tables(split, masses, np.full(len(masses), group)) for group in range(split.num_groups)]
+    bounds, inner = of_groups[0][1], np.stack([places for _, _, places in of_groups], 1)
     for row, values in enumerate(masses.tolist()):
         groups, places = (weighted_tables if floor_bits else group_tables)(values)
         assert bounds[row].tolist() == groups
@@ -130,17 +137,17 @@ def test_tables_are_those_of_the_formula(vocab_size: int, floor_bits: int, rng: 
 @pytest.mark.parametrize("floor_bits", [0, 6])
 @pytest.mark.parametrize("vocab_size", VOCABULARIES)
 def test_intervals_are_those_of_the_tables(
-    vocab_size: int, floor_bits: int, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+    vocab_size: int, floor_bits: int, way: str, rng: np.random.Generator
 ) -> None:
     masses = mass_rows(vocab_size, rng, floor_bits)
-    split = Frequencies(vocab_size, floor_bits=floor_bits)
-    sums, bounds = split.group_bounds(masses)
+    split = frequencies(way, vocab_size, floor_bits=floor_bits)
+    order = np.argsort(-masses.astype(np.int64), axis=1, kind="stable")
     edges = [0, 1, split.group_size - 1, split.group_size, vocab_size - 2, vocab_size - 1]
     for token in [*edges, *rng.integers(0, vocab_size, 10).tolist()]:
-        tokens = torch.full((len(masses),), token)
+        tokens = np.full(len(masses), token)
         group, place = divmod(token, split.group_size)
-        inner = split.symbol_bounds(masses, sums, bounds, tokens // split.group_size)
-        expected = torch.stack(
+        _, bounds, inner = tables(split, masses, tokens // split.group_size)
+        expected = np.stack(
             [
                 bounds[:, group],
                 bounds[:, group + 1] - bounds[:, group],
@@ -149,55 +156,58 @@ def test_intervals_are_those_of_the_tables(
             ],
             1,
         )
-        monkeypatch.delenv("LLMZIP_KERNELS", raising=False)
-        assert torch.equal(split.intervals(masses, tokens), expected)
-        monkeypatch.setenv("LLMZIP_KERNELS", "none")
-        plain = split.sums(masses, tokens, ranks=True)
-        assert torch.equal(split.intervals(masses, tokens), expected)
-        own = masses.gather(1, tokens[:, None])
-        assert torch.equal(plain[:, 4], masses.sum(-1, dtype=torch.int64))
-        assert torch.equal(plain[:, 2] - plain[:, 1], own[:, 0].to(torch.int64))
-        order = masses.sort(dim=1, descending=True, stable=True).indices
-        assert torch.equal(plain[:, 5], (order == tokens[:, None]).to(torch.int64).argmax(1))
-        for level in kernels.LEVELS[1:]:
-            if kernels.library(level) is not None:
-                monkeypatch.setenv("LLMZIP_KERNELS", level)
-                assert torch.equal(split.sums(masses, tokens), plain), level
+        assert np.array_equal(split.intervals(masses, tokens), expected)
+        sums = split.sums(masses, tokens, ranks=True)
+        mass, total = split.mass_and_total(masses, tokens)
+        assert sums.shape == (len(masses), 6) and np.array_equal(sums[:, 4], total)
+        assert np.array_equal(total, masses.sum(1, dtype=np.int64)) and np.array_equal(mass, masses[:, token])
+        first = group * split.group_size
+        ends = (first, token, token + 1, first + split.group_size)
+        assert np.array_equal(sums[:, :4].T, [masses[:, :end].sum(1, dtype=np.int64) for end in ends])
+        assert np.array_equal(sums[:, 5], (order == token).argmax(1))
+    for count in (1, 5, 16):
+        ids, largest = split.likeliest(masses, count)
+        assert np.array_equal(ids, order[:, :count])
+        assert np.array_equal(largest, np.take_along_axis(masses, order[:, :count], 1))
 
 
-def test_intervals_of_a_row_do_not_depend_on_the_other_rows(rng: np.random.Generator) -> None:
+def test_tokens_that_do_not_exist_are_refused(way: str) -> None:
+    split, masses = frequencies(way, 100), np.full((1, 100), PEAK, dtype=np.int32)
+    for token in (-1, 100):
+        with pytest.raises(IndexError, match="outside a vocabulary of 100"):
+            split.intervals(masses, np.array([token]))
+
+
+def test_intervals_of_a_row_do_not_depend_on_the_other_rows(way: str, rng: np.random.Generator) -> None:
     masses = mass_rows(300, rng)
-    tokens = torch.from_numpy(rng.integers(0, 300, len(masses)))
-    split = Frequencies(300)
+    tokens = rng.integers(0, 300, len(masses))
+    split = frequencies(way, 300)
     together = split.intervals(masses, tokens)
     for row in range(len(masses)):
-        assert torch.equal(split.intervals(masses[row : row + 1], tokens[row : row + 1])[0], together[row])
+        assert np.array_equal(split.intervals(masses[row : row + 1], tokens[row : row + 1])[0], together[row])
 
 
-def test_the_largest_vocabulary_does_not_overflow() -> None:
+def test_the_largest_vocabulary_does_not_overflow(way: str) -> None:
     vocab_size = 1 << 18
-    masses = torch.full((2, vocab_size), PEAK, dtype=torch.int32)
+    masses = np.full((2, vocab_size), PEAK, dtype=np.int32)
     masses[1, : vocab_size - 1] = 0
-    split = Frequencies(vocab_size)
-    sums, bounds = split.group_bounds(masses)
+    split = frequencies(way, vocab_size)
+    sums, bounds, last = tables(split, masses, np.full(2, split.num_groups - 1))
     assert sums[0, -1] == PEAK * vocab_size
     assert bounds[0].tolist() == [group * TOTAL // split.num_groups for group in range(split.num_groups + 1)]
-    assert bounds[1].diff().tolist()[:-1] == [split.group_size] * (split.num_groups - 1)
-    last = split.symbol_bounds(masses, sums, bounds, torch.full((2,), split.num_groups - 1))
-    assert (last.diff() >= 1).all() and (last[:, -1] == TOTAL).all()
+    assert np.diff(bounds[1]).tolist()[:-1] == [split.group_size] * (split.num_groups - 1)
+    assert (np.diff(last) >= 1).all() and (last[:, -1] == TOTAL).all()
 
 
-@pytest.mark.usefixtures("level")
-def test_the_largest_vocabulary_with_the_largest_masses_does_not_overflow() -> None:
+def test_the_largest_vocabulary_with_the_largest_masses_does_not_overflow(way: str) -> None:
     vocab_size, peak = 300_000, PEAK << 8
-    masses = torch.full((3, vocab_size), peak, dtype=torch.int32)
+    masses = np.full((3, vocab_size), peak, dtype=np.int32)
     masses[1, :-1], masses[2, 1:] = 0, 0
-    split = Frequencies(vocab_size, floor_bits=8)
-    sums, bounds = split.group_bounds(masses)
-    assert sums[0, -1] == peak * vocab_size and split.num_groups * split.group_size > vocab_size
-    tokens = torch.tensor([vocab_size // 2, vocab_size - 1, vocab_size - 2])
+    split = frequencies(way, vocab_size, floor_bits=8)
+    tokens = np.array([vocab_size // 2, vocab_size - 1, vocab_size - 2])
     groups = tokens // split.group_size
-    inner = split.symbol_bounds(masses, sums, bounds, groups)
+    sums, bounds, inner = tables(split, masses, groups)
+    assert sums[0, -1] == peak * vocab_size and split.num_groups * split.group_size > vocab_size
     for row, values in enumerate(masses.tolist()):
         outer, places = weighted_tables(values)
         assert bounds[row].tolist() == outer and inner[row].tolist() == places[int(groups[row])]
@@ -208,42 +218,41 @@ def test_the_largest_vocabulary_with_the_largest_masses_does_not_overflow() -> N
         assert [inner_left, inner_left + inner_frequency] == part[place : place + 2]
 
 
-@pytest.mark.usefixtures("level")
 @pytest.mark.parametrize("total_bits", [20, 24])
 @pytest.mark.parametrize("floor_bits", [0, 8])
 def test_a_single_step_has_the_frequencies_of_the_formula(
-    floor_bits: int, total_bits: int, rng: np.random.Generator
+    floor_bits: int, total_bits: int, way: str, rng: np.random.Generator
 ) -> None:
     masses = mass_rows(5000, rng, floor_bits)
-    split = Frequencies(5000, total_bits, floor_bits)
-    tables = [cumulative(values, total_bits) for values in masses.tolist()]
-    tokens = torch.from_numpy(rng.integers(0, 5000, len(masses)))
-    expected = [[table[token], table[token + 1]] for table, token in zip(tables, tokens.tolist(), strict=True)]
+    split = frequencies(way, 5000, total_bits, floor_bits)
+    tables_of_rows = [cumulative(values, total_bits) for values in masses.tolist()]
+    tokens = rng.integers(0, 5000, len(masses))
+    expected = [[table[token], table[token + 1]] for table, token in zip(tables_of_rows, tokens.tolist(), strict=True)]
     assert split.bounds(masses, tokens).tolist() == expected
     for targets in ([left for left, _ in expected], [right - 1 for _, right in expected]):
-        ids, bounds = split.find(masses, torch.tensor(targets))
+        ids, bounds = split.find(masses, np.array(targets))
         assert ids.tolist() == tokens.tolist() and bounds.tolist() == expected
 
 
-def test_a_smaller_floor_leaves_more_to_likely_tokens(rng: np.random.Generator) -> None:
+def test_a_smaller_floor_leaves_more_to_likely_tokens(way: str, rng: np.random.Generator) -> None:
     vocab_size = 1 << 18
     masses = (PEAK * rng.random((1, vocab_size)) ** 200).astype(np.int32)
     masses[0, 77] = PEAK
     share = []
     for floor_bits in (0, 8):
-        split = Frequencies(vocab_size, floor_bits=floor_bits)
-        _, group, _, place = split.intervals(torch.from_numpy(masses << floor_bits), torch.tensor([77]))[0].tolist()
+        split = frequencies(way, vocab_size, floor_bits=floor_bits)
+        _, group, _, place = split.intervals(masses << floor_bits, np.array([77]))[0].tolist()
         share.append(group * place / TOTAL**2 * masses.sum() / PEAK)
     assert share[0] == pytest.approx(1 - vocab_size / TOTAL, abs=1e-4)
     assert share[1] == pytest.approx(1, abs=1e-4)
 
 
-def test_the_two_steps_cost_what_the_frequency_says(rng: np.random.Generator) -> None:
+def test_the_two_steps_cost_what_the_frequency_says(way: str, rng: np.random.Generator) -> None:
     masses = mass_rows(100, rng)[5:6]
-    split = Frequencies(100)
+    split = frequencies(way, 100)
     c = cumulative(masses[0].tolist())
     for token in range(100):
-        _, group, _, place = split.intervals(masses, torch.tensor([token]))[0].tolist()
+        _, group, _, place = split.intervals(masses, np.array([token]))[0].tolist()
         # Two divisions are rounded down, each by less than one unit of 2^24.
         assert group * place / TOTAL == pytest.approx(c[token + 1] - c[token], rel=2e-5, abs=1.0)
 
@@ -252,10 +261,10 @@ def test_the_two_steps_cost_what_the_frequency_says(rng: np.random.Generator) ->
 def test_estimated_bits_are_those_of_the_frequencies(floor_bits: int) -> None:
     model = selftest.tiny_model(2)
     engine = ExactEngine(dataclasses.replace(model, config=dataclasses.replace(model.config, floor_bits=floor_bits)))
-    inputs = torch.arange(0, 61) * 7 % 50
+    inputs = np.arange(0, 61) * 7 % 50
     masses = engine.masses(engine.forward(inputs[None, :-1])[0])
     assert int(masses.max()) == PEAK << floor_bits
-    intervals = Frequencies(50, floor_bits=engine.floor_bits).intervals(masses, inputs[1:]).double()
-    bits = float((48 - intervals[:, 1].log2() - intervals[:, 3].log2()).sum())
+    intervals = engine.readout().frequencies.intervals(masses, inputs[1:]).astype(float)
+    bits = float((48 - np.log2(intervals[:, 1]) - np.log2(intervals[:, 3])).sum())
     # The two divisions round frequencies down, and the second step's places past the end take a little.
     assert planes.code_bits(engine, inputs) == pytest.approx(bits, rel=2e-3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,7 +14,7 @@ from llmzip.errors import EngineError, ResourceError
 from llmzip.numerics import ops
 from llmzip.system import memory
 
-CPU = torch.device("cpu")
+CPU = "cpu"
 
 
 @pytest.fixture(autouse=True)
@@ -28,16 +29,32 @@ def _verdicts_are_forgotten() -> Iterator[None]:
 
 def test_this_device_gives_the_stored_transcript() -> None:
     assert selftest.transcript(CPU) == selftest.TRANSCRIPT
-    selftest.check(CPU)
+    assert selftest.check(CPU, by_torch=True)
+
+
+def test_the_stored_hashes_are_those_of_plain_torch_and_of_the_kernels() -> None:
+    assert selftest.long_transcript(compiled=False) == selftest.LONG_TRANSCRIPT
+    if kernels.chosen()[0] is not None:
+        assert selftest.transcript(CPU, compiled=True) == selftest.TRANSCRIPT
+        assert selftest.long_transcript(compiled=True) == selftest.LONG_TRANSCRIPT
+
+
+def test_the_kernels_are_tested_without_torch_unless_it_computes_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "floor", None)  # plain torch needs it
+    selftest.check.cache_clear()
+    if kernels.chosen()[0] is not None:
+        assert selftest.check(CPU)
+    with pytest.raises(TypeError):
+        selftest.check(CPU, by_torch=True)
 
 
 @pytest.mark.parametrize("planes", [1, 2])
 def test_the_tiny_models_predictions_are_neither_flat_nor_certain(planes: int) -> None:
     engine = selftest.ExactEngine(selftest.tiny_model(planes))
-    masses = engine.masses(engine.forward(torch.arange(40)[None] % engine.vocab_size)[0])
+    masses = np.asarray(engine.masses(engine.forward(np.arange(40)[None] % engine.vocab_size)[0]))
     share = (1 << 20) / masses.sum(-1)
     assert share.min() < 0.2 and share.max() < 0.999
-    assert len({row.numpy().tobytes() for row in masses}) == 40
+    assert len({row.tobytes() for row in masses}) == 40
 
 
 def test_a_device_with_other_bits_is_refused_with_both_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,6 +62,15 @@ def test_a_device_with_other_bits_is_refused_with_both_hashes(monkeypatch: pytes
     selftest.check.cache_clear()
     with pytest.raises(EngineError, match=r"the self-test gives [0-9a-f]{16}, not 0{16}"):
         selftest.check(CPU)
+
+
+@pytest.mark.parametrize("name", ["TRANSCRIPT", "LONG_TRANSCRIPT"])
+def test_kernels_with_other_hashes_are_turned_off(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = kernels.chosen()[0]
+    if library is None:
+        pytest.skip("there are no compiled kernels here")
+    monkeypatch.setattr(selftest, name, "0" * 64)
+    assert not selftest._check_compiled() and library.failed
 
 
 @pytest.mark.parametrize("name", ["floor", "matmul", "sqrt", "mul", "sub"])
@@ -62,7 +88,7 @@ def test_a_device_whose_operations_are_off_is_noticed(name: str, monkeypatch: py
     monkeypatch.setattr(torch, name, wrong)
     selftest.check.cache_clear()
     with pytest.raises(EngineError, match="device cpu"):
-        selftest.check(CPU)
+        selftest.check(CPU, by_torch=True)
     assert calls > 0
 
 
@@ -70,13 +96,13 @@ def test_float_products_without_any_exact_form_are_refused(monkeypatch: pytest.M
     original = torch.matmul
     monkeypatch.setattr(torch, "matmul", lambda *operands: original(*operands) + 1)
     with pytest.raises(EngineError, match="neither float32 nor float64 products of integers are exact"):
-        ops.Kernels(CPU)
+        ops.Kernels(torch.device(CPU))
 
 
 def test_a_native_product_that_saturates_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     original = torch._int_mm
     monkeypatch.setattr(torch, "_int_mm", lambda *operands: original(*operands).clamp(-(1 << 17), 1 << 17))
-    products = ops.Kernels(CPU)
+    products = ops.Kernels(torch.device(CPU))
     assert not products.int8_native and "int8 products: float" in products.describe()
     a, w = torch.full((3, 100), -128, dtype=torch.int8), torch.full((5, 100), 127, dtype=torch.int8)
     assert torch.equal(products._int8_mm(a, w), torch.full((3, 5), -128 * 127 * 100, dtype=torch.int32))

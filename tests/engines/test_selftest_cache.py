@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from llmzip.engines import selftest, selftest_cache
+from llmzip.engines.cpu import kernels
 from llmzip.system import cache as kept
 
-CPU = torch.device("cpu")
+CPU = "cpu"
 
 
 @pytest.fixture
@@ -27,14 +28,14 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def tests(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """The results that the self-test gives next; each run takes one."""
     results: list[bool] = []
-    monkeypatch.setattr(selftest, "check", lambda device: results.pop(0))
+    monkeypatch.setattr(selftest, "check", lambda device, by_torch: results.pop(0))
     return results
 
 
-def check() -> None:
+def check(by_torch: bool = True) -> None:
     """What a new process does."""
     selftest_cache.check.cache_clear()
-    selftest_cache.check(CPU)
+    selftest_cache.check(CPU, by_torch=by_torch)
 
 
 def test_a_passed_test_is_not_repeated(cache: Path, tests: list[bool]) -> None:
@@ -86,6 +87,14 @@ def test_other_sources_processors_and_versions_are_tested_apart(
     monkeypatch.setattr(selftest, "TRANSCRIPT", "0" * 64)
     check()
     assert not tests and len(list(cache.iterdir())) == 4
+
+
+def test_the_kernels_are_tested_apart_from_torch(cache: Path, tests: list[bool]) -> None:
+    tests += [True, True]
+    check(by_torch=False)
+    check(by_torch=True)
+    check(by_torch=False)
+    assert (not tests) == (kernels.chosen()[0] is not None)
 
 
 def test_without_a_place_the_test_is_run(tmp_path: Path, tests: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:

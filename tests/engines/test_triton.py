@@ -220,13 +220,13 @@ def test_processors_keep_their_own_kernels() -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_a_missing_device_is_refused_with_its_reason() -> None:
-    from llmzip.inference.load import find_device
+    from llmzip.engines.devices import all_of, find
 
     with pytest.raises(
         EngineError, match=r"^device cuda: torch finds no CUDA device here \([^\n.]+\); use --device cpu"
     ):
-        find_device("cuda")
-    assert devices.devices("cpu") == [torch.device("cpu")]
+        find("cuda")
+    assert all_of("cpu") == ["cpu"]
 
 
 def test_rows_that_fit(monkeypatch: pytest.MonkeyPatch, make_engine: Any) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from llmzip.codec import rows
 from llmzip.format.plan import RowPlan
@@ -40,8 +39,8 @@ def make_engine(hash_engine: type[Any]) -> Callable[..., Any]:
             self.most[id(cache)] = min(positions, self.context)
             return cache
 
-        def forward(self, ids: torch.Tensor, cache: Any = None) -> torch.Tensor:
-            hidden = super().forward(ids, cache)
+        def forward(self, ids: np.ndarray, cache: Any = None) -> np.ndarray:
+            hidden: np.ndarray = super().forward(ids, cache)
             if cache is not None and id(cache) in self.most:
                 assert cache.length <= self.most[id(cache)], "more positions than there is room for"
             return hidden

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from llmzip.codec import rows
 from llmzip.format.plan import RowPlan
@@ -72,13 +71,13 @@ def test_the_model_sees_the_prompt_after_the_start_token(hash_engine: MakeEngine
     tokens, before = np.arange(12) % 7, np.arange(5) + 20
     engine, plan = hash_engine(vocab_size=VOCAB, context=32), RowPlan(12, 3, 2)
     learner = MixEncoder(vocabulary, before, 1, with_model=True)
-    seen = engine.forward(torch.tensor([[engine.start_token, *before[:-1]]]))[0]
-    learner.add(np.arange(5), engine.masses(seen).numpy())
+    seen = engine.forward(np.array([[engine.start_token, *before[:-1]]]))[0]
+    learner.add(np.arange(5), engine.masses(seen))
     encoder = MixEncoder(vocabulary, tokens, 3, with_model=True, primed=learner.learn(12))
     for row in range(3):
         inputs = [engine.start_token, *before, *tokens[4 * row : 4 * row + 3]]
-        masses = engine.masses(engine.forward(torch.tensor([inputs]))[0])[len(before) :]
-        encoder.add(np.arange(4 * row, 4 * row + 4), masses.numpy())
+        masses = engine.masses(engine.forward(np.array([inputs]))[0])[len(before) :]
+        encoder.add(np.arange(4 * row, 4 * row + 4), masses)
     assert encoder.finish() == rows.FrameCoder(engine, vocabulary, prompt_of(before, 32)).encode(tokens, plan)
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
+from llmzip.engines.base import Readout
+from llmzip.engines.readout import readout
 from llmzip.inference import row_start
 from llmzip.inference.row_start import RowStart
 
@@ -19,7 +20,7 @@ class PlaceEngine:
 
     LATER, EXCESS = 2.0, 100.0
     vocab_size, context, start_token, stepwise, callers = 4, 2048, 0, False, 1
-    device = torch.device("cpu")
+    device, floor_bits = "cpu", 0
 
     def __init__(self, batch_tokens: int = 1024) -> None:
         self.batch_tokens, self.tokens = batch_tokens, 0
@@ -27,23 +28,26 @@ class PlaceEngine:
     def new_cache(self, rows: int, chunk: int, positions: int) -> Any:
         return SimpleNamespace(length=0)
 
-    def forward(self, ids: torch.Tensor, cache: Any = None) -> torch.Tensor:
-        self.tokens += ids.numel()
+    def forward(self, ids: np.ndarray, cache: Any = None) -> np.ndarray:
+        self.tokens += ids.size
         begin = 0 if cache is None else cache.length
         if cache is not None:
             cache.length += ids.shape[1]
-        places = torch.arange(begin, begin + ids.shape[1], dtype=torch.float32)
-        return places[None, :, None].expand(ids.shape[0], -1, 1)
+        places = np.arange(begin, begin + ids.shape[1], dtype=np.float32)
+        return np.repeat(places[None, :, None], len(ids), 0)
 
-    def masses(self, hidden: torch.Tensor) -> torch.Tensor:
-        bits = self.bits(hidden[:, 0].double())
-        masses = torch.zeros(len(hidden), self.vocab_size, dtype=torch.int32)
+    def masses(self, hidden: np.ndarray) -> np.ndarray:
+        bits = self.bits(hidden[:, 0].astype(np.float64))
+        masses = np.zeros((len(hidden), self.vocab_size), dtype=np.int32)
         masses[:, 0] = 1 << 20
-        masses[:, 1] = ((1 << 20) / (2**bits - 1)).round().to(torch.int32)
+        masses[:, 1] = ((1 << 20) / (2**bits - 1)).round()
         return masses
 
+    def readout(self, total_bits: int = 24) -> Readout:
+        return readout(self.vocab_size, self.device, total_bits=total_bits)
+
     @classmethod
-    def bits(cls, places: torch.Tensor) -> torch.Tensor:
+    def bits(cls, places: np.ndarray) -> np.ndarray:
         return cls.LATER + cls.EXCESS / (16 + places)
 
 
@@ -53,7 +57,7 @@ NOTHING_ASSUMED = RowStart(0.0, 0.0, 2048)
 
 def of_places(begin: int, end: int) -> float:
     """The bits of tokens at some places of a row."""
-    return float(PlaceEngine.bits(torch.arange(begin, end, dtype=torch.float64)).sum())
+    return float(PlaceEngine.bits(np.arange(begin, end, dtype=np.float64)).sum())
 
 
 @pytest.mark.parametrize("batch_tokens", [1024, 300])

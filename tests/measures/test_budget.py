@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from llmzip.inference import row_start
 from llmzip.inference.load import LoadedModel, load
@@ -48,12 +47,11 @@ class SlowEngine:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
 
-    def forward(self, ids: torch.Tensor, cache: Any = None) -> torch.Tensor:
+    def forward(self, ids: np.ndarray, cache: Any = None) -> Any:
         with self._lock:
-            self.tokens += ids.numel()
-            self.seconds += self._call_seconds + ids.numel() * self._token_seconds
-        hidden: torch.Tensor = self._engine.forward(ids, cache)
-        return hidden
+            self.tokens += ids.size
+            self.seconds += self._call_seconds + ids.size * self._token_seconds
+        return self._engine.forward(ids, cache)
 
 
 def estimated_slowly(

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 import llmzip
 from llmzip.codec import rows
@@ -49,7 +48,7 @@ def by_the_definition(
         end = 1 + len(before) + place
         if end - begin > context:
             begin = end - 1 - (context - stride)
-        hidden = engine.forward(torch.tensor([inputs[begin:end]]))
+        hidden = engine.forward(np.array([inputs[begin:end]]))
         masses = engine.masses(hidden[:, -1])[0].tolist()
         everything, size = sum(masses), len(masses)
         borders = [0]
@@ -103,7 +102,7 @@ def test_a_stride_of_one_feeds_each_token_its_whole_context(hash_engine: MakeEng
     for place, token in enumerate(tokens):
         seen = inputs[max(0, place + 1 - context) : place + 1]
         assert len(seen) == min(context, place + 1)
-        masses = engine.masses(engine.forward(torch.from_numpy(seen[None])).reshape(-1, 1))[-1].double()
+        masses = engine.masses(engine.forward(seen[None]).reshape(-1, 1))[-1].astype(float)
         assert 2.0 ** -scores.model_bits[place] == pytest.approx(max(masses[token], 0.5) / masses.sum())
 
 

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-import torch
 from float_bound import FloatReference
 from real_samples import RealModel, corpus
 
@@ -43,7 +42,7 @@ def lengths(model: RealModel) -> Lengths:
     exact = {}
     for number in (1, 2):
         engine = ExactEngine(integers.with_settings(number, 1024, integers.config.start_token))
-        exact[number] = sum(planes.code_bits(engine, torch.from_numpy(row)) for row in rows)
+        exact[number] = sum(planes.code_bits(engine, row) for row in rows)
     return Lengths(sum(reference.bits(row) for row in rows), exact)
 
 

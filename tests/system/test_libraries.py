@@ -11,12 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 import llmzip
+from llmzip.engines import devices
 from llmzip.engines.cpu import kernels
 from llmzip.engines.gpu import support
 from llmzip.errors import EngineError, SettingsError
-from llmzip.inference import load
 from llmzip.mixing import library
 from llmzip.system import libraries
 
@@ -88,7 +89,7 @@ def test_there_is_no_warning_with_the_kernels(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("value", ["bogus", "AVX2", " none", "0", "avx2,amx"])
 def test_a_misspelt_choice_is_refused_by_whoever_asks(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(libraries.VARIABLE, value)
-    for asks in (kernels.chosen, library.chosen, lambda: support.unavailable(kernels.torch.device("cuda"))):
+    for asks in (kernels.chosen, library.chosen, lambda: support.unavailable(torch.device("cuda"))):
         with pytest.raises(SettingsError, match=r"LLMZIP_KERNELS: .* is none of none, portable, avx2, avx512, amx"):
             asks()
     monkeypatch.setattr(libraries, "_has_warned", False)
@@ -105,8 +106,8 @@ def test_every_level_may_be_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_children_of_a_process_that_used_cuda_compute_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(load.torch.cuda, "_is_in_bad_fork", lambda: True)
-    monkeypatch.setattr(load.torch.cuda, "is_available", lambda: True)
-    assert load.find_device("auto") == "cpu"
+    monkeypatch.setattr(torch.cuda, "_is_in_bad_fork", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert devices.find("auto") == "cpu"
     with pytest.raises(EngineError, match="method spawn"):
-        load.find_device("cuda")
+        devices.find("cuda")

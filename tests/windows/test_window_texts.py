@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmzip.engines.frequencies import Frequencies
+from llmzip.engines.readout import readout
 from llmzip.errors import CorruptError, SettingsError
 from llmzip.inference.progress import ByteMeter
 from llmzip.windows import texts as window_texts
@@ -120,7 +119,7 @@ def test_what_cannot_be_coded_is_refused(hash_engine: MakeEngine) -> None:
 def test_frequencies_of_a_single_step(vocab_size: int, window_bits: int, rng: np.random.Generator) -> None:
     bits = precision_bits(window_bits)
     total = 1 << bits
-    split = Frequencies(vocab_size, bits)
+    split = readout(vocab_size, "cpu", total_bits=bits).frequencies
     masses = (2**20 * rng.random((6, vocab_size)) ** 9).astype(np.int32)
     masses[:, 3] = 2**20
     masses[0, 4:] = 0
@@ -128,13 +127,12 @@ def test_frequencies_of_a_single_step(vocab_size: int, window_bits: int, rng: np
     left = np.concatenate([np.zeros((6, 1), dtype=object), sums], axis=1) * (total - vocab_size) // sums[:, -1:]
     expected = (left + np.arange(vocab_size + 1)).astype(np.int64)
     assert (expected[:, -1] == total).all() and (np.diff(expected) >= 1).all()
-    tensor = torch.from_numpy(masses)
     for token in (0, 3, vocab_size // 2, vocab_size - 1):
-        bounds = split.bounds(tensor, torch.full((6,), token))
+        bounds = split.bounds(masses, np.full(6, token))
         assert bounds.tolist() == expected[:, token : token + 2].tolist()
     targets = np.concatenate([expected[:, :-1].T[:40], expected[:, 1:].T[-40:] - 1, rng.integers(0, total, (9, 6))])
     for row in targets:
-        tokens, bounds = split.find(tensor, torch.from_numpy(row))
+        tokens, bounds = split.find(masses, row)
         for number, (token, target) in enumerate(zip(tokens.tolist(), row, strict=True)):
             assert expected[number, token] <= target < expected[number, token + 1]
             assert bounds[number].tolist() == expected[number, token : token + 2].tolist()

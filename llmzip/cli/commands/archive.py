@@ -12,7 +12,7 @@ import click
 from click.core import ParameterSource
 
 from ...errors import EXIT_FAILED, LLMZipError
-from ...system import filenames, process, torchparts
+from ...system import filenames, process
 from ...system.filenames import FileProblem
 from ...system.streams import DescriptorWriter
 from .. import options
@@ -184,9 +184,13 @@ def _prepare_process(messages: Messages) -> bool:
     """
     if click.get_current_context().obj != OWN_PROCESS:
         return True
+    from ...system import torchparts  # here, so that --help and -l are quick
+
     torchparts.defer()
     limit = process.address_limit()
     if limit is None or limit >= _MIN_THREAD_ADDRESS_BYTES:
+        with process.one_thread_for_numpy():
+            import numpy  # noqa: F401 (the work would import it anyway)
         return True
     if limit < _MIN_ADDRESS_BYTES:
         messages.error(None, f"not enough memory: the address space is limited to {limit >> 20} MiB (ulimit -v)")

@@ -46,7 +46,7 @@ def emulated(built: Path) -> kernels.Library:
 def test_bits_are_those_of_torch(form: str, size: str, planes: int, emulated: kernels.Library) -> None:
     model = model_of(form, size, planes)
     compiled, plain = ExactEngine(model, "cpu"), ExactEngine(model, "cpu", compiled=False)
-    compiled.forward_pass = CpuForward(compiled.model, emulated, compiled.operands)
+    compiled.forward_pass = CpuForward(model, emulated, compiled.operands)
     assert compiled.forward_pass.name == "amx"
     assert_same_bits(compiled, plain)
 

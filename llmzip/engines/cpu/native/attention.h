@@ -14,18 +14,13 @@ struct Query {
     float* out;
 };
 
-// Keys and values of a row and head; and those whose turn is next, or null.
+// Keys and values of a row and head; and those whose turn is next, or null. A step of many rows reads all keys and values
+// from memory: so each row prefetches those of the next one, spread over its scores and exponentials.
 struct Context {
     const int8_t *keys, *values;
     const float *key_scale, *value_scale;
     const int8_t *next_keys, *next_values;
 };
-
-// Prefetches bytes into the second cache. A step of many rows reads all keys and values from memory: so each row spreads
-// those of the next one over its scores and exponentials.
-INLINE void fetch(const int8_t* bytes, int64_t count) {
-    for (int64_t i = 0; i < count; i += 64) __builtin_prefetch(bytes + i, 0, 2);
-}
 
 // Weights of up to 2^18 as three planes of WEIGHT_BITS bits, [TOGETHER, 3, stride] bytes. Few weights need more than the
 // first: lists say which groups of four positions do.

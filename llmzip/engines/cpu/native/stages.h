@@ -73,7 +73,14 @@ INLINE void gate(int64_t n, const Model* m, const Layer* layer, const Room* room
 
 // Rotates the pairs (i, i + turned) of a head.
 INLINE void rotate(float* x, const float* cosines, const float* sines, int64_t turned) {
-    for (int64_t i = 0; i < turned; i++) {
+    int64_t i = 0;
+    for (; i + LANES <= turned; i += LANES) {
+        const vf a = load<vf>(x + i), b = load<vf>(x + i + turned);
+        const vf c = load<vf>(cosines + i), s = load<vf>(sines + i);
+        store(x + i, a * c - b * s);
+        store(x + i + turned, b * c + a * s);
+    }
+    for (; i < turned; i++) {
         const float a = x[i], b = x[i + turned], c = cosines[i], s = sines[i];
         x[i] = a * c - b * s;
         x[i + turned] = b * c + a * s;
@@ -103,9 +110,20 @@ INLINE void store_key(int8_t* keys, int64_t slot, int64_t dim, const int8_t* q) 
 }
 
 // Stores a quantised value in its slot among four. values: those of one row and head.
-INLINE void store_value(int8_t* values, int64_t slot, int64_t dim, const int8_t* q) {
-    int8_t* to = values + (slot - slot % 4) * dim + slot % 4;
-    for (int64_t i = 0; i < dim; i++) to[4 * i] = q[i];
+INLINE void store_value(int8_t* values, int64_t slot, int64_t dim, const float* x, float factor) {
+    const int32_t bits = slot % 4 * 8;
+    int8_t* to = values + (slot - slot % 4) * dim;
+    for (int64_t i = 0; i < dim; i += LANES) {
+        const vi others = load<vi>(to + 4 * i) & (int32_t)~(0xFFu << bits);
+        store(to + 4 * i, others | (quantised(x + i, factor) & 0xFF) << bits);
+    }
+}
+
+// Prefetches what the key and the value of a row in this slot are stored into.
+INLINE void fetch_slot(const Store* cache, int64_t line, int64_t slot, int64_t dim) {
+    const int64_t first = line * cache->slots;
+    fetch(cache->keys + (first + slot - slot % BLOCK_KEYS) * dim, BLOCK_KEYS * dim);
+    fetch(cache->values + (first + slot - slot % 4) * dim, 4 * dim);
 }
 
 // Computes queries, keys and values of rows x new tokens from y [n, (H + 2 G) * D]: normalised, rotated, quantised.
@@ -115,6 +133,8 @@ INLINE void heads(int64_t rows, int64_t new_tokens, const Model* m, const Layer*
     const int64_t num_heads = m->heads, kv_heads = m->kv_heads, dim = m->dim, all_heads = num_heads + 2 * kv_heads;
     for (int64_t n = 0; n < rows * new_tokens; n++) {
         const int64_t r = n / new_tokens, t = n % new_tokens, slot = cache->slot + t;
+        if (r + 1 < rows)
+            for (int64_t g = 0; g < kv_heads; g++) fetch_slot(cache, (r + 1) * kv_heads + g, slot, dim);
         for (int64_t h = 0; h < all_heads; h++) {
             float* x = room->y + (n * all_heads + h) * dim;
             const bool is_query = h < num_heads, is_value = h >= num_heads + kv_heads;
@@ -132,17 +152,17 @@ INLINE void heads(int64_t rows, int64_t new_tokens, const Model* m, const Layer*
                 room->query_scale[n * num_heads + h] = scale * m->attention_factor;
                 continue;
             }
-            int8_t q[512];
-            for (int64_t i = 0; i < dim; i += LANES) store_narrow(q + i, quantised(x + i, factor));
             const int64_t g = h - num_heads - (is_value ? kv_heads : 0), line = r * kv_heads + g;
             const int64_t first = line * cache->slots;
             if (is_value) {
-                store_value(cache->values + first * dim, slot, dim, q);
+                store_value(cache->values + first * dim, slot, dim, x, factor);
                 cache->value_scale[first + slot] = scale;
                 const float before = slot ? cache->peak[first + slot - 1] : 0.0f;
                 cache->peak[first + slot] = scale > before ? scale : before;
                 room->value_peak[n * kv_heads + g] = cache->peak[first + slot];
             } else {
+                int8_t q[512];
+                for (int64_t i = 0; i < dim; i += LANES) store_narrow(q + i, quantised(x + i, factor));
                 store_key(cache->keys + first * dim, slot, dim, q);
                 cache->key_scale[first + slot] = scale;
             }

@@ -33,6 +33,11 @@ template <class V, class T> INLINE V load(const T* from) {
 
 template <class V, class T> INLINE void store(T* to, V v) { memcpy(to, &v, sizeof v); }
 
+// Prefetches bytes into the second cache.
+INLINE void fetch(const int8_t* bytes, int64_t count) {
+    for (int64_t i = 0; i < count; i += 64) __builtin_prefetch(bytes + i, 0, 2);
+}
+
 INLINE vf splat(float x) { return vf{} + x; }
 INLINE vi splat(int32_t x) { return vi{} + x; }
 INLINE vf to_float(vi x) { return __builtin_convertvector(x, vf); }
