@@ -1,4 +1,4 @@
-"""Tokens coded with a model's frequencies alone, method lm (docs/numerics.md section 8); must not know text or files."""
+"""Tokens coded with a model's frequencies alone, method lm (docs/numerics.md section 8); must not know files."""
 
 from __future__ import annotations
 

@@ -191,7 +191,8 @@ def _decode_rows(frame: Frame, model: LoadedModel, prompt: bytes, progress: Prog
 
     header, table = frame.header, model.table
     plan = header_plan(header, model.engine.context)
-    coder = FrameCoder(model.engine, model.vocabulary if header.method == MIXED else None, model.prompt(prompt))
+    vocabulary = model.vocabulary if header.method == MIXED else None
+    coder = FrameCoder(model.engine, vocabulary, model.prompt(prompt), model.followers)
     with allocations_checked("not enough memory for the model"):
         tokens = coder.decode(frame.payload, plan, ByteMeter(table.num_bytes, header.original_bytes, progress))
     data = table.decode(tokens)

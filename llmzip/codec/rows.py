@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..engines.base import Array, Engine, TokenSink, TokenSource
+from ..engines.base import Array, Engine, TokenGuesser, TokenSink, TokenSource
 from ..errors import CorruptError
 from ..format.plan import RowPlan
 from ..inference import capacity, lockstep
@@ -22,6 +22,7 @@ from .intervals import CodedRows, CompiledIntervals, IntervalSink, IntervalSourc
 
 if TYPE_CHECKING:
     from ..inference.prompt import Prompt
+    from ..mixing.followers import Followers
     from ..mixing.mixer import MixEncoder, Primed
     from ..mixing.vocabulary import Vocabulary
 
@@ -43,10 +44,17 @@ class FrameCoder:
         engine: the model.
         vocabulary: the tokens' tree if they are mixed (method mixed), None for method lm.
         prompt: what every row has read before, if anything.
+        followers: for guesses when decoding, if they are known; they change no bit.
     """
 
-    def __init__(self, engine: Engine[Any], vocabulary: Vocabulary | None = None, prompt: Prompt | None = None) -> None:
-        self.engine = engine
+    def __init__(
+        self,
+        engine: Engine[Any],
+        vocabulary: Vocabulary | None = None,
+        prompt: Prompt | None = None,
+        followers: Followers | None = None,
+    ) -> None:
+        self.engine, self._followers = engine, followers
         self._vocabulary, self._prompt = vocabulary, prompt
         self._before = NOTHING if prompt is None else prompt.context
 
@@ -62,6 +70,8 @@ class FrameCoder:
             sink = IntervalSink(self.engine, tokens, plan)
             self._predict(tokens, plan, sink, progress=progress)
             return sink.finish()
+            from ..mixing.mixer import MixEncoder
+
         from ..mixing.mixer import MixEncoder
 
         primed = self._primed(self._vocabulary, plan.num_tokens)
@@ -141,7 +151,7 @@ class FrameCoder:
         """Decodes method lm."""
         if self.engine.is_compiled:
             coder = CompiledIntervals(self.engine, payload, plan.num_rows)
-            return lockstep.decode(self.engine, plan, self._before, coder.source, _MIN_LANE_ROWS, check)
+            return self._decode_compiled(coder.source, plan, _MIN_LANE_ROWS, check)
         source = IntervalSource(self.engine, payload)
 
         def look(lane: Lane, step: int) -> Look:
@@ -170,8 +180,7 @@ class FrameCoder:
         primed = self._primed(vocabulary, plan.num_tokens)
         mixer = MixDecoder(vocabulary, payload, plan.num_tokens, plan.num_rows, with_model=True, primed=primed)
         if self.engine.is_compiled:
-            source = TokenSource(**mixer.compiled_source())
-            return lockstep.decode(self.engine, plan, self._before, source, GROUP_ROWS, check)
+            return self._decode_compiled(TokenSource(**mixer.compiled_source()), plan, GROUP_ROWS, check)
         readout = self.engine.readout()  # a device's lanes share one thread
 
         def predict(lane: Lane, step: int) -> None:
@@ -191,6 +200,18 @@ class FrameCoder:
                     if step + 1 < lane.plan.steps:
                         lanes.start(lane, predict, lane, step + 1)
             return np.concatenate([lane.history.tokens() for lane in lanes])
+
+    def _decode_compiled(
+        self, source: TokenSource, plan: RowPlan, unit: int, check: Callable[[np.ndarray], None]
+    ) -> np.ndarray:
+        """Decodes in compiled code; with guesses where there is a thread for each row, which then has time for them."""
+        if plan.num_rows > self.engine.callers:
+            return lockstep.decode(self.engine, plan, self._before, source, unit, check)
+        from ..mixing.lookahead import Lookahead
+
+        lookahead = Lookahead(self.engine.vocab_size, plan.num_tokens, plan.num_rows, self._followers)
+        guesser = TokenGuesser(**lookahead.compiled())
+        return lockstep.decode(self.engine, plan, self._before, source, unit, check, guesser)
 
     def _primed(self, vocabulary: Vocabulary, num_tokens: int) -> Primed | None:
         """Returns the mixer's state after the prompt, which goes through the model only once."""

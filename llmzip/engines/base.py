@@ -80,14 +80,27 @@ class TokenSource:
 
     Attributes:
         context: address of what it works on.
-        take, decode, begin, guess: addresses of its functions; `begin` and `guess` may be None.
+        take, decode, begin: addresses of its functions; None for no `begin`.
     """
 
     context: int
     take: int
     decode: int
     begin: int | None = None
-    guess: int | None = None
+
+
+@dataclass(frozen=True)
+class TokenGuesser:
+    """What guesses the next tokens of a row in compiled code, as `struct Guesser` of cpu/native/lanes.h.
+
+    Attributes:
+        context, learn, guess, worth: addresses of what it works on, and of its functions.
+    """
+
+    context: int
+    learn: int
+    guess: int
+    worth: int
 
 
 class CompiledSums(Protocol):
@@ -143,13 +156,16 @@ class CompiledRows(Protocol):
             first_place: of the first row's first token, among those that the sink knows.
         """
 
-    def decoding(self, source: TokenSource, unit: int, threads: int) -> CompiledDecoding:
+    def decoding(
+        self, source: TokenSource, unit: int, threads: int, guesser: TokenGuesser | None = None
+    ) -> CompiledDecoding:
         """Returns what decodes the rows' tokens into the inputs.
 
         Args:
             source: decodes tokens from masses.
             unit: it takes rows in multiples of so many.
             threads: to use at most.
+            guesser: guesses tokens where there is a thread for each row; None for no guesses.
         """
 
 

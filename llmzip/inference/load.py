@@ -38,6 +38,7 @@ from . import sample_text
 
 if TYPE_CHECKING:
     from ..engines.floating import FloatEngine
+    from ..mixing.followers import Followers
     from ..mixing.vocabulary import Vocabulary
     from .prompt import Prompt
 
@@ -113,6 +114,13 @@ class LoadedModel:
             prompt = prompts.make(text, self.tokenizer, self.engine.context) if text else None
             self._last_prompt = (text, prompt)
         return prompt
+
+    @forks.cached_property
+    def followers(self) -> Followers | None:
+        """What usually comes after tokens, for guesses; None if nothing is known of this vocabulary."""
+        from ..mixing.followers import followers_of
+
+        return followers_of(self.table.digest(), self.engine.vocab_size)
 
     @forks.cached_property
     def vocabulary(self) -> Vocabulary:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..engines.base import Engine, TokenSource
+from ..engines.base import Engine, TokenGuesser, TokenSource
 from ..format.plan import RowPlan
 from .passes import History
 
@@ -23,6 +23,7 @@ def decode(
     source: TokenSource,
     unit: int,
     check: Callable[[np.ndarray], None],
+    guesser: TokenGuesser | None = None,
 ) -> np.ndarray:
     """Decodes the tokens of a frame.
 
@@ -33,6 +34,7 @@ def decode(
         source: decodes tokens from masses.
         unit: it takes rows in multiples of so many.
         check: called with tokens that were just decoded, (n,) int64; it may raise an error.
+        guesser: guesses tokens if there is a thread for each row; None for no guesses.
 
     Returns:
         (N,) int64.
@@ -44,7 +46,7 @@ def decode(
     rows = history.compiled
     if rows is None:
         raise TypeError("the engine has no compiled rows")
-    with rows.decoding(source, unit, engine.callers) as decoding:
+    with rows.decoding(source, unit, engine.callers, guesser) as decoding:
         step, count = 0, 1
         while step < plan.steps:
             history.restart_if_full(step)

@@ -82,7 +82,7 @@ class Library:
     """The functions of native/mixer.h for one level of instructions. They run without Python's global lock."""
 
     def __init__(self, handle: ctypes.CDLL, level: str) -> None:
-        self.level, self._handle = level, handle
+        self.level = level
 
         def function(name: str, *arguments: type, result: type | None = None) -> Any:
             symbol = getattr(handle, f"llmzip_mixer_{level}_{name}")
@@ -94,17 +94,6 @@ class Library:
         self.encode = function("encode", _N, _N, _P, _P, result=_N)
         self.begin = function("begin")
         self.decode = function("decode", _N, _N, _P, result=ctypes.c_int)
-
-    def address(self, name: str) -> int:
-        """Returns the address of a function, for compiled code that calls it without Python."""
-        return libraries.address(self._handle, f"llmzip_mixer_{self.level}_{name}")
-
-
-def address_of(function: Any) -> int:
-    """Returns where a function of the library begins, for compiled callers."""
-    address = ctypes.cast(function, ctypes.c_void_p).value
-    assert address is not None
-    return address
 
 
 def load(level: str = "") -> tuple[ctypes.CDLL, str] | None:
@@ -212,7 +201,7 @@ class Walk:
         decisions: int | None = None,
         payload: bytes = b"",
     ) -> None:
-        self._library = chosen()
+        self.functions = chosen()
         self._rows, self._steps, self._with_model = shape.rows, shape.steps, with_model
         self._tokens = texts.scalar[TOKENS::NUM_SCALARS]
         self._vocab_size, self._num_tokens = shape.vocab_size, len(known.guess)
@@ -236,9 +225,8 @@ class Walk:
         )
         self._reference = ctypes.byref(self._mixer)
         self.address = ctypes.addressof(self._mixer)
-        self.functions = self._library
         if decoding:
-            self._library.begin(self._reference)
+            self.functions.begin(self._reference)
         self.probability = np.zeros(decisions or 0, dtype=np.float32)
         self.bits = np.zeros(decisions or 0, dtype=np.int32)
         self._step = self._done = 0
@@ -247,15 +235,6 @@ class Walk:
         found = getattr(self, "_found", None)
         if found is not None and len(_free) < _MAX_FREE:
             _free.append(_Found(found.table, found.base + self._rows * self._steps))
-
-    @property
-    def address(self) -> int:
-        """Address of `struct Mixer`, which compiled code passes to the library's functions."""
-        return ctypes.addressof(self._mixer)
-
-    def function(self, name: str) -> int:
-        """Returns the address of one of the library's functions."""
-        return self._library.address(name)
 
     def new_room(self) -> tuple[Any, int]:
         """Returns what `paths` needs of a thread, and its address."""
@@ -278,7 +257,7 @@ class Walk:
         if len(places) and not 0 <= places.min() <= places.max() < self._num_tokens:
             raise IndexError("no such token")
         (_keep, room), checked = self.new_room(), self._checked(masses, len(places))
-        self._library.paths(self._reference, len(places), checked.ctypes.data, places.ctypes.data, room)
+        self.functions.paths(self._reference, len(places), checked.ctypes.data, places.ctypes.data, room)
 
     def encode(self, last_step: int) -> None:
         """Walks up to a step, never back; the model's logits of all tokens before it must be stored.
@@ -291,7 +270,7 @@ class Walk:
         if last_step <= self._step:
             return
         room = self.probability[self._done :], self.bits[self._done :]
-        self._done += self._library.encode(self._reference, self._step, last_step, *_addresses(room))
+        self._done += self.functions.encode(self._reference, self._step, last_step, *_addresses(room))
         self._step = last_step
 
     def take(self, masses: np.ndarray, first_row: int) -> None:
@@ -303,7 +282,7 @@ class Walk:
         """
         if not 0 <= first_row <= first_row + len(masses) <= self._rows or not self._with_model:
             raise IndexError("no such rows")
-        self._library.take(self._reference, len(masses), self._checked(masses, len(masses)).ctypes.data, first_row)
+        self.functions.take(self._reference, len(masses), self._checked(masses, len(masses)).ctypes.data, first_row)
 
     def decode(self, first_row: int, last_row: int) -> np.ndarray:
         """Decodes the next token of some rows whose masses were taken: all rows of a step, then those of the next.
@@ -322,7 +301,7 @@ class Walk:
         if not 0 <= first_row <= last_row <= self._rows or (self._tokens[first_row:last_row] >= self._steps).any():
             raise IndexError("no such rows, or no such step")
         ids = np.empty(last_row - first_row, dtype=np.int64)
-        if not self._library.decode(self._reference, first_row, last_row, ids.ctypes.data):
+        if not self.functions.decode(self._reference, first_row, last_row, ids.ctypes.data):
             raise CorruptError("damaged: the compressed data fits no text")
         return ids
 

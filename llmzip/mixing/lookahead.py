@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..system import libraries
 from .followers import Followers
 from .library import LEVELS, load
 
@@ -103,6 +104,18 @@ class Lookahead:
         known = (None,) * 4 if followers is None else tuple(array.ctypes.data for array in followers)
         self._lookahead = _Lookahead(entry, (1 << bits) - 1, num_rows, *others, *known)
         self.address = ctypes.addressof(self._lookahead)
+
+    def compiled(self) -> dict[str, int]:
+        """Returns what compiled code needs to guess without Python, as long as this object lives.
+
+        Returns:
+            addresses of a `context` and of the functions `learn`, `guess` and `worth`.
+        """
+        names = Functions._fields
+        return {
+            "context": self.address,
+            **{name: libraries.address_of(getattr(self._functions, name)) for name in names},
+        }
 
     def learn(self, row: int, ids: np.ndarray | Sequence[int]) -> None:
         """Learns the next tokens of a row.

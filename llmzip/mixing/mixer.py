@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..format.plan import Rows
+from ..system import libraries
 from .coder import Encoder
 from .library import Walk
 from .state import Known, Learned, Texts, new_learned, new_texts
@@ -141,7 +142,7 @@ class MixEncoder:
         Returns:
             addresses of a context and of a function, `add`; and what makes something that each thread needs for it.
         """
-        return self._walk.address, self._walk.function("paths"), self._walk.new_room
+        return self._walk.address, libraries.address_of(self._walk.functions.paths), self._walk.new_room
 
     def walk(self, last_step: int) -> None:
         """Walks up to a step; the masses of all tokens before it must have been added."""
@@ -218,11 +219,6 @@ class MixDecoder:
         self._walk = Walk(self._learned, self._texts, shape, known=known, with_model=with_model, payload=payload)
         self._step = 0
 
-    @property
-    def walk(self) -> Walk:
-        """The walk that decodes, whose functions compiled callers can use in place of `take` and `decode`."""
-        return self._walk
-
     def take(self, masses: np.ndarray, first_row: int = 0) -> None:
         """Takes the model's masses, (n, V) int32, of the next tokens of n rows; threads may share out the rows."""
         self._walk.take(masses, first_row)
@@ -251,8 +247,9 @@ class MixDecoder:
         Returns:
             addresses of a `context` and of the functions `take` and `decode`.
         """
-        functions = {name: self._walk.function(name) for name in ("take", "decode")}
-        return {"context": self._walk.address, **functions}
+        functions = self._walk.functions
+        take, decode = libraries.address_of(functions.take), libraries.address_of(functions.decode)
+        return {"context": self._walk.address, "take": take, "decode": decode}
 
     def step(self, masses: np.ndarray | None) -> np.ndarray:
         """Decodes the next token of every row that takes part; `masses`: (rows, V) int32, None without a model."""

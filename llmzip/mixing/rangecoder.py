@@ -48,7 +48,6 @@ class _Functions:
         self.begin = function("begin", result=None)
         self.decode = function("decode", _N, _N, _P, _P)
         self.decode_bits = function("decode_bits", _N, _P, _P)
-        self.decode_address = libraries.address(handle, "llmzip_coder_decode")
 
 
 @functools.cache
@@ -146,7 +145,7 @@ class RangeDecoder:
     @property
     def compiled(self) -> tuple[int, int]:
         """Addresses of the function that decodes symbols and of its state, for compiled code, while this lives."""
-        return self._functions.decode_address, ctypes.addressof(self._state)
+        return libraries.address_of(self._functions.decode), ctypes.addressof(self._state)
 
     def decode(self, bounds: np.ndarray) -> np.ndarray:
         """Decodes one symbol per row of cumulative frequencies.

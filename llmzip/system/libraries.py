@@ -14,6 +14,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..errors import PerformanceWarning, SettingsError
 from . import forks
@@ -107,11 +108,11 @@ def is_built(folder: Path, stem: str) -> bool:
     return next(_candidates(folder, stem), None) is not None
 
 
-def address(library: ctypes.CDLL, name: str) -> int:
+def address_of(function: Any) -> int:
     """Returns the address of a library's function, for compiled code that calls it without Python."""
-    found = ctypes.cast(getattr(library, name), ctypes.c_void_p).value
-    assert found is not None  # a symbol that is there has an address
-    return found
+    address = ctypes.cast(function, ctypes.c_void_p).value
+    assert address is not None  # a function that is there has one
+    return address
 
 
 def _candidates(folder: Path, stem: str) -> Iterator[ctypes.CDLL]:

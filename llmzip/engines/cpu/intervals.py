@@ -1,4 +1,4 @@
-"""Tokens coded by tables of frequencies alone, in compiled code (native/intervals.cpp); must not know files or the mixer.
+"""Tokens coded by tables of frequencies alone, in compiled code (native/intervals.cpp); must not know the mixer.
 
 What reads the bits comes as an address, as lanes.py takes what codes the tokens.
 """

@@ -139,7 +139,7 @@ class Library:
 
     def address_of(self, name: str) -> int:
         """Returns the address of a function by its whole name."""
-        return libraries.address(self._loaded, name)
+        return libraries.address_of(self.function(name))
 
     def sums_around(self, masses: np.ndarray, tokens: np.ndarray, group_size: int) -> np.ndarray:
         """Sums the masses around known tokens, as `Frequencies.sums` does, and always computes their ranks."""

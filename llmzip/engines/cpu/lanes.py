@@ -1,7 +1,7 @@
-"""Rows of tokens through the compiled kernels without Python in between (native/lanes.h); must not know texts or files.
+"""Rows of tokens through the compiled kernels without Python in between (native/lanes.h); must not know texts.
 
-What codes the tokens comes as addresses of compiled functions. Threads of Python enter the library, each with buffers of
-its own, and share out the work there.
+What codes the tokens comes as addresses of compiled functions. Threads of Python enter the library, each with buffers
+of its own, and share out the work there.
 """
 
 from __future__ import annotations
@@ -17,18 +17,15 @@ import numpy as np
 
 from ...errors import CorruptError
 from ...system.threads import workers
-from ..base import TokenSink, TokenSource
+from ..base import TokenGuesser, TokenSink, TokenSource
 from .kernels import Library, Store, address
 
 if TYPE_CHECKING:
     from ...format.plan import Rows as Counts
     from .forward import CpuCache, CpuForward
 
-MAX_GUESSES = 15
+MAX_GUESSES = 7
 """MAX_GUESSES of native/lanes.h: tokens of a row that are guessed at once."""
-
-KINDS = 32
-"""KINDS of native/lanes.h: kinds of guesses, by how sure the coder is of them."""
 
 MAX_TOKENS = 128
 """MAX_TOKENS of native/lanes.h: tokens that go through the layers together."""
@@ -68,15 +65,21 @@ class Sink(ctypes.Structure):
 class TokenCoder(ctypes.Structure):
     """`struct TokenCoder` of native/lanes.h."""
 
-    _fields_ = [(name, _P) for name in ("context", "take", "begin", "decode", "guess")]
+    _fields_ = [(name, _P) for name in ("context", "take", "begin", "decode")]
+
+
+class Guesser(ctypes.Structure):
+    """`struct Guesser` of native/lanes.h."""
+
+    _fields_ = [(name, _P) for name in ("context", "learn", "guess", "worth")]
 
 
 class Part(ctypes.Structure):
     """`struct Part` of native/lanes.h."""
 
     _fields_ = [
-        *((name, _N) for name in ("first", "last", "next", "is_busy", "guesses", "read", "right")),
-        ("guess", _N * MAX_GUESSES), ("kind", _N * MAX_GUESSES), ("masses", _P),
+        *((name, _N) for name in ("first", "last", "next", "is_busy", "guesses", "right")),
+        ("guess", _N * MAX_GUESSES), ("seconds", ctypes.c_double), ("masses", _P),
     ]  # fmt: skip
 
 
@@ -89,18 +92,21 @@ class Lane(ctypes.Structure):
 class Experience(ctypes.Structure):
     """`struct Experience` of native/lanes.h."""
 
-    _fields_ = [("seconds", ctypes.c_double * (MAX_GUESSES + 1)), ("chance", ctypes.c_double * KINDS)]
+    _fields_ = [
+        ("pass_seconds", ctypes.c_double * (MAX_GUESSES + 1)),
+        *((name, ctypes.c_double) for name in ("tokens", "seconds")),
+        *((name, _N) for name in ("passes", "read", "right")),
+    ]
 
 
 class Decoding(ctypes.Structure):
     """`struct Decoding` of native/lanes.h."""
 
     _fields_ = [
-        ("rows", Rows), ("coder", TokenCoder), ("lanes", _P), ("parts", _P),
+        ("rows", Rows), ("coder", TokenCoder), ("guesser", Guesser), ("lanes", _P), ("parts", _P),
         *((name, _N) for name in ("num_lanes", "last_step", "max_step", "turn", "step", "has_begun", "is_coding",
                                   "has_failed")),
-        ("tokens", _P), ("max_guesses", _N), ("experience", Experience),
-        *((name, _N) for name in ("passes", "guessed", "accepted")), ("sync", _P),
+        ("tokens", _P), ("max_guesses", _N), ("experience", Experience), ("sync", _P),
     ]  # fmt: skip
 
 
@@ -189,7 +195,7 @@ class CpuRows:
         self._keep: Any = None
 
     def room(self, step: int) -> int:
-        """Returns how many inputs from a step's on can be read before the cache is full; positions move if they must."""
+        """Returns how many inputs from a step's on fit into the cache; positions move if they must."""
         length = self.cache.length
         slots = [layer.key_scale.shape[2] - layer.slot(length, 1) for layer in self.cache.layers]
         return min(self._limits.context - length, self._inputs.shape[1] - self._skipped - step, *slots)
@@ -218,7 +224,7 @@ class CpuRows:
         )  # fmt: skip
 
     def read(self, sink: TokenSink, first_step: int, last_step: int, first_place: int) -> None:
-        """Reads the inputs of some steps, at most `room(first_step)`, and hands the masses of their tokens to a sink."""
+        """Reads the inputs of some steps, at most `room(first_step)`, as `base.CompiledRows.read`."""
         rows = self.structure(first_step, last_step - first_step, first_place)
         desk = _Desk(self.forward, self.cache.slots, self.vocab_size, sink.new_room())
         try:
@@ -230,19 +236,15 @@ class CpuRows:
             desk.close()
         self.cache.length += last_step - first_step
 
-    def decoding(self, source: TokenSource, unit: int, threads: int) -> CpuDecoding:
-        """Returns a decoder of the rows' tokens; `unit`: the coder takes rows in multiples of so many."""
-        return CpuDecoding(self, source, unit, threads)
+    def decoding(
+        self, source: TokenSource, unit: int, threads: int, guesser: TokenGuesser | None = None
+    ) -> CpuDecoding:
+        """Returns a decoder of the rows' tokens, as `base.CompiledRows.decoding`."""
+        return CpuDecoding(self, source, unit, threads, guesser)
 
 
 _LANES_PER_THREAD = 2
 """Number of lanes for each thread: one is in the model when another goes to the coder."""
-
-_MAX_GUESSES = 7
-"""Tokens that are guessed at once: later ones are right too seldom."""
-
-_FIRST_CHANCE = 0.5
-"""Chance of a guess before anything is known of its kind."""
 
 
 class CpuDecoding:
@@ -253,35 +255,40 @@ class CpuDecoding:
         source: decodes tokens from masses.
         unit: it takes rows in multiples of so many.
         threads: to use at most.
+        guesser: guesses tokens where there is a thread for each row.
     """
 
-    def __init__(self, rows: CpuRows, source: TokenSource, unit: int, threads: int) -> None:
-        self._rows, self._source = rows, source
-        counts, size = rows.counts, rows.vocab_size
-        parts = _parts(counts.num_rows, unit, threads)
-        self._lanes = (Lane * len(parts))()
-        self._parts = (Part * sum(map(len, parts)))()
-        alone = source.guess is not None and all(last - first == 1 for lane in parts for first, last in lane)
-        self._ahead = np.empty((len(self._parts) if alone else 0, _MAX_GUESSES + 1, size), dtype=np.int32)
-        self._tokens = np.empty(max(lane[-1][1] - lane[0][0] for lane in parts), dtype=np.int64)
-        number = 0
-        for lane, borders in zip(self._lanes, parts, strict=True):
-            lane.first, lane.last = borders[0][0], borders[-1][1]
-            lane.first_part = number
-            for first, last in borders:
-                self._parts[number].first, self._parts[number].last = first, last
-                if alone:
-                    self._parts[number].masses = address(self._ahead[number])
-                number += 1
-            lane.last_part = number
-        self._threads = min(threads, len(self._parts))
+    def __init__(
+        self, rows: CpuRows, source: TokenSource, unit: int, threads: int, guesser: TokenGuesser | None
+    ) -> None:
+        self._rows = rows
+        lanes = _lanes(rows.counts.num_rows, unit, threads)
+        parts = list(itertools.chain.from_iterable(lanes))
+        guesses = guesser is not None and all(last - first == 1 for first, last in parts)
+        # A part's masses after the token that is known, and after each guess.
+        self._masses = np.empty((len(parts) if guesses else 0, MAX_GUESSES + 1, rows.vocab_size), dtype=np.int32)
+        self._parts = (Part * len(parts))(*(Part(first=first, last=last) for first, last in parts))
+        for part, masses in zip(self._parts, self._masses, strict=False):
+            part.masses = address(masses)
+        ends = list(itertools.accumulate(map(len, lanes)))
+        self._lanes = (Lane * len(lanes))(
+            *(Lane(lane[0][0], lane[-1][1], 0, end - len(lane), end) for lane, end in zip(lanes, ends, strict=True))
+        )
+        self._tokens = np.empty(rows.counts.num_rows, dtype=np.int64)
+        self._threads = min(threads, len(parts))
         self._decoding = Decoding(
-            coder=TokenCoder(source.context, source.take, source.begin, source.decode, source.guess), lanes=ctypes.addressof(self._lanes),
-            parts=ctypes.addressof(self._parts), num_lanes=len(parts), tokens=address(self._tokens),
-            max_guesses=_MAX_GUESSES,
+            coder=TokenCoder(source.context, source.take, source.begin, source.decode),
+            lanes=ctypes.addressof(self._lanes), parts=ctypes.addressof(self._parts), num_lanes=len(lanes),
+            tokens=address(self._tokens), max_guesses=MAX_GUESSES,
         )  # fmt: skip
-        self._decoding.experience.chance[:] = [_FIRST_CHANCE] * KINDS
+        if guesser is not None and guesses:
+            self._decoding.guesser = Guesser(guesser.context, guesser.learn, guesser.guess, guesser.worth)
         self._desks: list[_Desk] = []
+
+    @property
+    def experience(self) -> Experience:
+        """How passes with guesses went so far."""
+        return self._decoding.experience
 
     def advance(self, last_step: int) -> int:
         """Decodes up to a step, or as far as the cache has room; returns the step that was reached.
@@ -333,17 +340,16 @@ class CpuDecoding:
             self._desks.pop().close()
 
 
-def _parts(rows: int, unit: int, threads: int) -> list[list[tuple[int, int]]]:
-    """Cuts rows into lanes, and lanes into the parts that go through the model on a thread.
+def _lanes(rows: int, unit: int, threads: int) -> list[list[tuple[int, int]]]:
+    """Cuts rows into lanes, and each lane into the parts that go through the model on a thread: first rows and ends.
 
-    With few rows there is one lane, and nothing to compute while it is coded; then threads share it.
+    With few rows there is one lane, and nothing to compute while it is coded; then all threads share it.
     """
-    count = max(1, min(rows // unit, _LANES_PER_THREAD * threads if threads > 1 else 1))
-    units = rows // unit
-    borders = [units * n // count * unit for n in range(count)] + [rows]
+    count = max(1, min(rows // unit, _LANES_PER_THREAD * threads))
+    borders = [rows // unit * n // count * unit for n in range(count)] + [rows]
     lanes = []
     for first, last in itertools.pairwise(borders):
-        pieces = 1 if count > 1 else max(1, min(threads, last - first))
-        cuts = [first + (last - first) * n // pieces for n in range(pieces + 1)]
+        parts = min(-(-threads // count), last - first)
+        cuts = [first + (last - first) * n // parts for n in range(parts + 1)]
         lanes.append(list(itertools.pairwise(cuts)))
     return lanes

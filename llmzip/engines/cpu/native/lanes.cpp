@@ -88,66 +88,58 @@ void smooth(double* average, double seconds) {
         *average += 0.05 * ((seconds < 2 * *average ? seconds : 2 * *average) - *average);
 }
 
-// The time of a pass with so many guesses. Where none was measured it is that of the nearest smaller one, so that it is
+// What passes with 0, 1 ... guesses cost. Where none was measured it is what the nearest smaller one costs, so that it is
 // tried where guesses tend to be right.
-double seconds_of(const Experience& experience, int64_t guesses) {
-    for (; guesses > 0; guesses--)
-        if (experience.seconds[guesses] > 0) return experience.seconds[guesses];
-    return experience.seconds[0];
-}
-
-// How many of a part's guesses to read: as many as give the most tokens in a second.
-int64_t worthwhile(const Experience& experience, const Part& part) {
-    int64_t best = 0;
-    double tokens = 1, chance = 1, best_rate = 1 / seconds_of(experience, 0);
-    for (int64_t count = 1; count <= part.guesses; count++) {
-        chance *= experience.chance[part.kind[count - 1]];
-        tokens += chance;
-        const double rate = tokens / seconds_of(experience, count);
-        if (rate > best_rate) {
-            best_rate = rate;
-            best = count;
-        }
+void find_costs(const Experience& experience, int64_t guesses, float* cost) {
+    for (int64_t count = 0; count <= guesses; count++) {
+        const double seconds = experience.pass_seconds[count];
+        cost[count] = seconds > 0 || !count ? (float)seconds : cost[count - 1];
     }
-    return best;
 }
 
 // Predicts the token of a step in one row, and what would follow after some guesses.
 void predict_ahead(Decoding& d, const Desk& desk, Part& part, int64_t step) {
     const Rows& r = d.rows;
     int64_t* inputs = r.inputs + part.first * r.stride + r.skipped + step + 1;
-    for (int64_t i = 0; i < part.read; i++) inputs[i] = part.guess[i];
+    for (int64_t i = 0; i < part.guesses; i++) inputs[i] = part.guess[i];
     const double begin = now();
-    pass(r, desk, part.first, 1, step, 1 + part.read);
-    for (int64_t i = 0; i <= part.read; i++) keep_hidden(r, desk, i, i);
-    find_masses(r, desk, 0, 1 + part.read, part.masses);
-    smooth(&d.experience.seconds[part.read], now() - begin);
+    pass(r, desk, part.first, 1, step, 1 + part.guesses);
+    for (int64_t i = 0; i <= part.guesses; i++) keep_hidden(r, desk, i, i);
+    find_masses(r, desk, 0, 1 + part.guesses, part.masses);
+    part.seconds = now() - begin;
     d.coder.take(d.coder.context, 1, part.masses, part.first);
 }
 
-// Goes on after the token of a step was coded in a part of one row: where it was guessed and read, the masses of the next
-// one are known; else new guesses are made. Guesses that were not read are compared as well, to learn how good they are.
+// Notes what the last pass of a part gave: the known token's successor, and one for each guess that was right.
+void note_pass(Experience& experience, const Part& part) {
+    const double memory = 0.98;
+    smooth(&experience.pass_seconds[part.guesses], part.seconds);
+    experience.tokens = memory * experience.tokens + (double)(1 + part.right);
+    experience.seconds = memory * experience.seconds + experience.pass_seconds[part.guesses];
+    experience.passes++;
+    experience.read += part.guesses;
+    experience.right += part.right;
+}
+
+// Goes on after the token of a step was coded in a part of one row: where it was guessed, the masses of the next one are
+// known; else new guesses are made.
 void follow(Decoding& d, Part& part, int64_t step, int64_t token) {
-    if (part.right < part.guesses) {
-        const bool is_right = token == part.guess[part.right];
-        double* chance = &d.experience.chance[part.kind[part.right]];
-        *chance += 0.02 * (is_right - *chance);
-        if (is_right && part.right++ < part.read) {
-            part.next = step + 2;
-            d.accepted++;
-            d.coder.take(d.coder.context, 1, part.masses + part.right * d.rows.vocab, part.first);
-            return;
-        }
+    d.guesser.learn(d.guesser.context, part.first, token);
+    if (part.right < part.guesses && token == part.guess[part.right]) {
+        part.right++;
+        part.next = step + 2;
+        d.coder.take(d.coder.context, 1, part.masses + part.right * d.rows.vocab, part.first);
+        return;
     }
-    part.right = part.guesses = part.read = 0;
+    note_pass(d.experience, part);
+    part.right = part.guesses = 0;
     const int64_t room = smaller(d.max_step, steps_of(d.rows, part.first)) - (step + 2);
     const int64_t count = smaller(d.max_guesses, room);
-    if (count > 0) {
-        part.guesses = d.coder.guess(d.coder.context, part.first, count, part.guess, part.kind);
-        part.read = worthwhile(d.experience, part);
-    }
-    d.passes++;
-    d.guessed += part.read;
+    if (count <= 0) return;
+    float chance[MAX_GUESSES + 1], cost[MAX_GUESSES + 1];
+    const int64_t guesses = d.guesser.guess(d.guesser.context, part.first, count, part.guess, chance);
+    find_costs(d.experience, guesses, cost);
+    part.guesses = d.guesser.worth(guesses, chance, cost, (float)(d.experience.tokens / d.experience.seconds));
 }
 
 // -- the order of work ------------------------------------------------------------------------------------------------
@@ -184,9 +176,12 @@ void code(Decoding& d, Sync& sync) {
         is_good = begins ? d.coder.begin(d.coder.context, first, end)
                          : d.coder.decode(d.coder.context, first, end, d.tokens);
         if (!begins && is_good) {
-            for (int64_t row = first; row < end; row++)
-                d.rows.inputs[row * d.rows.stride + d.rows.skipped + step + 1] = d.tokens[row - first];
-            for (int64_t n = lane.first_part; n < lane.last_part; n++)
+            for (int64_t row = first; row < end; row++) {
+                const int64_t token = d.tokens[row - first];
+                if (token < 0 || token >= d.rows.vocab) is_good = 0;  // damaged data may name any
+                d.rows.inputs[row * d.rows.stride + d.rows.skipped + step + 1] = token;
+            }
+            for (int64_t n = lane.first_part; is_good && n < lane.last_part; n++)
                 if (d.parts[n].masses && d.parts[n].first < end)
                     follow(d, d.parts[n], step, d.tokens[d.parts[n].first - first]);
         }
@@ -256,6 +251,9 @@ void announce(Sync& sync) {
 }  // namespace
 
 extern "C" {
+
+// Size of the largest structure, which holds most of the others: lanes.py must have the same.
+int64_t llmzip_lanes_size(void) { return sizeof(Decoding); }
 
 // Reads the inputs of some steps of some rows, whose tokens are known, and hands the masses of the tokens to a sink.
 void llmzip_lanes_read(const Rows* rows, const Sink* sink, const Desk* desk, int64_t first_row, int64_t last_row,

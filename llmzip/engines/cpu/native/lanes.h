@@ -4,9 +4,8 @@
 
 #include "model.h"
 
-const int64_t MAX_TOKENS = 128;   // that go through the layers together; forward.py allocates buffers for so many
-const int64_t MAX_GUESSES = 15;   // tokens of a row that are guessed at once
-const int64_t KINDS = 32;         // of guesses, by how sure the coder is of them
+const int64_t MAX_TOKENS = 128;  // that go through the layers together; forward.py allocates buffers for so many
+const int64_t MAX_GUESSES = 7;   // tokens of a row that are guessed at once
 
 typedef void (*Forward)(const Model* m, int64_t rows, int64_t new_tokens, const int64_t* ids, int64_t begin,
                         const float* const* cosines, const float* const* sines, const int64_t* turned,
@@ -50,7 +49,7 @@ struct Sink {
     void (*add)(void* context, int64_t n, const int32_t* masses, const int64_t* places, void* of_thread);
 };
 
-// What decodes tokens from masses. Threads take turns in begin, decode and guess; meanwhile others may call `take` for
+// What decodes tokens from masses. Threads take turns in begin and decode; meanwhile others may call `take` for
 // other rows.
 struct TokenCoder {
     void* context;
@@ -60,8 +59,16 @@ struct TokenCoder {
     int (*begin)(void* context, int64_t first_row, int64_t last_row);
     // Decodes the next tokens of some rows; 0 if the data are damaged.
     int (*decode)(void* context, int64_t first_row, int64_t last_row, int64_t* tokens);
-    // Guesses up to `count` tokens that follow in a row, and the kind of each guess; returns how many. Null if it cannot.
-    int64_t (*guess)(void* context, int64_t row, int64_t count, int64_t* tokens, int64_t* kinds);
+};
+
+// What guesses the tokens that come next in a row, from those that did; for one thread at a time.
+struct Guesser {
+    const void* context;  // null for none
+    void (*learn)(const void* context, int64_t row, int64_t token);
+    // Guesses up to `count` tokens, and the chance of each if those before it are right; returns how many.
+    int64_t (*guess)(const void* context, int64_t row, int64_t count, int64_t* tokens, float* chance);
+    // How many guesses to read, from their chances, what passes of 1, 2 ... tokens cost, and the tokens per cost so far.
+    int64_t (*worth)(int64_t guesses, const float* chance, const float* cost, float rate);
 };
 
 // Some rows of a lane that go through the model together, on one thread. A part of one row may read guesses.
@@ -69,9 +76,9 @@ struct Part {
     int64_t first, last;    // rows
     int64_t next;           // step that is predicted next
     int64_t is_busy;        // whether a thread predicts
-    int64_t guesses, read;  // tokens that may follow; how many of them the model has read after the known one
-    int64_t right;          // how many turned out right by now
-    int64_t guess[MAX_GUESSES], kind[MAX_GUESSES];
+    int64_t guesses, right; // tokens that are read after the known one; how many of them turned out right by now
+    int64_t guess[MAX_GUESSES];
+    double seconds;         // that the last pass took
     int32_t* masses;        // [MAX_GUESSES + 1, vocab] after the known token and the guesses; null if it never guesses
 };
 
@@ -82,15 +89,17 @@ struct Lane {
     int64_t first_part, last_part;
 };
 
-// How passes of one row with some tokens went, to choose how many guesses are worth their time.
+// How passes of one row went, to choose how many guesses are worth their time.
 struct Experience {
-    double seconds[MAX_GUESSES + 1];  // that a pass with so many guesses takes, smoothed; 0 where none was measured
-    double chance[KINDS];             // that a guess of a kind is right if those before it are, smoothed
+    double pass_seconds[MAX_GUESSES + 1];  // of a pass with so many guesses, smoothed; 0 where none was measured
+    double tokens, seconds;                // that the last passes gave and took
+    int64_t passes, read, right;           // passes in all, guesses that they read, those that were right
 };
 
 struct Decoding {
     struct Rows rows;
     struct TokenCoder coder;
+    struct Guesser guesser;
     struct Lane* lanes;
     struct Part* parts;
     int64_t num_lanes;
@@ -102,6 +111,5 @@ struct Decoding {
     int64_t* tokens;     // [rows of the largest lane]
     int64_t max_guesses;
     struct Experience experience;
-    int64_t passes, guessed, accepted;  // of single rows
     void* sync;
 };
