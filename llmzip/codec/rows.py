@@ -70,8 +70,6 @@ class FrameCoder:
             sink = IntervalSink(self.engine, tokens, plan)
             self._predict(tokens, plan, sink, progress=progress)
             return sink.finish()
-            from ..mixing.mixer import MixEncoder
-
         from ..mixing.mixer import MixEncoder
 
         primed = self._primed(self._vocabulary, plan.num_tokens)
