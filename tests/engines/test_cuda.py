@@ -128,7 +128,7 @@ def test_more_keys_than_are_exact_at_once() -> None:
 def test_magnitudes(size: float) -> None:
     model, ids = selftest.compiled_model(), some_ids(3, 40)
     for scale in (model.embedding_scale, *(layer.down_scale for layer in model.layers)):
-        scale *= np.float32(size)
+        np.multiply(scale, np.float32(size), out=scale)
     for zero in (False, True):
         if zero:
             model.embedding_q.rows[:] = 0

@@ -68,10 +68,11 @@ def unfilled_model(sizes: tuple[int, int, int, int, int], **fields: Any) -> Tens
 
     width = (heads + 2 * kv_heads) * dim
     layer = SimpleNamespace(input_norm=vector(hidden), post_norm=vector(hidden), qkv_bias=None)
-    for name, sizes in (
-        ("qkv", (width, hidden)), ("out", (hidden, heads * dim)), ("gate_up", (2 * mlp, hidden)), ("down", (hidden, mlp)),
+    for name, shape in (
+        ("qkv", (width, hidden)), ("out", (hidden, heads * dim)), ("gate_up", (2 * mlp, hidden)),
+        ("down", (hidden, mlp)),
     ):  # fmt: skip
-        weights, scale = matrix(*sizes)
+        weights, scale = matrix(*shape)
         vars(layer).update({f"{name}_q": weights, f"{name}_scale": scale})
     embedding_q, embedding_scale = matrix(config.vocab_size, hidden)
     return TensorModel(
