@@ -13,8 +13,6 @@ import click
 
 from ..errors import LLMZipError, SettingsError
 from ..format.headers import MAGIC
-from ..models.choice import fetch_model
-from ..models.reference import parse_model
 from ..settings import CompressSettings
 from ..system import process
 from ..system.failures import explain
@@ -144,6 +142,9 @@ def with_local_model(settings: CompressSettings, messages: Messages, offline: bo
     Raises:
         ModelError: the model is not available.
     """
+    from ..models.choice import fetch_model  # here, so that --help and -l are quick
+    from ..models.reference import parse_model
+
     model = fetch_model(
         parse_model(settings.model),
         messages.notice,

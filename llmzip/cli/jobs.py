@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from ..errors import CorruptError, LLMZipError
-from ..models.reference import parse_model
 from ..settings import DEFAULT_MODEL, DecompressSettings
 from ..system import filenames, fileops
 from ..system.failures import explain
@@ -222,6 +221,7 @@ class Jobs(FileRun):
     def _verify(self, source: Source, output: Output, report: StreamReport) -> None:
         """Decodes the new archive and compares it with its source."""
         from ..codec.reader import decompress_stream
+        from ..models.reference import parse_model
 
         compress = self._request.compress
         ref = parse_model(compress.model)

@@ -30,6 +30,7 @@ def code_bits(engine: ExactEngine, inputs: np.ndarray) -> float:
         engine: the model's.
         inputs: (T + 1,) int64, the start token first.
     """
+    inputs = np.asarray(inputs)
     hidden, targets = engine.forward(inputs[None, :-1])[0], inputs[1:]
     frequencies = engine.readout().frequencies
     vocab_size, bits = engine.vocab_size, 0.0

@@ -31,7 +31,7 @@ from .prepare import valid_texts
 from .trainer import Sample, Trainer
 
 GRID = 9.0
-"""Steps of 9/127 of a row's root mean square cost 0.001 bits/byte, and entropy-coded they take 5.9 bits per weight (docs/log.md)."""
+"""Steps of 9/127 of a row's root mean square cost 0.001 bits/byte; entropy-coded, a weight takes 5.9 bits (log.md)."""
 
 _ARCHIVE_BYTES = 1 << 18  # 256 KiB of each validation text are compressed
 _ARCHIVE_BYTES_LARGE = 1 << 11  # 2 KiB if the model is large, which decompresses some dozen bytes a second

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from model_samples import LACKING
@@ -76,16 +75,17 @@ def test_byte_tokens_are_fed_as_the_start_token_and_have_no_mass(compiled: bool,
     engine = ExactEngine(model.engine.model, compiled=compiled, byte_tokens=len(LACKING))
     plain = ExactEngine(model.engine.model, compiled=compiled)
     assert (engine.vocab_size, plain.vocab_size) == (OWN_TOKENS + len(LACKING), OWN_TOKENS)
-    ids = torch.from_numpy(np.random.default_rng(1).integers(0, engine.vocab_size, (3, 200)))
-    ids[:, ::7] = torch.randint(OWN_TOKENS, engine.vocab_size, ids[:, ::7].shape)
-    fed = torch.where(ids < OWN_TOKENS, ids, engine.start_token)
-    assert not torch.equal(ids, fed)
+    rng = np.random.default_rng(1)
+    ids = rng.integers(0, engine.vocab_size, (3, 200))
+    ids[:, ::7] = rng.integers(OWN_TOKENS, engine.vocab_size, ids[:, ::7].shape)
+    fed = np.where(ids < OWN_TOKENS, ids, engine.start_token)
+    assert not np.array_equal(ids, fed)
     hidden = engine.forward(ids)
-    assert torch.equal(hidden, plain.forward(fed))
+    assert np.array_equal(hidden, plain.forward(fed))
     for rows in (1, 7, 200):
-        masses = engine.masses(hidden[0, :rows])
-        assert masses.dtype == torch.int32 and masses.is_contiguous() and masses.shape == (rows, engine.vocab_size)
-        assert torch.equal(masses[:, :OWN_TOKENS], plain.masses(hidden[0, :rows]))
+        masses = np.asarray(engine.masses(hidden[0, :rows]))
+        assert masses.dtype == np.int32 and masses.flags.c_contiguous and masses.shape == (rows, engine.vocab_size)
+        assert np.array_equal(masses[:, :OWN_TOKENS], plain.masses(hidden[0, :rows]))
         assert not masses[:, OWN_TOKENS:].any()
 
 
@@ -241,8 +241,8 @@ def clock_of_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     """The clock of estimates is moved by the model's tokens alone, 10,000 a second: samples have one size anywhere."""
     forward, passed = ExactEngine.forward, [0]
 
-    def counted(self: ExactEngine, ids: torch.Tensor, cache: Any = None) -> torch.Tensor:
-        passed[0] += ids.numel()
+    def counted(self: ExactEngine, ids: np.ndarray, cache: Any = None) -> Any:
+        passed[0] += ids.size
         return forward(self, ids, cache)
 
     monkeypatch.setattr(ExactEngine, "forward", counted)

@@ -167,7 +167,8 @@ def test_every_module_imports_and_says_what_it_does(module: str) -> None:
 
 
 def test_importing_llmzip_loads_no_third_party_package() -> None:
-    names = json.loads(output_of("import llmzip, sys, json; print(json.dumps(sorted(sys.modules)))"))
+    use = "[getattr(llmzip, name) for name in llmzip.__all__]"
+    names = json.loads(output_of(f"import llmzip, sys, json; {use}; print(json.dumps(sorted(sys.modules)))"))
     assert "llmzip.codec.reader" in names
     assert not {name.partition(".")[0] for name in names} & (set(ONLY_IN) - {"zstandard"})
 
@@ -187,12 +188,21 @@ def test_the_engines_load_no_triton() -> None:
 
 
 def test_all_lists_exactly_the_public_names() -> None:
+    assert {*llmzip.__all__} <= {*dir(llmzip)}
     public = {
         name
-        for name, value in vars(llmzip).items()
-        if not name.startswith("_") and not isinstance(value, types.ModuleType)
+        for name in dir(llmzip)
+        if not name.startswith("_") and not isinstance(getattr(llmzip, name), types.ModuleType)
     }
+    public -= {"TYPE_CHECKING", "Any"}
     assert sorted(public | {"__version__"}) == sorted(llmzip.__all__) == llmzip.__all__
+
+
+def test_public_names_are_imported_when_they_are_used() -> None:
+    code = "import llmzip, sys\nprint('llmzip.api.file' in sys.modules)\nllmzip.open\n"
+    assert output_of(code + "print('llmzip.api.file' in sys.modules)") == "False\nTrue\n"
+    with pytest.raises(AttributeError, match="no attribute 'inflate'"):
+        _ = llmzip.inflate
 
 
 def test_every_public_name_is_documented() -> None:

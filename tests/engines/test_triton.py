@@ -9,8 +9,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -19,9 +21,9 @@ from llmzip.engines.exact import ExactEngine
 from llmzip.engines.gpu import devices, forward, support
 from llmzip.engines.gpu.frequencies import DeviceFrequencies, frequencies
 from llmzip.engines.operands import Operands, RopeTable
+from llmzip.engines.torch_arrays import TensorModel
 from llmzip.errors import EngineError
 from llmzip.models.config import ExactConfig
-from llmzip.models.model import ExactModel, LayerWeights
 
 pytest.importorskip("triton", "3.3", reason="no Triton, or one that is too old: it has no form for this system")
 
@@ -46,7 +48,7 @@ def test_the_kernels_give_the_bits_of_plain_torch_in_the_interpreter() -> None:
 # -- what would be launched --------------------------------------------------------------------------------------------
 
 
-def unfilled_model(sizes: tuple[int, int, int, int, int], **fields: Any) -> ExactModel:
+def unfilled_model(sizes: tuple[int, int, int, int, int], **fields: Any) -> TensorModel:
     """A model of one layer without memory: hidden, mlp, heads, kv heads, head size."""
     hidden, mlp, heads, kv_heads, dim = sizes
     config = ExactConfig(
@@ -65,16 +67,22 @@ def unfilled_model(sizes: tuple[int, int, int, int, int], **fields: Any) -> Exac
         return torch.empty(rows, columns, dtype=torch.int8, device="meta"), vector(rows)
 
     width = (heads + 2 * kv_heads) * dim
-    layer = LayerWeights(
-        vector(hidden), *matrix(width, hidden), *matrix(hidden, heads * dim), vector(hidden), *matrix(2 * mlp, hidden),
-        *matrix(hidden, mlp),
+    layer = SimpleNamespace(input_norm=vector(hidden), post_norm=vector(hidden), qkv_bias=None)
+    for name, shape in (
+        ("qkv", (width, hidden)), ("out", (hidden, heads * dim)), ("gate_up", (2 * mlp, hidden)),
+        ("down", (hidden, mlp)),
+    ):  # fmt: skip
+        weights, scale = matrix(*shape)
+        vars(layer).update({f"{name}_q": weights, f"{name}_scale": scale})
+    embedding_q, embedding_scale = matrix(config.vocab_size, hidden)
+    return TensorModel(
+        config=config, layers=(layer,), device=torch.device("meta"), embedding_q=embedding_q,
+        embedding_scale=embedding_scale, head_q=embedding_q, head_scale=embedding_scale, final_norm=vector(hidden),
     )  # fmt: skip
-    embedding = matrix(config.vocab_size, hidden)
-    return ExactModel(config, *embedding, *embedding, vector(hidden), (layer,))
 
 
 @contextmanager
-def recorded(model: ExactModel, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[forward.GpuForward, Recorder]]:
+def recorded(model: TensorModel) -> Iterator[tuple[forward.GpuForward, Recorder]]:
     """The forward pass with kernels that are only recorded, and the record of their launches."""
     from llmzip.engines.gpu import attention, products, rowwise
     from llmzip.engines.gpu.primitives import OPTIONS
@@ -82,21 +90,18 @@ def recorded(model: ExactModel, monkeypatch: pytest.MonkeyPatch) -> Iterator[tup
     config, recorder = model.config, Recorder()
     heads, dim = config.num_heads + config.num_kv_heads, config.head_dim
     meta = torch.device("meta")
-    rope = RopeTable(tuple(range(dim // 2)), config.context, meta)
-    from_numpy = torch.from_numpy
-    monkeypatch.setattr(torch, "from_numpy", lambda array: from_numpy(array).to(meta))
+    rope = RopeTable(tuple(range(dim // 2)), config.context, lambda table: torch.from_numpy(table).to(meta)[:, :, None])
     rope.extend(config.context)
     kernels = support.Kernels(*(recorder.module(module) for module in (attention, products, rowwise)), OPTIONS)
     operands = Operands((torch.empty(heads, dim, device=meta),), (rope,))
     own = forward.GpuForward(model, kernels, operands)
-    monkeypatch.undo()
     own._processors = 132
     yield own, recorder
 
 
 def run(own: forward.GpuForward, rows: int, new: int) -> None:
     cache = own.new_cache(rows, [own.config.windows[0] + 63 if own.config.windows[0] else own.config.context])
-    own.forward(torch.empty(rows, new, dtype=torch.int64, device="meta"), cache)
+    own.forward(np.zeros((rows, new), dtype=np.int64), cache)
     own.masses(torch.empty(rows, own.config.hidden_size, device="meta"))
 
 
@@ -117,7 +122,7 @@ def test_they_compile_without_a_device_into_exact_instructions(
     calls: list[tuple[int, int]],
 ) -> None:
     """One rounding per operation, products on the tensor cores' int8, and memory that every such device has."""
-    with recorded(unfilled_model(sizes, **fields), monkeypatch) as (own, recorder):
+    with recorded(unfilled_model(sizes, **fields)) as (own, recorder):
         monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
         for rows, new in calls:
             run(own, rows, new)
@@ -147,9 +152,10 @@ def test_frequencies_compile_without_a_device(
     masses = torch.empty(40, vocab, dtype=torch.int32, device="meta")
     tokens = torch.empty(40, dtype=torch.int64, device="meta")
     sums, bounds = split.group_bounds(masses)
-    split.symbol_bounds(masses, sums, bounds, tokens)
-    split._inner_bounds(masses, sums, tokens)
-    split.sums(masses, tokens, ranks=True)
+    groups = np.zeros(40, dtype=np.int64)
+    split.symbol_bounds(masses, sums, bounds, groups)
+    split.inner_bounds(masses, sums, groups)
+    split._sums_around(masses, tokens, ranks=True)
     assert len(recorder.launches) == 5
     for launch in recorder.launches:
         assert not inexact(launch.compile(90).asm["ptx"])
@@ -167,7 +173,7 @@ def test_launches_of_any_shape_are_within_limits(
     monkeypatch: pytest.MonkeyPatch, rows: int, new: int, sizes: tuple[int, int, int, int, int]
 ) -> None:
     """Grids have at most 2^31 - 1 and 65,535 programs, pieces at most 2^20 values: Triton's limit."""
-    with recorded(unfilled_model(sizes), monkeypatch) as (own, recorder):
+    with recorded(unfilled_model(sizes)) as (own, recorder):
         run(own, rows, new)
         assert len(recorder.launches) >= 9
         for launch in recorder.launches:

@@ -105,7 +105,7 @@ def exact_bits(network: Network, ids: torch.Tensor) -> torch.Tensor:
     """The cost of each token after the first by the exact engine's masses."""
     engine = ExactEngine(convert(to_config(network.shape), hfweights.export(network), 2, 1 << 20))
     assert engine.context > 10_000
-    masses = engine.masses(engine.forward(ids[:, :-1])[0]).double()
+    masses = torch.from_numpy(engine.masses(engine.forward(ids[:, :-1].numpy())[0])).double()
     return -torch.log2(masses.gather(1, ids[0, 1:, None])[:, 0] / masses.sum(1))
 
 

@@ -244,7 +244,7 @@ def test_masses_of_odd_shapes(seed: int, tmp_path: Path) -> None:
     second, engine = decoder.Model(tmp_path), ExactEngine(load_model(tmp_path))
     assert second.digest == engine.model.digest()
     ids = np.random.default_rng(seed).integers(0, 50, (3, 24))
-    hidden = engine.forward(torch.from_numpy(ids))
+    hidden = engine.forward(ids)
     seen = set()
     for place in range(24):
         masses = second.step(ids[:, place].tolist())
@@ -262,7 +262,7 @@ def test_models_with_a_smaller_floor(floor_bits: int, tmp_path: Path) -> None:
     assert second.digest == engine.model.digest()
     ids = np.random.default_rng(floor_bits).integers(0, 50, 70)
     second.reset()
-    masses = engine.masses(engine.forward(torch.from_numpy(ids[None, :1]))[:, 0])
+    masses = engine.masses(engine.forward(ids[None, :1])[:, 0])
     assert int(masses.max()) == 1 << 20 + floor_bits and masses.tolist() == second.step([int(ids[0])]).tolist()
     words = [bytes([65 + number % 26]) * (1 + number // 26) for number in range(50)]
     plan = RowPlan(len(ids), 3, 7)

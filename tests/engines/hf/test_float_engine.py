@@ -147,7 +147,7 @@ def test_threads_are_the_archives_or_the_writers(
         loaded = load.load(choice, EngineSettings(device="cpu", threads=asked))
         torch.set_num_threads(2)
         used.clear()
-        loaded.engine.forward(torch.zeros((1, 1), dtype=torch.int64), loaded.engine.new_cache(1, 1, 1))
+        loaded.engine.forward(np.zeros((1, 1), dtype=np.int64), loaded.engine.new_cache(1, 1, 1))
         named = dict(part.split("=", 1) for part in loaded.record.environment.split(" "))["threads"]
         archived.append(dataclasses.replace(choice, environment=loaded.record.environment))
         return named, set(used)
@@ -405,4 +405,4 @@ def test_files_beside_the_usual_ones_are_refused(folders: dict[str, Path], tmp_p
 def test_only_single_steps_are_taken(folders: dict[str, Path]) -> None:
     engine = FloatEngine(folders["llama"])
     with pytest.raises(EngineError, match="one token of every row"):
-        engine.forward(torch.zeros((1, 2), dtype=torch.int64), engine.new_cache(1, 1, 8))
+        engine.forward(np.zeros((1, 2), dtype=np.int64), engine.new_cache(1, 1, 8))

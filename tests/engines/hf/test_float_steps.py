@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -232,7 +233,7 @@ def stored(folder: Path) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_steps_predict_what_the_whole_does(kind: str, dtype: str, checkpoint: Callable[..., Path]) -> None:
     engine = FloatEngine(checkpoint(kind, **KINDS[kind]), dtype=dtype)
-    text = torch.tensor([[1, 7, 7, 9, 30, 8, 12, 3, 21, 5], [1, 4, 20, 5, 6, 19, 3, 3, 3, 11]])
+    text = np.array([[1, 7, 7, 9, 30, 8, 12, 3, 21, 5], [1, 4, 20, 5, 6, 19, 3, 3, 3, 11]])
     cache = engine.new_cache(2, 1, 16)
     steps = torch.cat([engine.forward(text[:, at : at + 1], cache) for at in range(text.shape[1])], 1)
     wanted = engine.prefill(text)
@@ -244,12 +245,12 @@ def test_nothing_is_printed(checkpoint: Callable[..., Path]) -> None:
     """No warning of transformers reaches whoever uses the engine: no name that is going out of use, no advice."""
     folders = [str(checkpoint(kind, **fields)) for kind, fields in KINDS.items()]
     program = (
-        "import sys, torch\nfrom pathlib import Path\nfrom llmzip.engines.floating import FloatEngine\n"
+        "import sys, numpy as np\nfrom pathlib import Path\nfrom llmzip.engines.floating import FloatEngine\n"
         "for folder in sys.argv[1:]:\n"
         "    engine = FloatEngine(Path(folder))\n"
         "    cache = engine.new_cache(1, 1, 8)\n"
-        "    for token in range(1, 6): engine.forward(torch.tensor([[token]]), cache)\n"
-        "    engine.prefill(torch.tensor([[1, 2, 3]]))\n"
+        "    for token in range(1, 6): engine.forward(np.array([[token]]), cache)\n"
+        "    engine.prefill(np.array([[1, 2, 3]]))\n"
     )
     done = subprocess.run(
         [sys.executable, "-W", "default::DeprecationWarning:transformers", "-c", program, *folders],
@@ -298,7 +299,7 @@ def test_predictions_that_are_no_numbers_are_refused(checkpoint: Callable[..., P
 
 def test_bits_do_not_depend_on_where_tensors_lie_in_the_file(checkpoint: Callable[..., Path]) -> None:
     folder = checkpoint("Llama")
-    ids, found = torch.tensor([[1, 2, 3, 4, 5, 6, 7, 8]]), []
+    ids, found = np.array([[1, 2, 3, 4, 5, 6, 7, 8]]), []
     tensors = stored(folder)
     for more in range(8):
         save_file(tensors, folder / "model.safetensors", {"format": "pt", "pad": " " * 8 * more})

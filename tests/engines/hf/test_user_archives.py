@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -151,7 +152,7 @@ def test_too_little_memory_halves_what_is_done_at_once(
 ) -> None:
     expected = llmzip.compress(TEXT * 40, model=folders("Llama"))
     forward, sizes = ExactEngine.forward, []
-    load._load.cache_clear()  # what is halved stays halved
+    load.forget()  # what is halved stays halved
     llmzip.compress(TEXT[:9], model=folders("Llama"))
 
     def scarce(self: ExactEngine, ids: torch.Tensor, cache: Any = None) -> torch.Tensor:
@@ -223,8 +224,8 @@ def test_the_float_engine_feeds_its_start_token_for_byte_tokens(folders: Callabl
     model = load.load(dataclasses.replace(choose_model(folders(kind)), engine=ENGINE_FLOAT), EngineSettings())
     engine = model.engine
     assert isinstance(engine, FloatEngine) and engine.vocab_size == VOCABULARY + len(LACKING)
-    ids = torch.tensor([[5, VOCABULARY, 7, VOCABULARY + 20, 9]])
-    fed = torch.tensor([[5, engine.start_token, 7, engine.start_token, 9]])
+    ids = np.array([[5, VOCABULARY, 7, VOCABULARY + 20, 9]])
+    fed = np.array([[5, engine.start_token, 7, engine.start_token, 9]])
     assert torch.equal(engine.prefill(ids), engine.prefill(fed))
     caches = engine.new_cache(1, 1, 5), engine.new_cache(1, 1, 5)
     for step in range(5):
@@ -254,7 +255,7 @@ def test_another_environment_is_refused(folders: Callable[[str], Path], monkeypa
 
     archive = llmzip.compress(TEXT, model=folders("Mamba"), arithmetic="float")
     monkeypatch.setattr(floating.torch, "__version__", "9.9.9")
-    load._load.cache_clear()
+    load.forget()
     with pytest.raises(
         llmzip.EngineError, match=r"made with the float engine in another environment: .* here: .*9\.9\.9"
     ):
@@ -267,7 +268,7 @@ def test_the_archives_threads_are_used(folders: Callable[[str], Path]) -> None:
         torch.set_num_threads(1)
         archive = llmzip.compress(TEXT, model=folders("Mamba"), arithmetic="float")
         torch.set_num_threads(2)
-        load._load.cache_clear()
+        load.forget()
         assert llmzip.decompress(archive, model=folders("Mamba")) == TEXT
         assert torch.get_num_threads() == 1
     finally:

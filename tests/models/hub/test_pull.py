@@ -102,8 +102,9 @@ def test_the_variable_for_the_model_downloads_too_but_not_for_other_operations(
 
 def test_nothing_comes_before_the_data(program: Program) -> None:
     code = (
-        "from llmzip.cli import command, main\n"
-        "command.fetch_model = lambda ref, *rest, **options: print('a library talks') or ref\n"
+        "from llmzip.cli import main\n"
+        "from llmzip.models import choice\n"
+        "choice.fetch_model = lambda ref, *rest, **options: print('a library talks') or ref\n"
         "main.main(['-c', 'noise.bin'])"
     )
     done = subprocess.run(

@@ -19,8 +19,8 @@ typedef int8_t Item;
 INLINE void store_items(Item* to, vi x) { store_narrow(to, x); }
 #endif
 
-// A product of n rows by some outputs of a matrix; y is [n, outputs]. Rows are rounded up to those that a tile takes
-// together, and what is computed for the others means nothing.
+// A product of n rows by some outputs of a matrix; y is [n, outputs]. Some levels round rows up to those that a
+// tile takes together; what is computed for the others means nothing.
 struct Product {
     const Item* lines;
     const int8_t* packed;
@@ -168,13 +168,26 @@ template <int PLANES, int R, int W> INLINE void vnni_tile(const Product* p, int6
     finish<PLANES>(p, line, R, output, W * LANES, sums, W * LANES);
 }
 
+// Multiplies the last lines, R or fewer, in one tile of their number: with few rows it matters that none is idle.
+template <int PLANES, int R, int W> INLINE void vnni_rest(const Product* p, int64_t line, int64_t lines, int64_t output) {
+    if constexpr (R > 0) {
+        if (lines == R)
+            vnni_tile<PLANES, R, W>(p, line, output);
+        else
+            vnni_rest<PLANES, R - PLANES, W>(p, line, lines, output);
+    }
+}
+
 template <int PLANES, int W> INLINE void vnni_outputs(const Product* p, int64_t lines, int64_t output) {
+    // Each tile prefetches its share of the next weights: a step of many rows has displaced them from the caches.
+    const int64_t share = (W * LANES * p->terms * 8 / lines + 63) / 64 * 64;
+    const int8_t* next = p->packed + (output + W * LANES) * p->terms;
     int64_t line = 0;
-    for (; lines - line > 4; line += 8) vnni_tile<PLANES, 8, W>(p, line, output);
-    if (lines - line > 2)
-        vnni_tile<PLANES, 4, W>(p, line, output);
-    else if (lines > line)
-        vnni_tile<PLANES, 2, W>(p, line, output);
+    for (; lines - line >= 8; line += 8, next += share) {
+        fetch(next, share);
+        vnni_tile<PLANES, 8, W>(p, line, output);
+    }
+    vnni_rest<PLANES, 8 - PLANES, W>(p, line, lines - line, output);
 }
 
 template <int PLANES> APART void multiply_lines(const Product* p, int64_t lines) {
