@@ -25,6 +25,8 @@ import pytest
 import torch
 
 from llmzip.engines.base import Readout
+from llmzip.engines.cpu.lanes import CpuDecoding, CpuRows
+from llmzip.engines.exact import ExactEngine
 from llmzip.engines.readout import readout
 from llmzip.mixing import coder
 
@@ -347,6 +349,30 @@ def hash_engine() -> type[HashEngine]:
 def effort() -> int:
     """How often tests with random data repeat what they do: once, or with LLMZIP_FUZZ=deep many times."""
     return 30 if DEEP else 1
+
+
+@pytest.fixture
+def passed_tokens(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many tokens went through exact engines, call by call, in Python and in compiled rows."""
+    forward, read, advance, passed = ExactEngine.forward, CpuRows.read, CpuDecoding.advance, []
+
+    def counted(self: ExactEngine, ids: np.ndarray, cache: Any = None) -> Any:
+        passed.append(int(np.prod(ids.shape)))
+        return forward(self, ids, cache)
+
+    def counted_read(self: CpuRows, sink: Any, first_step: int, last_step: int, first_place: int) -> None:
+        passed.append(self.counts.num_rows * (last_step - first_step))
+        read(self, sink, first_step, last_step, first_place)
+
+    def counted_advance(self: CpuDecoding, last_step: int) -> int:
+        begun, reached = self.step, advance(self, last_step)
+        passed.append(self.num_rows * (reached - begun))
+        return reached
+
+    monkeypatch.setattr(ExactEngine, "forward", counted)
+    monkeypatch.setattr(CpuRows, "read", counted_read)
+    monkeypatch.setattr(CpuDecoding, "advance", counted_advance)
+    return passed
 
 
 # -- numbers -----------------------------------------------------------------------------------------------------------

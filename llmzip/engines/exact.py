@@ -16,13 +16,14 @@ from ..system import forks, threads
 from .base import HOST, Array, CompiledRows, Readout
 from .byte_tokens import as_inputs
 from .cpu import forward as cpu
+from .cpu.frequencies import CpuFrequencies
 from .cpu.lanes import CpuRows, Limits
 from .forward import Forward
 from .frequencies import TOTAL_BITS
 from .gpu import support
 from .kv_cache import LayerCaches
 from .operands import Operands
-from .readout import readout
+from .readout import HostReadout, readout
 
 if TYPE_CHECKING:
     from ..format.plan import Rows
@@ -153,6 +154,9 @@ class ExactEngine:
 
     def readout(self, total_bits: int = TOTAL_BITS) -> Readout:
         """Returns a new readout, as `Engine.readout`."""
+        if isinstance(self.forward_pass, cpu.CpuForward):
+            library = self.forward_pass.library
+            return HostReadout(CpuFrequencies(library, self.vocab_size, total_bits, self.floor_bits))
         return readout(self.vocab_size, self.device, self.floor_bits, total_bits)
 
     def masses(self, hidden: Array) -> Array:

@@ -237,16 +237,9 @@ def test_scores_are_what_an_archive_pays(model: LoadedModel) -> None:
 
 
 @pytest.fixture
-def clock_of_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+def clock_of_tokens(monkeypatch: pytest.MonkeyPatch, passed_tokens: list[int]) -> None:
     """The clock of estimates is moved by the model's tokens alone, 10,000 a second: samples have one size anywhere."""
-    forward, passed = ExactEngine.forward, [0]
-
-    def counted(self: ExactEngine, ids: np.ndarray, cache: Any = None) -> Any:
-        passed[0] += ids.size
-        return forward(self, ids, cache)
-
-    monkeypatch.setattr(ExactEngine, "forward", counted)
-    monkeypatch.setattr(budget, "_clock", lambda: passed[0] / 10_000)
+    monkeypatch.setattr(budget, "_clock", lambda: sum(passed_tokens) / 10_000)
 
 
 @pytest.mark.usefixtures("clock_of_tokens")

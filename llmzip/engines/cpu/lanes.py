@@ -286,6 +286,17 @@ class CpuDecoding:
         self._desks: list[_Desk] = []
 
     @property
+    def num_rows(self) -> int:
+        """Number of rows."""
+        return self._rows.counts.num_rows
+
+    @property
+    def step(self) -> int:
+        """The step that is decoded next."""
+        step: int = self._decoding.step
+        return step
+
+    @property
     def experience(self) -> Experience:
         """How passes with guesses went so far."""
         return self._decoding.experience

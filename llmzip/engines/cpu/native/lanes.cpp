@@ -36,7 +36,7 @@ void pass(const Rows& r, const Desk& desk, int64_t first_row, int64_t rows, int6
     for (int64_t row = 0; row < rows; row++)
         for (int64_t t = 0; t < new_tokens; t++) {
             const int64_t id = r.inputs[(first_row + row) * r.stride + input + t];
-            desk.ids[row * new_tokens + t] = id < r.model->vocab ? id : r.start_token;
+            desk.ids[row * new_tokens + t] = (uint64_t)id < (uint64_t)r.model->vocab ? id : r.start_token;
         }
     for (int64_t layer = 0; layer < r.model->layers; layer++) desk.stores[layer] = store_of(r, layer, first_row, position);
     const float *cosines[2], *sines[2];
