@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..engines.base import Array, Engine
+from ..engines.arrays import Array
+from ..engines.base import Engine
 from ..errors import CorruptError
 from ..format.plan import RowPlan
 from ..inference import capacity

@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from .frequencies import Frequencies
-
-Array: TypeAlias = Any
-"""An array of an engine: numpy's where compiled kernels compute, else a tensor of torch on the engine's device.
-
-Callers may take its length and shape, slice and reshape it, and index it by numpy arrays of booleans or of places. To
-its values there is one way: the engine's readout.
-"""
-
-HOST = "cpu"
-"""The device that is the processor itself."""
+from .arrays import Array
+from .frequencies import TOTAL_BITS, Frequencies
 
 CacheT = TypeVar("CacheT", bound="Cache")
 
@@ -109,5 +99,5 @@ class Engine(Protocol[CacheT]):
             (n, V) int32, 0 <= mass <= 2^(20 + k); the largest of each row is 2^(20 + k).
         """
 
-    def readout(self, total_bits: int = 24) -> Readout:
+    def readout(self, total_bits: int = TOTAL_BITS) -> Readout:
         """Returns a new readout for the engine's masses; `total_bits`: as for `Frequencies`."""

@@ -13,7 +13,8 @@ import numpy as np
 
 from ..errors import EngineError
 from ..system import forks, threads
-from .base import HOST, Array, Readout
+from .arrays import HOST, Array
+from .base import Readout
 from .byte_tokens import as_inputs
 from .cpu import forward as cpu
 from .forward import Forward

@@ -18,7 +18,7 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 
-from .base import Array
+from .arrays import Array
 
 TOTAL_BITS = 24
 TOTAL = 1 << TOTAL_BITS

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from ..engines.base import Array, Engine
+from ..engines.arrays import Array
+from ..engines.base import Engine
 from ..format.plan import RowPlan
 from ..system.threads import workers
 from .passes import NOTHING, History, masses_in_parts

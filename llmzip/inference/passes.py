@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from ..engines.base import HOST, Array, Engine, PartedCache
+from ..engines.arrays import HOST, Array
+from ..engines.base import Engine, PartedCache
 from ..format.plan import RowLayout
 from ..system import forks
 from .progress import TokenProgress
