@@ -1,4 +1,4 @@
-"""What engines compute with, as their callers see it: arrays of a kind that only the engine knows, on a named device."""
+"""What engines compute with, as their callers see it: arrays of a kind that the engine knows, on a named device."""
 
 from __future__ import annotations
 
