@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..engines.base import Array, Engine
+from ..engines.arrays import Array
+from ..engines.base import Engine
 from ..engines.frequencies import SUMS
 from ..format.plan import RowPlan
 from ..mixing.coder import Decoder, Encoder

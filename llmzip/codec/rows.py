@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..engines.base import Array, Engine, TokenGuesser, TokenSink, TokenSource
+from ..engines.arrays import Array
+from ..engines.base import Engine
+from ..engines.compiled import TokenGuesser, TokenSink, TokenSource
 from ..errors import CorruptError
 from ..format.plan import RowPlan
 from ..inference import capacity, lockstep

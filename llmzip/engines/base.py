@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from ..format.plan import Rows
-    from .frequencies import Frequencies
-
-Array: TypeAlias = Any
-"""An array of an engine: numpy's where compiled kernels compute, else a tensor of torch on the engine's device.
-
-Callers may take its length and shape, slice and reshape it, and index it by numpy arrays of booleans or of places. To
-its values there is one way: the engine's readout.
-"""
-
-HOST = "cpu"
-"""The device that is the processor itself."""
+from ..format.plan import Rows
+from .arrays import Array
+from .compiled import CompiledRows
+from .frequencies import TOTAL_BITS, Frequencies
 
 CacheT = TypeVar("CacheT", bound="Cache")
-DecodingT = TypeVar("DecodingT", bound="CompiledDecoding")
 
 
 class Cache(Protocol):
@@ -58,115 +46,6 @@ class Readout(Protocol):
 
     def fetch(self, array: Array) -> np.ndarray:
         """Returns the values of an engine's array, valid until the next call."""
-
-
-@dataclass(frozen=True)
-class TokenSink:
-    """What takes the masses of known tokens from compiled passes, as `struct Sink` of cpu/native/lanes.h.
-
-    Attributes:
-        context, add: addresses of what it works on, and of its function, which threads may call at once.
-        new_room: returns what a thread needs for it, and its address; None for nothing.
-    """
-
-    context: int
-    add: int
-    new_room: Callable[[], tuple[Any, int] | None] = lambda: None
-
-
-@dataclass(frozen=True)
-class TokenSource:
-    """What decodes tokens from masses in compiled passes, as `struct TokenCoder` of cpu/native/lanes.h.
-
-    Attributes:
-        context: address of what it works on.
-        take, decode, begin: addresses of its functions; None for no `begin`.
-    """
-
-    context: int
-    take: int
-    decode: int
-    begin: int | None = None
-
-
-@dataclass(frozen=True)
-class TokenGuesser:
-    """What guesses the next tokens of a row in compiled code, as `struct Guesser` of cpu/native/lanes.h.
-
-    Attributes:
-        context, learn, guess, worth: addresses of what it works on, and of its functions.
-    """
-
-    context: int
-    learn: int
-    guess: int
-    worth: int
-
-
-class CompiledSums(Protocol):
-    """Collects the sums of masses around known tokens, while it lives.
-
-    Attributes:
-        sums: (N, 6) int64, as `Frequencies.sums` gives them.
-        sink: for `CompiledRows.read`.
-    """
-
-    sums: np.ndarray
-    sink: TokenSink
-
-
-class CompiledSource(Protocol):
-    """Decodes tokens from masses, while it lives.
-
-    Attributes:
-        source: for `CompiledRows.decoding`.
-    """
-
-    source: TokenSource
-
-
-class CompiledDecoding(Protocol):
-    """Decodes the tokens of all rows in compiled code; used as a context."""
-
-    def advance(self, last_step: int) -> int:
-        """Decodes up to a step, or as far as the cache has room; returns the step that was reached.
-
-        Raises:
-            CorruptError: no encoder wrote this.
-        """
-
-    def __enter__(self: DecodingT) -> DecodingT: ...
-
-    def __exit__(self, *details: object) -> None: ...
-
-
-class CompiledRows(Protocol):
-    """Rows of tokens that go through the model and to a coder in compiled code, without Python in between."""
-
-    def room(self, step: int) -> int:
-        """Returns how many inputs from a step's on can be read before the cache must be refilled; 0 for none."""
-
-    def read(self, sink: TokenSink, first_step: int, last_step: int, first_place: int) -> None:
-        """Reads the inputs of some steps, at most `room(first_step)`, and hands the masses of their tokens to a sink.
-
-        Args:
-            sink: takes them.
-            first_step: the step whose input is next.
-            last_step: end of the steps.
-            first_place: of the first row's first token, among those that the sink knows.
-        """
-
-    def decoding(
-        self, source: TokenSource, unit: int, threads: int, guesser: TokenGuesser | None = None
-    ) -> CompiledDecoding:
-        """Returns what decodes the rows' tokens into the inputs.
-
-        Args:
-            source: decodes tokens from masses.
-            unit: it takes rows in multiples of so many.
-            threads: to use at most.
-            guesser: guesses tokens where there is a thread for each row; None for no guesses.
-        """
 
 
 class Engine(Protocol[CacheT]):
@@ -226,7 +105,7 @@ class Engine(Protocol[CacheT]):
             (n, V) int32, 0 <= mass <= 2^(20 + k); the largest of each row is 2^(20 + k).
         """
 
-    def readout(self, total_bits: int = 24) -> Readout:
+    def readout(self, total_bits: int = TOTAL_BITS) -> Readout:
         """Returns a new readout for the engine's masses; `total_bits`: as for `Frequencies`."""
 
     def compiled_rows(self, cache: CacheT, inputs: np.ndarray, rows: Rows, skipped: int) -> CompiledRows:

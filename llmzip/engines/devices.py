@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import EngineError
 from ..system import forks, torchparts
-from .base import HOST
+from .arrays import HOST
 
 _DRIVERS = {"win32": ("nvcuda.dll",)}
 """Names of the driver's library by platform, without which CUDA's own libraries find no device."""

@@ -13,8 +13,10 @@ import numpy as np
 
 from ..errors import EngineError
 from ..system import forks, threads
-from .base import HOST, Array, CompiledRows, Readout
+from .arrays import HOST, Array
+from .base import Readout
 from .byte_tokens import as_inputs
+from .compiled import CompiledRows
 from .cpu import forward as cpu
 from .cpu.frequencies import CpuFrequencies
 from .cpu.lanes import CpuRows, Limits

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 
-from .base import Array, PartedCache
+from .arrays import Array
+from .base import PartedCache
 
 if TYPE_CHECKING:
     from ..models.model import Feature

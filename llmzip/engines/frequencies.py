@@ -18,7 +18,8 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 
-from .base import Array, CompiledSource, CompiledSums
+from .arrays import Array
+from .compiled import CompiledSource, CompiledSums
 
 TOTAL_BITS = 24
 TOTAL = 1 << TOTAL_BITS

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from .base import Array
+from .arrays import Array
 
 
 @dataclass

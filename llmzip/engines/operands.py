@@ -13,7 +13,7 @@ import numpy as np
 
 from ..models.config import ExactConfig
 from ..numerics import tables
-from .base import Array
+from .arrays import Array
 
 if TYPE_CHECKING:
     from ..models.model import ExactModel, LayerWeights

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .base import HOST, Array, Readout
+from .arrays import HOST, Array
+from .base import Readout
 from .cpu import kernels
 from .cpu.frequencies import CpuFrequencies
 from .frequencies import TOTAL_BITS

@@ -24,7 +24,7 @@ from ..errors import EngineError
 from ..models.config import ExactConfig
 from ..models.matrix import Int8Matrix
 from ..models.model import ExactModel, LayerWeights
-from .base import HOST
+from .arrays import HOST
 from .cpu import kernels
 from .exact import ExactEngine
 from .frequencies import Frequencies

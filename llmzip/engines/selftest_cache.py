@@ -18,7 +18,7 @@ import numpy as np
 
 from ..system import cache, processor, threads
 from . import selftest
-from .base import HOST
+from .arrays import HOST
 from .cpu import kernels
 
 _COMPUTING = ("numerics", "models", "engines")

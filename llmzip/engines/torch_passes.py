@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ..models.model import ExactModel
-from .base import HOST
+from .arrays import HOST
 from .forward import Forward
 from .gpu import support
 from .operands import Operands

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from ..system import forks
-from .base import Array
+from .arrays import Array
 from .frequencies import TOTAL_BITS
 from .gpu import devices, frequencies
 from .torch_frequencies import TorchFrequencies

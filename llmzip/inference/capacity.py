@@ -6,7 +6,8 @@ import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from ..engines.base import HOST, Engine
+from ..engines.arrays import HOST
+from ..engines.base import Engine
 from ..errors import ResourceError
 from ..format.plan import RowPlan
 from ..system import threads

@@ -15,7 +15,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..engines.base import Array, Engine, TokenSink
+from ..engines.arrays import Array
+from ..engines.base import Engine
+from ..engines.compiled import TokenSink
 from ..format.plan import RowPlan
 from ..system.threads import workers
 from .passes import History, masses_in_parts

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..engines.base import Engine, TokenGuesser, TokenSource
+from ..engines.base import Engine
+from ..engines.compiled import TokenGuesser, TokenSource
 from ..format.plan import RowPlan
 from .passes import History
 

@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from ..engines.base import HOST, Array, CompiledRows, Engine, PartedCache, TokenSink
+from ..engines.arrays import HOST, Array
+from ..engines.base import Engine, PartedCache
+from ..engines.compiled import CompiledRows, TokenSink
 from ..format.plan import RowLayout, Rows
 from ..system import forks
 from .progress import TokenProgress

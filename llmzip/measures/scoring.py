@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..engines.base import Array, Engine
+from ..engines.arrays import Array
+from ..engines.base import Engine
 from ..engines.frequencies import TOTAL_BITS
 from ..errors import SettingsError
 from ..format.plan import RowLayout

@@ -13,7 +13,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..engines.base import Array, Engine
+from ..engines.arrays import Array
+from ..engines.base import Engine
 from ..engines.frequencies import Frequencies
 from ..errors import CorruptError, ResourceError, SettingsError
 from ..format.plan import RowPlan

@@ -41,9 +41,7 @@ LAYERS = (
 """Top to bottom: a module may import its own package, and packages or modules of the layers below."""
 
 ONLY_IN = {
-    "torch": {
-        "codec", "engines", "inference", "measures", "models", "numerics", "ray", "system", "training", "windows",
-    },
+    "torch": {"engines", "models", "numerics", "system", "training"},
     "numpy": {
         "cli", "cluster", "codec", "engines", "inference", "measures", "mixing", "models", "numerics", "ray",
         "training", "windows",

@@ -11,7 +11,7 @@ import torch
 
 from llmzip.codec import rows
 from llmzip.engines import reference
-from llmzip.engines.base import Array
+from llmzip.engines.arrays import Array
 from llmzip.engines.exact import ExactEngine
 from llmzip.errors import EngineError
 from llmzip.format.plan import RowPlan

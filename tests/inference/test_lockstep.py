@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from llmzip.codec.rows import FrameCoder
-from llmzip.engines.base import TokenGuesser, TokenSource
+from llmzip.engines.compiled import TokenGuesser, TokenSource
 from llmzip.engines.cpu import kernels, lanes
 from llmzip.engines.exact import ExactEngine
 from llmzip.engines.selftest import compiled_model

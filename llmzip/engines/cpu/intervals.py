@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..base import TokenSink, TokenSource
+from ..compiled import TokenSink, TokenSource
 from .kernels import Library, address
 
 _P, _N = ctypes.c_void_p, ctypes.c_int64

@@ -17,7 +17,7 @@ import numpy as np
 
 from ...errors import CorruptError
 from ...system.threads import workers
-from ..base import TokenGuesser, TokenSink, TokenSource
+from ..compiled import TokenGuesser, TokenSink, TokenSource
 from .kernels import Library, Store, address
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ class Limits(NamedTuple):
 
 
 class CpuRows:
-    """Rows of a frame in the compiled passes; `base.CompiledRows` describes it.
+    """Rows of a frame in the compiled passes; `CompiledRows` describes it.
 
     Args:
         forward: the compiled passes.
@@ -224,7 +224,7 @@ class CpuRows:
         )  # fmt: skip
 
     def read(self, sink: TokenSink, first_step: int, last_step: int, first_place: int) -> None:
-        """Reads the inputs of some steps, at most `room(first_step)`, as `base.CompiledRows.read`."""
+        """Reads the inputs of some steps, at most `room(first_step)`, as `CompiledRows.read`."""
         rows = self.structure(first_step, last_step - first_step, first_place)
         desk = _Desk(self.forward, self.cache.slots, self.vocab_size, sink.new_room())
         try:
@@ -239,7 +239,7 @@ class CpuRows:
     def decoding(
         self, source: TokenSource, unit: int, threads: int, guesser: TokenGuesser | None = None
     ) -> CpuDecoding:
-        """Returns a decoder of the rows' tokens, as `base.CompiledRows.decoding`."""
+        """Returns a decoder of the rows' tokens, as `CompiledRows.decoding`."""
         return CpuDecoding(self, source, unit, threads, guesser)
 
 
@@ -248,7 +248,7 @@ _LANES_PER_THREAD = 2
 
 
 class CpuDecoding:
-    """Decodes the tokens of a frame's rows, as `base.CompiledDecoding`; used as a context.
+    """Decodes the tokens of a frame's rows, as `CompiledDecoding`; used as a context.
 
     Args:
         rows: the rows.
