@@ -146,7 +146,7 @@ INLINE int64_t exponentials_of(const Octave& octave, float peak, int64_t count, 
 }
 
 INLINE vi weights_of(const float* exponentials, const float* value_scale, float unit) {
-    return to_int(rounded((load<vf>(exponentials) * load<vf>(value_scale)) * unit));
+    return nearest((load<vf>(exponentials) * load<vf>(value_scale)) * unit);
 }
 
 struct Listed {

@@ -9,7 +9,7 @@ INLINE float squares(const float* x, int64_t size, float factor) {
     for (int64_t begin = 0; begin < size; begin += 512 * LANES) {  // 2047^2 * 512 < 2^31
         vi part = {};
         for (int64_t i = begin; i < size && i < begin + 512 * LANES; i += LANES) {
-            vi q = to_int(rounded(load<vf>(x + i) * factor));
+            vi q = nearest(load<vf>(x + i) * factor);
             part += q * q;
         }
         total += sum_of(part);
@@ -35,7 +35,7 @@ INLINE float norm_factor(const float* x, int64_t size, float eps, float inverse_
 INLINE float mean_of(const float* x, const Model* m) {
     const float peak = row_peak(x, m->width), factor = 2047.0f / peak;
     vi total = {};  // 2047 * 2^17 < 2^31
-    for (int64_t i = 0; i < m->width; i += LANES) total += to_int(rounded(load<vf>(x + i) * factor));
+    for (int64_t i = 0; i < m->width; i += LANES) total += nearest(load<vf>(x + i) * factor);
     return ((float)sum_of(total) * m->inverse_hidden) * (peak * (1.0f / 2047.0f));
 }
 
@@ -60,13 +60,13 @@ INLINE void quantise(const float* x, int64_t size, const Model* m, const Matrix*
     Item* to = (Item*)room->lines + t * m->planes * by->terms;
     if (m->planes == 1) {
         const float factor = 127.0f / peak;
-        for (int64_t i = 0; i < size; i += LANES) store_items(to + i, to_int(rounded(load<vf>(x + i) * factor)));
+        for (int64_t i = 0; i < size; i += LANES) store_items(to + i, nearest(load<vf>(x + i) * factor));
         room->scale[t] = peak * (1.0f / 127.0f);
         return;
     }
     const float factor = 32512.0f / peak;
     for (int64_t i = 0; i < size; i += LANES) {
-        const vi whole = to_int(rounded(load<vf>(x + i) * factor)), high = (whole + 128) >> 8;
+        const vi whole = nearest(load<vf>(x + i) * factor), high = (whole + 128) >> 8;
         store_items(to + i, high);
         store_items(to + by->terms + i, whole - (high << 8));
     }

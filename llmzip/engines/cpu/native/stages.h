@@ -88,7 +88,7 @@ INLINE void rotate(float* x, const float* cosines, const float* sines, int64_t t
 }
 
 // Quantises a head to integers: round(x * factor).
-INLINE vi quantised(const float* x, float factor) { return to_int(rounded(load<vf>(x) * factor)); }
+INLINE vi quantised(const float* x, float factor) { return nearest(load<vf>(x) * factor); }
 
 // Stores a query: with VNNI its high bytes, then its low bytes.
 INLINE void store_query(const float* x, int64_t dim, float factor, int16_t* to) {

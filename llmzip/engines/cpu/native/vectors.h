@@ -19,7 +19,6 @@ typedef int32_t vi __attribute__((vector_size(4 * LANES)));
 typedef int16_t vs __attribute__((vector_size(4 * LANES)));
 
 const float TINY = 0x1p-40f;
-const float ROUND = 12582912.0f;  // 1.5 * 2^23: adding and subtracting it rounds |x| <= 2^22 half to even
 const int EXP2_LAST = 22527;
 const int BLOCK_KEYS = 16;              // a multiple of LANES
 const int BLOCKS = LEVEL >= 2 ? 2 : 1;  // vectors of keys that are multiplied at once
@@ -42,7 +41,16 @@ INLINE vf splat(float x) { return vf{} + x; }
 INLINE vi splat(int32_t x) { return vi{} + x; }
 INLINE vf to_float(vi x) { return __builtin_convertvector(x, vf); }
 INLINE vi to_int(vf x) { return __builtin_convertvector(x, vi); }  // towards zero
-INLINE vf rounded(vf x) { return (x + ROUND) - ROUND; }
+
+// Rounds to the nearest integer, halves to even, as processors do by default.
+INLINE vi nearest(vf x) {
+#if LEVEL >= 2
+    return (vi)_mm512_cvtps_epi32((__m512)x);
+#else
+    return (vi)_mm256_cvtps_epi32((__m256)x);
+#endif
+}
+
 INLINE vi magnitude(vf x) { return (vi)x & 0x7fffffff; }  // as integers, magnitudes compare like floats
 INLINE vi larger(vi a, vi b) { return a > b ? a : b; }
 INLINE vf larger(vf a, vf b) { return a > b ? a : b; }
