@@ -11,6 +11,7 @@ struct Place {
     int64_t row, expected[MATCHES];
     int32_t node, treelet, slot, leaf, byte, before;
     int32_t match_length[MATCHES], match_bit[MATCHES];
+    int32_t* found_at[MATCHES];  // where the match models look for earlier tokens once the leaf is known
     int32_t chosen[SETS], logit[SETS], final_set, mixed, pair, bucket, part, probability;
     bool found;  // blocks hold what was asked for
     Span span;   // the masses of the leaves below the node
@@ -93,14 +94,10 @@ INLINE void set_match(const Learned& learned, Place& place, int match, int64_t l
     input[1] = bit ? two : -two;
 }
 
-// |weight| <= 2^24 and |input| <= 2815: both sums stay below 24 * 2^12 * 2815 < 2^31.
 INLINE int64_t dot(const int32_t* weight, const int32_t* inputs) {
-    int32_t high = 0, low = 0;
-    for (int i = 0; i < INPUTS; i++) {
-        high += (weight[i] >> 12) * inputs[i];
-        low += (weight[i] & 4095) * inputs[i];
-    }
-    return (int64_t)high * 4096 + low;
+    int64_t sum = 0;
+    for (int i = 0; i < INPUTS; i++) sum += (int64_t)weight[i] * inputs[i];
+    return sum;
 }
 
 INLINE int32_t between(const int32_t* entry, int32_t part) {  // 2^20 * 2^7 < 2^31

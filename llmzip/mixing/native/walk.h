@@ -55,6 +55,20 @@ INLINE void predict_row(const Mixer& m, Place& place, int depth, int model) {
     predict(m.learned, m.tree, place, model, depth, longest, m.texts.scalar[place.row * SCALARS + SHAPE]);
 }
 
+// Where tokens like the last ones, this leaf included, were found last; asks the memory for it.
+INLINE void ask_for_matches(const Mixer& m, Place& place) {
+    const int64_t before = m.texts.scalar[place.row * SCALARS + TOKENS];
+    const int32_t* end = m.texts.history + place.row * m.tree.steps + before;
+    for (int match = 0; match < MATCHES; match++) {
+        place.found_at[match] = nullptr;
+        if (before + 1 < MATCH_TOKENS[match]) continue;
+        uint32_t key = mixed_hash(0, place.leaf);
+        for (int back = 1; back < MATCH_TOKENS[match]; back++) key = mixed_hash(key, end[-back]);
+        place.found_at[match] = m.matches.found + ((int64_t)match << MATCH_BITS) + (key & ((1 << MATCH_BITS) - 1));
+        __builtin_prefetch(place.found_at[match], 1);
+    }
+}
+
 // Learns the bit and goes to the child.
 INLINE void go_on(const Mixer& m, Place& place, int bit) {
     learn(m.learned, place, bit);
@@ -62,6 +76,7 @@ INLINE void go_on(const Mixer& m, Place& place, int bit) {
     place.node = child;
     if (child < 0) {
         place.leaf = -1 - child;
+        ask_for_matches(m, place);
         return;
     }
     descend(&place.span, place.middle, bit);
@@ -70,8 +85,9 @@ INLINE void go_on(const Mixer& m, Place& place, int bit) {
 }
 
 // Appends a token to its row and moves the matches on.
-INLINE void end_token(const Mixer& m, int64_t row, int32_t leaf) {
-    const int64_t steps = m.tree.steps, begin = row * steps;
+INLINE void end_token(const Mixer& m, const Place& place) {
+    const int64_t row = place.row, steps = m.tree.steps, begin = row * steps;
+    const int32_t leaf = place.leaf;
     const int32_t* history = m.texts.history;
     append_token(m.texts, row, steps, leaf);
     const int64_t tokens = m.texts.scalar[row * SCALARS + TOKENS], end = begin + tokens;
@@ -85,10 +101,8 @@ INLINE void end_token(const Mixer& m, int64_t row, int32_t leaf) {
             pointer = -1;
             length = 0;
         }
-        if (tokens < MATCH_TOKENS[match]) continue;
-        uint32_t key = 0;
-        for (int back = 1; back <= MATCH_TOKENS[match]; back++) key = mixed_hash(key, history[end - back]);
-        int32_t& found = m.matches.found[((int64_t)match << MATCH_BITS) + (key & ((1 << MATCH_BITS) - 1))];
+        if (!place.found_at[match]) continue;
+        int32_t& found = *place.found_at[match];
         const int64_t after = found - m.matches.base;
         if (pointer < 0 && after > 0) {
             const int64_t last = after - 1, first = last / steps * steps;
@@ -128,7 +142,7 @@ INLINE int64_t encode_group(const Mixer& m, Group& group, int64_t step, float* p
         for (int at = 0; at < group.size; at++)
             if (group.place[at].node >= 0) go_on(m, group.place[at], bits[learnt++]);
     }
-    for (int at = 0; at < group.size; at++) end_token(m, group.first + at, group.place[at].leaf);
+    for (int at = 0; at < group.size; at++) end_token(m, group.place[at]);
     return done;
 }
 
@@ -157,7 +171,7 @@ INLINE bool decode_group(Mixer& m, Group& group) {
         for (int at = 0; at < group.size; at++)
             if (group.place[at].node >= 0) go_on(m, group.place[at], bit[at]);
     }
-    for (int at = 0; at < group.size; at++) end_token(m, group.first + at, group.place[at].leaf);
+    for (int at = 0; at < group.size; at++) end_token(m, group.place[at]);
     return true;
 }
 
