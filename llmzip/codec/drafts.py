@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from ..inference.load import LoadedModel
     from ..inference.row_start import RowStart
     from ..models.token_table import TokenTable
-    from .rows import CodedRows, FrameCoder
+    from .intervals import CodedRows
+    from .rows import FrameCoder
 
 _INDEX_ENTRY_BYTES = 10
 """About what each further frame takes in the archive's index."""

@@ -242,7 +242,7 @@ class _MixedSink:
 
     def __init__(self, engine: Engine[Any], mixer: MixEncoder) -> None:
         self._readout, self._mixer = engine.readout(), mixer
-        self.compiled = TokenSink(*mixer.compiled_sink())
+        self.compiled: TokenSink | None = TokenSink(*mixer.compiled_sink())
 
     def add(self, places: np.ndarray, masses: Array) -> None:
         """Takes the masses, (n, V), of the tokens at some places."""

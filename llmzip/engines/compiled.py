@@ -1,7 +1,7 @@
 """Rows that go through a model and to a coder in compiled code, without Python in between: what the two sides see.
 
-Engines that have such code offer `CompiledRows`; what codes tokens offers addresses of compiled functions. Neither knows
-the other. cpu/native/lanes.h says what the functions do.
+Engines that have such code offer `CompiledRows`; what codes tokens offers addresses of compiled functions. Neither
+knows the other. cpu/native/lanes.h says what the functions do.
 """
 
 from __future__ import annotations

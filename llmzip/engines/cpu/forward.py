@@ -138,7 +138,8 @@ def _new_cache(config: ExactConfig, rows: int, slots: Sequence[int]) -> CpuCache
         count = rows * heads * size * dim
         keys = integers[at : at + count].reshape(rows, heads, size // _BLOCK, dim // 2, _BLOCK, 2)
         values = integers[at + count : at + 2 * count].reshape(rows, heads, size // 4, dim, 4)
-        layers.append(CpuLayer(keys, values, *np.zeros((3, rows, heads, size), dtype=np.float32), window))
+        key_scale, value_scale, value_peak = np.zeros((3, rows, heads, size), dtype=np.float32)
+        layers.append(CpuLayer(keys, values, key_scale, value_scale, value_peak, window))
         at += 2 * count
     return CpuCache(layers)
 

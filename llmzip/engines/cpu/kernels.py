@@ -263,13 +263,14 @@ class Packed:
         self._sums = sums.astype(np.int32) * np.int32(128)
         self._scale = np.ascontiguousarray(padded(scale, 0, outputs))
         self._bias = None if bias is None else np.ascontiguousarray(padded(bias, 0, outputs))
-        addresses = (address(array) for array in (self._packed, self._sums, self._scale, self._bias))
-        self.matrix = Matrix(*addresses, rows, columns)
+        addresses = map(address, (self._packed, self._sums, self._scale))
+        self.matrix = Matrix(*addresses, None if self._bias is None else address(self._bias), rows, columns)
 
 
-def address(array: np.ndarray | None) -> int | None:
-    """Returns where a contiguous array is; None without one."""
-    return None if array is None else array.ctypes.data
+def address(array: np.ndarray) -> int:
+    """Returns where a contiguous array is."""
+    place: int = array.ctypes.data
+    return place
 
 
 def _addresses(*arrays: np.ndarray) -> tuple[int, ...]:

@@ -33,6 +33,9 @@ MAX_TOKENS = 128
 _MASS_VALUES = 1 << 17
 """Masses that a thread computes before they are used: half a megabyte stays in the cache of a core."""
 
+_MIN_MASS_ROWS, _LARGE_MASS_ROWS = 8, 64
+"""Rows of masses at once below which reading the head takes the time, and how many there are instead."""
+
 _P, _N = ctypes.c_void_p, ctypes.c_int64
 
 
@@ -142,7 +145,8 @@ class _Desk:
         self, forward: CpuForward, slots: int, vocab_size: int, of_sink: tuple[Any, int] | None = None
     ) -> None:
         self._forward, self._buffers = forward, forward.take_buffers(slots)
-        count = max(1, min(MAX_TOKENS, _MASS_VALUES // vocab_size))
+        count = min(MAX_TOKENS, _MASS_VALUES // vocab_size)
+        count = _LARGE_MASS_ROWS if count < _MIN_MASS_ROWS else count
         stores = (Store * forward.config.num_layers)()
         arrays = (
             np.empty((2, MAX_TOKENS), dtype=np.int64),
@@ -198,7 +202,7 @@ class CpuRows:
         """Returns how many inputs from a step's on fit into the cache; positions move if they must."""
         length = self.cache.length
         slots = [layer.key_scale.shape[2] - layer.slot(length, 1) for layer in self.cache.layers]
-        return min(self._limits.context - length, self._inputs.shape[1] - self._skipped - step, *slots)
+        return min(self._limits.context - length, int(self._inputs.shape[1]) - self._skipped - step, *slots)
 
     def structure(self, step: int, positions: int, first_place: int = 0) -> Rows:
         """Describes the rows to the library, until the cache changes other than by the library.
@@ -299,7 +303,8 @@ class CpuDecoding:
     @property
     def experience(self) -> Experience:
         """How passes with guesses went so far."""
-        return self._decoding.experience
+        experience: Experience = self._decoding.experience
+        return experience
 
     def advance(self, last_step: int) -> int:
         """Decodes up to a step, or as far as the cache has room; returns the step that was reached.
