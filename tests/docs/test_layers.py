@@ -114,7 +114,7 @@ def output_of(code: str) -> str:
 
 def test_imports_are_found() -> None:
     assert internal("settings") == {"errors"}
-    assert {"mixing.coder", "format.plan", "engines.base"} <= internal("codec.rows")
+    assert {"mixing.coder", "format.plan", "engines.base"} <= internal("codec.intervals")
     assert {"torch", "llmzip.numerics.tables"} <= {*imports("numerics.ops"), *imports("codec.rows")}
     assert {name.partition(".")[0] for name in MODULES} == {name for names in LAYERS for name in names}
 

@@ -61,7 +61,7 @@ class IntervalSource:
 
     def __init__(self, library: Library, tables: Tables, rows: int, decode: int, range_coder: int) -> None:
         vocab_size, group, groups, units = tables
-        self._keep = (
+        self._keep: tuple[np.ndarray, ...] = (
             np.empty((rows, vocab_size), dtype=np.int32),
             np.empty((rows, groups + 1), dtype=np.int64),
             np.empty((rows, groups + 1), dtype=np.int64),

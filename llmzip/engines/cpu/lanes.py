@@ -148,7 +148,7 @@ class _Desk:
         count = min(MAX_TOKENS, _MASS_VALUES // vocab_size)
         count = _LARGE_MASS_ROWS if count < _MIN_MASS_ROWS else count
         stores = (Store * forward.config.num_layers)()
-        arrays = (
+        arrays: tuple[np.ndarray, ...] = (
             np.empty((2, MAX_TOKENS), dtype=np.int64),
             np.empty((MAX_TOKENS, forward.config.hidden_size), dtype=np.float32),
             np.empty((count, vocab_size), dtype=np.int32),
@@ -201,7 +201,7 @@ class CpuRows:
     def room(self, step: int) -> int:
         """Returns how many inputs from a step's on fit into the cache; positions move if they must."""
         length = self.cache.length
-        slots = [layer.key_scale.shape[2] - layer.slot(length, 1) for layer in self.cache.layers]
+        slots: list[int] = [layer.key_scale.shape[2] - layer.slot(length, 1) for layer in self.cache.layers]
         return min(self._limits.context - length, int(self._inputs.shape[1]) - self._skipped - step, *slots)
 
     def structure(self, step: int, positions: int, first_place: int = 0) -> Rows:
