@@ -61,7 +61,7 @@ def settle() -> None:
 
 @functools.cache
 def usual_count() -> int:
-    """Returns the number of threads where none was set, as torch chooses it: the cores, or OMP_NUM_THREADS if it is less.
+    """Returns the number of threads where none was set, as torch chooses it: the cores, or OMP_NUM_THREADS if less.
 
     Only cores that this process may use count, and where the variable is not set, no more than a container's share of
     processor time keeps busy.
