@@ -61,13 +61,14 @@ def settle() -> None:
 
 @functools.cache
 def usual_count() -> int:
-    """Returns the number of threads where none was set, as torch chooses it: OMP_NUM_THREADS, else the cores.
+    """Returns the number of threads where none was set, as torch chooses it: the cores, or OMP_NUM_THREADS if less.
 
-    Only cores that this process may use count, and no more than a container's share of processor time keeps busy.
+    Only cores that this process may use count, and where the variable is not set, no more than a container's share of
+    processor time keeps busy.
     """
     first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     if first.isdecimal() and int(first) > 0:
-        return int(first)
+        return min(int(first), _cores())
     quota = _quota()
     return max(1, min(_cores(), _cores() if quota is None else math.ceil(quota)))
 
