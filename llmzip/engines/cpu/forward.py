@@ -8,6 +8,7 @@ where there are none: plain torch then computes.
 from __future__ import annotations
 
 import ctypes
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -259,6 +260,7 @@ class CpuForward:
         config: of the model.
         ropes: the rotary tables.
         model: describes the model to the kernels.
+        seconds: that each part of the work in compiled rows took, over all threads.
     """
 
     is_concurrent = True
@@ -269,6 +271,7 @@ class CpuForward:
         self._structures = _Structures(model, library.level)
         self.model = self._structures.model_of(operands)
         self._model = ctypes.byref(self.model)
+        self.seconds: defaultdict[str, float] = defaultdict(float)
         self._buffers: list[_Buffers] = []
         self._lock = Lock()
 
@@ -396,7 +399,9 @@ class CpuForward:
             self._buffers.clear()
         return _Buffers(self.config, max(slots, _MIN_SLOTS))
 
-    def give_back(self, buffers: _Buffers) -> None:
-        """Keeps buffers for the next caller."""
+    def give_back(self, buffers: _Buffers, seconds: dict[str, float] | None = None) -> None:
+        """Keeps buffers for the next caller; `seconds`: that the parts of some work took, for `seconds`."""
         with self._lock:
             self._buffers.append(buffers)
+            for part, spent in (seconds or {}).items():
+                self.seconds[part] += spent

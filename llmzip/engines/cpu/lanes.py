@@ -50,12 +50,22 @@ class Rows(ctypes.Structure):
     ]  # fmt: skip
 
 
+PARTS = ("layers", "head", "take", "code")
+"""Parts of the work: the model's layers; masses; the coder as it takes masses, and as it codes tokens."""
+
+
+class Seconds(ctypes.Structure):
+    """`struct Seconds` of native/lanes.h."""
+
+    _fields_ = [(name, ctypes.c_double) for name in PARTS]
+
+
 class Desk(ctypes.Structure):
     """`struct Desk` of native/lanes.h."""
 
     _fields_ = [
         *((name, _P) for name in ("room", "stores", "ids", "places", "hidden", "masses")), ("mass_rows", _N),
-        ("of_sink", _P),
+        ("of_sink", _P), ("seconds", _P),
     ]  # fmt: skip
 
 
@@ -153,16 +163,17 @@ class _Desk:
             np.empty((MAX_TOKENS, forward.config.hidden_size), dtype=np.float32),
             np.empty((count, vocab_size), dtype=np.int32),
         )
-        self._keep = (stores, arrays, of_sink)
+        self._keep, self._seconds = (stores, arrays, of_sink), Seconds()
         ids, hidden, masses = map(address, arrays)
         self.structure = Desk(
             self._buffers.address, ctypes.addressof(stores), ids, ids + 8 * MAX_TOKENS, hidden, masses,
-            count, None if of_sink is None else of_sink[1],
+            count, None if of_sink is None else of_sink[1], ctypes.addressof(self._seconds),
         )  # fmt: skip
 
     def close(self) -> None:
-        """Gives the buffers back."""
-        self._forward.give_back(self._buffers)
+        """Gives the buffers back, and notes what the work took."""
+        seconds = {name: getattr(self._seconds, name) for name in PARTS}
+        self._forward.give_back(self._buffers, seconds)
 
 
 class Limits(NamedTuple):

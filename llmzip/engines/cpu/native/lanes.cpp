@@ -15,6 +15,20 @@ int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
 int64_t steps_of(const Rows& r, int64_t row) { return r.full_steps + (row < r.long_rows); }
 
+// The processor time of this thread in seconds: other work on the machine hardly changes what a pass takes of it.
+double now() {
+    timespec time;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
+}
+
+// Adds the time since `begin` to a sum of seconds, and returns the time.
+double add_since(double begin, double* seconds) {
+    const double time = now();
+    *seconds += time - begin;
+    return time;
+}
+
 // -- passes through the model ---------------------------------------------------------------------------------------
 
 // The cache of a layer from a row on, for new tokens from a position on.
@@ -44,7 +58,9 @@ void pass(const Rows& r, const Desk& desk, int64_t first_row, int64_t rows, int6
         cosines[which] = r.cosines[which] + position * r.turned[which];
         sines[which] = r.sines[which] + position * r.turned[which];
     }
+    const double begin = now();
     r.forward(r.model, rows, new_tokens, desk.ids, position, cosines, sines, r.turned, desk.stores, desk.room);
+    add_since(begin, &desk.seconds->layers);
 }
 
 void keep_hidden(const Rows& r, const Desk& desk, int64_t token, int64_t place) {
@@ -53,7 +69,16 @@ void keep_hidden(const Rows& r, const Desk& desk, int64_t token, int64_t place) 
 }
 
 void find_masses(const Rows& r, const Desk& desk, int64_t first, int64_t n, int32_t* out) {
+    const double begin = now();
     r.masses(r.model, n, desk.hidden + first * r.model->hidden, desk.room, r.vocab, out);
+    add_since(begin, &desk.seconds->head);
+}
+
+// Hands masses [n, vocab] to the coder.
+void give(const TokenCoder& coder, const Desk& desk, int64_t n, const int32_t* masses, int64_t first_row) {
+    const double begin = now();
+    coder.take(coder.context, n, masses, first_row);
+    add_since(begin, &desk.seconds->take);
 }
 
 // Predicts the token of a step in some rows, and hands the masses to the coder.
@@ -65,18 +90,12 @@ void predict_rows(const Rows& r, const TokenCoder& coder, const Desk& desk, int6
         for (int64_t row = 0; row < rows; row += desk.mass_rows) {
             const int64_t n = smaller(desk.mass_rows, rows - row);
             find_masses(r, desk, row, n, desk.masses);
-            coder.take(coder.context, n, desk.masses, first + row);
+            give(coder, desk, n, desk.masses, first + row);
         }
     }
 }
 
 // -- guesses ----------------------------------------------------------------------------------------------------------
-
-double now() {
-    timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
-}
 
 // Moves an average of times towards a new one, less if that is longer: a thread may have been interrupted.
 void smooth(double* average, double seconds) {
@@ -107,7 +126,7 @@ void predict_ahead(Decoding& d, const Desk& desk, Part& part, int64_t step) {
     for (int64_t i = 0; i <= part.guesses; i++) keep_hidden(r, desk, i, i);
     find_masses(r, desk, 0, 1 + part.guesses, part.masses);
     part.seconds = now() - begin;
-    d.coder.take(d.coder.context, 1, part.masses, part.first);
+    give(d.coder, desk, 1, part.masses, part.first);
 }
 
 // Notes what the last pass of a part gave: the known token's successor, and one for each guess that was right.
@@ -165,12 +184,13 @@ bool may_code(const Decoding& d) {
 }
 
 // Codes the lane whose turn it is. Called with the mutex, which is free while the coder works.
-void code(Decoding& d, Sync& sync) {
+void code(Decoding& d, const Desk& desk, Sync& sync) {
     Lane& lane = d.lanes[d.turn];
     const int64_t step = d.step, end = end_of(d.rows, lane.last, step), first = lane.first;
     const bool begins = d.coder.begin && !d.has_begun;
     d.is_coding = 1;
     pthread_mutex_unlock(&sync.mutex);
+    const double time = now();
     int is_good = 1;
     if (first < end) {
         is_good = begins ? d.coder.begin(d.coder.context, first, end)
@@ -186,6 +206,7 @@ void code(Decoding& d, Sync& sync) {
                     follow(d, d.parts[n], step, d.tokens[d.parts[n].first - first]);
         }
     }
+    add_since(time, &desk.seconds->code);
     pthread_mutex_lock(&sync.mutex);
     d.is_coding = 0;
     if (!is_good) d.has_failed = 1;
@@ -277,7 +298,9 @@ void llmzip_lanes_read(const Rows* rows, const Sink* sink, const Desk* desk, int
             for (int64_t done = 0; done < n; done += desk->mass_rows) {
                 const int64_t part = smaller(desk->mass_rows, n - done);
                 find_masses(r, *desk, done, part, desk->masses);
+                const double begin = now();
                 sink->add(sink->context, part, desk->masses, desk->places + done, desk->of_sink);
+                add_since(begin, &desk->seconds->take);
             }
         }
     }
@@ -301,7 +324,7 @@ void llmzip_lanes_decode(Decoding* decoding, const Desk* desk) {
     pthread_mutex_lock(&sync.mutex);
     while (d.step < d.last_step && !d.has_failed) {
         if (may_code(d)) {
-            code(d, sync);
+            code(d, *desk, sync);
         } else if (Part* part = part_to_predict(d)) {
             predict(d, *desk, sync, *part);
         } else {

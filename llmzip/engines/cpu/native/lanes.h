@@ -30,6 +30,11 @@ struct Rows {
     int64_t start_token;  // what the model is fed in place of a byte token
 };
 
+// What a thread's work took, in seconds.
+struct Seconds {
+    double layers, head, take, code;
+};
+
 // Buffers of a thread.
 struct Desk {
     const struct Room* room;
@@ -40,6 +45,7 @@ struct Desk {
     int32_t* masses;  // [mass_rows, vocab]
     int64_t mass_rows;
     void* of_sink;  // what the sink needs of a thread
+    struct Seconds* seconds;
 };
 
 // Where masses of known tokens go.
