@@ -35,15 +35,14 @@ from llmzip.bench import machine
 from llmzip.codec import methods
 from llmzip.codec.reader import decompress_stream
 from llmzip.codec.writer import compress_stream
-from llmzip.engines import frequencies
 from llmzip.inference import load
 from llmzip.mixing import coder, mixer
 from llmzip.models import tokenizer
 from llmzip.models.choice import choose_model
-from llmzip.numerics import ops
 from llmzip.settings import CompressSettings, DecompressSettings, EngineSettings
+from llmzip.system import threads
 
-SIZES = (1_000, 100_000, 1_000_000)
+SIZES = (1_000, 20_000, 1_000_000)
 STORED = Path(__file__).with_name("speed.json")
 _SHORT_BYTES, _SHORT_TIMES, _LONG_TIMES = 100_000, 7, 3
 _TRIES = 3
@@ -54,9 +53,14 @@ _REST, _IDLE = "the rest", "idle"
 
 
 class Clock:
-    """A sum of the CPU time of functions by part, over all threads, without that of the functions they call."""
+    """A sum of the CPU time of functions by part, over all threads, without that of the functions they call.
 
-    def __init__(self) -> None:
+    Args:
+        compiled: CPU seconds of the parts in compiled rows, which the forward pass adds up.
+    """
+
+    def __init__(self, compiled: dict[str, float]) -> None:
+        self._compiled = compiled
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self._stack = threading.local()
         self._lock = threading.Lock()
@@ -83,45 +87,39 @@ class Clock:
     def of(self, work: Callable[[], object]) -> dict[str, float]:
         """Calls a function; returns CPU seconds by part, the rest of them, and the seconds that threads were idle."""
         self.seconds.clear()
+        self._compiled.clear()
         started, used = time.perf_counter(), time.process_time()
         work()
         wall, used = time.perf_counter() - started, time.process_time() - used
+        for name, seconds in self._compiled.items():
+            self.seconds[_COMPILED[name]] += seconds
         parts = dict(self.seconds)
         parts[_REST] = used - sum(parts.values())
-        parts[_IDLE] = wall * torch.get_num_threads() - used
+        parts[_IDLE] = wall * threads.count() - used
         return parts
 
 
-def _places(engine: Any) -> list[tuple[Any, str, str]]:
-    """Returns the functions of the parts: object, attribute, part."""
-    places: list[tuple[Any, str, str]] = [
-        (frequencies.Frequencies, "intervals", "frequencies"),
-        (frequencies.Frequencies, "group_bounds", "frequencies"),
-        (frequencies.Frequencies, "symbol_bounds", "frequencies"),
-        (coder.Encoder, "encode", "coder"),
-        (coder.Decoder, "decode", "coder"),
-        (mixer.MixEncoder, "add", "mixer: model's logits"),
-        (mixer.MixEncoder, "walk", "mixer"),
-        (mixer.MixEncoder, "finish", "coder"),
-        (mixer.MixDecoder, "take", "mixer: model's logits"),
-        (mixer.MixDecoder, "decode", "mixer"),
+_COMPILED = {"layers": "layers", "head": "head, masses", "take": "masses for the coder", "code": "coder or mixer"}
+"""Parts of the work in compiled rows, by the names that the forward pass gives them."""
+
+
+def _places() -> list[tuple[Any, str, str]]:
+    """Returns the functions of the parts in Python: object, attribute, part."""
+    return [
+        (coder.Encoder, "encode", "coder or mixer"),
+        (mixer.MixEncoder, "walk", "coder or mixer"),
+        (mixer.MixEncoder, "finish", "coder or mixer"),
         (tokenizer.Tokenizer, "encode", "tokenizer"),
         (methods, "compress_plain", "xz and zstd, to compare"),
     ]
-    library = getattr(getattr(engine, "forward_pass", None), "library", None)
-    if library is not None:
-        places += [(library, "forward", "model"), (library, "masses", "head and masses")]
-    else:
-        places += [(ops.Kernels, "linear", "linear"), (ops.Kernels, "product", "attention products")]
-    return places
 
 
 @contextlib.contextmanager
 def profile(engine: Any) -> Iterator[Clock]:
     """Times the parts while the context is active."""
-    clock = Clock()
-    before = [(where, name, getattr(where, name)) for where, name, _ in _places(engine)]
-    for where, name, part in _places(engine):
+    clock = Clock(getattr(engine.forward_pass, "seconds", {}))
+    before = [(where, name, getattr(where, name)) for where, name, _ in _places()]
+    for where, name, part in _places():
         setattr(where, name, clock.wrap(getattr(where, name), part))
     try:
         yield clock
@@ -293,7 +291,7 @@ def main() -> int:
     config = engine.model.config  # type: ignore[union-attr]
     operations = config.flops_per_token(1) - 4 * config.num_heads * config.head_dim * config.num_layers
     print(
-        f"llmzip {llmzip.__version__}, {model.name}, {torch.get_num_threads()} threads, kernels: "
+        f"llmzip {llmzip.__version__}, {model.name}, {threads.count()} threads, kernels: "
         f"{getattr(engine, 'kernels_text', 'torch')}\nint8 products: at best {peak / 1e12:.2f} T operations/s; "
         f"copying: {copied / 1e9:.1f} GB/s; the model needs {operations / 1e6:.1f} M operations a token\n"
     )
@@ -302,7 +300,7 @@ def main() -> int:
     rows: list[dict[str, Any]] = []
     parts: list[str] = []
     instructions = getattr(engine, "kernels_text", "torch")
-    kind = ratios.machine_kind(machine.facts()["processor"], instructions, torch.get_num_threads())
+    kind = ratios.machine_kind(machine.facts()["processor"], instructions, threads.count())
     found: ratios.Ratios = {}
     sizes = sorted({min(size, len(text)) for size in args.sizes})
     for level in args.levels:
@@ -336,7 +334,7 @@ def main() -> int:
     args.output.mkdir(parents=True, exist_ok=True)
     facts = {
         "llmzip": llmzip.__version__, "model": model.name, "platform": platform.platform(), "torch": torch.__version__,
-        "threads": torch.get_num_threads(), "int8_peak": peak, "bandwidth": copied, "fixed_loop": loop.rate(),
+        "threads": threads.count(), "int8_peak": peak, "bandwidth": copied, "fixed_loop": loop.rate(),
         "rows": rows, "start_up_seconds": begin,
     }  # fmt: skip
     (args.output / f"speed-{model.name}.json").write_text(json.dumps(facts, indent=1) + "\n")
