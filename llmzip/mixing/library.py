@@ -44,7 +44,7 @@ class _Texts(ctypes.Structure):
 class _Tree(ctypes.Structure):
     _fields_ = [
         *((name, _P) for name in ("child", "bounds", "treelet", "slot", "token", "leaf", "block_of", "log", "octave")),
-        *((name, _N) for name in ("rows", "full_steps", "long_rows", "steps", "vocab_size", "by_leaf")),
+        *((name, _N) for name in ("rows", "full_steps", "long_rows", "steps", "vocab_size")),
     ]  # fmt: skip
 
 
@@ -246,7 +246,7 @@ class Walk:
         """Stores the model's logits on the paths of known tokens, and its guesses; threads may share out the places.
 
         Args:
-            masses: (n, V) int32, in the order that `Shape` says.
+            masses: (n, V) int32 by token id.
             places: (n,) int64: positions of the tokens in the frame.
 
         Raises:

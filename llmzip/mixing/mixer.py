@@ -89,7 +89,6 @@ class MixEncoder:
         num_rows: R, 1 to N.
         with_model: whether there is a language model.
         primed: what was learnt from a prompt, if there is one.
-        by_leaf: as for `Vocabulary.shape`; the payload is the same.
 
     Raises:
         EngineError: the mixer cannot be loaded here.
@@ -102,10 +101,8 @@ class MixEncoder:
         num_rows: int,
         with_model: bool,
         primed: Primed | None = None,
-        *,
-        by_leaf: bool = False,
     ) -> None:
-        self._primed, self._vocabulary, self._with_model, self._by_leaf = primed, vocabulary, with_model, by_leaf
+        self._primed, self._vocabulary, self._with_model = primed, vocabulary, with_model
         self._rows = Rows(len(tokens), num_rows)
         leaf = vocabulary.tree.leaf[tokens]
         depth = vocabulary.tree.depth[leaf]
@@ -124,7 +121,7 @@ class MixEncoder:
         return Walk(
             self._learned,
             self._texts,
-            self._vocabulary.shape(self._rows, self._by_leaf),
+            self._vocabulary.shape(self._rows),
             known=self._known,
             with_model=self._with_model,
             decisions=self._decisions,
@@ -200,7 +197,6 @@ class MixDecoder:
         num_rows: R, as for the encoder.
         with_model: as for the encoder.
         primed: as for the encoder.
-        by_leaf: as for `Vocabulary.shape`.
 
     Raises:
         EngineError: the mixer cannot be loaded here.
@@ -214,14 +210,12 @@ class MixDecoder:
         num_rows: int,
         with_model: bool,
         primed: Primed | None = None,
-        *,
-        by_leaf: bool = False,
     ) -> None:
         self._rows = Rows(num_tokens, num_rows)
         self._learned, self._texts = _state(vocabulary, self._rows, primed)
         nothing = np.zeros(1, dtype=np.int64)
         known = Known(nothing.astype(np.int32), nothing, nothing.astype(np.int16), nothing, nothing.astype(np.int32))
-        shape = vocabulary.shape(self._rows, by_leaf)
+        shape = vocabulary.shape(self._rows)
         self._walk = Walk(self._learned, self._texts, shape, known=known, with_model=with_model, payload=payload)
         self._step = 0
 

@@ -336,23 +336,3 @@ def test_frames_at_the_same_time_have_tables_of_their_own(monkeypatch: pytest.Mo
     gc.collect()
     assert len(library._free) == library._MAX_FREE
     assert len({found.table.ctypes.data for found in library._free}) == library._MAX_FREE
-
-
-@pytest.mark.parametrize("size", [2, 64, 1000, 20_000])
-def test_masses_may_come_in_the_order_of_the_leaves(size: int, level: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LLMZIP_KERNELS", level)
-    num_tokens, num_rows = 130, 40
-    vocabulary = words(size)
-    tokens, masses = rows_of(size, num_tokens, seed=size + 1)
-    masses[5::7] = masses[5::7, :1]  # several are the likeliest, by id another one than by leaf
-    masses[5::7, [size // 3, size - 1]] = 1 << 21
-    expected = encoder_of(vocabulary, tokens, num_rows, masses).finish()
-    by_leaf = np.ascontiguousarray(masses[:, vocabulary.tree.token])
-    encoder = MixEncoder(vocabulary, tokens, num_rows, with_model=True, by_leaf=True)
-    encoder.add(np.arange(num_tokens), by_leaf)
-    assert encoder.finish() == expected
-    decoder = MixDecoder(vocabulary, expected[0], num_tokens, num_rows, with_model=True, by_leaf=True)
-    starts = np.array(decoder._rows.row_starts())
-    for step in range(decoder._rows.steps):
-        places = starts[: decoder._rows.active_rows(step)] + step
-        assert np.array_equal(decoder.step(by_leaf[places]), tokens[places])
