@@ -287,22 +287,23 @@ def test_compiled_callers_decode_by_addresses(level: str, monkeypatch: pytest.Mo
     tokens, masses = rows_of(size, num_tokens, seed=6)
     payload, _ = encoder_of(words(size), tokens, num_rows, masses).finish()
     decoder = MixDecoder(words(size), payload, num_tokens, num_rows, with_model=True)
-    walk, number, pointer = decoder.walk, ctypes.c_int64, ctypes.c_void_p
-    take = ctypes.CFUNCTYPE(None, pointer, number, pointer, number)(library.address_of(walk.functions.take))
-    decode = ctypes.CFUNCTYPE(ctypes.c_int, pointer, number, number, pointer)(library.address_of(walk.functions.decode))
+    addresses, number, pointer = decoder.compiled_source(), ctypes.c_int64, ctypes.c_void_p
+    take = ctypes.CFUNCTYPE(None, pointer, number, pointer, number)(addresses["take"])
+    decode = ctypes.CFUNCTYPE(ctypes.c_int, pointer, number, number, pointer)(addresses["decode"])
     starts = np.array(decoder._rows.row_starts())
     for step in range(decoder._rows.steps):
         active = decoder._rows.active_rows(step)
         places, ids = starts[:active] + step, np.full(active + 1, -1, dtype=np.int64)
         given = np.ascontiguousarray(masses[places])
-        take(walk.address, active, given.ctypes.data, 0)
-        assert decode(walk.address, 0, active, ids.ctypes.data)
+        take(addresses["context"], active, given.ctypes.data, 0)
+        assert decode(addresses["context"], 0, active, ids.ctypes.data)
         assert ids.tolist() == [*tokens[places].tolist(), -1]
 
 
 def test_a_table_of_an_earlier_frame_changes_nothing(level: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables of found tokens are used again without being cleared, until their numbers get too large."""
     monkeypatch.setenv("LLMZIP_KERNELS", level)
+    gc.collect()  # what earlier tests left would give its tables back later
     monkeypatch.setattr(library, "_free", [])
     tokens, masses = rows_of(64, 900, seed=8)
     expected, bases = encoder_of(words(64), tokens, 5, masses).finish(), []
@@ -323,6 +324,7 @@ def test_a_table_of_an_earlier_frame_changes_nothing(level: str, monkeypatch: py
 
 
 def test_frames_at_the_same_time_have_tables_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    gc.collect()
     monkeypatch.setattr(library, "_free", [])
     tokens, masses = rows_of(64, 300, seed=9)
     payload, _ = encoder_of(words(64), tokens, 3, masses).finish()
