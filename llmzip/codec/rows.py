@@ -1,6 +1,6 @@
 """Token ids to a frame's payload and back: rows in lockstep through model and coder; must not know text or files.
 
-Encoding keeps 16 bytes a token until all are there; decoding runs one token of every row at a time. Both see the same
+Encoding is one part of the steps behind the model; decoding runs one token of every row at a time. Both see the same
 masses, so both code the same intervals in the same order (format section 4).
 """
 

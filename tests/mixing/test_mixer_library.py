@@ -166,9 +166,10 @@ def test_steps_are_walked_once(level: str, monkeypatch: pytest.MonkeyPatch) -> N
     expected = encoder_of(words(64), tokens, 10, masses).finish()
     encoder = MixEncoder(words(64), tokens, 10, with_model=True)
     encoder.add(np.arange(100), masses)
-    encoder.walk(6)
-    encoder.walk(3)
     done: list[int] = []
+    encoder.walk(6, done.append)
+    encoder.walk(3, done.append)
+    assert sum(done) == 60
     assert encoder.finish(done.append) == expected and sum(done) == 100
 
 
