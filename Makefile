@@ -28,7 +28,7 @@ LEVEL ?= 6
 # Waiting threads of torch give up the core soon: on a busy machine spinning costs a factor of ten.
 export GOMP_SPINCOUNT ?= 1000
 
-.PHONY: help setup demo test test-slow check fuzz golden docs site picture bench readme-tables bench-mixer bench-train bench-logs bench-windows bench-speed bench-levels bench-ray embedded dist wheels clean lock test-newest test-oldest test-real
+.PHONY: help setup demo test test-slow check fuzz golden docs site picture bench readme-tables bench-mixer bench-train bench-logs bench-windows bench-speed bench-levels bench-guesses bench-start bench-ray embedded dist wheels clean lock test-newest test-oldest test-real
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -166,6 +166,12 @@ bench-speed: $(BIN)/test.stamp ## speed and its parts for TEXT=FILE by MODEL=nam
 
 bench-levels: $(BIN)/test.stamp ## size and speed of -1 to -9 for TEXT=FILE, with a chart
 	$(BIN)/python benchmarks/levels.py $(or $(TEXT),corpora/prose-en.txt) --output bench-results
+
+bench-guesses: $(BIN)/test.stamp ## what guesses save when single rows are decoded: TEXTS="FILE ..."
+	$(BIN)/python benchmarks/guesses.py $(or $(TEXTS),$(wildcard corpora/*.txt corpora/*.log)) --output bench-results
+
+bench-start: $(BIN)/test.stamp ## time and memory of whole processes with a text of 1 KB, beside an import of numpy
+	$(BIN)/python benchmarks/start.py --output bench-results
 
 bench-ray: $(BIN)/test.stamp ## how llmzip cluster scales: workers that compress, workers that wait, memory
 	$(BIN)/python benchmarks/cluster.py --output bench-results

@@ -92,7 +92,9 @@ class Part(ctypes.Structure):
     _fields_ = [
         *(
             (name, _N)
-            for name in ("first", "last", "first_lane", "last_lane", "next", "is_busy", "guesses", "right")
+            for name in (
+                "first", "last", "first_lane", "last_lane", "next", "is_busy", "guesses", "right", "is_ahead",
+            )
         ),
         ("guess", _N * MAX_GUESSES), ("seconds", ctypes.c_double), ("masses", _P),
     ]  # fmt: skip

@@ -131,9 +131,9 @@ void note_pass(Experience& experience, const Part& part) {
 // known; else new guesses are made.
 void follow(Decoding& d, const Frame& frame, const Lane& lane, Part& part, int64_t step, int64_t token) {
     d.guesser.learn(d.guesser.context, part.first, token);
-    if (part.right < part.guesses && token == part.guess[part.right]) {
+    part.is_ahead = part.right < part.guesses && token == part.guess[part.right];
+    if (part.is_ahead) {
         part.right++;
-        part.next = step + 2;
         const int32_t* masses = part.masses + part.right * d.rows.vocab;
         frame.coder.take(frame.coder.context, 1, masses, part.first - frame.first_row);
         return;
@@ -255,7 +255,11 @@ void code(Decoding& d, const Desk& desk, Sync& sync, Frame& frame) {
     pthread_mutex_lock(&sync.mutex);
     frame.is_coding = 0;
     if (!is_good) frame.has_failed = 1;
-    if (!begins) lane.coded = step + 1;
+    if (!begins) {
+        lane.coded = step + 1;
+        for (int64_t n = lane.first_part; n < lane.last_part; n++)
+            if (d.parts[n].masses && d.parts[n].is_ahead) d.parts[n].next = step + 2;
+    }
     if (++frame.turn < frame.last_lane) return;
     frame.turn = frame.first_lane;
     if (coder.begin) frame.has_begun = !frame.has_begun;

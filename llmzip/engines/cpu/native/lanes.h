@@ -85,6 +85,7 @@ struct Part {
     int64_t next;                   // step that is predicted next
     int64_t is_busy;                // whether a thread predicts
     int64_t guesses, right;         // tokens that are read after the known one; how many turned out right by now
+    int64_t is_ahead;               // whether the last token was guessed, so that the next one is predicted already
     int64_t guess[MAX_GUESSES];
     double seconds;                 // that the last pass took
     int32_t* masses;  // [MAX_GUESSES + 1, vocab] after the known token and the guesses; null if it never guesses
