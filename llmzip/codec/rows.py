@@ -60,6 +60,19 @@ class FrameCoder:
         self._vocabulary, self._prompt = vocabulary, prompt
         self._before = NOTHING if prompt is None else prompt.context
 
+    @property
+    def lane_rows(self) -> int:
+        """Number of rows of which the lanes that decode have multiples."""
+        if self._vocabulary is None:
+            return _MIN_LANE_ROWS
+        from ..mixing.state import GROUP_ROWS
+
+        return GROUP_ROWS
+
+    def guesses(self, num_rows: int) -> bool:
+        """Returns whether so many rows are decoded with guesses: where there is a thread for each, which has time."""
+        return self.engine.is_compiled and num_rows <= self.engine.callers
+
     def encode(self, tokens: np.ndarray, plan: RowPlan, progress: TokenProgress | None = None) -> CodedRows:
         """Codes the tokens of a frame.
 
@@ -151,13 +164,13 @@ class FrameCoder:
         """Decodes method lm."""
         if self.engine.is_compiled:
             coder = CompiledIntervals(self.engine, payload, plan.num_rows)
-            return self._decode_compiled(coder.source, plan, _MIN_LANE_ROWS, check)
+            return self._decode_compiled(coder.source, plan, check)
         source = IntervalSource(self.engine, payload)
 
         def look(lane: Lane, step: int) -> Look:
             return source.look(lane.history.step(step))
 
-        with Lanes(self.engine, plan, self._before, _MIN_LANE_ROWS) as lanes:
+        with Lanes(self.engine, plan, self._before, self.lane_rows) as lanes:
             for lane in lanes:
                 lanes.start(lane, look, lane, 0)
             for step in range(plan.steps):
@@ -175,18 +188,17 @@ class FrameCoder:
     ) -> np.ndarray:
         """Decodes method mixed; while the mixer decodes some rows, the model computes what comes next in the others."""
         from ..mixing.mixer import MixDecoder
-        from ..mixing.state import GROUP_ROWS
 
         primed = self._primed(vocabulary, plan.num_tokens)
         mixer = MixDecoder(vocabulary, payload, plan.num_tokens, plan.num_rows, with_model=True, primed=primed)
         if self.engine.is_compiled:
-            return self._decode_compiled(TokenSource(**mixer.compiled_source()), plan, GROUP_ROWS, check)
+            return self._decode_compiled(TokenSource(**mixer.compiled_source()), plan, check)
         readout = self.engine.readout()  # a device's lanes share one thread
 
         def predict(lane: Lane, step: int) -> None:
             mixer.take(readout.fetch(lane.history.step(step)), lane.first)
 
-        with Lanes(self.engine, plan, self._before, GROUP_ROWS) as lanes:
+        with Lanes(self.engine, plan, self._before, self.lane_rows) as lanes:
             for lane in lanes:
                 lanes.start(lane, predict, lane, 0)
             for step in range(plan.steps):
@@ -202,16 +214,16 @@ class FrameCoder:
             return np.concatenate([lane.history.tokens() for lane in lanes])
 
     def _decode_compiled(
-        self, source: TokenSource, plan: RowPlan, unit: int, check: Callable[[np.ndarray], None]
+        self, source: TokenSource, plan: RowPlan, check: Callable[[np.ndarray], None]
     ) -> np.ndarray:
-        """Decodes in compiled code; with guesses where there is a thread for each row, which then has time for them."""
-        if plan.num_rows > self.engine.callers:
-            return lockstep.decode(self.engine, plan, self._before, source, unit, check)
+        """Decodes in compiled code, with guesses where `guesses` says so."""
+        if not self.guesses(plan.num_rows):
+            return lockstep.decode(self.engine, plan, self._before, source, self.lane_rows, check)
         from ..mixing.lookahead import Lookahead
 
         lookahead = Lookahead(self.engine.vocab_size, plan.num_tokens, plan.num_rows, self._followers)
         guesser = TokenGuesser(**lookahead.compiled())
-        return lockstep.decode(self.engine, plan, self._before, source, unit, check, guesser)
+        return lockstep.decode(self.engine, plan, self._before, source, self.lane_rows, check, guesser)
 
     def _primed(self, vocabulary: Vocabulary, num_tokens: int) -> Primed | None:
         """Returns the mixer's state after the prompt, which goes through the model only once."""
