@@ -174,9 +174,7 @@ def frequency_stages(device: torch.device, vocab: int) -> Iterator[Stage]:
     yield from zip(("found", "sides"), one.find(masses, tokens * 3), other.find(there, tokens * 3), strict=True)
 
 
-def model_stages(
-    device: torch.device, model: ExactModel, rows: int, length: int, kernels: bool
-) -> Iterator[Stage]:
+def model_stages(device: torch.device, model: ExactModel, rows: int, length: int, kernels: bool) -> Iterator[Stage]:
     """Yields prefill, steps and pieces, and masses: the CPU, and the device with or without its kernels."""
     one, other = ExactEngine(model, "cpu"), ExactEngine(model, device, compiled=kernels)
     here, there = one.readout(), other.readout()

@@ -213,9 +213,7 @@ class FrameCoder:
                         lanes.start(lane, predict, lane, step + 1)
             return np.concatenate([lane.history.tokens() for lane in lanes])
 
-    def _decode_compiled(
-        self, source: TokenSource, plan: RowPlan, check: Callable[[np.ndarray], None]
-    ) -> np.ndarray:
+    def _decode_compiled(self, source: TokenSource, plan: RowPlan, check: Callable[[np.ndarray], None]) -> np.ndarray:
         """Decodes in compiled code, with guesses where `guesses` says so."""
         if not self.guesses(plan.num_rows):
             return lockstep.decode(self.engine, plan, self._before, source, self.lane_rows, check)

@@ -161,7 +161,7 @@ class Trial:
             cache, _ = self._filled(num_rows, depth, steps)
             return sorted(self._stepped(num_rows, cache, steps))[steps // 4]
         taken = self._decoded(num_rows, depth, steps, 1)
-        if min(taken) < _QUICK_SECONDS and _STEPS_AT_ONCE < engine.context:
+        if min(taken) < _QUICK_SECONDS and engine.context > _STEPS_AT_ONCE:
             taken = self._decoded(num_rows, depth, steps, _STEPS_AT_ONCE)
         return sorted(taken)[len(taken) // 4]
 

@@ -23,7 +23,7 @@ from llmzip.measures import budget, candidates, estimate
 from llmzip.measures.budget import DEFAULT_SECONDS, Budget
 from llmzip.measures.candidates import Candidate
 from llmzip.measures.estimate import Estimate
-from llmzip.measures.model_candidate import _Sampler, by_model
+from llmzip.measures.model_candidate import _extended, _guessed, _Sampler, by_model
 from llmzip.measures.places import Places
 from llmzip.measures.trial import Trial, spread
 from llmzip.models.choice import model_for_compressing
@@ -274,3 +274,26 @@ def test_pieces_of_work_of_several_sizes_have_the_same_spread() -> None:
     assert spread([0.0, 1.0], [0, 1000]) == 0.0
     all_in_one = [0, *range(1000, 1020)]
     assert spread(np.linspace(0, 1, 21).tolist(), all_in_one) == 0.0
+
+
+def test_rows_with_a_thread_each_are_decoded_with_guesses() -> None:
+    model = load(model_for_compressing(CompressSettings(model="small", engine=ENGINE)), ENGINE)
+    assert model.engine.callers == 1
+    trial = Trial(model, mixed=True, overlap=256, prompt=None)
+    assert trial.guesses(1) and not trial.guesses(2)
+    tokens = model.tokenizer.encode((b"One line that comes again. " * 200)[:3000])[None, :512]
+    decoded = trial.decode(trial.encode(tokens))
+    without = trial.step_seconds(1, 256)
+    assert _guessed(trial, 1, tokens, without, 10.0) < 1  # though the mixer is part of it
+    assert decoded.seconds / decoded.steps < without
+    # Nothing is concluded from a few steps, nor from fewer rows than there are.
+    assert _guessed(trial, 1, tokens, without, 60 * without) == _guessed(trial, 2, tokens, without, 10.0) == 1.0
+
+
+def test_steps_beyond_the_last_depth_grow_as_they_did_before_it() -> None:
+    reach = np.array([0.0, 100.0, 400.0, 1000.0])
+    assert _extended(reach, [100, 300, 500], [1.0, 2.0, 3.0]).tolist() == [1.0, 1.0, 2.5, 5.5]
+    # Windows are full by the second depth: what grew until then says nothing of later.
+    assert _extended(reach, [100, 300, 500], [1.0, 2.0, 2.0]).tolist() == [1.0, 1.0, 2.0, 2.0]
+    assert _extended(reach, [100], [1.0]).tolist() == [1.0] * 4
+    assert _extended(reach, [100, 300], [2.0, 1.5]).tolist() == [2.0, 2.0, 1.5, 1.5]

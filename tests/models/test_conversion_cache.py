@@ -412,9 +412,7 @@ def test_outliers_ask_for_a_second_plane(random_checkpoint: Make) -> None:
 
 
 @pytest.mark.parametrize("kernels", ["", "none"])
-def test_one_engine_at_a_time_measures(
-    random_checkpoint: Make, monkeypatch: pytest.MonkeyPatch, kernels: str
-) -> None:
+def test_one_engine_at_a_time_measures(random_checkpoint: Make, monkeypatch: pytest.MonkeyPatch, kernels: str) -> None:
     alive: list[weakref.ref[ExactEngine]] = []
     placed: list[Any] = []
 
