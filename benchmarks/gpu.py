@@ -38,12 +38,15 @@ if MISSING:
 from shapes import SHAPES, random_model  # noqa: E402
 
 from llmzip.engines import selftest  # noqa: E402
+from llmzip.engines.arrays import Array  # noqa: E402
+from llmzip.engines.base import Readout  # noqa: E402
 from llmzip.engines.exact import ExactEngine  # noqa: E402
-from llmzip.engines.frequencies import Frequencies  # noqa: E402
 from llmzip.engines.gpu import devices  # noqa: E402
 from llmzip.engines.gpu.frequencies import frequencies  # noqa: E402
+from llmzip.engines.torch_frequencies import TorchFrequencies  # noqa: E402
 from llmzip.models.int8form import load_int8  # noqa: E402
 from llmzip.models.layout import INT8  # noqa: E402
+from llmzip.models.matrix import Int8Matrix  # noqa: E402
 from llmzip.models.model import ExactModel  # noqa: E402
 from llmzip.numerics import ops, tables  # noqa: E402
 from llmzip.training.machine import seconds_per_call  # noqa: E402
@@ -52,6 +55,9 @@ BYTES_PER_TOKEN = {"small": 3.1, "base": 3.1}
 """For English prose and vocabularies of 4,096 tokens. Other models, with about 50,000 or 128,000 tokens: 4.3."""
 
 MASSES_AT_ONCE = 1 << 27
+
+Stage = tuple[str, Array, Array]
+"""Name of a stage, and its results on the CPU and on the device."""
 
 
 class Report:
@@ -73,11 +79,11 @@ class Report:
             self._file.write(json.dumps({"part": part, **values}) + "\n")
             self._file.flush()
 
-    def equal(self, part: str, pairs: Iterator[tuple[str, torch.Tensor, torch.Tensor]]) -> None:
-        """Compares tensors of the CPU and of the device by their hashes."""
+    def equal(self, part: str, pairs: Iterator[Stage]) -> None:
+        """Compares results of the CPU and of the device by their hashes."""
         found, wrong = [], []
         for name, one, other in pairs:
-            hashes = [hashlib.sha256(_bytes(tensor)).hexdigest()[:12] for tensor in (one, other)]
+            hashes = [hashlib.sha256(_bytes(array)).hexdigest()[:12] for array in (one, other)]
             found.append(f"{name}={hashes[0]}")
             if hashes[0] != hashes[1]:
                 wrong.append(f"{name}: {hashes[0]} here, {hashes[1]} there")
@@ -100,9 +106,9 @@ def _shown(value: Any) -> str:
     return f"{value:,.4g}" if isinstance(value, float) else str(value)
 
 
-def _bytes(tensor: torch.Tensor) -> bytes:
-    values = tensor.detach().cpu().contiguous()
-    return (values + 0 if values.is_floating_point() else values).numpy().tobytes()  # -0 becomes 0
+def _bytes(array: np.ndarray | torch.Tensor) -> bytes:
+    values = array.detach().cpu().numpy() if isinstance(array, torch.Tensor) else array
+    return (values + 0 if values.dtype.kind == "f" else values).tobytes()  # -0 becomes 0
 
 
 # -- bits --------------------------------------------------------------------------------------------------------------
@@ -116,7 +122,7 @@ def extreme_rows(n: int, size: int) -> torch.Tensor:
     return x[:n]
 
 
-def reference_stages(device: torch.device, n: int, size: int) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
+def reference_stages(device: torch.device, n: int, size: int) -> Iterator[Stage]:
     """Yields the results of every plain torch operation, on the CPU and on the device."""
     x, cpu = extreme_rows(n, size), torch.device("cpu")
     generator = torch.Generator().manual_seed(n)
@@ -151,45 +157,37 @@ def reference_stages(device: torch.device, n: int, size: int) -> Iterator[tuple[
     yield both("rope", turned)
 
 
-def frequency_stages(device: torch.device, vocab: int) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
+def frequency_stages(device: torch.device, vocab: int) -> Iterator[Stage]:
     """Yields frequencies by plain torch on the CPU, and by the device's own code."""
     generator = torch.Generator().manual_seed(vocab)
     masses = torch.randint((1 << 20) + 1, (33, vocab), generator=generator, dtype=torch.int32)
     masses[0], masses[1], masses[:, 5] = 1 << 20, 0, 1 << 20
-    tokens = torch.randint(vocab, (33,), generator=generator)
-    one, other = Frequencies(vocab), frequencies(vocab, device)
-    here, there = masses.to(device), tokens.to(device)
-    yield "intervals", one.intervals(masses, tokens), other.intervals(here, there)
-    yield "around", one.sums(masses, tokens, True), other.sums(here, there, True)
-    sums, bounds = one.group_bounds(masses)
-    own_sums, own_bounds = other.group_bounds(here)
-    yield "groups", bounds, own_bounds
+    tokens = torch.randint(vocab, (33,), generator=generator).numpy()
+    one, other = TorchFrequencies(vocab), frequencies(vocab, device)
+    there = masses.to(device)
+    yield "intervals", one.intervals(masses, tokens), other.intervals(there, tokens)
+    yield "around", one.sums(masses, tokens, True), other.sums(there, tokens, True)
+    (sums, bounds), own = one.group_bounds(masses), other.group_bounds(there)
+    yield "groups", bounds, own[1]
     groups = tokens // one.group_size
-    yield (
-        "symbols",
-        one.symbol_bounds(masses, sums, bounds, groups),
-        other.symbol_bounds(here, own_sums, own_bounds, groups.to(device)),
-    )
-    yield from zip(("found", "sides"), one.find(masses, tokens * 3), other.find(here, there * 3), strict=True)
+    yield "symbols", one.symbol_bounds(masses, sums, bounds, groups), other.symbol_bounds(there, *own, groups)
+    yield from zip(("found", "sides"), one.find(masses, tokens * 3), other.find(there, tokens * 3), strict=True)
 
 
-def model_stages(
-    device: torch.device, model: ExactModel, rows: int, length: int, kernels: bool
-) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
-    """Yields prefill, pieces, steps and masses: plain torch on the CPU, and the device with or without its kernels."""
+def model_stages(device: torch.device, model: ExactModel, rows: int, length: int, kernels: bool) -> Iterator[Stage]:
+    """Yields prefill, steps and pieces, and masses: the CPU, and the device with or without its kernels."""
     one, other = ExactEngine(model, "cpu"), ExactEngine(model, device, compiled=kernels)
-    generator = torch.Generator().manual_seed(length)
-    ids = torch.randint(model.config.vocab_size, (rows, length), generator=generator)
-    expected = one.forward(ids)
-    yield f"prefill({other.kernels_text})", expected, other.forward(ids.to(device))
+    here, there = one.readout(), other.readout()
+    ids = np.random.default_rng(length).integers(model.config.vocab_size, size=(rows, length))
+    states = one.forward(ids), other.forward(ids)
+    expected = here.fetch(states[0])
+    yield f"prefill({other.kernels_text})", expected, there.fetch(states[1])
     cache = other.new_cache(rows, 16, length)
-    sizes = [1] * min(6, length - 1)
-    while sum(sizes) < length:
-        sizes.append(min(16, length - sum(sizes)))
-    parts = torch.split(ids.to(device), sizes, 1)
-    yield "steps", expected, torch.cat([other.forward(part, cache) for part in parts], 1)
-    flat = expected.reshape(rows * length, -1)[:300]
-    yield "masses", one.masses(flat), other.masses(flat.to(device))
+    cuts = [*range(1, min(6, length - 1) + 1), *range(min(6, length - 1) + 16, length, 16)]
+    parts = [there.fetch(other.forward(part, cache)).copy() for part in np.split(ids, cuts, 1)]
+    yield "steps", expected, np.concatenate(parts, 1)
+    some = [state.reshape(rows * length, -1)[:300] for state in states]
+    yield "masses", here.fetch(one.masses(some[0])), there.fetch(other.masses(some[1]))
 
 
 def check_bits(report: Report, device: torch.device, tiny: bool) -> None:
@@ -251,9 +249,10 @@ def measure(report: Report, name: str, model: ExactModel, device: torch.device, 
     config = model.config
     start = time.perf_counter()
     engine = ExactEngine(model, device)
-    split = frequencies(engine.vocab_size, device)
-    products = sum(t.numel() for key, t in model.tensors().items() if t.dtype == torch.int8 and key != "embedding_q")
-    products += model.head_q.numel()
+    reader = engine.readout()
+    split = reader.frequencies
+    matrices = [t for name, t in model.tensors().items() if isinstance(t, Int8Matrix) and name != "embedding_q"]
+    products = sum(matrix.size for matrix in matrices) + (model.head_q.size if model.is_tied else 0)
     text = BYTES_PER_TOKEN.get(name, 4.3)
     report.add(
         f"{name}, start", kernels=engine.kernels_text, seconds=time.perf_counter() - start,
@@ -263,16 +262,16 @@ def measure(report: Report, name: str, model: ExactModel, device: torch.device, 
 
     length = 8 if tiny else 512
     rows = 2 if tiny else max(1, engine.batch_tokens // length)
-    ids = torch.randint(config.vocab_size, (rows, length), device=device)
-    n = ids.numel()
+    ids = np.random.default_rng(0).integers(config.vocab_size, size=(rows, length))
+    n = ids.size
     part = max(1, min(n, MASSES_AT_ONCE // config.vocab_size))
-    hidden = engine.forward(ids).reshape(n, -1)[:part].clone()
+    hidden = engine.forward(ids).reshape(n, -1)[:part]
     tokens = ids.reshape(-1)[:part]
     masses = engine.masses(hidden)
     times = {
         "layers": seconds_per_call(device, lambda: engine.forward(ids)),
         "head_and_masses": seconds_per_call(device, lambda: engine.masses(hidden)) * n / part,
-        "intervals": seconds_per_call(device, lambda: split.intervals(masses, tokens).cpu()) * n / part,
+        "intervals": seconds_per_call(device, lambda: split.intervals(masses, tokens)) * n / part,
     }
     _speed(report, f"{name}, encode {rows} x {length}", n, times, text, products, limits, {})
 
@@ -281,15 +280,15 @@ def measure(report: Report, name: str, model: ExactModel, device: torch.device, 
         if rows > devices.most_rows(engine, 64, positions):
             report.add(f"{name}, decode {rows}", skipped="too little memory")
             continue
-        times, cached = _step(engine, split, rows, positions, filled)
+        times, cached = _step(engine, device, reader, rows, positions, filled)
         _speed(report, f"{name}, decode {rows} rows", rows, times, text, products, limits, {"cache": cached})
 
 
 def _step(
-    engine: ExactEngine, split: Frequencies, rows: int, positions: int, filled: int
+    engine: ExactEngine, device: torch.device, reader: Readout, rows: int, positions: int, filled: int
 ) -> tuple[dict[str, float], float]:
     """Returns the seconds of each part of one step of all rows, and the bytes of the cache that the step reads."""
-    device, config = engine.device, engine.model.config
+    config, split = engine.model.config, reader.frequencies
     cache = engine.new_cache(rows, 64, positions)
     if hasattr(cache.layers[0], "keys") and device.type == "cuda":
         for layer in cache.layers:  # the content does not change the time
@@ -299,8 +298,9 @@ def _step(
                 scales.fill_(2.0**-7)
         cache.length = filled
     else:
-        engine.forward(torch.zeros(rows, filled, dtype=torch.int64, device=device), cache)
-    column = torch.randint(config.vocab_size, (rows, 1), device=device)
+        engine.forward(np.zeros((rows, filled), dtype=np.int64), cache)
+    random = np.random.default_rng(0)
+    column = random.integers(config.vocab_size, size=(rows, 1))
     hidden = engine.forward(column, cache)[:, 0]
 
     def forward() -> None:
@@ -309,22 +309,21 @@ def _step(
 
     masses = engine.masses(hidden)
     sums, bounds = split.group_bounds(masses)
-    groups = torch.randint(split.num_groups, (rows,), device=device)
+    groups = random.integers(split.num_groups, size=rows)
     inner = split.symbol_bounds(masses, sums, bounds, groups)
-    copies = devices.HostCopies()
     forward()  # the graph is recorded at the second step
     times = {
         "layers": seconds_per_call(device, forward, 5),
         "head_and_masses": seconds_per_call(device, lambda: engine.masses(hidden), 5),
         "groups": seconds_per_call(device, lambda: split.group_bounds(masses)),
         "symbols": seconds_per_call(device, lambda: split.symbol_bounds(masses, sums, bounds, groups)),
-        "copies": seconds_per_call(device, lambda: (copies.fetch(bounds), copies.fetch(inner))),
+        "copies": seconds_per_call(device, lambda: (reader.fetch(bounds), reader.fetch(inner))),
     }  # fmt: skip
     if "constriction" not in MISSING:
         from llmzip.mixing.coder import Decoder
 
-        tables_ = [np.array(copies.fetch(table)) for table in (bounds, inner)]
-        payload = np.random.default_rng(0).integers(0, 256, 64 * rows + 64, dtype=np.uint8).tobytes()
+        tables_ = [np.array(reader.fetch(table)) for table in (bounds, inner)]
+        payload = random.bytes(64 * rows + 64)
 
         def decode() -> None:
             decoder = Decoder(payload)

@@ -16,10 +16,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+from llmzip.engines.arrays import Array
 from llmzip.engines.exact import ExactEngine
+from llmzip.models.matrix import Int8Matrix
 from llmzip.models.weights import load_model
+from llmzip.system import threads
 
 PREFILL_TOKENS, MASS_ROWS, STEP_ROWS = 512, 64, (1, 8, 64)
 PEAK_SIZE = 1536
@@ -29,25 +33,25 @@ Measured = dict[str, tuple[int, Callable[[], Any]]]
 """Name of a measurement -> tokens of a run, and the run."""
 
 
-def exact(engine: ExactEngine, ids: torch.Tensor, past: int) -> Measured:
+def exact(engine: ExactEngine, ids: np.ndarray, past: int) -> Measured:
     """Returns the measurements of the exact engine.
 
     Args:
         engine: with the model.
-        ids: (64, past + 1) tokens.
+        ids: (64, past + 1) int64, tokens.
         past: positions that are cached before a step.
     """
     prefill = ids.reshape(1, -1)[:, :PREFILL_TOKENS]
     hidden = engine.forward(prefill)[0, :MASS_ROWS]
     measured: Measured = {
-        "prefill": (prefill.numel(), lambda: engine.forward(prefill)),
+        "prefill": (prefill.size, lambda: engine.forward(prefill)),
         "masses": (MASS_ROWS, lambda: engine.masses(hidden)),
     }
     for rows in STEP_ROWS:
         cache = engine.new_cache(rows, past, past + 1)
         engine.forward(ids[:rows, :past], cache)
 
-        def step(rows: int = rows, cache: Any = cache) -> torch.Tensor:
+        def step(rows: int = rows, cache: Any = cache) -> Array:
             state = engine.forward(ids[:rows, past:], cache)
             cache.length -= 1  # the next run repeats it
             return engine.masses(state[:, 0])
@@ -56,8 +60,9 @@ def exact(engine: ExactEngine, ids: torch.Tensor, past: int) -> Measured:
     return measured
 
 
-def floating(model: Any, ids: torch.Tensor, past: int) -> Measured:
+def floating(model: Any, tokens: np.ndarray, past: int) -> Measured:
     """Returns the same measurements of a model of transformers; the other arguments are those of `exact`."""
+    ids = torch.from_numpy(tokens)
     prefill = ids.reshape(1, -1)[:, :PREFILL_TOKENS]
     body, head = model.base_model, model.get_output_embeddings()
 
@@ -121,8 +126,8 @@ def speeds(measured: dict[str, Measured], turns: int) -> dict[str, dict[str, flo
 def shares(engine: ExactEngine, found: dict[str, float], ops: float) -> dict[str, float]:
     """Returns the share of the int8 peak that the products of a prefill and of masses reach."""
     model = engine.model
-    head = model.head_q.numel()
-    body = sum(t.numel() for name, t in model.tensors().items() if name.startswith("layers.") and t.dtype == torch.int8)
+    head = model.head_q.size
+    body = sum(t.size for layer in model.layers for t in vars(layer).values() if isinstance(t, Int8Matrix))
     planes = model.config.planes
     return {name: 2 * planes * size * found[name] / ops for name, size in (("prefill", body), ("masses", head))}
 
@@ -137,10 +142,10 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--alone", action="store_true", help="do not compare with transformers")
     args = parser.parse_args()
-    torch.set_num_threads(1)  # so that the time of the thread is that of all the work
+    threads.set_count(1)  # so that the time of the thread is that of all the work
     found = models(args.folder, args.planes or [1, 2], not args.alone)
     vocab = next(engine.vocab_size for engine in found.values() if isinstance(engine, ExactEngine))
-    ids = torch.randint(vocab, (max(STEP_ROWS), args.past + 1), generator=torch.Generator().manual_seed(1))
+    ids = np.random.default_rng(1).integers(vocab, size=(max(STEP_ROWS), args.past + 1))
     measured = {
         name: (exact if isinstance(model, ExactEngine) else floating)(model, ids, args.past)
         for name, model in found.items()

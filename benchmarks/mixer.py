@@ -106,6 +106,7 @@ def _prepare(folder: Path, cache: Path, quick: bool) -> None:
     from llmzip.settings import EngineSettings
 
     model = load.load(choose_model("default"), EngineSettings())
+    readout = model.engine.readout()
     for file in sorted(folder.rglob("*.txt")):
         data = file.read_bytes()
         if len(data) < _PIECE_BYTES:
@@ -119,7 +120,7 @@ def _prepare(folder: Path, cache: Path, quick: bool) -> None:
             encoder = MixEncoder(model.vocabulary, tokens, 1, with_model=True)
             plan = RowPlan(len(tokens), 1, min(512, model.engine.context - 1))
             for places, masses in passes.token_masses(model.engine, tokens, plan):
-                encoder.add(places, masses.cpu().numpy())
+                encoder.add(places, readout.fetch(masses))
             known = encoder._known
             np.savez(target, tokens=tokens, logit=known.logit, guess=known.guess)
 

@@ -12,12 +12,13 @@ import resource
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from llmzip.engines.exact import ExactEngine
-from llmzip.engines.frequencies import Frequencies
 from llmzip.models.config import ExactConfig
 from llmzip.models.families import read
+from llmzip.models.matrix import Int8Matrix
 from llmzip.models.model import ExactModel, LayerWeights
 
 SHAPES = {
@@ -42,33 +43,35 @@ def random_model(shape: dict[str, object], context: int, planes: int) -> ExactMo
     family = read({"model_type": "llama", "hidden_act": "silu", "rms_norm_eps": 1e-5,
                    "max_position_embeddings": 8192, **shape})  # fmt: skip
     config = ExactConfig(planes=planes, context=context, start_token=0, **family.settings)
-    random = torch.Generator().manual_seed(0)
+    random = np.random.default_rng(0)
 
-    def matrix(rows: int, columns: int) -> tuple[torch.Tensor, torch.Tensor]:
-        weight = torch.randint(-60, 61, (rows, columns), dtype=torch.int8, generator=random)
-        return weight, torch.full((rows,), 2.0**-11)
+    def matrix(rows: int, columns: int) -> tuple[Int8Matrix, np.ndarray]:
+        weight = random.integers(-60, 61, (rows, columns), dtype=np.int8)
+        return Int8Matrix(weight), np.full(rows, 2.0**-11, dtype=np.float32)
+
+    def ones() -> np.ndarray:
+        return np.ones(config.hidden_size, dtype=np.float32)
 
     hidden, heads = config.hidden_size, config.num_heads * config.head_dim
     qkv = heads + 2 * config.num_kv_heads * config.head_dim
     layers = tuple(
         LayerWeights(
-            torch.ones(hidden), *matrix(qkv, hidden), *matrix(hidden, heads), torch.ones(hidden),
+            ones(), *matrix(qkv, hidden), *matrix(hidden, heads), ones(),
             *matrix(2 * config.mlp_size, hidden), *matrix(hidden, config.mlp_size),
         )
         for _ in range(config.num_layers)
     )  # fmt: skip
     embedding = matrix(config.vocab_size, hidden)
-    return ExactModel(config, *embedding, *embedding, torch.ones(hidden), layers)
+    return ExactModel(config, *embedding, *embedding, ones(), layers)
 
 
 def measure(name: str, rows: int, context: int, planes: int, device: torch.device, steps: int) -> dict[str, object]:
     """Measures one shape."""
     model = random_model(SHAPES[name], context, planes)
-    weights = sum(t.numel() * t.element_size() for t in model.tensors().values())
-    products = sum(t.numel() for n, t in model.tensors().items() if t.dtype == torch.int8 and n != "embedding_q")
-    products += model.head_q.numel()
+    matrices = [t for key, t in model.tensors().items() if isinstance(t, Int8Matrix) and key != "embedding_q"]
+    products = sum(matrix.size for matrix in matrices) + model.head_q.size
     engine = ExactEngine(model, device)
-    frequencies = Frequencies(engine.vocab_size)
+    frequencies = engine.readout().frequencies
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
 
     def timed(call: object, runs: int) -> float:
@@ -81,18 +84,18 @@ def measure(name: str, rows: int, context: int, planes: int, device: torch.devic
             best = min(best, time.perf_counter() - start)
         return best
 
-    ids = torch.randint(engine.vocab_size, (max(1, 1024 // context), context), device=device)
-    prefill = timed(lambda: engine.masses(engine.forward(ids).reshape(-1, engine.model.config.hidden_size)), 2)
+    random = np.random.default_rng(0)
+    ids = random.integers(engine.vocab_size, size=(max(1, 1024 // context), context))
+    prefill = timed(lambda: engine.masses(engine.forward(ids).reshape(ids.size, -1)), 2)
     cache = engine.new_cache(rows, 64, context)
-    column = torch.randint(engine.vocab_size, (rows, 1), device=device)
+    column = random.integers(engine.vocab_size, size=(rows, 1))
     while cache.length < context - steps - 1:
-        engine.forward(column.expand(-1, min(32, context - steps - 1 - cache.length)).contiguous(), cache)
+        engine.forward(np.repeat(column, min(32, context - steps - 1 - cache.length), 1), cache)
 
     def step() -> None:
         masses = engine.masses(engine.forward(column, cache)[:, 0])
         sums, bounds = frequencies.group_bounds(masses)
-        groups = torch.zeros(rows, dtype=torch.int64, device=device)
-        frequencies.symbol_bounds(masses, sums, bounds, groups)
+        frequencies.symbol_bounds(masses, sums, bounds, np.zeros(rows, dtype=np.int64))
 
     one = timed(step, steps)
     size = 4096
@@ -104,9 +107,9 @@ def measure(name: str, rows: int, context: int, planes: int, device: torch.devic
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {
         "shape": name, "rows": rows, "context": context, "planes": planes, "device": str(device),
-        "weights_bytes": weights, "encode_tokens_per_second": ids.numel() / prefill,
+        "weights_bytes": model.weights_bytes, "encode_tokens_per_second": ids.size / prefill,
         "decode_tokens_per_second": rows / one, "int8_peak_ops": peak,
-        "encode_share_of_peak": 2 * planes * products * ids.numel() / prefill / peak,
+        "encode_share_of_peak": 2 * planes * products * ids.size / prefill / peak,
         "decode_share_of_peak": 2 * planes * products * rows / one / peak, "peak_memory_bytes": memory,
     }  # fmt: skip
 

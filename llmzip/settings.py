@@ -47,7 +47,8 @@ class EngineSettings:
 
     Attributes:
         device: "auto", "cpu", "cuda" or "cuda:N".
-        threads: CPU threads, 0 to 4,096; 0 means all cores, None leaves torch's setting alone.
+        threads: CPU threads, 0 to 4,096; 0 means one for each processor. None leaves the process's number
+            alone: torch's if torch was imported, else the number of cores that it may use, or OMP_NUM_THREADS if less.
         batch_tokens: maximum number of tokens in one prefill call; None chooses by the model's size.
     """
 

@@ -61,6 +61,15 @@ class FrameCoder:
         self._vocabulary, self._prompt = vocabulary, prompt
         self._before = NOTHING if prompt is None else prompt.context
 
+    @property
+    def lane_rows(self) -> int:
+        """Number of rows of which the lanes that decode have multiples."""
+        return _MIN_LANE_ROWS if self._vocabulary is None else GROUP_ROWS
+
+    def guesses(self, num_rows: int) -> bool:
+        """Returns whether so many rows are decoded with guesses: where there is a thread for each, which has time."""
+        return self.engine.is_compiled and num_rows <= self.engine.callers
+
     def encode(self, tokens: np.ndarray, plan: RowPlan, progress: TokenProgress | None = None) -> CodedRows:
         """Codes the tokens of a frame.
 
@@ -152,13 +161,13 @@ class FrameCoder:
         """Decodes method lm."""
         if self.engine.is_compiled:
             coder = CompiledIntervals(self.engine, payload, plan.num_rows)
-            return self._decode_compiled(coder.source, plan, _MIN_LANE_ROWS, check)
+            return self._decode_compiled(coder.source, plan, check)
         source = IntervalSource(self.engine, payload)
 
         def look(lane: Lane, step: int) -> Look:
             return source.look(lane.history.step(step))
 
-        with Lanes(self.engine, plan, self._before, _MIN_LANE_ROWS) as lanes:
+        with Lanes(self.engine, plan, self._before, self.lane_rows) as lanes:
             for lane in lanes:
                 lanes.start(lane, look, lane, 0)
             for step in range(plan.steps):
@@ -180,13 +189,13 @@ class FrameCoder:
         primed = self._primed(vocabulary, plan.num_tokens)
         mixer = MixDecoder(vocabulary, payload, plan.num_tokens, plan.num_rows, with_model=True, primed=primed)
         if self.engine.is_compiled:
-            return self._decode_compiled(TokenSource(**mixer.compiled_source()), plan, GROUP_ROWS, check)
+            return self._decode_compiled(TokenSource(**mixer.compiled_source()), plan, check)
         readout = self.engine.readout()  # a device's lanes share one thread
 
         def predict(lane: Lane, step: int) -> None:
             mixer.take(readout.fetch(lane.history.step(step)), lane.first)
 
-        with Lanes(self.engine, plan, self._before, GROUP_ROWS) as lanes:
+        with Lanes(self.engine, plan, self._before, self.lane_rows) as lanes:
             for lane in lanes:
                 lanes.start(lane, predict, lane, 0)
             for step in range(plan.steps):
@@ -201,12 +210,10 @@ class FrameCoder:
                         lanes.start(lane, predict, lane, step + 1)
             return np.concatenate([lane.history.tokens() for lane in lanes])
 
-    def _decode_compiled(
-        self, source: TokenSource, plan: RowPlan, unit: int, check: Callable[[np.ndarray], None]
-    ) -> np.ndarray:
-        """Decodes in compiled code; with guesses where there is a thread for each row, which then has time for them."""
-        frame = FrameRows(plan, source, unit)
-        if plan.num_rows > self.engine.callers:
+    def _decode_compiled(self, source: TokenSource, plan: RowPlan, check: Callable[[np.ndarray], None]) -> np.ndarray:
+        """Decodes in compiled code, with guesses where `guesses` says so."""
+        frame = FrameRows(plan, source, self.lane_rows)
+        if not self.guesses(plan.num_rows):
             return lockstep.decode(self.engine, plan, self._before, frame, check)
         from ..mixing.lookahead import Lookahead
 
@@ -235,11 +242,10 @@ class FrameCoder:
         mixed = self._vocabulary is not None
         capacity.check_decoding(self.engine, RowPlan(rows * steps, rows, 1), 0, mixed=mixed)
         coders = [self._compiled_source(payload, plan) for payload, plan in frames]
-        unit = _MIN_LANE_ROWS if self._vocabulary is None else GROUP_ROWS
-        return lockstep.decode_together(
-            self.engine,
-            [FrameRows(plan, source, unit) for (_, plan), (_, source) in zip(frames, coders, strict=True)],
-        )
+        rows_of_frames = [
+            FrameRows(plan, source, self.lane_rows) for (_, plan), (_, source) in zip(frames, coders, strict=True)
+        ]
+        return lockstep.decode_together(self.engine, rows_of_frames)
 
     def _decode_or_none(self, payload: bytes, plan: RowPlan) -> np.ndarray | None:
         try:

@@ -6,7 +6,6 @@ that are a hundred times larger than the others, and lose several per cent with 
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +14,7 @@ from .exact import ExactEngine
 
 if TYPE_CHECKING:
     from ..models.model import ExactModel
+    from .torch_arrays import TensorModel
 
 _MAX_MASSES = 1 << 22
 """Masses that are computed at once: those of all tokens of a large vocabulary would take gigabytes."""
@@ -56,14 +56,14 @@ def choose(model: ExactModel, rows: list[np.ndarray], device: str, *, byte_token
         byte_tokens: as for the engine.
     """
 
-    def with_planes(model: ExactModel, number: int) -> ExactModel:
-        return dataclasses.replace(model, config=dataclasses.replace(model.config, planes=number))
-
     if not rows:
-        return with_planes(model, 1)
+        return model.with_planes(1)
 
-    def bits(number: int) -> float:
-        engine = ExactEngine(with_planes(model, number), device, byte_tokens=byte_tokens)
-        return sum(code_bits(engine, row) for row in rows)
-
-    return with_planes(model, 2 if bits(1) > SECOND_PLANE_FROM * bits(2) else 1)
+    placed: ExactModel | TensorModel = model
+    bits = []
+    for number in (1, 2):
+        engine = ExactEngine(placed.with_planes(number), device, byte_tokens=byte_tokens)
+        bits.append(sum(code_bits(engine, row) for row in rows))
+        placed = engine.model  # the second engine moves no weights
+        del engine
+    return model.with_planes(2 if bits[0] > SECOND_PLANE_FROM * bits[1] else 1)

@@ -42,6 +42,12 @@ class TensorModel(SimpleNamespace):
         features: frozenset[Feature] = self._features
         return features
 
+    def with_planes(self, number: int) -> TensorModel:
+        """Returns the same weights with another number of planes, as `ExactModel.with_planes`."""
+        features = self.features() - {Feature.TWO_PLANES} | ({Feature.TWO_PLANES} if number == 2 else frozenset())
+        config = dataclasses.replace(self.config, planes=number)
+        return TensorModel(**vars(self) | {"config": config, "_features": features})
+
     def matrix_shapes(self) -> set[tuple[int, int]]:
         """Returns the shapes (N, K) of the int8 matrices that are multiplied."""
         shapes: set[tuple[int, int]] = self._matrix_shapes

@@ -49,7 +49,7 @@ class Estimate:
         original_bytes: size of the file.
         compressed_bytes: size of the archive.
         compress_seconds, decompress_seconds: without the start.
-        start_seconds: that loading torch and the model took here; 0 if that was not needed.
+        start_seconds: that loading the model took here, and torch if it needs that; 0 if that was not needed.
         method: that most of the text would be coded by.
         model: its name; None if it would not be used.
         sampled_bytes: text that was coded and decoded.

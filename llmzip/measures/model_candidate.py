@@ -57,6 +57,12 @@ _MIN_LATER_PART = 0.2
 _LATER_PART = 0.3
 """Part of the time at most that single steps and prefills take: what longer and more rows cost."""
 
+_MIN_GUESSED_STEPS = 64
+"""Steps with guesses that are worth timing: the first ones have little to guess by."""
+
+_GUESSES_SPREAD = 0.3
+"""By how much the lower end of a decoding with guesses falls: long rows are guessed better than a sample's."""
+
 
 class Alone(NamedTuple):
     """The mixer without a model on the sample.
@@ -197,11 +203,14 @@ def _candidate(places: Places, text: _Text, start: RowStart | None, sample: _Sam
     spread = max(MIN_TIME_SPREAD, 2 * decoded.spread)
     # Other rows would take other times.
     decode_spread = spread if start is None or start.places else spread + _UNMEASURED_SPREAD
+    decode_seconds = Range.exactly(decode * plan.steps * frames).spread(decode_spread)
+    if trial.guesses(plan.num_rows):
+        decode_seconds = decode_seconds._replace(low=decode_seconds.low * (1 - _GUESSES_SPREAD))
     return Candidate(
         METHODS[MIXED if text.mixed else LM],
         size.scaled(1, starts).spread(2 * error + unsure / size.value).scaled(1, FRAME_BYTES * math.ceil(frames)),
         Range.exactly(encode * plan.num_tokens * frames).spread(spread),
-        Range.exactly(decode * plan.steps * frames).spread(decode_spread),
+        decode_seconds,
         coded.num_bytes,
         rows,
     )
@@ -329,7 +338,8 @@ def _later(trial: Trial, plan: RowPlan, sample: _Sample, context: int, budget: B
     length = min(plan.steps, context, _DEPTH)
     # A small sample of a fast model takes no time at all, and neither do these, however little of it is left.
     seconds = max(budget.left, _LATER_PART * budget.seconds)
-    timed = Timed.within(seconds, length, prices.steps(plan.num_rows, 1), prices)
+    long_rows = min(plan.num_rows, trial.threads)  # a row's tokens alone do not keep all threads busy
+    timed = Timed.within(seconds, length, long_rows, prices.steps(plan.num_rows, 1), prices)
     near = min(decoded.steps // 2, timed.depth)
     depths = sorted({near, min(512, timed.depth), timed.depth})
     budget.says(f"timing steps of {plan.num_rows} rows after up to {timed.depth:,} tokens")
@@ -337,10 +347,14 @@ def _later(trial: Trial, plan: RowPlan, sample: _Sample, context: int, budget: B
     # The coder's and the mixer's part.
     beside = max(0.0, prices.step - trial.step_seconds(decoded.rows, near, timed.steps))
     reach = np.linspace(0, min(plan.steps, context), 64)
-    step = float(_extended(reach, depths, at).mean()) + beside * plan.num_rows / decoded.rows
+    beside *= plan.num_rows / decoded.rows
+    step = float(_extended(reach, depths, at).mean()) + beside
+    if trial.guesses(plan.num_rows):
+        budget.says("decoding with guesses")
+        step *= _guessed(trial, plan.num_rows, sample.coded.tokens, at[0] + beside, seconds)
     budget.says("timing the longest rows")
     short = trial.token_seconds(max(1, timed.tokens // steps), steps, timed.repeats)
-    long = trial.token_seconds(1, max(timed.depth, 1), timed.repeats)
+    long = trial.token_seconds(long_rows, max(timed.depth, 1), timed.repeats)
     passes = 1.0
     if plan.steps > context:  # what a new context begins with goes through the model again
         again = -(-(plan.steps - context) // (context - plan.overlap)) * plan.overlap / plan.steps
@@ -352,9 +366,24 @@ def _later(trial: Trial, plan: RowPlan, sample: _Sample, context: int, budget: B
 def _extended(reach: np.ndarray, depths: list[int], at: list[float]) -> np.ndarray:
     """Returns the seconds of steps at any depth, from those at some: on lines between them.
 
-    Beyond the last one they grow as they did up to there.
+    Beyond the last one they grow as they did just before it: layers with windows are full by then.
     """
     seconds = np.interp(reach, depths, at)
-    growth_per_token = max(0.0, at[-1] - at[0]) / max(1, depths[-1] - depths[0])
+    growth_per_token = max(0.0, at[-1] - at[-2]) / (depths[-1] - depths[-2]) if len(depths) > 1 else 0.0
     extended: np.ndarray = seconds + growth_per_token * np.maximum(0, reach - depths[-1])
     return extended
+
+
+def _guessed(trial: Trial, num_rows: int, tokens: np.ndarray, step_seconds: float, seconds: float) -> float:
+    """Returns by what factor guesses shorten the steps of so many rows, at most 1.
+
+    Args:
+        tokens: (rows, steps) int64, of the sample; longer rows are guessed better, the more so the more repeats.
+        step_seconds: of a step without guesses.
+        seconds: that this may take.
+    """
+    steps = min(tokens.shape[1], int(seconds / step_seconds))
+    if num_rows > len(tokens) or steps < _MIN_GUESSED_STEPS:
+        return 1.0
+    decoded = trial.decode(trial.encode(tokens[:num_rows, :steps]))
+    return min(1.0, decoded.seconds / decoded.steps / step_seconds)

@@ -50,7 +50,7 @@ class Timed(NamedTuple):
     """How much is timed of what longer and more rows cost.
 
     Attributes:
-        depth: tokens before the latest steps, and of the longest row of a prefill.
+        depth: tokens before the latest steps, and of each row of a prefill of long rows.
         steps: that are timed at each depth.
         tokens: of a prefill of short rows.
         repeats: of each prefill.
@@ -62,14 +62,15 @@ class Timed(NamedTuple):
     repeats: int
 
     @classmethod
-    def within(cls, seconds: float, length: int, step_seconds: float, prices: Prices) -> Timed:
+    def within(cls, seconds: float, length: int, long_rows: int, step_seconds: float, prices: Prices) -> Timed:
         """Returns as much as there is time for, of what is timed at most.
 
         Args:
             length: tokens up to which steps and tokens take longer and longer.
+            long_rows: rows of the prefill of long rows.
             step_seconds: of all rows of a frame, about.
         """
-        price = 3 * MAX_STEPS * step_seconds + (4 * length + 2 * _PREFILL_TOKENS) * prices.token
+        price = 3 * MAX_STEPS * step_seconds + (2 * (1 + long_rows) * length + 2 * _PREFILL_TOKENS) * prices.token
         part = min(1.0, seconds / price)
         return cls(
             min(length, max(_MIN_DEPTH, int(part * length))),

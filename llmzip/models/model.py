@@ -192,6 +192,10 @@ class ExactModel:
             sha.update(tensor.rows.data if isinstance(tensor, Int8Matrix) else np.ascontiguousarray(tensor, "<f4").data)
         return sha.digest()
 
+    def with_planes(self, number: int) -> ExactModel:
+        """Returns the same weights with 1 or 2 planes of activations."""
+        return self.with_settings(number, self.config.context, self.config.start_token)
+
     def with_settings(self, planes: int, context: int, start_token: int) -> ExactModel:
         """Returns the same weights with other settings.
 

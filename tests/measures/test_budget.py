@@ -12,6 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from llmzip.engines import selftest
+from llmzip.engines.compiled import CompiledDecoding, CompiledRows, TokenSink
+from llmzip.engines.exact import ExactEngine
+from llmzip.format.plan import Rows
 from llmzip.inference import row_start
 from llmzip.inference.load import LoadedModel, load
 from llmzip.inference.row_start import RowStart
@@ -19,9 +23,9 @@ from llmzip.measures import budget, candidates, estimate
 from llmzip.measures.budget import DEFAULT_SECONDS, Budget
 from llmzip.measures.candidates import Candidate
 from llmzip.measures.estimate import Estimate
-from llmzip.measures.model_candidate import _Sampler, by_model
+from llmzip.measures.model_candidate import _extended, _guessed, _Sampler, by_model
 from llmzip.measures.places import Places
-from llmzip.measures.trial import Trial
+from llmzip.measures.trial import Trial, spread
 from llmzip.models.choice import model_for_compressing
 from llmzip.settings import CompressSettings, EngineSettings
 
@@ -49,10 +53,54 @@ class SlowEngine:
         return getattr(self._engine, name)
 
     def forward(self, ids: np.ndarray, cache: Any = None) -> Any:
-        with self._lock:
-            self.tokens += ids.size
-            self.seconds += self._call_seconds + ids.size * self._token_seconds
+        self.count(1, ids.size)
         return self._engine.forward(ids, cache)
+
+    def compiled_rows(self, cache: Any, inputs: np.ndarray, rows: Rows, skipped: int) -> SlowRows:
+        return SlowRows(self, self._engine.compiled_rows(cache, inputs, rows, skipped), rows)
+
+    def count(self, calls: int, tokens: int) -> None:
+        """Lets time pass."""
+        with self._lock:
+            self.tokens += tokens
+            self.seconds += calls * self._call_seconds + tokens * self._token_seconds
+
+
+class SlowRows:
+    """Compiled rows that take the time of a slow engine."""
+
+    def __init__(self, engine: SlowEngine, rows: CompiledRows, counts: Rows) -> None:
+        self._engine, self._rows, self._counts = engine, rows, counts
+
+    def room(self, step: int) -> int:
+        return self._rows.room(step)
+
+    def read(self, sink: TokenSink, first_step: int, last_step: int, first_place: int) -> None:
+        self._engine.count(1, (last_step - first_step) * self._counts.num_rows)
+        self._rows.read(sink, first_step, last_step, first_place)
+
+    def decoding(self, *arguments: Any) -> SlowDecoding:
+        return SlowDecoding(self._engine, self._rows.decoding(*arguments), self._counts.num_rows)
+
+
+class SlowDecoding:
+    """Decodes compiled rows in the time of a slow engine: each step is a call."""
+
+    def __init__(self, engine: SlowEngine, decoding: CompiledDecoding, rows: int) -> None:
+        self._engine, self._decoding, self._rows = engine, decoding, rows
+        self._step = 0
+
+    def advance(self, last_step: int) -> int:
+        step, self._step = self._step, self._decoding.advance(last_step)
+        self._engine.count(self._step - step, (self._step - step) * self._rows)
+        return self._step
+
+    def __enter__(self) -> SlowDecoding:
+        self._decoding.__enter__()
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self._decoding.__exit__(*details)
 
 
 def estimated_slowly(
@@ -190,7 +238,63 @@ def test_an_estimate_measures_what_a_start_costs(
 
 @pytest.mark.parametrize("context", [2, 60, 300])
 def test_no_more_steps_are_timed_than_a_context_holds(hash_engine: Any, context: int) -> None:
-    model: Any = SimpleNamespace(engine=hash_engine(vocab_size=16, context=context))
+    model: Any = SimpleNamespace(engine=hash_engine(vocab_size=16, context=context), followers=None)
     trial = Trial(model, mixed=False, overlap=1, prompt=None)
     for depth in (0, 1, context - 1, context, 2000):
         assert trial.step_seconds(3, depth) > 0
+
+
+@pytest.mark.parametrize("context", [2, 5, 40])
+def test_no_more_compiled_steps_are_timed_than_a_context_holds(context: int) -> None:
+    model: Any = SimpleNamespace(engine=ExactEngine(selftest.compiled_model(context=context)), followers=None)
+    assert model.engine.is_compiled
+    trial = Trial(model, mixed=False, overlap=1, prompt=None)
+    for depth in (0, 1, context - 1, context, 2000):
+        assert trial.step_seconds(3, depth) > 0
+
+
+def ticks(*seconds_per_token: float, tokens: int = 10) -> tuple[list[float], list[int]]:
+    """Times and counts of pieces of work of as many tokens."""
+    times = np.concatenate([[5.0], 5.0 + np.cumsum(np.array(seconds_per_token) * tokens)])
+    return times.tolist(), [tokens * number for number in range(len(times))]
+
+
+def test_the_spread_of_parts() -> None:
+    assert spread(*ticks(*[0.1] * 15, 9.0)) > 0.5
+    assert spread(*ticks(*[0.1] * 15)) == 0.0  # three parts of four ticks could vary as they like
+    assert spread(*ticks(*[0.1] * 3, 0.7, *[0.1] * 11)) == 0.0
+    assert spread(*ticks(*np.linspace(0.1, 0.3, 64))) == pytest.approx(0, abs=1e-9)  # steps take longer and longer
+    # Eight parts that take 1 and 2 in turns: the line through them leaves nearly all of it.
+    assert spread(*ticks(*([0.1] * 8 + [0.2] * 8) * 4)) == pytest.approx(1 / 3, rel=0.1)
+
+
+def test_pieces_of_work_of_several_sizes_have_the_same_spread() -> None:
+    times, counts = ticks(*[0.1] * 96)
+    kept = [0, 1, 3, 7, *range(11, 97, 5), 96]  # as compiled rows report: a step, four, then about as many each time
+    assert spread([times[n] for n in kept], [counts[n] for n in kept]) == pytest.approx(0, abs=1e-9)
+    assert spread([0.0, 1.0], [0, 1000]) == 0.0
+    all_in_one = [0, *range(1000, 1020)]
+    assert spread(np.linspace(0, 1, 21).tolist(), all_in_one) == 0.0
+
+
+def test_rows_with_a_thread_each_are_decoded_with_guesses() -> None:
+    model = load(model_for_compressing(CompressSettings(model="small", engine=ENGINE)), ENGINE)
+    assert model.engine.callers == 1
+    trial = Trial(model, mixed=True, overlap=256, prompt=None)
+    assert trial.guesses(1) and not trial.guesses(2)
+    tokens = model.tokenizer.encode((b"One line that comes again. " * 200)[:3000])[None, :512]
+    decoded = trial.decode(trial.encode(tokens))
+    without = trial.step_seconds(1, 256)
+    assert _guessed(trial, 1, tokens, without, 10.0) < 1  # though the mixer is part of it
+    assert decoded.seconds / decoded.steps < without
+    # Nothing is concluded from a few steps, nor from fewer rows than there are.
+    assert _guessed(trial, 1, tokens, without, 60 * without) == _guessed(trial, 2, tokens, without, 10.0) == 1.0
+
+
+def test_steps_beyond_the_last_depth_grow_as_they_did_before_it() -> None:
+    reach = np.array([0.0, 100.0, 400.0, 1000.0])
+    assert _extended(reach, [100, 300, 500], [1.0, 2.0, 3.0]).tolist() == [1.0, 1.0, 2.5, 5.5]
+    # Windows are full by the second depth: what grew until then says nothing of later.
+    assert _extended(reach, [100, 300, 500], [1.0, 2.0, 2.0]).tolist() == [1.0, 1.0, 2.0, 2.0]
+    assert _extended(reach, [100], [1.0]).tolist() == [1.0] * 4
+    assert _extended(reach, [100, 300], [2.0, 1.5]).tolist() == [2.0, 2.0, 1.5, 1.5]

@@ -386,7 +386,7 @@ def test_small_models_are_not_kept(folder: Path, tmp_path: Path, monkeypatch: py
 
 def test_outliers_ask_for_a_second_plane(random_checkpoint: Make) -> None:
     config, tensors = random_checkpoint()
-    rows = [torch.randint(100, (40,), generator=torch.Generator().manual_seed(3))]
+    rows = [np.random.default_rng(3).integers(100, size=40)]
     plain = convert(config, tensors, 2, 50)
     # One input of the norms is a hundred times the others, and the matrices behind them hardly look at it.
     spiky = dict(tensors)
@@ -397,7 +397,6 @@ def test_outliers_ask_for_a_second_plane(random_checkpoint: Make) -> None:
         if name.endswith(("q_proj.weight", "k_proj.weight", "v_proj.weight", "gate_proj.weight", "up_proj.weight")):
             spiky[name] = tensor.clone()
             spiky[name][:, 5] /= 300
-    device = torch.device("cpu")
     outliers = convert(config, spiky, 1, 50)
 
     def with_planes(model: ExactModel, number: int) -> float:
@@ -407,20 +406,31 @@ def test_outliers_ask_for_a_second_plane(random_checkpoint: Make) -> None:
     bits = {name: [with_planes(model, number) for number in (1, 2)] for name, model in models.items()}
     for name, model in models.items():
         expected = 2 if bits[name][0] > 1.002 * bits[name][1] else 1
-        assert planes.choose(model, rows, device).config.planes == expected, bits
+        assert planes.choose(model, rows, "cpu").config.planes == expected, bits
     assert abs(bits["outliers"][0] - bits["outliers"][1]) > 3 * abs(bits["plain"][0] - bits["plain"][1])
-    assert planes.choose(plain, [], device).config.planes == 1
+    assert planes.choose(plain, [], "cpu").config.planes == 1
 
 
-def test_one_engine_at_a_time_measures(random_checkpoint: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kernels", ["", "none"])
+def test_one_engine_at_a_time_measures(random_checkpoint: Make, monkeypatch: pytest.MonkeyPatch, kernels: str) -> None:
     alive: list[weakref.ref[ExactEngine]] = []
+    placed: list[Any] = []
 
     class Engine(ExactEngine):
         def __init__(self, *arguments: Any, **named: Any) -> None:
             assert not any(engine() for engine in alive)
             super().__init__(*arguments, **named)
             alive.append(weakref.ref(self))
+            placed.append(self.model)
+            assert (self.forward_pass.name == "torch") == (kernels == "none")
 
+    monkeypatch.setenv("LLMZIP_KERNELS", kernels)
     monkeypatch.setattr(planes, "ExactEngine", Engine)
-    planes.choose(convert(*random_checkpoint(), 2, 50), [torch.arange(20)], torch.device("cpu"))
-    assert len(alive) == 2
+    model = convert(*random_checkpoint(), 2, 50)
+    planes.choose(model, [np.arange(20)], "cpu")
+    assert [one.config.planes for one in placed] == [1, 2]
+    assert ["planes of activations" in " ".join(f.value for f in one.features()) for one in placed] == [False, True]
+    # The weights are brought to where they are read once for both engines.
+    first, second = placed
+    assert first.embedding_q is second.embedding_q and first.layers[0].qkv_q is second.layers[0].qkv_q
+    assert (first.embedding_q is model.embedding_q) == (kernels == "")
