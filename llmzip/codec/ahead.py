@@ -76,7 +76,7 @@ class _Entry:
     Attributes:
         uses: number of frames that are alike in everything that tokens depend on.
         tokens: (N,) int64; None before they are decoded, and if they cannot be.
-        seconds: share of each of these frames in the time that decoding took.
+        seconds: share of each of these frames in the time that looking ahead took, loading of a model included.
     """
 
     uses: int = 0
@@ -137,6 +137,7 @@ class DecodedAhead:
 
     def _look_at(self, items: Sequence[ItemT], read: Callable[[ItemT], bytes | None]) -> int:
         """Decodes the frames of the first items, as many as the limits allow; returns how many it has looked at."""
+        begin = time.perf_counter()
         frames: list[Frame] = []
         num_bytes = num_tokens = num_rows = count = 0
         for item in items:
@@ -151,7 +152,7 @@ class DecodedAhead:
             num_rows += sum(_rows(frame.header) for frame in small)
             if num_bytes >= _MAX_BYTES or num_tokens >= _MAX_TOKENS or num_rows >= _MAX_ROWS:
                 break
-        self._prepare(frames)
+        self._prepare(frames, begin)
         return count
 
     def _small_frames(self, data: bytes) -> list[Frame]:
@@ -168,8 +169,13 @@ class DecodedAhead:
             return []
         return [frame for frame in frames if _is_candidate(frame)]
 
-    def _prepare(self, frames: list[Frame]) -> None:
-        """Decodes frames together."""
+    def _prepare(self, frames: list[Frame], begin: float) -> None:
+        """Decodes frames together, and keeps their tokens instead of those before the last ones.
+
+        Args:
+            frames: those that can be decoded ahead.
+            begin: when looking at them began.
+        """
         ready: dict[_Key, _Entry] = {}
         if len(frames) > 1:
             for (model, method), group in self._groups(frames).items():
@@ -178,6 +184,9 @@ class DecodedAhead:
                     with contextlib.suppress(Exception):
                         _decode(model, method, batch)
                 ready.update((key, entry) for key, entry in group.items() if entry.tokens is not None)
+        num_tokens = sum(entry.uses * key.plan.num_tokens for key, entry in ready.items())
+        for key, entry in ready.items():
+            entry.seconds = (time.perf_counter() - begin) * key.plan.num_tokens / num_tokens
         with self._lock:
             self._before, self._entries = self._entries, ready
 
@@ -254,9 +263,7 @@ def _decode(model: LoadedModel, method: int, batch: list[tuple[_Key, _Entry]]) -
             _decode(model, method, half)
         return
     coder = FrameCoder(model.engine, model.vocabulary if method == MIXED else None, followers=model.followers)
-    begin = time.perf_counter()
     with allocations_checked("not enough memory for the model"):
         decoded = coder.decode_together([(key.payload, key.plan) for key, _ in batch])
-    per_token = (time.perf_counter() - begin) / sum(key.plan.num_tokens * entry.uses for key, entry in batch)
-    for (key, entry), tokens in zip(batch, decoded, strict=True):
-        entry.tokens, entry.seconds = tokens, per_token * key.plan.num_tokens
+    for (_, entry), tokens in zip(batch, decoded, strict=True):
+        entry.tokens = tokens
