@@ -1,10 +1,15 @@
-"""Many small archives in one run: the tokens come ahead, everything else is as in a run for each file."""
+"""Many small archives in one run: tokens come ahead, everything else is as in a run that looks at one file alone."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import re
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +26,7 @@ from llmzip.format.headers import USER_MODEL, Header, ModelRecord
 from llmzip.format.reading import read_archives
 from llmzip.system import fileops
 
-from .conftest import ROOT, Run, leftovers
+from .conftest import ROOT, Run, environment, leftovers
 
 PROSE = (ROOT / "corpora" / "prose-en.txt").read_bytes()
 TEXTS = [PROSE[500 * number : 500 * number + 200 + 30 * number] for number in range(12)]
@@ -32,8 +37,6 @@ CallWith = Callable[..., Any]
 
 def archives() -> dict[str, bytes]:
     """Good, damaged, truncated, empty, foreign, twice the same, of several methods, levels and models."""
-    import io
-
     good = [
         llmzip.compress(text, level=(1, 1, 6, 9)[number % 4], model=("small", "base")[number % 3 == 2])
         for number, text in enumerate(TEXTS)
@@ -85,25 +88,44 @@ def without_speed(text: str) -> str:
 
 
 def names_of(files: dict[str, bytes]) -> list[str]:
-    return sorted(files, key=lambda name: (hash(len(name)), name[::-1]))
+    """The names, mixed."""
+    return sorted(files, key=lambda name: (len(name), name[::-1]))
 
 
-@pytest.mark.parametrize("options", [("-t",), ("-t", "-v"), ("-dc",), ("-dcf",), ("-t", "--debug", "-q")])
-def test_a_run_is_as_runs_for_each_file(
-    options: tuple[str, ...], call_with: CallWith, files: dict[str, bytes], prepared: list[int]
+@pytest.fixture
+def in_turn(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Any]:
+    """Makes a context in which no file is looked at before its turn."""
+
+    @contextlib.contextmanager
+    def context() -> Iterator[None]:
+        with monkeypatch.context() as patch:
+            patch.setattr(DecodedAhead, "upcoming", lambda ahead, items, read: iter(items))
+            yield
+
+    return context
+
+
+@pytest.mark.parametrize("options", [("-t",), ("-t", "-vv"), ("-dc",), ("-dcf",), ("-t", "-q"), ("-t", "--progress")])
+def test_a_run_is_as_in_turn(
+    options: tuple[str, ...],
+    call_with: CallWith,
+    files: dict[str, bytes],
+    in_turn: Callable[[], Any],
+    prepared: list[int],
 ) -> None:
     run, names = call_with(files), [*names_of(files), "missing.llmz", "good1.llmz", "good0.llmz"]
-    alone = [run(*options, name) for name in names]
-    assert prepared == []
+    with in_turn():
+        expected = run(*options, *names)
+    assert not any(prepared)
     code, out, err = run(*options, *names)
-    assert code == overall_exit_status([status for status, _, _ in alone if status])
-    assert out == b"".join(data for _, data, _ in alone)
-    if "--debug" not in options:
-        assert without_speed(err) == without_speed("".join(text for _, _, text in alone))
+    assert (code, out) == expected[:2]
+    assert code != 0
+    if "--progress" not in options:  # bars show speeds, and come and go with them
+        assert without_speed(err) == without_speed(expected[2])
     assert sum(map(bool, prepared)) > len(TEXTS)
 
 
-def test_json_is_as_of_runs_for_each_file(call_with: CallWith, files: dict[str, bytes]) -> None:
+def test_json_is_as_in_turn(call_with: CallWith, files: dict[str, bytes], in_turn: Callable[[], Any]) -> None:
     def records(lines: bytes) -> Iterator[dict[str, Any]]:
         for line in lines.splitlines():
             record = json.loads(line)
@@ -112,40 +134,47 @@ def test_json_is_as_of_runs_for_each_file(call_with: CallWith, files: dict[str, 
             yield record
 
     run, names = call_with(files), names_of(files)
-    alone = [record for name in names for record in records(run("-t", "--json", name)[1])]
-    assert list(records(run("-t", "--json", *names)[1])) == alone
+    with in_turn():
+        expected = list(records(run("-t", "--json", *names)[1]))
+    assert list(records(run("-t", "--json", *names)[1])) == expected
 
 
 @pytest.mark.parametrize("options", [(), ("-f",), ("--rm",), ("-k", "--progress")])
-def test_decompressed_files_are_those_of_runs_for_each_file(
-    options: tuple[str, ...], call_with: CallWith, files: dict[str, bytes], tmp_path: Path, prepared: list[int]
+def test_decompressed_files_are_as_in_turn(
+    options: tuple[str, ...],
+    call_with: CallWith,
+    files: dict[str, bytes],
+    tmp_path: Path,
+    in_turn: Callable[[], Any],
+    prepared: list[int],
 ) -> None:
     def folder() -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
-    names = names_of(files)
-    run = call_with({**files, "good2": b"in the way"})
-    alone = [run("-d", "-q", *options, name) for name in names]
-    expected = folder()
+    names, before = names_of(files), {**files, "good2": b"in the way"}
+    run = call_with(before)
+    with in_turn():
+        expected = run("-d", *options, *names)
+    text = folder()
     for path in tmp_path.iterdir():
         path.unlink()
-    run = call_with({**files, "good2": b"in the way"})
-    prepared.clear()
-    code, out, err = run("-d", "-q", *options, *names)
-    assert code == overall_exit_status([status for status, _, _ in alone if status])
-    assert (out, err) == (b"", "".join(text for _, _, text in alone))
-    assert folder() == expected
+    run = call_with(before)
+    code, out, err = run("-d", *options, *names)
+    assert (code, out) == expected[:2]
+    if "--progress" not in options:
+        assert err == expected[2]
+    assert folder() == text
     assert leftovers(tmp_path) == []
-    assert (expected["good2"] == TEXTS[2]) == ("-f" in options)
+    assert (text["good2"] == TEXTS[2]) == ("-f" in options)
     assert sum(map(bool, prepared)) >= len(TEXTS)
 
 
-def test_processes_say_the_same(run: Run, files: dict[str, bytes], tmp_path: Path) -> None:
+def test_a_process_says_what_processes_for_each_file_say(run: Run, files: dict[str, bytes], tmp_path: Path) -> None:
     names = names_of(files)[::2]
     for name, data in files.items():
         (tmp_path / name).write_bytes(data)
-    alone = [run("-dc", name) for name in names]
-    done = run("-dc", *names)
+    alone = [run("-t", name) for name in names]
+    done = run("-t", *names)
     assert done.returncode == overall_exit_status([one.returncode for one in alone if one.returncode])
     assert done.stdout == b"".join(one.stdout for one in alone)
     assert done.stderr == b"".join(one.stderr for one in alone)
@@ -184,20 +213,28 @@ def test_an_output_may_be_a_later_input(call_with: CallWith, files: dict[str, by
     assert (tmp_path / "good0.llmz").read_bytes() == files["good0.llmz"]
 
 
-def test_an_interrupt_ahead_ends_the_run(
-    call_with: CallWith, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    from llmzip.codec.rows import FrameCoder
-
-    def interrupted(coder: FrameCoder, frames: object) -> None:
-        raise KeyboardInterrupt
-
-    run = call_with(files)
-    monkeypatch.setattr(FrameCoder, "decode_together", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        run("-d", "-q", "good0.llmz", "good1.llmz", "good4.llmz", "good5.llmz")
-    assert not (tmp_path / "good0").exists()
-    assert leftovers(tmp_path) == []
+def test_an_interrupt_ahead_ends_the_run(files: dict[str, bytes], tmp_path: Path) -> None:
+    names = ["good0.llmz", "good1.llmz", "good4.llmz", "good5.llmz"]
+    for name in names:
+        (tmp_path / name).write_bytes(files[name])
+    code = (
+        "import os, signal, sys, time\n"
+        "from llmzip.cli.main import main\n"
+        "from llmzip.codec.rows import FrameCoder\n"
+        "FrameCoder.decode_together = lambda coder, frames: (os.kill(os.getpid(), signal.SIGINT), time.sleep(30))\n"
+        "sys.exit(main(['-d', *sys.argv[1:]]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *names],
+        cwd=tmp_path,
+        env=environment(),
+        stderr=subprocess.PIPE,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == -signal.SIGINT
+    assert b"stopped by SIGINT" in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
 
 
 def test_one_file_is_not_looked_at(call_with: CallWith, files: dict[str, bytes], prepared: list[int]) -> None:
