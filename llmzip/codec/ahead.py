@@ -142,7 +142,9 @@ class DecodedAhead:
         num_bytes = num_tokens = num_rows = count = 0
         for item in items:
             count += 1
-            data = read(item)
+            data: bytes | None = None
+            with contextlib.suppress(Exception):  # its turn will report it
+                data = read(item)
             if data is None or len(data) > MAX_ARCHIVE_BYTES:
                 continue
             small = self._small_frames(data)
@@ -180,8 +182,7 @@ class DecodedAhead:
         if len(frames) > 1:
             for (model, method), group in self._groups(frames).items():
                 for batch in _batches(group):
-                    # Whatever it is, the frame's own turn reports it, if it happens there, too.
-                    with contextlib.suppress(Exception):
+                    with contextlib.suppress(Exception):  # its turn will report it, if it happens there, too
                         _decode(model, method, batch)
                 ready.update((key, entry) for key, entry in group.items() if entry.tokens is not None)
         num_tokens = sum(entry.uses * key.plan.num_tokens for key, entry in ready.items())
@@ -204,7 +205,7 @@ class DecodedAhead:
             try:
                 model = on_demand.load(frame.number)
                 plan = header_plan(frame.header, model.engine.context)
-            except Exception:  # as above
+            except Exception:  # its turn will report it
                 models[header] = None
                 continue
             if model.engine.stepwise:  # its rows are not independent
@@ -218,7 +219,7 @@ class DecodedAhead:
         """Returns the model of an archive; None if there is none to decode with."""
         try:
             return ModelOnDemand(model_for_archive(header, self._settings.model), self._settings.engine)
-        except Exception:  # as above
+        except Exception:  # its turn will report it
             return None
 
 
