@@ -261,7 +261,8 @@ def decompress_stream(
     report.characters = characters.finish()
     report.model, report.kernels = decoder.model_name, decoder.kernels
     report.tokenizer_note = decoder.tokenizer_note
-    report.elapsed_seconds = time.perf_counter() - started + decoder.seconds_ahead
+    report.seconds_ahead = decoder.seconds_ahead
+    report.elapsed_seconds = time.perf_counter() - started + report.seconds_ahead
     return report
 
 
