@@ -250,17 +250,17 @@ def _batches(entries: dict[_Key, _Entry]) -> Iterator[list[tuple[_Key, _Entry]]]
 
 
 def _decode(model: LoadedModel, method: int, batch: list[tuple[_Key, _Entry]]) -> None:
-    """Decodes a batch: all of it if there is memory enough, else halves of it; one frame alone is left to its turn."""
+    """Decodes a batch: all of it if there is memory enough, else halves; a frame that is alone is left to its turn."""
     from ..inference import capacity
     from ..system.memory import allocations_checked
     from .rows import FrameCoder
 
-    if len(batch) < 2:
+    if sum(entry.uses for _, entry in batch) < 2:
         return
     plans = [key.plan for key, _ in batch]
     if not capacity.fit_together(model.engine, plans, mixed=method == MIXED):
         middle = len(batch) // 2
-        for half in (batch[:middle], batch[middle:]):
+        for half in (batch[:middle], batch[middle:]) if middle else ():
             _decode(model, method, half)
         return
     coder = FrameCoder(model.engine, model.vocabulary if method == MIXED else None, followers=model.followers)

@@ -182,6 +182,8 @@ def test_equal_frames_are_decoded_once_and_used_as_often_as_they_come(
     assert outcomes([one, other, one, one], ahead) == [outcome(archive) for archive in (one, other, one, one)]
     assert len(payloads(together)) == 2
     assert not ahead._entries
+    assert outcomes([one, one], ahead) == [outcome(one)] * 2
+    assert len(payloads(together)) == 3
 
 
 def test_a_text_that_changes_is_decoded_from_what_it_is_then() -> None:
@@ -198,7 +200,6 @@ def test_a_text_that_changes_is_decoded_from_what_it_is_then() -> None:
 def test_one_input_or_one_frame_is_left_to_its_turn(together: list[list[tuple[bytes, RowPlan]]]) -> None:
     archive = packed(piece(1))
     assert outcomes([archive], DecodedAhead(SETTINGS)) == [outcome(archive)]
-    outcomes([archive, archive], DecodedAhead(SETTINGS))
     outcomes([archive, packed(piece(2), 6)], DecodedAhead(SETTINGS))
     outcomes([archive, b"", packed(b"")], DecodedAhead(SETTINGS))
     assert together == []
@@ -269,9 +270,11 @@ def test_what_does_not_fit_into_the_memory_together_goes_in_parts_or_in_turn(
     assert outcomes(archives, DecodedAhead(SETTINGS)) == expected
     assert [len(call) for call in together] == [2, 2]
     together.clear()
-    monkeypatch.setattr(capacity, "fit_together", lambda engine, plans, mixed: len(plans) <= 1)
-    assert outcomes(archives, DecodedAhead(SETTINGS)) == expected
-    assert together == []
+    for most in (1, 0):
+        monkeypatch.setattr(capacity, "fit_together", lambda engine, plans, mixed, most=most: len(plans) <= most)
+        assert outcomes([*archives[:2], *archives[1:]], DecodedAhead(SETTINGS)) == [*expected[:2], *expected[1:]]
+        assert payloads(together) == [frames_of(archives[1])[0].payload] * most
+        together.clear()
 
 
 def test_what_fails_ahead_is_left_to_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
