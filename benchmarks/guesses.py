@@ -31,8 +31,8 @@ def decodings(guessing: bool) -> Iterator[list[lanes.CpuDecoding]]:
     """Collects what decodes while the context is active; without guesses if they are not wanted."""
     original, seen = lanes.CpuRows.decoding, []
 
-    def watched(rows: lanes.CpuRows, source: Any, unit: int, threads: int, guesser: Any = None) -> lanes.CpuDecoding:
-        seen.append(original(rows, source, unit, threads, guesser if guessing else None))
+    def watched(rows: lanes.CpuRows, frames: Any, threads: int, guesser: Any = None) -> lanes.CpuDecoding:
+        seen.append(original(rows, frames, threads, guesser if guessing else None))
         return seen[-1]
 
     setattr(lanes.CpuRows, "decoding", watched)  # noqa: B010

@@ -1,6 +1,6 @@
 """Token ids to a frame's payload and back: rows in lockstep through model and coder; must not know text or files.
 
-Encoding keeps 16 bytes a token until all are there; decoding runs one token of every row at a time. Both see the same
+Encoding is one part of the steps behind the model; decoding runs one token of every row at a time. Both see the same
 masses, so both code the same intervals in the same order (format section 4).
 """
 
@@ -13,13 +13,14 @@ import numpy as np
 
 from ..engines.arrays import Array
 from ..engines.base import Engine
-from ..engines.compiled import TokenGuesser, TokenSink, TokenSource
+from ..engines.compiled import FrameRows, TokenGuesser, TokenSink, TokenSource
 from ..errors import CorruptError
 from ..format.plan import RowPlan
 from ..inference import capacity, lockstep
 from ..inference.lanes import Lane, Lanes, MassSink
 from ..inference.passes import NOTHING, token_masses
 from ..inference.progress import ByteMeter, TokenProgress
+from ..mixing.state import GROUP_ROWS
 from .intervals import CodedRows, CompiledIntervals, IntervalSink, IntervalSource, Look
 
 if TYPE_CHECKING:
@@ -196,7 +197,6 @@ class FrameCoder:
     ) -> np.ndarray:
         """Decodes method mixed; while the mixer decodes some rows, the model computes what comes next in the others."""
         from ..mixing.mixer import MixDecoder
-        from ..mixing.state import GROUP_ROWS
 
         primed = self._primed(vocabulary, plan.num_tokens)
         mixer = MixDecoder(vocabulary, payload, plan.num_tokens, plan.num_rows, with_model=True, primed=primed)
@@ -226,13 +226,57 @@ class FrameCoder:
         self, source: TokenSource, plan: RowPlan, unit: int, check: Callable[[np.ndarray], None]
     ) -> np.ndarray:
         """Decodes in compiled code; with guesses where there is a thread for each row, which then has time for them."""
+        frame = FrameRows(plan, source, unit)
         if plan.num_rows > self.engine.callers:
-            return lockstep.decode(self.engine, plan, self._before, source, unit, check)
+            return lockstep.decode(self.engine, plan, self._before, frame, check)
         from ..mixing.lookahead import Lookahead
 
         lookahead = Lookahead(self.engine.vocab_size, plan.num_tokens, plan.num_rows, self._followers)
         guesser = TokenGuesser(**lookahead.compiled())
-        return lockstep.decode(self.engine, plan, self._before, source, unit, check, guesser)
+        return lockstep.decode(self.engine, plan, self._before, frame, check, guesser)
+
+    def decode_together(self, frames: Sequence[tuple[bytes, RowPlan]]) -> list[np.ndarray | None]:
+        """Decodes the tokens of several frames, whose rows go through the model together where the engine can do that.
+
+        It is for many short frames without a prompt, whose rows fit into one context: steps of a few rows take about as
+        long as those of many.
+
+        Args:
+            frames: payloads and plans, as for `decode`.
+
+        Returns:
+            for each frame (N,) int64, or None if its payload fits no text.
+
+        Raises:
+            ResourceError: the rows do not fit into the memory.
+        """
+        if not self.engine.is_compiled:
+            return [self._decode_or_none(payload, plan) for payload, plan in frames]
+        rows, steps = sum(plan.num_rows for _, plan in frames), max(plan.steps for _, plan in frames)
+        mixed = self._vocabulary is not None
+        capacity.check_decoding(self.engine, RowPlan(rows * steps, rows, 1), 0, mixed=mixed)
+        coders = [self._compiled_source(payload, plan) for payload, plan in frames]
+        unit = _MIN_LANE_ROWS if self._vocabulary is None else GROUP_ROWS
+        return lockstep.decode_together(
+            self.engine,
+            [FrameRows(plan, source, unit) for (_, plan), (_, source) in zip(frames, coders, strict=True)],
+        )
+
+    def _decode_or_none(self, payload: bytes, plan: RowPlan) -> np.ndarray | None:
+        try:
+            return self.decode(payload, plan, ByteMeter(len, plan.num_tokens))
+        except CorruptError:
+            return None
+
+    def _compiled_source(self, payload: bytes, plan: RowPlan) -> tuple[Any, TokenSource]:
+        """Returns what decodes a frame without a prompt in compiled code, and what must live as long."""
+        if self._vocabulary is None:
+            intervals = CompiledIntervals(self.engine, payload, plan.num_rows)
+            return intervals, intervals.source
+        from ..mixing.mixer import MixDecoder
+
+        mixer = MixDecoder(self._vocabulary, payload, plan.num_tokens, plan.num_rows, with_model=True)
+        return mixer, TokenSource(**mixer.compiled_source())
 
     def _primed(self, vocabulary: Vocabulary, num_tokens: int) -> Primed | None:
         """Returns the mixer's state after the prompt, which goes through the model only once."""

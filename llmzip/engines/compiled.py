@@ -6,11 +6,13 @@ knows the other. cpu/native/lanes.h says what the functions do.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
+
+from ..format.plan import Rows
 
 DecodingT = TypeVar("DecodingT", bound="CompiledDecoding")
 
@@ -80,15 +82,29 @@ class CompiledSource(Protocol):
     source: TokenSource
 
 
+@dataclass(frozen=True)
+class FrameRows:
+    """The rows of one frame among those that are decoded together.
+
+    Attributes:
+        counts: how many rows and steps there are.
+        source: decodes their tokens from masses.
+        unit: it takes rows in multiples of so many, or all that are left.
+    """
+
+    counts: Rows
+    source: TokenSource
+    unit: int
+
+
 class CompiledDecoding(Protocol):
     """Decodes the tokens of all rows in compiled code; used as a context."""
 
     def advance(self, last_step: int) -> int:
-        """Decodes up to a step, or as far as the cache has room; returns the step that was reached.
+        """Decodes up to a step, or as far as the cache has room; returns the step that was reached."""
 
-        Raises:
-            CorruptError: no encoder wrote this.
-        """
+    def has_failed(self, frame: int) -> bool:
+        """Whether no encoder wrote a frame, as far as it was decoded."""
 
     def __enter__(self: DecodingT) -> DecodingT: ...
 
@@ -112,13 +128,12 @@ class CompiledRows(Protocol):
         """
 
     def decoding(
-        self, source: TokenSource, unit: int, threads: int, guesser: TokenGuesser | None = None
+        self, frames: Sequence[FrameRows], threads: int, guesser: TokenGuesser | None = None
     ) -> CompiledDecoding:
         """Returns what decodes the rows' tokens into the inputs.
 
         Args:
-            source: decodes tokens from masses.
-            unit: it takes rows in multiples of so many.
+            frames: to which the rows belong, in their order.
             threads: to use at most.
-            guesser: guesses tokens where there is a thread for each row; None for no guesses.
+            guesser: guesses tokens where there is a thread for each row of a single frame; None for no guesses.
         """

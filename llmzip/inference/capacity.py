@@ -29,7 +29,7 @@ _THREADS_PER_FRAME = 8
 _FRAMES_PER_DEVICE = 4
 """Frames that hide the mixer's work from a CUDA device."""
 
-_ENCODER_BYTES = 400
+_ENCODER_BYTES = 100
 """About what an encoder keeps of each token's decisions, in bytes."""
 
 _MIN_BATCH_TOKENS = 64

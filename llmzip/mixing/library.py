@@ -44,7 +44,7 @@ class _Texts(ctypes.Structure):
 class _Tree(ctypes.Structure):
     _fields_ = [
         *((name, _P) for name in ("child", "bounds", "treelet", "slot", "token", "leaf", "block_of", "log", "octave")),
-        *((name, _N) for name in ("rows", "full_steps", "long_rows", "steps", "vocab_size", "by_leaf")),
+        *((name, _N) for name in ("rows", "full_steps", "long_rows", "steps", "vocab_size")),
     ]  # fmt: skip
 
 
@@ -177,14 +177,13 @@ class Walk:
         shape: the vocabulary's tree and the frame's rows.
         known: the encoder's tokens; a decoder passes (1,) zeros.
         with_model: whether there is a language model.
-        decisions: number of decisions of an encoder's frame; None for a decoder.
+        decisions: (steps + 1,) int64, number of decisions before each step of an encoder's frame, and of all; None for
+            a decoder.
         payload: the bytes to decode.
 
     Attributes:
         address: of `struct Mixer` in memory, for compiled callers; valid as long as this object.
         functions: of the library, each with this address as its first argument.
-        probability: (decisions,) float32: the probability of a one, for the decisions that `encode` has reached.
-        bits: (decisions,) int32: their bits.
 
     Raises:
         EngineError: there is no library that can be loaded here.
@@ -198,7 +197,7 @@ class Walk:
         *,
         known: Known,
         with_model: bool,
-        decisions: int | None = None,
+        decisions: np.ndarray | None = None,
         payload: bytes = b"",
     ) -> None:
         self.functions = chosen()
@@ -227,9 +226,7 @@ class Walk:
         self.address = ctypes.addressof(self._mixer)
         if decoding:
             self.functions.begin(self._reference)
-        self.probability = np.zeros(decisions or 0, dtype=np.float32)
-        self.bits = np.zeros(decisions or 0, dtype=np.int32)
-        self._step = self._done = 0
+        self._decisions, self._step = decisions, 0
 
     def __del__(self) -> None:
         found = getattr(self, "_found", None)
@@ -246,7 +243,7 @@ class Walk:
         """Stores the model's logits on the paths of known tokens, and its guesses; threads may share out the places.
 
         Args:
-            masses: (n, V) int32, in the order that `Shape` says.
+            masses: (n, V) int32 by token id.
             places: (n,) int64: positions of the tokens in the frame.
 
         Raises:
@@ -259,19 +256,24 @@ class Walk:
         (_keep, room), checked = self.new_room(), self._checked(masses, len(places))
         self.functions.paths(self._reference, len(places), checked.ctypes.data, places.ctypes.data, room)
 
-    def encode(self, last_step: int) -> None:
+    def encode(self, last_step: int) -> tuple[np.ndarray, np.ndarray]:
         """Walks up to a step, never back; the model's logits of all tokens before it must be stored.
 
+        Returns:
+            (n,) int32: the bits of the decisions from the step of the last call on; (n,) float32: their probabilities
+            of a one.
+
         Raises:
-            IndexError: the frame has fewer steps.
+            IndexError: the frame has fewer steps, or is a decoder's.
         """
-        if last_step > self._steps:
+        if last_step > self._steps or self._decisions is None:
             raise IndexError("no such step")
-        if last_step <= self._step:
-            return
-        room = self.probability[self._done :], self.bits[self._done :]
-        self._done += self.functions.encode(self._reference, self._step, last_step, *_addresses(room))
+        last_step = max(last_step, self._step)
+        count = int(self._decisions[last_step] - self._decisions[self._step])
+        probability, bits = np.empty(count, dtype=np.float32), np.empty(count, dtype=np.int32)
+        self.functions.encode(self._reference, self._step, last_step, *_addresses((probability, bits)))
         self._step = last_step
+        return bits, probability
 
     def take(self, masses: np.ndarray, first_row: int) -> None:
         """Takes the masses, (n, V) int32, of the next tokens of n rows; threads may share out the rows.

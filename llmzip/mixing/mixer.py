@@ -21,6 +21,9 @@ from .vocabulary import Vocabulary
 _MIN_TABLE_BITS = 12
 _MAX_TABLE_BITS = 22
 
+_TOKENS_AT_ONCE = 4096
+"""Tokens of an encoder that are walked and coded at once: their decisions take half a megabyte."""
+
 
 def table_bits(num_tokens: int) -> int:
     """Returns k: the table of statistics has 2^k blocks of 16 bytes (docs/numerics.md section 10.4)."""
@@ -89,7 +92,6 @@ class MixEncoder:
         num_rows: R, 1 to N.
         with_model: whether there is a language model.
         primed: what was learnt from a prompt, if there is one.
-        by_leaf: as for `Vocabulary.shape`; the payload is the same.
 
     Raises:
         EngineError: the mixer cannot be loaded here.
@@ -102,29 +104,32 @@ class MixEncoder:
         num_rows: int,
         with_model: bool,
         primed: Primed | None = None,
-        *,
-        by_leaf: bool = False,
     ) -> None:
-        self._primed, self._vocabulary, self._with_model, self._by_leaf = primed, vocabulary, with_model, by_leaf
+        self._primed, self._vocabulary, self._with_model = primed, vocabulary, with_model
         self._rows = Rows(len(tokens), num_rows)
         leaf = vocabulary.tree.leaf[tokens]
         depth = vocabulary.tree.depth[leaf]
-        self._decisions = int(depth.sum(dtype=np.int64))
+        starts = np.array(self._rows.row_starts(), dtype=np.int64)
+        ends = np.concatenate([[0], np.cumsum(depth, dtype=np.int64)])
+        steps = np.arange(len(tokens), dtype=np.int32) - np.repeat(starts[:-1], np.diff(starts)).astype(np.int32)
+        by_step = np.bincount(steps, weights=depth)  # below 2^53: exact
+        self._decisions = np.concatenate([[0], np.cumsum(by_step)]).astype(np.int64)
         self._known = Known(
             leaf.astype(np.int32),
-            np.array(self._rows.row_starts(), dtype=np.int64),
-            np.zeros(self._decisions if with_model else 1, dtype=np.int16),
-            np.concatenate([[0], np.cumsum(depth, dtype=np.int64)]),
+            starts,
+            np.zeros(int(ends[-1]) if with_model else 1, dtype=np.int16),
+            ends,
             np.zeros(len(tokens), dtype=np.int32),
         )
         self._walk = self._new_walk(0)
+        self._encoder, self._bits, self._step = Encoder(), 0.0, 0
 
     def _new_walk(self, more_tokens: int) -> Walk:
         self._learned, self._texts = _state(self._vocabulary, self._rows, self._primed, more_tokens)
         return Walk(
             self._learned,
             self._texts,
-            self._vocabulary.shape(self._rows, self._by_leaf),
+            self._vocabulary.shape(self._rows),
             known=self._known,
             with_model=self._with_model,
             decisions=self._decisions,
@@ -147,28 +152,32 @@ class MixEncoder:
         """
         return self._walk.address, libraries.address_of(self._walk.functions.paths), self._walk.new_room
 
-    def walk(self, last_step: int) -> None:
-        """Walks up to a step; the masses of all tokens before it must have been added."""
-        self._walk.encode(last_step)
+    def walk(self, last_step: int, progress: Callable[[int], None] | None = None) -> None:
+        """Walks up to a step; the masses of all tokens before it must have been added.
+
+        Args:
+            progress: called with numbers of tokens that were just encoded.
+        """
+        # Decisions are coded at once: those of a whole frame would take twenty times as much memory as its tokens.
+        stride = max(1, _TOKENS_AT_ONCE // self._rows.num_rows)
+        while self._step < last_step:
+            end = min(self._step + stride, last_step)
+            bits, probability = self._walk.encode(end)
+            self._encoder.encode_bits(bits, probability)
+            chosen = np.where(bits, probability, 1 - probability)
+            self._bits -= float(np.log2(chosen.astype(np.float64)).sum())
+            if progress is not None:
+                progress(sum(self._rows.active_rows(step) for step in range(self._step, end)))
+            self._step = end
 
     def finish(self, progress: Callable[[int], None] | None = None) -> tuple[bytes, float]:
         """Walks to the end; returns the payload and the ideal length of its decisions in bits.
 
         Args:
-            progress: called with the number of tokens of each step.
+            progress: as for `walk`.
         """
-        steps = self._rows.steps
-        if progress is None:
-            self.walk(steps)
-        else:
-            for step in range(steps):
-                self.walk(step + 1)
-                progress(self._rows.active_rows(step))
-        probability, bits = self._walk.probability, self._walk.bits
-        encoder = Encoder()
-        encoder.encode_bits(bits, probability)
-        ideal = -float(np.log2(np.where(bits, probability, 1 - probability).astype(np.float64)).sum())
-        return encoder.finish(), ideal
+        self.walk(self._rows.steps, progress)
+        return self._encoder.finish(), self._bits
 
     def learn(self, more_tokens: int) -> Primed:
         """Learns these tokens as a prompt without coding anything; returns what the mixer then knows.
@@ -177,7 +186,7 @@ class MixEncoder:
             more_tokens: number of tokens of the frame that will follow.
         """
         self._walk = self._new_walk(more_tokens)
-        self.walk(self._rows.steps)
+        self._walk.encode(self._rows.steps)
         return Primed(self._learned, self._texts.follower)
 
 
@@ -200,7 +209,6 @@ class MixDecoder:
         num_rows: R, as for the encoder.
         with_model: as for the encoder.
         primed: as for the encoder.
-        by_leaf: as for `Vocabulary.shape`.
 
     Raises:
         EngineError: the mixer cannot be loaded here.
@@ -214,14 +222,12 @@ class MixDecoder:
         num_rows: int,
         with_model: bool,
         primed: Primed | None = None,
-        *,
-        by_leaf: bool = False,
     ) -> None:
         self._rows = Rows(num_tokens, num_rows)
         self._learned, self._texts = _state(vocabulary, self._rows, primed)
         nothing = np.zeros(1, dtype=np.int64)
         known = Known(nothing.astype(np.int32), nothing, nothing.astype(np.int16), nothing, nothing.astype(np.int32))
-        shape = vocabulary.shape(self._rows, by_leaf)
+        shape = vocabulary.shape(self._rows)
         self._walk = Walk(self._learned, self._texts, shape, known=known, with_model=with_model, payload=payload)
         self._step = 0
 

@@ -86,7 +86,6 @@ class Shape(NamedTuple):
         log, octave: from `tables`.
         rows, full_steps, long_rows, steps: as in `format.plan.Rows`.
         vocab_size: V.
-        by_leaf: 1 if masses are given in the order of the leaves, 0 if by token id.
     """
 
     child: np.ndarray
@@ -103,7 +102,6 @@ class Shape(NamedTuple):
     long_rows: int
     steps: int
     vocab_size: int
-    by_leaf: int
 
 
 class Texts(NamedTuple):
@@ -222,7 +220,7 @@ class Masses(NamedTuple):
     """A model's masses for R rows.
 
     Attributes:
-        mass: (R, V) int32: the masses; of small vocabularies in the order of the leaves, of others as they were given.
+        mass: (R, V) int32: the masses; of small vocabularies in the order of the leaves, of others by token id.
         block: (R, n + 1) int64: sums of the masses of the leaves before each of n blocks of SUM_LEAVES, and of all.
         guess: (R,) int64: the leaf of the likeliest token.
     """

@@ -32,13 +32,8 @@ class Vocabulary:
         self._token = self.tree.token.astype(np.uint32)
         self._block_of = (self.tree.leaf // SUM_LEAVES).astype(np.uint16)
 
-    def shape(self, rows: Rows, by_leaf: bool = False) -> Shape:
-        """Returns what the walk over a frame with these rows reads.
-
-        Args:
-            rows: of the frame.
-            by_leaf: whether masses come in the order of the leaves, `tree.token`, and not of the token ids.
-        """
+    def shape(self, rows: Rows) -> Shape:
+        """Returns what the walk over a frame with these rows reads."""
         tree = self.tree
         return Shape(
             tree.child,
@@ -55,5 +50,4 @@ class Vocabulary:
             rows.long_rows,
             rows.steps,
             self.size,
-            int(by_leaf),
         )

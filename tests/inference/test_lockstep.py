@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from llmzip.codec.rows import FrameCoder
-from llmzip.engines.compiled import TokenGuesser, TokenSource
+from llmzip.engines.compiled import FrameRows, TokenGuesser, TokenSource
 from llmzip.engines.cpu import kernels, lanes
 from llmzip.engines.exact import ExactEngine
 from llmzip.engines.selftest import compiled_model
@@ -133,7 +133,7 @@ def _decoded(engine: ExactEngine, payload: bytes, plan: RowPlan, guess: Guess, s
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lanes.CpuRows, "decoding", watched)
-        return lockstep.decode(engine, plan, NOTHING, source, 32, lambda _: None, guesses.guesser)
+        return lockstep.decode(engine, plan, NOTHING, FrameRows(plan, source, 32), lambda _: None, guesses.guesser)
 
 
 @pytest.mark.parametrize("rows", [1, 2])
@@ -201,6 +201,39 @@ def test_damaged_payloads_decode_to_tokens_or_are_refused(
         except CorruptError:
             continue
         assert len(tokens) == plan.num_tokens and tokens.min() >= 0 and tokens.max() < VOCAB
+
+
+@pytest.mark.parametrize("vocabulary", [None, VOCABULARY], ids=["lm", "mixed"])
+@pytest.mark.parametrize("count", [1, 2, 7, 60])
+def test_frames_that_are_decoded_together_have_their_own_tokens(
+    engine: ExactEngine, vocabulary: Vocabulary | None, count: int, num_threads: int, rng: np.random.Generator
+) -> None:
+    """Frames of any length and number of rows; damaged ones among them disturb no other."""
+    coder, frames, expected = FrameCoder(engine, vocabulary), [], []
+    for number in range(count):
+        rows = int(rng.integers(1, 80 if number % 20 == 5 else 4))
+        plan = RowPlan(int(rng.integers(rows, 38 * rows + 1)), rows, 5)
+        tokens = _tokens(plan, rng)
+        frames.append((coder.encode(tokens, plan).payload, plan))
+        expected.append(tokens)
+    for found, tokens in zip(coder.decode_together(frames), expected, strict=True):
+        assert found is not None and np.array_equal(found, tokens)
+    damaged = [(rng.bytes(len(payload)) if n % 3 == 0 else payload, plan) for n, (payload, plan) in enumerate(frames)]
+    for n, (found, tokens) in enumerate(zip(coder.decode_together(damaged), expected, strict=True)):
+        if n % 3:
+            assert found is not None and np.array_equal(found, tokens)
+        else:
+            assert found is None or (len(found) == len(tokens) and found.max() < VOCAB)
+
+
+def test_frames_are_decoded_one_by_one_without_compiled_rows(
+    engine: ExactEngine, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    coder, plan = FrameCoder(engine, VOCABULARY), RowPlan(30, 2, 5)
+    tokens = _tokens(plan, rng)
+    frames = [(coder.encode(tokens, plan).payload, plan)] * 3
+    monkeypatch.setattr(ExactEngine, "is_compiled", False)
+    assert all(np.array_equal(found, tokens) for found in coder.decode_together(frames))
 
 
 def test_an_error_of_the_check_ends_the_decoding(engine: ExactEngine, rng: np.random.Generator) -> None:

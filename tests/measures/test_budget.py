@@ -43,6 +43,7 @@ class SlowEngine:
         self._engine, self._token_seconds, self._call_seconds = engine, token_seconds, call_seconds
         self._lock = threading.Lock()
         self.tokens, self.seconds = 0, 0.0
+        self.is_compiled = False  # all tokens come through `forward`, where they are counted
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)

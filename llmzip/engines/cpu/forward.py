@@ -71,7 +71,8 @@ def _up(size: int, multiple: int = LANES) -> int:
 class CpuLayer(CachedLayer):
     """The cache of one layer: keys (B, G, S / 16, D / 2, 16, 2) int8, values (B, G, S / 4, D, 4) int8.
 
-    `value_peak` has an entry for each slot, so that a shorter length takes positions back.
+    The kernels for AVX-512 use the memory of a block of keys as (D / 4, 16, 4). `value_peak` has an entry for each
+    slot, so that a shorter length takes positions back.
     """
 
     def slot(self, position: int, new: int) -> int:

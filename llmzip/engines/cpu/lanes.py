@@ -9,15 +9,14 @@ from __future__ import annotations
 import ctypes
 import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ...errors import CorruptError
 from ...system.threads import workers
-from ..compiled import TokenGuesser, TokenSink, TokenSource
+from ..compiled import FrameRows, TokenGuesser, TokenSink
 from .kernels import Library, Store, address
 
 if TYPE_CHECKING:
@@ -91,7 +90,10 @@ class Part(ctypes.Structure):
     """`struct Part` of native/lanes.h."""
 
     _fields_ = [
-        *((name, _N) for name in ("first", "last", "next", "is_busy", "guesses", "right")),
+        *(
+            (name, _N)
+            for name in ("first", "last", "first_lane", "last_lane", "next", "is_busy", "guesses", "right")
+        ),
         ("guess", _N * MAX_GUESSES), ("seconds", ctypes.c_double), ("masses", _P),
     ]  # fmt: skip
 
@@ -99,7 +101,24 @@ class Part(ctypes.Structure):
 class Lane(ctypes.Structure):
     """`struct Lane` of native/lanes.h."""
 
-    _fields_ = [(name, _N) for name in ("first", "last", "coded", "first_part", "last_part")]
+    _fields_ = [
+        (name, _N)
+        for name in ("first", "last", "frame", "full_steps", "long_last", "coded", "first_part", "last_part")
+    ]  # fmt: skip
+
+
+class Frame(ctypes.Structure):
+    """`struct Frame` of native/lanes.h."""
+
+    _fields_ = [
+        ("coder", TokenCoder),
+        *(
+            (name, _N)
+            for name in (
+                "first_row", "first_lane", "last_lane", "steps", "turn", "step", "has_begun", "is_coding", "has_failed",
+            )
+        ),
+    ]  # fmt: skip
 
 
 class Experience(ctypes.Structure):
@@ -116,9 +135,8 @@ class Decoding(ctypes.Structure):
     """`struct Decoding` of native/lanes.h."""
 
     _fields_ = [
-        ("rows", Rows), ("coder", TokenCoder), ("guesser", Guesser), ("lanes", _P), ("parts", _P),
-        *((name, _N) for name in ("num_lanes", "last_step", "max_step", "turn", "step", "has_begun", "is_coding",
-                                  "has_failed")),
+        ("rows", Rows), ("guesser", Guesser), ("frames", _P), ("lanes", _P), ("parts", _P),
+        *((name, _N) for name in ("num_frames", "num_parts", "last_step", "max_step", "is_stopped")),
         ("tokens", _P), ("max_guesses", _N), ("experience", Experience), ("sync", _P),
     ]  # fmt: skip
 
@@ -251,49 +269,44 @@ class CpuRows:
             desk.close()
         self.cache.length += last_step - first_step
 
-    def decoding(
-        self, source: TokenSource, unit: int, threads: int, guesser: TokenGuesser | None = None
-    ) -> CpuDecoding:
+    def decoding(self, frames: Sequence[FrameRows], threads: int, guesser: TokenGuesser | None = None) -> CpuDecoding:
         """Returns a decoder of the rows' tokens, as `CompiledRows.decoding`."""
-        return CpuDecoding(self, source, unit, threads, guesser)
+        return CpuDecoding(self, frames, threads, guesser)
 
 
 _LANES_PER_THREAD = 2
 """Number of lanes for each thread: one is in the model when another goes to the coder."""
 
+_MANY_ROWS = 64
+"""Rows for each thread from which on two smaller parts of them are no slower in the model than one."""
+
 
 class CpuDecoding:
-    """Decodes the tokens of a frame's rows, as `CompiledDecoding`; used as a context.
+    """Decodes the tokens of rows, as `CompiledDecoding`; used as a context.
 
     Args:
         rows: the rows.
-        source: decodes tokens from masses.
-        unit: it takes rows in multiples of so many.
+        frames: to which they belong, in the rows' order.
         threads: to use at most.
-        guesser: guesses tokens where there is a thread for each row.
+        guesser: guesses tokens where there is a thread for each row of a single frame.
     """
 
-    def __init__(
-        self, rows: CpuRows, source: TokenSource, unit: int, threads: int, guesser: TokenGuesser | None
-    ) -> None:
-        self._rows = rows
-        lanes = _lanes(rows.counts.num_rows, unit, threads)
-        parts = list(itertools.chain.from_iterable(lanes))
-        guesses = guesser is not None and all(last - first == 1 for first, last in parts)
+    def __init__(self, rows: CpuRows, frames: Sequence[FrameRows], threads: int, guesser: TokenGuesser | None) -> None:
+        self._rows, self._step = rows, 0
+        self._frames = (Frame * len(frames))()
+        lanes = _lanes(frames, self._frames, threads)
+        parts = _parts(lanes, frames, threads)
+        guesses = guesser is not None and len(frames) == 1 and all(part.last - part.first == 1 for part in parts)
         # A part's masses after the token that is known, and after each guess.
         self._masses = np.empty((len(parts) if guesses else 0, MAX_GUESSES + 1, rows.vocab_size), dtype=np.int32)
-        self._parts = (Part * len(parts))(*(Part(first=first, last=last) for first, last in parts))
-        for part, masses in zip(self._parts, self._masses, strict=False):
+        for part, masses in zip(parts, self._masses, strict=False):
             part.masses = address(masses)
-        ends = list(itertools.accumulate(map(len, lanes)))
-        self._lanes = (Lane * len(lanes))(
-            *(Lane(lane[0][0], lane[-1][1], 0, end - len(lane), end) for lane, end in zip(lanes, ends, strict=True))
-        )
+        self._lanes, self._parts = (Lane * len(lanes))(*lanes), (Part * len(parts))(*parts)
         self._tokens = np.empty(rows.counts.num_rows, dtype=np.int64)
         self._threads = min(threads, len(parts))
         self._decoding = Decoding(
-            coder=TokenCoder(source.context, source.take, source.begin, source.decode),
-            lanes=ctypes.addressof(self._lanes), parts=ctypes.addressof(self._parts), num_lanes=len(lanes),
+            frames=ctypes.addressof(self._frames), lanes=ctypes.addressof(self._lanes),
+            parts=ctypes.addressof(self._parts), num_frames=len(frames), num_parts=len(parts),
             tokens=address(self._tokens), max_guesses=MAX_GUESSES,
         )  # fmt: skip
         if guesser is not None and guesses:
@@ -308,8 +321,7 @@ class CpuDecoding:
     @property
     def step(self) -> int:
         """The step that is decoded next."""
-        step: int = self._decoding.step
-        return step
+        return self._step
 
     @property
     def experience(self) -> Experience:
@@ -317,21 +329,20 @@ class CpuDecoding:
         experience: Experience = self._decoding.experience
         return experience
 
-    def advance(self, last_step: int) -> int:
-        """Decodes up to a step, or as far as the cache has room; returns the step that was reached.
+    def has_failed(self, frame: int) -> bool:
+        """Whether no encoder wrote a frame, as far as it was decoded."""
+        return bool(self._frames[frame].has_failed)
 
-        Raises:
-            CorruptError: no encoder wrote this.
-        """
-        decoding, step = self._decoding, self._decoding.step
+    def advance(self, last_step: int) -> int:
+        """Decodes up to a step, or as far as the cache has room; returns the step that was reached."""
+        decoding, step = self._decoding, self._step
         room = self._rows.room(step)
         last_step = min(last_step, step + room)
         decoding.rows = self._rows.structure(step, room)
         decoding.last_step, decoding.max_step = last_step, step + room
         self._run()
-        if decoding.has_failed:
-            raise CorruptError("damaged: the compressed data fits no text")
         self._rows.cache.length += last_step - step
+        self._step = last_step
         return last_step
 
     def _run(self) -> None:
@@ -348,7 +359,7 @@ class CpuDecoding:
         finally:
             # Interrupted: the others stop soon, and must not find their memory gone.
             if not all(future.done() for future in futures):
-                self._decoding.has_failed = 1
+                self._decoding.is_stopped = 1
             for future in futures:
                 if not future.cancel():
                     future.exception()
@@ -367,16 +378,47 @@ class CpuDecoding:
             self._desks.pop().close()
 
 
-def _lanes(rows: int, unit: int, threads: int) -> list[list[tuple[int, int]]]:
-    """Cuts rows into lanes, and each lane into the parts that go through the model on a thread: first rows and ends.
-
-    With few rows there is one lane, and nothing to compute while it is coded; then all threads share it.
-    """
-    count = max(1, min(rows // unit, _LANES_PER_THREAD * threads))
-    borders = [rows // unit * n // count * unit for n in range(count)] + [rows]
-    lanes = []
-    for first, last in itertools.pairwise(borders):
-        parts = min(-(-threads // count), last - first)
-        cuts = [first + (last - first) * n // parts for n in range(parts + 1)]
-        lanes.append(list(itertools.pairwise(cuts)))
+def _lanes(frames: Sequence[FrameRows], structures: ctypes.Array[Frame], threads: int) -> list[Lane]:
+    """Cuts the rows of frames into lanes, several for each thread where there are rows enough; describes the frames."""
+    lanes: list[Lane] = []
+    row = 0
+    for number, (frame, structure) in enumerate(zip(frames, structures, strict=True)):
+        counts, source, units = frame.counts, frame.source, frame.counts.num_rows // frame.unit
+        count = max(1, min(units, _LANES_PER_THREAD * threads))
+        borders = [row + units * n // count * frame.unit for n in range(count)] + [row + counts.num_rows]
+        structure.coder = TokenCoder(source.context, source.take, source.begin, source.decode)
+        structure.first_row, structure.steps = row, counts.steps
+        structure.first_lane = structure.turn = len(lanes)
+        lanes += [
+            Lane(first, last, number, counts.full_steps, max(first, min(last, row + counts.long_rows)))
+            for first, last in itertools.pairwise(borders)
+        ]
+        structure.last_lane = len(lanes)
+        row += counts.num_rows
     return lanes
+
+
+def _parts(lanes: list[Lane], frames: Sequence[FrameRows], threads: int) -> list[Part]:
+    """Distributes lanes over parts.
+
+    A part is a lane, or where there are many frames several whole ones. With few rows in one frame there is one lane,
+    and nothing to compute while it is coded; then all threads share it.
+    """
+    if len(frames) > 1:
+        rows = lanes[-1].last
+        size = max(1, -(-rows // (_LANES_PER_THREAD * threads if rows >= _MANY_ROWS * threads else threads)))
+        parts: list[Part] = []
+        for number, lane in enumerate(lanes):
+            if parts and lane.last - parts[-1].first <= size:
+                parts[-1].last, parts[-1].last_lane = lane.last, number + 1
+            else:
+                parts.append(Part(lane.first, lane.last, number, number + 1))
+            lane.first_part, lane.last_part = len(parts) - 1, len(parts)
+        return parts
+    parts = []
+    for number, lane in enumerate(lanes):
+        count = min(-(-threads // len(lanes)), lane.last - lane.first)
+        cuts = [lane.first + (lane.last - lane.first) * n // count for n in range(count + 1)]
+        lane.first_part, lane.last_part = len(parts), len(parts) + count
+        parts += [Part(first, last, number, number + 1) for first, last in itertools.pairwise(cuts)]
+    return parts

@@ -4,7 +4,7 @@
 namespace {
 
 const int AT_ONCE = 1024;         // masses that are looked at several times, in the innermost cache
-const int SMALL_VOCAB = 1 << 14;  // up to so many, masses by token id are brought into the order of the leaves
+const int SMALL_VOCAB = 1 << 14;  // up to so many, masses are brought into the order of the leaves
 
 // 256 ln(value), cut to the table's steps; value: 1 to 2^62.
 INLINE int logarithm(const Tree& tree, uint64_t value) {
@@ -21,11 +21,10 @@ struct Row {  // of masses
 
 INLINE int64_t blocks_of(const Tree& tree) { return (tree.vocab + SUM_LEAVES - 1) / SUM_LEAVES; }
 
-// Whether masses are kept in the order of the leaves.
-INLINE bool is_by_leaf(const Tree& tree) { return tree.by_leaf || tree.vocab <= SMALL_VOCAB; }
+INLINE bool is_small(const Tree& tree) { return tree.vocab <= SMALL_VOCAB; }
 
 INLINE Row row_of(const Masses& masses, const Tree& tree, int64_t row) {
-    const uint32_t* token = is_by_leaf(tree) ? nullptr : tree.token;
+    const uint32_t* token = is_small(tree) ? nullptr : tree.token;
     return {masses.mass + row * tree.vocab, token, masses.block + row * (blocks_of(tree) + 1)};
 }
 
@@ -57,13 +56,12 @@ INLINE int model_logit(const Row& row, const Tree& tree, int64_t node, const Spa
 
 INLINE void descend(Span* span, int64_t middle, int bit) { (bit ? span->first : span->end) = middle; }
 
-// Copies masses in the order of the leaves, and sums up the blocks.
-INLINE void sum_by_leaf(const int32_t* given, bool by_leaf, const Tree& tree, int32_t* mass, int64_t* block) {
+// Brings masses by token id into the order of the leaves, and sums up the blocks.
+INLINE void sum_by_leaf(const int32_t* given, const Tree& tree, int32_t* mass, int64_t* block) {
     int64_t total = 0, i = 0;
-    if (by_leaf) memcpy(mass, given, tree.vocab * sizeof *mass);
     for (; i + SUM_LEAVES <= tree.vocab; i += SUM_LEAVES) {
         uint32_t sums[2] = {0, 0};  // 8 * 2^28 < 2^32
-        for (int n = 0; n < SUM_LEAVES && !by_leaf; n++) mass[i + n] = given[tree.token[i + n]];
+        for (int n = 0; n < SUM_LEAVES; n++) mass[i + n] = given[tree.token[i + n]];
         for (int n = 0; n < SUM_LEAVES / 2; n++) {
             sums[0] += mass[i + n];
             sums[1] += mass[i + n + SUM_LEAVES / 2];
@@ -72,7 +70,7 @@ INLINE void sum_by_leaf(const int32_t* given, bool by_leaf, const Tree& tree, in
         total += (int64_t)sums[0] + sums[1];
     }
     if (i < tree.vocab) *block++ = total;
-    for (; i < tree.vocab; i++) total += mass[i] = by_leaf ? mass[i] : given[tree.token[i]];
+    for (; i < tree.vocab; i++) total += mass[i] = given[tree.token[i]];
     *block = total;
 }
 
@@ -99,7 +97,7 @@ INLINE void sum_by_id(const int32_t* given, const Tree& tree, int64_t* block) {
 // The leaf of the likeliest token, of several the one with the lowest id.
 INLINE int64_t guess_of(const int32_t* given, const Tree& tree) {
     int32_t best = INT32_MIN;
-    int64_t id = 0;  // or the leaf, where masses are by leaf
+    int64_t id = 0;
     for (int64_t first = 0; first < tree.vocab; first += AT_ONCE) {
         const int64_t end = smaller(first + AT_ONCE, tree.vocab);
         int32_t peak = given[first];
@@ -110,31 +108,17 @@ INLINE int64_t guess_of(const int32_t* given, const Tree& tree) {
         }
     }
     while (given[id] != best) id++;
-    if (!tree.by_leaf) return tree.leaf[id];
-    for (int64_t first = id + 1; first < tree.vocab; first += AT_ONCE) {
-        const int64_t end = smaller(first + AT_ONCE, tree.vocab);
-        int32_t others = 0;
-        for (int64_t i = first; i < end; i++) others += given[i] == best;
-        for (int64_t i = first; others; i++) {
-            if (given[i] != best) continue;
-            others--;
-            if (tree.token[i] < tree.token[id]) id = i;
-        }
-    }
-    return id;
+    return tree.leaf[id];
 }
 
-// Takes one row of masses, by token id or by leaf. If it need not be kept, the row that is returned may be the given one.
+// Takes one row of masses by token id. If it need not be kept, the row that is returned may be the given one.
 INLINE Row take_row(const int32_t* given, const Tree& tree, const Masses& masses, int64_t row, bool is_kept) {
     Row taken = row_of(masses, tree, row);
     int32_t* mass = masses.mass + row * tree.vocab;
     int64_t* block = masses.block + row * (blocks_of(tree) + 1);
     masses.guess[row] = guess_of(given, tree);
-    if (is_by_leaf(tree)) {
-        if (tree.by_leaf)
-            sum_by_leaf(given, true, tree, mass, block);
-        else
-            sum_by_leaf(given, false, tree, mass, block);
+    if (is_small(tree)) {
+        sum_by_leaf(given, tree, mass, block);
     } else {
         sum_by_id(given, tree, block);
         if (is_kept)

@@ -7,7 +7,7 @@
 #include "predictor.h"
 #include "walk.h"
 
-// Keeps what a decoder needs of the masses of some rows that follow each other, (n, vocab).
+// Keeps what a decoder needs of the masses of some rows that follow each other, (n, vocab) by token id.
 extern "C" void NAME(take)(const Mixer* m, int64_t n, const int32_t* given, int64_t first_row) {
     for (int64_t i = 0; i < n; i++) take_row(given + i * m->tree.vocab, m->tree, m->masses, first_row + i, true);
 }

@@ -47,7 +47,7 @@ struct Tree {  // state.Shape
     const int64_t* leaf;
     const uint16_t* block_of;
     const int32_t *log, *octave;
-    int64_t rows, full_steps, long_rows, steps, vocab, by_leaf;
+    int64_t rows, full_steps, long_rows, steps, vocab;
 };
 
 struct Matches {  // library.Walk makes them

@@ -241,8 +241,9 @@ def odd_shape(seed: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 def test_masses_of_odd_shapes(seed: int, tmp_path: Path) -> None:
     config, tensors = odd_shape(seed)
     (tmp_path / "model.llmzw").write_bytes(weightfile.pack(config, 1, tensors))
-    second, engine = decoder.Model(tmp_path), ExactEngine(load_model(tmp_path))
-    assert second.digest == engine.model.digest()
+    model = load_model(tmp_path)
+    second, engine = decoder.Model(tmp_path), ExactEngine(model)
+    assert second.digest == model.digest()
     ids = np.random.default_rng(seed).integers(0, 50, (3, 24))
     hidden = engine.forward(ids)
     seen = set()
@@ -258,8 +259,9 @@ def test_models_with_a_smaller_floor(floor_bits: int, tmp_path: Path) -> None:
     config, tensors = odd_shape(floor_bits)
     config["floor_bits"] = floor_bits
     (tmp_path / "model.llmzw").write_bytes(weightfile.pack(config, 1, tensors))
-    second, engine = decoder.Model(tmp_path), ExactEngine(load_model(tmp_path))
-    assert second.digest == engine.model.digest()
+    model = load_model(tmp_path)
+    second, engine = decoder.Model(tmp_path), ExactEngine(model)
+    assert second.digest == model.digest()
     ids = np.random.default_rng(floor_bits).integers(0, 50, 70)
     second.reset()
     masses = engine.masses(engine.forward(ids[None, :1])[:, 0])

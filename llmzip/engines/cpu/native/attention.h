@@ -3,27 +3,27 @@
 namespace {
 
 const int TOGETHER = 4;  // queries that read the keys together
-const int VECTORS = LEVEL >= 2 ? 4 : 2;  // vectors of values at once: with TOGETHER queries, their sums fill the registers
+const int VECTORS = LEVEL >= 2 ? 4 : 2;  // vectors of values that are mixed at once, as their sums fit the registers
 
 struct Query {
     const int16_t* q;
     float scale;
     float value_peak;
-    int32_t offset;       // what adding 128 to keys adds to products with the high bytes
+    int32_t offset;  // what adding 128 to keys adds to products with the high bytes
     int64_t first, last;  // the slots that it sees
     float* out;
 };
 
-// Keys and values of a row and head; and those whose turn is next, or null. A step of many rows reads all keys and values
-// from memory: so each row prefetches those of the next one, spread over its scores and exponentials.
+// Keys and values of a row and head; and those whose turn is next, or null. A step of many rows reads all keys and
+// values from memory: so each row prefetches those of the next one, spread over its scores and exponentials.
 struct Context {
     const int8_t *keys, *values;
     const float *key_scale, *value_scale;
     const int8_t *next_keys, *next_values;
 };
 
-// Weights of up to 2^18 as three planes of WEIGHT_BITS bits, [TOGETHER, 3, stride] bytes. Few weights need more than the
-// first: lists say which groups of four positions do.
+// Weights of up to 2^18 as three planes of WEIGHT_BITS bits, [TOGETHER, 3, stride] bytes. Few weights need more than
+// the first: lists say which groups of four positions do.
 struct Planes {
     uint8_t* bytes;
     int32_t* lists;  // [TOGETHER, stride]: groups of the second plane, then of the third
@@ -40,8 +40,8 @@ template <class T> INLINE T* key_at(T* keys, int64_t slot, int64_t dim) {
 
 #if LEVEL >= 2
 
-// Computes the products of J queries with B blocks of keys: of the high bytes of the queries, which are signed, with keys
-// to which 128 is added; of the low bytes, which are not, with the keys.
+// Computes the products of J queries with B blocks of keys: of the high bytes of the queries, which are signed, with
+// keys to which 128 is added; of the low bytes, which are not, with the keys.
 template <int J, int B>
 INLINE void score_sums(const Query* queries, const int8_t* block, int64_t dim, vi (*sums)[J]) {
     vi high[B][J], low[B][J];
@@ -99,8 +99,8 @@ INLINE void score_sums(const Query* queries, const int8_t* block, int64_t dim, v
 
 #endif
 
-// Computes the scores z[J, stride] of B vectors of slots from `begin` on, and raises the maxima. Slots that a query does
-// not see get minus infinity.
+// Computes the scores z[J, stride] of B vectors of slots from `begin` on, and raises the maxima. Slots that a query
+// does not see get minus infinity.
 template <int J, int B>
 INLINE void score(const Query* queries, const Model* m, const Octave& octave, const Context* context, int64_t begin,
                   float* z, int64_t stride, vf* maxima) {
@@ -153,10 +153,10 @@ struct Listed {
     int64_t count[3];  // of the groups in the list of each plane but the first
 };
 
-// Turns `count` exponentials into weights, in planes, and lists the groups that need more than the first plane. The lists
-// take the memory of the exponentials.
-INLINE Listed weigh(const float* exponentials, const float* value_scale, float unit, int64_t count, const Planes* planes,
-                    int query) {
+// Turns `count` exponentials into weights, in planes, and lists the groups that need more than the first plane. The
+// lists take the memory of the exponentials.
+INLINE Listed weigh(const float* exponentials, const float* value_scale, float unit, int64_t count,
+                    const Planes* planes, int query) {
     vi all = {};
     for (int64_t i = 0; i < count; i += 2 * LANES) {
         const vi a = weights_of(exponentials + i, value_scale + i, unit);
@@ -227,8 +227,8 @@ INLINE void mix(const Query* queries, const Planes* planes, const Listed* listed
     }
 }
 
-// Computes attention (numerics.md section 6.4) of J queries of one row and key/value head: scores, exponentials, integer
-// weights, weighted values.
+// Computes attention (numerics.md section 6.4) of J queries of one row and key/value head: scores, exponentials,
+// integer weights, weighted values.
 template <int J>
 APART void attend(const Query* queries, const Model* m, const Octave* octave, const Context* context, int64_t slots,
                   const Room* room) {

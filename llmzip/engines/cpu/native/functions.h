@@ -3,13 +3,13 @@
 
 namespace {
 
-// The octave B of the exponential table: all of the table would not fit into the nearest cache. A gather takes longer than
-// all else that is done with an entry. So with AVX-512 B[32 i + j] is B[32 i] + B[32 i] * (B[j] - 1), from registers: at
-// most 3 units off, which change no bit of B[f] >> 9 (tests try all 1,024).
+// The octave B of the exponential table: all of the table would not fit into the nearest cache. A gather takes longer
+// than everything else that is done with an entry. So with AVX-512 B[32 i + j] is B[32 i] + B[32 i] * (B[j] / 2^30 - 1),
+// from registers: at most 3 units off, which change no bit of B[f] >> 9 (tests try all 1,024).
 struct Octave {
     const int32_t* entries;
 #if LEVEL >= 2
-    vi steps[2];     // B[32 i]
+    vi steps[2];      // B[32 i]
     vf fractions[2];  // B[j] * 2^-30 - 1, j = 0 .. 31
 #endif
 };
@@ -43,7 +43,8 @@ INLINE vi exp2_at(const Octave& octave, vi index) {
 // Returns E[ExpIndex(steps)], steps at least 0.
 INLINE vi exp2_of(const Octave& octave, vf steps) { return exp2_at(octave, to_int(smaller(steps, (float)EXP2_LAST))); }
 
-// Returns the same of the table of masses with floor_bits c (section 6.7), which has n - c for n: it needs more bits of B.
+// Returns the same of the table of masses with floor_bits c (section 6.7), which has n - c for n and needs more bits of
+// B.
 INLINE vi exp2_of(const Octave& octave, vf steps, int32_t floor_bits) {
     const vi index = to_int(smaller(steps, (float)(EXP2_LAST + 1024 * floor_bits)));
     return ((gather(octave.entries, index & 1023) >> ((index >> 10) + (9 - floor_bits))) + 1) >> 1;

@@ -12,6 +12,7 @@
 namespace {
 
 int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
 int64_t steps_of(const Rows& r, int64_t row) { return r.full_steps + (row < r.long_rows); }
 
@@ -74,25 +75,11 @@ void find_masses(const Rows& r, const Desk& desk, int64_t first, int64_t n, int3
     add_since(begin, &desk.seconds->head);
 }
 
-// Hands masses [n, vocab] to the coder.
-void give(const TokenCoder& coder, const Desk& desk, int64_t n, const int32_t* masses, int64_t first_row) {
+// Hands masses [n, vocab] of some rows to the coder of a frame.
+void give(const Frame& frame, const Desk& desk, int64_t n, const int32_t* masses, int64_t first_row) {
     const double begin = now();
-    coder.take(coder.context, n, masses, first_row);
+    frame.coder.take(frame.coder.context, n, masses, first_row - frame.first_row);
     add_since(begin, &desk.seconds->take);
-}
-
-// Predicts the token of a step in some rows, and hands the masses to the coder.
-void predict_rows(const Rows& r, const TokenCoder& coder, const Desk& desk, int64_t first, int64_t last, int64_t step) {
-    for (; first < last; first += MAX_TOKENS) {
-        const int64_t rows = smaller(MAX_TOKENS, last - first);
-        pass(r, desk, first, rows, step, 1);
-        for (int64_t row = 0; row < rows; row++) keep_hidden(r, desk, row, row);
-        for (int64_t row = 0; row < rows; row += desk.mass_rows) {
-            const int64_t n = smaller(desk.mass_rows, rows - row);
-            find_masses(r, desk, row, n, desk.masses);
-            give(coder, desk, n, desk.masses, first + row);
-        }
-    }
 }
 
 // -- guesses ----------------------------------------------------------------------------------------------------------
@@ -117,7 +104,7 @@ void find_costs(const Experience& experience, int64_t guesses, float* cost) {
 }
 
 // Predicts the token of a step in one row, and what would follow after some guesses.
-void predict_ahead(Decoding& d, const Desk& desk, Part& part, int64_t step) {
+void predict_ahead(const Decoding& d, const Desk& desk, Part& part, int64_t step) {
     const Rows& r = d.rows;
     int64_t* inputs = r.inputs + part.first * r.stride + r.skipped + step + 1;
     for (int64_t i = 0; i < part.guesses; i++) inputs[i] = part.guess[i];
@@ -126,7 +113,7 @@ void predict_ahead(Decoding& d, const Desk& desk, Part& part, int64_t step) {
     for (int64_t i = 0; i <= part.guesses; i++) keep_hidden(r, desk, i, i);
     find_masses(r, desk, 0, 1 + part.guesses, part.masses);
     part.seconds = now() - begin;
-    give(d.coder, desk, 1, part.masses, part.first);
+    give(d.frames[d.lanes[part.first_lane].frame], desk, 1, part.masses, part.first);
 }
 
 // Notes what the last pass of a part gave: the known token's successor, and one for each guess that was right.
@@ -142,17 +129,19 @@ void note_pass(Experience& experience, const Part& part) {
 
 // Goes on after the token of a step was coded in a part of one row: where it was guessed, the masses of the next one are
 // known; else new guesses are made.
-void follow(Decoding& d, Part& part, int64_t step, int64_t token) {
+void follow(Decoding& d, const Frame& frame, const Lane& lane, Part& part, int64_t step, int64_t token) {
     d.guesser.learn(d.guesser.context, part.first, token);
     if (part.right < part.guesses && token == part.guess[part.right]) {
         part.right++;
         part.next = step + 2;
-        d.coder.take(d.coder.context, 1, part.masses + part.right * d.rows.vocab, part.first);
+        const int32_t* masses = part.masses + part.right * d.rows.vocab;
+        frame.coder.take(frame.coder.context, 1, masses, part.first - frame.first_row);
         return;
     }
     note_pass(d.experience, part);
     part.right = part.guesses = 0;
-    const int64_t room = smaller(d.max_step, steps_of(d.rows, part.first)) - (step + 2);
+    const int64_t steps = lane.full_steps + (part.first < lane.long_last);
+    const int64_t room = smaller(d.max_step, steps) - (step + 2);
     const int64_t count = smaller(d.max_guesses, room);
     if (count <= 0) return;
     float chance[MAX_GUESSES + 1], cost[MAX_GUESSES + 1];
@@ -169,67 +158,130 @@ struct Sync {
     int64_t changes;  // how often something was finished
 };
 
-// The rows of a lane, or of a part, that have a token at a step end here.
-int64_t end_of(const Rows& r, int64_t last, int64_t step) { return step < r.full_steps ? last : smaller(last, r.long_rows); }
+// Where the rows of a lane end that have a token at a step.
+int64_t end_of(const Lane& lane, int64_t step) {
+    return step < lane.full_steps ? lane.last : step == lane.full_steps ? lane.long_last : lane.first;
+}
 
+// Hands masses [n, vocab] of rows from `first` on to the coders of a part's lanes, as far as the rows have a token.
+void hand_out(const Decoding& d, const Desk& desk, const Part& part, int64_t step, int64_t first, int64_t n) {
+    for (int64_t number = part.first_lane; number < part.last_lane; number++) {
+        const Lane& lane = d.lanes[number];
+        const int64_t begin = larger(first, lane.first), end = smaller(first + n, end_of(lane, step));
+        if (begin < end)
+            give(d.frames[lane.frame], desk, end - begin, desk.masses + (begin - first) * d.rows.vocab, begin);
+    }
+}
+
+// Where the rows of a part end that have a token at a step; rows before may have none.
+int64_t end_of(const Decoding& d, const Part& part, int64_t step) {
+    int64_t end = part.first;
+    for (int64_t number = part.first_lane; number < part.last_lane; number++)
+        end = larger(end, smaller(part.last, end_of(d.lanes[number], step)));
+    return end;
+}
+
+// Predicts the tokens of a step in a part's rows.
+void predict_rows(const Decoding& d, const Desk& desk, const Part& part, int64_t step) {
+    const int64_t last = end_of(d, part, step);
+    for (int64_t first = part.first; first < last; first += MAX_TOKENS) {
+        const int64_t rows = smaller(MAX_TOKENS, last - first);
+        pass(d.rows, desk, first, rows, step, 1);
+        for (int64_t row = 0; row < rows; row++) keep_hidden(d.rows, desk, row, row);
+        for (int64_t row = 0; row < rows; row += desk.mass_rows) {
+            const int64_t n = smaller(desk.mass_rows, rows - row);
+            find_masses(d.rows, desk, row, n, desk.masses);
+            hand_out(d, desk, part, step, first + row, n);
+        }
+    }
+}
+
+bool is_done(const Decoding& d, const Frame& frame) {
+    return frame.has_failed || frame.step >= smaller(d.last_step, frame.steps);
+}
+
+// Whether all rows of a lane that have a token at a step are predicted.
 bool is_predicted(const Decoding& d, const Lane& lane, int64_t step) {
+    const int64_t end = end_of(lane, step);
     for (int64_t n = lane.first_part; n < lane.last_part; n++)
-        if (d.parts[n].next <= step && d.parts[n].first < end_of(d.rows, d.parts[n].last, step)) return false;
+        if (d.parts[n].next <= step && d.parts[n].first < end) return false;
     return true;
 }
 
-// Whether the lane whose turn it is can be coded.
-bool may_code(const Decoding& d) {
-    return !d.is_coding && d.step < d.last_step && is_predicted(d, d.lanes[d.turn], d.step);
+bool all_done(const Decoding& d) {
+    for (const Frame* frame = d.frames; frame < d.frames + d.num_frames; frame++)
+        if (!is_done(d, *frame)) return false;
+    return true;
 }
 
-// Codes the lane whose turn it is. Called with the mutex, which is free while the coder works.
-void code(Decoding& d, const Desk& desk, Sync& sync) {
-    Lane& lane = d.lanes[d.turn];
-    const int64_t step = d.step, end = end_of(d.rows, lane.last, step), first = lane.first;
-    const bool begins = d.coder.begin && !d.has_begun;
-    d.is_coding = 1;
+// A frame whose lane in turn can be coded; null if there is none.
+Frame* frame_to_code(const Decoding& d) {
+    for (Frame* frame = d.frames; frame < d.frames + d.num_frames; frame++)
+        if (!frame->is_coding && !is_done(d, *frame) && is_predicted(d, d.lanes[frame->turn], frame->step)) return frame;
+    return nullptr;
+}
+
+// Decodes the tokens of a step in a lane; false if the data are damaged.
+bool decode_lane(Decoding& d, const Frame& frame, const Lane& lane, int64_t step, int64_t end) {
+    const Rows& r = d.rows;
+    int64_t* tokens = d.tokens + lane.first;
+    if (!frame.coder.decode(frame.coder.context, lane.first - frame.first_row, end - frame.first_row, tokens)) return false;
+    for (int64_t row = lane.first; row < end; row++) {
+        const int64_t token = tokens[row - lane.first];
+        if (token < 0 || token >= r.vocab) return false;  // damaged data may name any
+        r.inputs[row * r.stride + r.skipped + step + 1] = token;
+    }
+    for (int64_t n = lane.first_part; n < lane.last_part; n++) {
+        Part& part = d.parts[n];
+        if (part.masses && part.first < end) follow(d, frame, lane, part, step, tokens[part.first - lane.first]);
+    }
+    return true;
+}
+
+// Codes the lane of a frame whose turn it is. Called with the mutex, which is free while the coder works.
+void code(Decoding& d, const Desk& desk, Sync& sync, Frame& frame) {
+    Lane& lane = d.lanes[frame.turn];
+    const TokenCoder& coder = frame.coder;
+    const int64_t step = frame.step, end = end_of(lane, step);
+    const bool begins = coder.begin && !frame.has_begun;
+    frame.is_coding = 1;
     pthread_mutex_unlock(&sync.mutex);
     const double time = now();
-    int is_good = 1;
-    if (first < end) {
-        is_good = begins ? d.coder.begin(d.coder.context, first, end)
-                         : d.coder.decode(d.coder.context, first, end, d.tokens);
-        if (!begins && is_good) {
-            for (int64_t row = first; row < end; row++) {
-                const int64_t token = d.tokens[row - first];
-                if (token < 0 || token >= d.rows.vocab) is_good = 0;  // damaged data may name any
-                d.rows.inputs[row * d.rows.stride + d.rows.skipped + step + 1] = token;
-            }
-            for (int64_t n = lane.first_part; is_good && n < lane.last_part; n++)
-                if (d.parts[n].masses && d.parts[n].first < end)
-                    follow(d, d.parts[n], step, d.tokens[d.parts[n].first - first]);
-        }
-    }
+    bool is_good = true;
+    if (lane.first < end)
+        is_good = begins ? coder.begin(coder.context, lane.first - frame.first_row, end - frame.first_row)
+                         : decode_lane(d, frame, lane, step, end);
     add_since(time, &desk.seconds->code);
     pthread_mutex_lock(&sync.mutex);
-    d.is_coding = 0;
-    if (!is_good) d.has_failed = 1;
+    frame.is_coding = 0;
+    if (!is_good) frame.has_failed = 1;
     if (!begins) lane.coded = step + 1;
-    if (++d.turn < d.num_lanes) return;
-    d.turn = 0;
-    if (d.coder.begin) d.has_begun = !d.has_begun;
-    if (!d.has_begun) d.step++;
+    if (++frame.turn < frame.last_lane) return;
+    frame.turn = frame.first_lane;
+    if (coder.begin) frame.has_begun = !frame.has_begun;
+    if (!frame.has_begun) frame.step++;
 }
 
-// A part that can go through the model: one of the lane that is needed soonest. Null if there is none.
-Part* part_to_predict(const Decoding& d) {
-    for (int64_t n = 0; n < d.num_lanes; n++) {
-        const Lane& lane = d.lanes[(d.turn + n) % d.num_lanes];
-        if (lane.coded >= d.max_step) continue;
-        for (int64_t at = lane.first_part; at < lane.last_part; at++) {
-            Part& part = d.parts[at];
-            if (!part.is_busy && part.next == lane.coded && part.first < end_of(d.rows, part.last, part.next) &&
-                part.next < steps_of(d.rows, part.first))
-                return &part;
-        }
+// Whether all that a part must read to predict its next step is known, and something is left to predict.
+bool can_predict(const Decoding& d, const Part& part) {
+    if (part.is_busy || part.next >= d.max_step) return false;
+    bool is_wanted = false;
+    for (int64_t number = part.first_lane; number < part.last_lane; number++) {
+        const Lane& lane = d.lanes[number];
+        if (d.frames[lane.frame].has_failed || larger(part.first, lane.first) >= end_of(lane, part.next)) continue;
+        if (lane.coded < part.next) return false;
+        is_wanted = true;
     }
-    return nullptr;
+    return is_wanted;
+}
+
+// A part that can go through the model: one that was predicted longest ago, so that lanes in turn come soon. Null if there
+// is none.
+Part* part_to_predict(const Decoding& d) {
+    Part* best = nullptr;
+    for (Part* part = d.parts; part < d.parts + d.num_parts; part++)
+        if ((!best || part->next < best->next) && can_predict(d, *part)) best = part;
+    return best;
 }
 
 // Takes a part through the model. Called with the mutex, which is free while the model works.
@@ -240,7 +292,7 @@ void predict(Decoding& d, const Desk& desk, Sync& sync, Part& part) {
     if (part.masses)
         predict_ahead(d, desk, part, step);
     else
-        predict_rows(d.rows, d.coder, desk, part.first, end_of(d.rows, part.last, step), step);
+        predict_rows(d, desk, part, step);
     pthread_mutex_lock(&sync.mutex);
     part.is_busy = 0;
     part.next = step + 1;
@@ -322,9 +374,9 @@ void llmzip_lanes_decode(Decoding* decoding, const Desk* desk) {
     Decoding& d = *decoding;
     Sync& sync = *(Sync*)d.sync;
     pthread_mutex_lock(&sync.mutex);
-    while (d.step < d.last_step && !d.has_failed) {
-        if (may_code(d)) {
-            code(d, *desk, sync);
+    while (!d.is_stopped && !all_done(d)) {
+        if (Frame* frame = frame_to_code(d)) {
+            code(d, *desk, sync, *frame);
         } else if (Part* part = part_to_predict(d)) {
             predict(d, *desk, sync, *part);
         } else {

@@ -77,22 +77,36 @@ struct Guesser {
     int64_t (*worth)(int64_t guesses, const float* chance, const float* cost, float rate);
 };
 
-// Some rows of a lane that go through the model together, on one thread. A part of one row may read guesses.
+// Rows that go through the model together, on one thread: some of a lane, or all of some lanes. A part of one row may read
+// guesses.
 struct Part {
-    int64_t first, last;    // rows
-    int64_t next;           // step that is predicted next
-    int64_t is_busy;        // whether a thread predicts
-    int64_t guesses, right; // tokens that are read after the known one; how many of them turned out right by now
+    int64_t first, last;            // rows
+    int64_t first_lane, last_lane;  // those whose rows these are
+    int64_t next;                   // step that is predicted next
+    int64_t is_busy;                // whether a thread predicts
+    int64_t guesses, right;         // tokens that are read after the known one; how many turned out right by now
     int64_t guess[MAX_GUESSES];
-    double seconds;         // that the last pass took
-    int32_t* masses;        // [MAX_GUESSES + 1, vocab] after the known token and the guesses; null if it never guesses
+    double seconds;                 // that the last pass took
+    int32_t* masses;  // [MAX_GUESSES + 1, vocab] after the known token and the guesses; null if it never guesses
 };
 
 // Rows that are coded in one go.
 struct Lane {
-    int64_t first, last;              // rows
-    int64_t coded;                    // steps that are done
-    int64_t first_part, last_part;
+    int64_t first, last;            // rows
+    int64_t frame;                  // whose rows these are
+    int64_t full_steps, long_last;  // steps of all rows; end of the rows that have one more, first ones
+    int64_t coded;                  // steps that are done
+    int64_t first_part, last_part;  // those that hold its rows
+};
+
+// Lanes that a coder decodes in turn.
+struct Frame {
+    struct TokenCoder coder;
+    int64_t first_row;              // which the coder numbers 0
+    int64_t first_lane, last_lane, steps;
+    int64_t turn, step;             // the lane that is coded next, and its step
+    int64_t has_begun;              // whether `begin` is done for all lanes of the step
+    int64_t is_coding, has_failed;
 };
 
 // How passes of one row went, to choose how many guesses are worth their time.
@@ -104,17 +118,15 @@ struct Experience {
 
 struct Decoding {
     struct Rows rows;
-    struct TokenCoder coder;
     struct Guesser guesser;
+    struct Frame* frames;
     struct Lane* lanes;
     struct Part* parts;
-    int64_t num_lanes;
-    int64_t last_step;   // to decode up to
-    int64_t max_step;    // steps that may be predicted: the cache has no room for more
-    int64_t turn, step;  // the lane that is coded next, and its step
-    int64_t has_begun;   // whether `begin` is done for all lanes of the step
-    int64_t is_coding, has_failed;
-    int64_t* tokens;     // [rows of the largest lane]
+    int64_t num_frames, num_parts;
+    int64_t last_step;  // to decode up to
+    int64_t max_step;   // steps that may be predicted: the cache has no room for more
+    int64_t is_stopped;
+    int64_t* tokens;    // [rows]
     int64_t max_guesses;
     struct Experience experience;
     void* sync;

@@ -57,7 +57,7 @@ struct Model {
 
 enum Activation { SILU, GELU, GELU_TANH };  // in the order of config.ACTIVATIONS
 
-// The cache of a layer, for some rows: keys in blocks of 16 positions, [rows, G, blocks, D / 2, 16, 2] int8 for AVX2 and
+// The cache of a layer, for some rows: keys in blocks of 16 positions, [rows, G, blocks, D / 2, 16, 2] int8 for AVX2,
 // [rows, G, blocks, D / 4, 16, 4] for AVX-512; values [rows, G, slots / 4, D, 4] int8; scales [rows, G, slots]; peak
 // [rows, G, slots], the largest value scale since the context began, up to that of the slot. New tokens continue from
 // the entry before their own; at slot 0 a context begins.

@@ -19,8 +19,8 @@ typedef int8_t Item;
 INLINE void store_items(Item* to, vi x) { store_narrow(to, x); }
 #endif
 
-// A product of n rows by some outputs of a matrix; y is [n, outputs]. Some levels round rows up to those that a
-// tile takes together; what is computed for the others means nothing.
+// A product of n rows by some outputs of a matrix; y is [n, outputs]. Some levels round rows up to those that a tile
+// takes together; what is computed for the others means nothing.
 struct Product {
     const Item* lines;
     const int8_t* packed;
@@ -169,7 +169,8 @@ template <int PLANES, int R, int W> INLINE void vnni_tile(const Product* p, int6
 }
 
 // Multiplies the last lines, R or fewer, in one tile of their number: with few rows it matters that none is idle.
-template <int PLANES, int R, int W> INLINE void vnni_rest(const Product* p, int64_t line, int64_t lines, int64_t output) {
+template <int PLANES, int R, int W>
+INLINE void vnni_rest(const Product* p, int64_t line, int64_t lines, int64_t output) {
     if constexpr (R > 0) {
         if (lines == R)
             vnni_tile<PLANES, R, W>(p, line, output);

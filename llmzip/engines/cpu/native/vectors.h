@@ -20,8 +20,8 @@ typedef int16_t vs __attribute__((vector_size(4 * LANES)));
 
 const float TINY = 0x1p-40f;
 const int EXP2_LAST = 22527;
-const int BLOCK_KEYS = 16;              // a multiple of LANES
-const int BLOCKS = LEVEL >= 2 ? 2 : 1;  // vectors of keys that are multiplied at once
+const int BLOCK_KEYS = 16;                 // a multiple of LANES
+const int BLOCKS = LEVEL >= 2 ? 2 : 1;     // vectors of keys that are multiplied at once
 const int KEY_BYTES = LEVEL >= 2 ? 4 : 2;  // of a key that are stored together
 
 template <class V, class T> INLINE V load(const T* from) {
