@@ -208,8 +208,8 @@ class DecodedAhead:
             except Exception:  # its turn will report it
                 models[header] = None
                 continue
-            if model.engine.stepwise:  # its rows are not independent
-                continue
+            if model.engine.stepwise or plan.steps > model.engine.context:
+                continue  # its rows are not independent, or begin again
             group = groups.setdefault((model, frame.header.method), {})
             key = _Key(model, frame.header.method, plan, frame.payload)
             group.setdefault(key, _Entry()).uses += 1
@@ -267,4 +267,5 @@ def _decode(model: LoadedModel, method: int, batch: list[tuple[_Key, _Entry]]) -
     with allocations_checked("not enough memory for the model"):
         decoded = coder.decode_together([(key.payload, key.plan) for key, _ in batch])
     for (_, entry), tokens in zip(batch, decoded, strict=True):
-        entry.tokens = tokens
+        if tokens is not None and tokens.max() < model.engine.vocab_size:
+            entry.tokens = tokens

@@ -107,27 +107,6 @@ class FrameCoder:
             return self._decode_intervals(payload, plan, check)
         return self._decode_mixed(payload, plan, check, self._vocabulary)
 
-    def decode_together(self, frames: Sequence[tuple[bytes, RowPlan]]) -> list[np.ndarray | None]:
-        """Decodes the tokens of several frames, in no particular order.
-
-        Args:
-            frames: payload, from `encode` or hostile, and plan of each.
-
-        Returns:
-            for each frame (N,) int64, or None if its payload fits no text. What the tokens may stand for is not
-            limited here.
-
-        Raises:
-            ResourceError: the rows do not fit into the memory.
-        """
-        decoded: list[np.ndarray | None] = []
-        for payload, plan in frames:
-            try:
-                decoded.append(self.decode(payload, plan, ByteMeter(lambda ids: 0, 0)))
-            except CorruptError:
-                decoded.append(None)
-        return decoded
-
     def _predict(
         self,
         tokens: np.ndarray,
