@@ -28,7 +28,7 @@ LEVEL ?= 6
 # Waiting threads of torch give up the core soon: on a busy machine spinning costs a factor of ten.
 export GOMP_SPINCOUNT ?= 1000
 
-.PHONY: help setup demo test test-slow check fuzz golden docs site picture bench readme-tables bench-mixer bench-train bench-logs bench-windows bench-speed bench-levels bench-guesses bench-start bench-ray embedded dist wheels clean lock test-newest test-oldest test-real
+.PHONY: help setup demo test test-slow check fuzz golden docs site picture bench readme-tables bench-mixer bench-train bench-logs bench-windows bench-speed bench-levels bench-guesses bench-start bench-small bench-ray embedded dist wheels clean lock test-newest test-oldest test-real
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -163,6 +163,9 @@ bench-windows: $(BIN)/llmzip.stamp ## Equal-Info windows of TEXT=FILE beside the
 bench-speed: $(BIN)/test.stamp ## speed and its parts for TEXT=FILE by MODEL=name; CHECK=1 tells regressions, UPDATE=1 stores
 	$(BIN)/python benchmarks/speed.py $(or $(TEXT),corpora/prose-en.txt) --model $(or $(MODEL),default) \
 	  $(if $(CHECK),--check) $(if $(UPDATE),--update) --output bench-results
+
+bench-small: $(BIN)/llmzip.stamp ## what many small archives cost in one run, made from TEXT=FILE
+	$(BIN)/python benchmarks/small.py $(or $(TEXT),corpora/prose-en.txt)
 
 bench-levels: $(BIN)/test.stamp ## size and speed of -1 to -9 for TEXT=FILE, with a chart
 	$(BIN)/python benchmarks/levels.py $(or $(TEXT),corpora/prose-en.txt) --output bench-results

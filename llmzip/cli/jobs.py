@@ -6,7 +6,7 @@ import contextlib
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from ..errors import CorruptError, LLMZipError
@@ -21,8 +21,10 @@ from .messages import Messages, detail_texts, summary_text
 from .outcomes import OtherFileProblem, Outcomes, shown_name
 from .records import SCHEMA, RecordFile, json_line, json_name, report_fields
 from .request import Mode, Request
+from .small import small_input
 
 if TYPE_CHECKING:
+    from ..codec.ahead import DecodedAhead
     from ..codec.report import StreamReport
 
 FROM_TERMINAL = "compressed data is not read from a terminal; name a file, or use -f (help: llmzip --help)"
@@ -64,6 +66,7 @@ class Jobs(FileRun):
     ) -> None:
         super().__init__(request, messages, stdout, report)
         self._reserved = Reserved()
+        self._ahead: DecodedAhead | None = None
 
     def run(self, names: Sequence[str]) -> int:
         """Processes all names; "-" is the standard input. Returns the exit status."""
@@ -75,7 +78,7 @@ class Jobs(FileRun):
             self._reserved.add(self._request.prompt_file, "the prompt")
         operation = self._operation()
         try:
-            for name in inputs:
+            for name in self._upcoming(inputs):
                 with self._outcomes.of_file(name):
                     operation(name)
         except OutputError as error:  # the other files could not be written either
@@ -94,6 +97,16 @@ class Jobs(FileRun):
                 return self._test
             case Mode.LIST:
                 raise ValueError("archives are listed by InfoTable")
+
+    def _upcoming(self, names: Sequence[str | None]) -> Iterable[str | None]:
+        """Returns the names; of archives the tokens of small ones are decoded before their turn, many together."""
+        request = self._request
+        if request.mode is Mode.COMPRESS or len(names) < 2:
+            return names
+        from ..codec.ahead import MAX_ARCHIVE_BYTES, DecodedAhead
+
+        self._ahead = DecodedAhead(request.decompress)
+        return self._ahead.upcoming(names, lambda name: small_input(name, request, MAX_ARCHIVE_BYTES))
 
     def _compress(self, name: str | None) -> None:
         from ..codec.writer import compress_stream
@@ -126,7 +139,9 @@ class Jobs(FileRun):
                     return
             with self._opened(target, source) as (sink, output):
                 with self._messages.progress(shown_name(name), self._original_bytes(source)) as advance:
-                    report = self._written(output, lambda: decompress_stream(file, sink, request.decompress, advance))
+                    report = self._written(
+                        output, lambda: decompress_stream(file, sink, request.decompress, advance, ahead=self._ahead)
+                    )
                 self._completed(source, output, report)
         self._succeeded(name, target, report)
 
@@ -137,7 +152,7 @@ class Jobs(FileRun):
             self._source(name) as source,
             self._messages.progress(shown_name(name), self._original_bytes(source)) as advance,
         ):
-            report = decompress_stream(source.file, None, self._request.decompress, advance)
+            report = decompress_stream(source.file, None, self._request.decompress, advance, ahead=self._ahead)
         self._succeeded(name, None, report)
 
     # -- their steps

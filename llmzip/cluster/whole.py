@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, BinaryIO, cast
 
+from ..codec.ahead import MAX_ARCHIVE_BYTES, DecodedAhead
 from ..codec.reader import decompress_stream
 from ..codec.writer import compress_stream
 from ..format.headers import Header
@@ -52,6 +54,14 @@ class WholeFiles:
     def __init__(self, job: Job, worker: str) -> None:
         self._job = job
         self._worker = worker
+        self._ahead = DecodedAhead(job.decompress)
+        self._held: dict[InputFile, bytes] = {}
+
+    def upcoming(self, files: Sequence[InputFile]) -> Iterator[InputFile]:
+        """Yields files in their order; small archives are read, and their tokens decoded, before the first of some."""
+        if self._job.operation not in (Operation.DECOMPRESS, Operation.TEST):
+            return iter(files)
+        return self._ahead.upcoming(files, self._small_archive)
 
     def run(self, file: InputFile) -> Row:
         """Does it with one file; what a retry may mend is tried again.
@@ -65,7 +75,10 @@ class WholeFiles:
             Operation.TEST: self._test,
             Operation.ENTROPY: self._measure,
         }
-        return with_retries(lambda: operations[self._job.operation](file))
+        try:
+            return with_retries(lambda: operations[self._job.operation](file))
+        finally:
+            self._held.pop(file, None)
 
     # -- operations
 
@@ -93,23 +106,45 @@ class WholeFiles:
                 pair = matching_pair(archive, text)
             if pair is not None:
                 return self._row(file, name, pair, started, kept=True)
-        with job.source.open(file.name) as archive, job.dest.create(name) as text:
+        with self._opened(file) as archive, job.dest.create(name) as text:
             source, sink = HashingReader(archive), HashingWriter(text)
-            report = decompress_stream(cast("BinaryIO", source), cast("BinaryIO", sink), job.decompress)
+            report = self._decoded(source, sink)
             check_unchanged(job, file)
-        return self._row(file, name, _pair(report, sink, source), started)
+        return self._row(file, name, _pair(report, sink, source), started - report.seconds_ahead)
 
     def _test(self, file: InputFile) -> Row:
         job, started = self._job, time.perf_counter()
         check_unchanged(job, file)
-        with job.source.open(file.name) as archive:
+        with self._opened(file) as archive:
             source, sink = HashingReader(archive), HashingWriter(None)
-            report = decompress_stream(cast("BinaryIO", source), cast("BinaryIO", sink), job.decompress)
-        return self._row(file, None, _pair(report, sink, source), started)
+            report = self._decoded(source, sink)
+        return self._row(file, None, _pair(report, sink, source), started - report.seconds_ahead)
+
+    def _decoded(self, archive: HashingReader, text: HashingWriter) -> StreamReport:
+        settings = self._job.decompress
+        return decompress_stream(cast("BinaryIO", archive), cast("BinaryIO", text), settings, ahead=self._ahead)
 
     def _measure(self, file: InputFile) -> Row:
         started = time.perf_counter()
         return measured_row(self._job, file, 0, file.size_bytes, started, self._worker)
+
+    # -- small archives
+
+    def _small_archive(self, file: InputFile) -> bytes | None:
+        """Reads a small archive and holds it until its turn; None if it is large or its output is there."""
+        job = self._job
+        if not 0 < file.size_bytes <= MAX_ARCHIVE_BYTES:
+            return None
+        if job.operation is Operation.DECOMPRESS and job.dest.exists(job.output(file.name)):
+            return None
+        check_unchanged(job, file)
+        self._held[file] = job.source.read(file.name, 0, file.size_bytes)
+        return self._held[file]
+
+    def _opened(self, file: InputFile) -> BinaryIO:
+        """Opens an archive, or what is held of it; a retry reads it again."""
+        held = self._held.pop(file, None)
+        return self._job.source.open(file.name) if held is None else io.BytesIO(held)
 
     # -- their rows
 

@@ -86,7 +86,12 @@ class Worker:
         """Does whole files; returns their rows."""
         name = f"{ROWS}/{key}.parquet"
         before = {} if self._job.operation.writes_files else self._rows_before(name)
-        rows = [before.get(self._path(file)) or self._row(file, number, note) for number, file in enumerate(task.files)]
+        numbers = {file: number for number, file in enumerate(task.files)}
+        pending = [file for file in task.files if self._path(file) not in before]
+        # What kills processes must do so in its own turn, so that it is found.
+        upcoming = pending if note.follows_death else self._whole.upcoming(pending)
+        done = {file: self._row(file, numbers[file], note) for file in upcoming}
+        rows = [before.get(self._path(file)) or done[file] for file in task.files]
         self._write(name, rows)
         return rows
 
@@ -137,17 +142,18 @@ class _Note:
     Attributes:
         job: the job.
         name: of the object.
+        follows_death: whether a process has died at the task before.
     """
 
     job: Job
     name: str
+    follows_death: bool = False
     _deaths: dict[str, int] = field(default_factory=dict)
-    _follows_death: bool = False
 
     def __post_init__(self) -> None:
         left = with_retries(self._left)
         if left is not None:
-            self._follows_death = True
+            self.follows_death = True
             try:
                 found = json.loads(left)
                 self._deaths = {str(number): int(count) for number, count in found["deaths"].items()}
@@ -179,7 +185,7 @@ class _Note:
             raise ResourceError(
                 f"{deaths + 1} processes died while they were at it, perhaps for lack of memory; given up"
             )
-        if self._follows_death:
+        if self.follows_death:
             self._write(number)
 
     def remove(self) -> None:

@@ -16,7 +16,7 @@ from ..format.headers import MIXED, SKIP, WINDOWS, Frame, Header
 from ..format.plan import header_plan
 from ..format.reading import Position, read_archives
 from ..inference.on_demand import ModelOnDemand
-from ..inference.progress import Progress
+from ..inference.progress import ByteMeter, Progress
 from ..models.choice import check_model_code, model_for_archive
 from ..settings import DecompressSettings
 from ..system import forks
@@ -26,7 +26,11 @@ from .parallel import in_order, one_at_a_time
 from .report import CharacterCounter, FrameReport, StreamReport, frame_report
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from ..format.plan import RowPlan
     from ..inference.load import Kernels, LoadedModel
+    from .ahead import DecodedAhead
 
 
 class FrameDecoder:
@@ -36,10 +40,15 @@ class FrameDecoder:
 
     Args:
         settings: model, engine, prompt.
+        ahead: tokens of frames that may have been decoded before; None for none.
+
+    Attributes:
+        seconds_ahead: what decoding the tokens that were found there took.
     """
 
-    def __init__(self, settings: DecompressSettings) -> None:
-        self._settings = settings
+    def __init__(self, settings: DecompressSettings, ahead: DecodedAhead | None = None) -> None:
+        self.seconds_ahead = 0.0
+        self._settings, self._ahead = settings, ahead
         self._current: tuple[Header, ModelOnDemand] | None = None
         self._lock = forks.Lock()
 
@@ -87,7 +96,7 @@ class FrameDecoder:
             elif header.method == WINDOWS:
                 data = _decode_windows(frame, loaded, model.prompt, progress)
             else:
-                data = _decode_rows(frame, loaded, model.prompt, progress)
+                data = self._decode_rows(frame, loaded, model.prompt, progress)
             computed = zlib.crc32(data)
             if computed != frame.crc32:
                 raise CorruptError(f"damaged: crc32 stored {frame.crc32:08x}, computed {computed:08x}")
@@ -120,6 +129,25 @@ class FrameDecoder:
         with _errors_name(frame):
             plan = header_plan(header, model.loaded.engine.context)
         return model.frames_at_once(plan, mixed=header.method == MIXED)
+
+    def _decode_rows(self, frame: Frame, model: LoadedModel, prompt: bytes, progress: Progress | None) -> bytes:
+        header, table = frame.header, model.table
+        plan = header_plan(header, model.engine.context)
+        limit = ByteMeter(table.num_bytes, header.original_bytes, progress)
+        found = None
+        if self._ahead is not None and not prompt:
+            found = self._ahead.take(model, header.method, plan, frame.payload)
+        if found is not None:
+            tokens, seconds = found
+            limit.add(tokens)
+            with self._lock:
+                self.seconds_ahead += seconds
+        else:
+            tokens = _decode_tokens(frame, model, prompt, plan=plan, limit=limit)
+        data = table.decode(tokens)
+        if len(data) != header.original_bytes:
+            raise CorruptError(f"damaged: {len(data)} bytes came out, {header.original_bytes} were promised")
+        return data
 
     def _model_of(self, header: Header) -> ModelOnDemand:
         """Returns the model of an archive, which need not be loaded yet."""
@@ -184,25 +212,23 @@ def _decode_windows(frame: Frame, model: LoadedModel, prompt: bytes, progress: P
         return window_frames.decode(model, frame.header, frame.payload, progress)
 
 
-def _decode_rows(frame: Frame, model: LoadedModel, prompt: bytes, progress: Progress | None) -> bytes:
-    from ..inference.progress import ByteMeter
+def _decode_tokens(frame: Frame, model: LoadedModel, prompt: bytes, *, plan: RowPlan, limit: ByteMeter) -> np.ndarray:
     from ..system.memory import allocations_checked
     from .rows import FrameCoder
 
-    header, table = frame.header, model.table
-    plan = header_plan(header, model.engine.context)
-    vocabulary = model.vocabulary if header.method == MIXED else None
+    vocabulary = model.vocabulary if frame.header.method == MIXED else None
     coder = FrameCoder(model.engine, vocabulary, model.prompt(prompt), model.followers)
     with allocations_checked("not enough memory for the model"):
-        tokens = coder.decode(frame.payload, plan, ByteMeter(table.num_bytes, header.original_bytes, progress))
-    data = table.decode(tokens)
-    if len(data) != header.original_bytes:
-        raise CorruptError(f"damaged: {len(data)} bytes came out, {header.original_bytes} were promised")
-    return data
+        return coder.decode(frame.payload, plan, limit)
 
 
 def decompress_stream(
-    source: BinaryIO, sink: BinaryIO | None, settings: DecompressSettings, progress: Progress | None = None
+    source: BinaryIO,
+    sink: BinaryIO | None,
+    settings: DecompressSettings,
+    progress: Progress | None = None,
+    *,
+    ahead: DecodedAhead | None = None,
 ) -> StreamReport:
     """Decompresses all archives in `source`; everything written has passed its checksum.
 
@@ -211,12 +237,13 @@ def decompress_stream(
         sink: where the text goes, or None to test only.
         settings: model, engine, prompt.
         progress: called with numbers of bytes of the original that were done.
+        ahead: tokens that may have been decoded before, with the same settings; None for none.
 
     Raises:
         FormatError, CorruptError, TruncatedError, ModelError, EngineError, TokenizerError; OSError from the files.
     """
     started = time.perf_counter()
-    decoder = FrameDecoder(settings)
+    decoder = FrameDecoder(settings, ahead)
     report = StreamReport()
     characters = CharacterCounter()
     position = Position()
@@ -234,7 +261,8 @@ def decompress_stream(
     report.characters = characters.finish()
     report.model, report.kernels = decoder.model_name, decoder.kernels
     report.tokenizer_note = decoder.tokenizer_note
-    report.elapsed_seconds = time.perf_counter() - started
+    report.seconds_ahead = decoder.seconds_ahead
+    report.elapsed_seconds = time.perf_counter() - started + report.seconds_ahead
     return report
 
 

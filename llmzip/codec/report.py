@@ -57,6 +57,7 @@ class StreamReport:
         kernels: what computed it, or None.
         tokenizer_note: what its tokenizer lacks; empty for nothing.
         elapsed_seconds: wall clock, loading of the model included.
+        seconds_ahead: those of them that were spent before this file's turn, when several were decoded together.
     """
 
     original_bytes: int = 0
@@ -67,6 +68,7 @@ class StreamReport:
     kernels: Kernels | None = None
     tokenizer_note: str = ""
     elapsed_seconds: float = 0.0
+    seconds_ahead: float = 0.0
 
     @property
     def bits_per_byte(self) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from ..engines.arrays import HOST
@@ -19,6 +19,9 @@ ResultT = TypeVar("ResultT")
 
 _MEMORY_PART = 0.5
 """Part of the free memory that caches of all rows, or of several frames, may take: it could be done with less."""
+
+_MAX_TOGETHER_BYTES = 1 << 30
+"""Memory that small frames may take which are decoded together, 1 GiB: some thirty with a mixer each."""
 
 _THREADS_PER_FRAME = 8
 """Threads that a frame's lanes keep busy before its mixer does not keep up."""
@@ -91,6 +94,21 @@ def check_decoding(engine: Engine[Any], plan: RowPlan, prompt_tokens: int, *, mi
             f"decoding {plan.num_rows} rows at once needs {needed / 1e9:.1f} GB of memory on {engine.device}, "
             f"{free / 1e9:.1f} GB are free"
         )
+
+
+def fit_together(engine: Engine[Any], plans: Sequence[RowPlan], *, mixed: bool) -> bool:
+    """Whether the rows of several frames fit into the memory at once, and take no more than small frames should.
+
+    Args:
+        plans: the rows of each frame.
+        mixed: whether the frames' method is mixed.
+    """
+    rows, steps = sum(plan.num_rows for plan in plans), max(plan.steps for plan in plans)
+    needed = engine.step_bytes(rows, RESTART_CHUNK, steps)
+    if mixed:
+        needed += sum(_mixer_bytes(engine, plan) for plan in plans)
+    free = free_bytes(engine.device)
+    return needed <= (_MAX_TOGETHER_BYTES if free is None else min(_MAX_TOGETHER_BYTES, _MEMORY_PART * free))
 
 
 def with_smaller_batches(

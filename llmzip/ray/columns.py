@@ -8,10 +8,11 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..api.incremental import Buffer, Model, as_bytes
+from ..codec.ahead import MAX_ARCHIVE_BYTES, DecodedAhead
 from ..codec.parallel import in_order
 from ..codec.reader import FrameDecoder
 from ..codec.writer import ArchiveWriter
@@ -92,14 +93,19 @@ class _ColumnFunction:
                 raise type(error)(f"column {self.column!r}, row {row} of the batch: {error}") from error
 
         many = self._cells_at_once()
+        numbered_cells = self._upcoming(list(enumerate(cells)))
         done = [
             result
-            for _, result in in_order(enumerate(cells), attempt, lambda numbered: many if _is_short(numbered[1]) else 1)
+            for _, result in in_order(numbered_cells, attempt, lambda numbered: many if _is_short(numbered[1]) else 1)
         ]
         errors: dict[str, Column] = {}
         if self._records:
             errors[self.column + ERROR_SUFFIX] = (str, [error for _, error in done])
         return [result for result, _ in done], errors
+
+    def _upcoming(self, cells: Sequence[tuple[int, Any]]) -> Iterable[tuple[int, Any]]:
+        """Returns numbered cells in their order; what several need may be prepared before the first of them comes."""
+        return cells
 
     def _cells_at_once(self) -> int:
         """Returns how many short cells are worked on side by side."""
@@ -213,7 +219,8 @@ class Decompress(_ColumnFunction):
         self._as_text = as_text
         self._max_bytes = max_output_size
         settings = DecompressSettings(model=model, engine=self._engine, prompt=as_bytes(prompt))
-        self._decoder = FrameDecoder(settings)
+        self._ahead = DecodedAhead(settings, max_output_size)
+        self._decoder = FrameDecoder(settings, self._ahead)
         self._lock = forks.Lock()
 
     def __call__(self, batch: BatchT) -> BatchT:
@@ -228,6 +235,9 @@ class Decompress(_ColumnFunction):
         """
         texts, errors = self._each(batches.cells(batch, self.column), self._decompressed)
         return batches.with_columns(batch, {self.output: (str if self._as_text else bytes, texts), **errors})
+
+    def _upcoming(self, cells: Sequence[tuple[int, Any]]) -> Iterable[tuple[int, Any]]:
+        return self._ahead.upcoming(cells, lambda numbered: _small_archive(numbered[1]))
 
     def _decompressed(self, value: Any) -> bytes | str:
         if not isinstance(value, (bytes, bytearray, memoryview)):
@@ -346,6 +356,13 @@ def _encoded(value: Any) -> bytes:
         return value.encode("utf-8")
     except UnicodeEncodeError as error:
         raise LLMZipError(f"not valid Unicode: a lone surrogate at character {error.start}") from None
+
+
+def _small_archive(value: Any) -> bytes | None:
+    """Returns a cell's archive; None if it is not a small one."""
+    if not isinstance(value, (bytes, bytearray, memoryview)) or memoryview(value).nbytes > MAX_ARCHIVE_BYTES:
+        return None
+    return bytes(value)
 
 
 def _takes_turns(header: Header) -> bool:

@@ -8,6 +8,7 @@ import math
 import os
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,7 @@ from llmzip.cluster.storage import open_store
 from llmzip.cluster.tasks import InputFile, Task, make_tasks
 from llmzip.cluster.worker import TaskResult, Worker
 from llmzip.codec import drafts, levels, writer
+from llmzip.codec.rows import FrameCoder
 from llmzip.errors import SettingsError
 from llmzip.settings import CompressSettings, DecompressSettings, EngineSettings
 
@@ -176,6 +178,74 @@ def test_a_bad_file_becomes_a_row_and_the_rest_goes_on(places: tuple[Path, Path]
     (written,) = (dest / ROWS).iterdir()
     read = row_files.read_rows(open_store(str(dest)), f"{ROWS}/{written.name}")
     assert read == rows_of(results)
+
+
+@pytest.mark.parametrize("operation", [Operation.DECOMPRESS, Operation.TEST])
+def test_small_archives_are_decoded_together(
+    operation: Operation, places: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, dest = places
+    texts = {f"{number}.llmz": _PROSE[300 * number : 300 * number + 250] for number in range(8)}
+    for name, text in texts.items():
+        (source / name).write_bytes(llmzip.compress(text, level=1))
+    (source / "3.llmz").write_bytes((source / "3.llmz").read_bytes()[:-1])
+    (source / "4.llmz").write_bytes(b"no archive")
+    together: list[int] = []
+    original = FrameCoder.decode_together
+
+    def watched(coder: FrameCoder, frames: Any) -> Any:
+        together.append(len(frames))
+        if len(together) == 1:  # meanwhile
+            (source / "5.llmz").unlink()
+            (source / "6.llmz").write_bytes((source / "7.llmz").read_bytes())
+        return original(coder, frames)
+
+    monkeypatch.setattr(FrameCoder, "decode_together", watched)
+    job = make_job(source, dest, operation)
+    task = Task(tuple(input_files(job, *texts)))
+    worker = Worker(job, "run")
+    rows = worker.run(task).rows
+    assert together == [6]
+    assert not worker._whole._held
+    assert [row.exit_status for row in rows] == [0, 0, 0, 4, 1, 1, 1, 0]
+    for row, text in zip(rows, texts.values(), strict=True):
+        assert row.error is not None or row.sha256 == hashlib.sha256(text).hexdigest()
+    alone = make_job(source, tmp_path / "alone", operation)
+    expected = [Worker(alone, "run").run(Task((file,))).rows[0] for file in task.files if (source / file.name).exists()]
+    assert together == [6]
+    assert [(row.error, row.bits, row.tokens, row.sha256) for row in rows if "5.llmz" not in row.path] == [
+        (row.error, row.bits, row.tokens, row.sha256) for row in expected
+    ]
+
+
+def test_nothing_is_decoded_ahead_where_outputs_are_there_or_a_process_has_died(
+    places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, dest = places
+    names = [f"{number}.llmz" for number in range(4)]
+    for number, name in enumerate(names):
+        (source / name).write_bytes(llmzip.compress(_PROSE[300 * number : 300 * number + 250], level=1))
+    job = make_job(source, dest, Operation.DECOMPRESS)
+    together: list[int] = []
+    original = FrameCoder.decode_together
+
+    class Death(BaseException):
+        pass
+
+    def watched(coder: FrameCoder, frames: Any) -> Any:
+        together.append(len(frames))
+        if len(together) == 1:
+            raise Death
+        return original(coder, frames)
+
+    monkeypatch.setattr(FrameCoder, "decode_together", watched)
+    task = Task(tuple(input_files(job, *names[:3])))
+    with pytest.raises(Death):
+        Worker(job, "run").run(task)
+    assert [row.error for row in Worker(job, "run").run(task).rows] == [None] * 3
+    rows = Worker(job, "run").run(Task(tuple(input_files(job, *names)))).rows
+    assert [row.kept for row in rows] == [True, True, True, False]
+    assert together == [3]
 
 
 def test_a_file_that_changes_is_not_recorded_as_the_old_one(places: tuple[Path, Path]) -> None:

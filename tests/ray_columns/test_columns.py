@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import llmzip
+from llmzip.codec.rows import FrameCoder
 from llmzip.ray import Compress, Decompress, Measure
 
 ROOT = Path(llmzip.__file__).resolve().parents[1]
@@ -94,6 +95,26 @@ def test_long_cells_among_short_ones_keep_their_places() -> None:
     batch = Compress("text", model="small", level=1, threads=2)(as_arrays(texts))
     again = Decompress("text_llmz", as_text=True, threads=2)(batch)
     assert list(again["text"]) == texts
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_short_cells_are_decoded_together(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [f"{number}. {TEXTS[0]}" for number in range(20)]
+    cells = [llmzip.compress(text.encode(), model="small", level=1 + number % 2) for number, text in enumerate(texts)]
+    cells[3:3] = [None, b"not an archive", cells[0], cells[1][:-1], bytearray(cells[2])]
+    texts[3:3] = [None, None, texts[0], None, texts[2]]
+    together: list[int] = []
+    original = FrameCoder.decode_together
+
+    def watched(coder: FrameCoder, frames: Any) -> Any:
+        together.append(len(frames))
+        return original(coder, frames)
+
+    monkeypatch.setattr(FrameCoder, "decode_together", watched)
+    done = Decompress("text", output="again", as_text=True, errors="record", threads=threads)(as_arrays(cells))
+    assert list(done["again"]) == texts
+    assert together == [10, 10]
+    assert [error is None for error in done["text_error"]] == [number not in (4, 6) for number in range(len(texts))]
 
 
 def test_a_prompt_is_needed_on_both_sides() -> None:
