@@ -11,6 +11,7 @@ import numpy as np
 from ..codec.intervals import CompiledIntervals
 from ..codec.rows import FrameCoder
 from ..engines.base import Engine
+from ..engines.compiled import FrameRows
 from ..errors import EngineError
 from ..format.plan import RowPlan, Rows
 from ..inference.passes import RESTART_CHUNK, prefill
@@ -203,10 +204,12 @@ class Trial:
         steps = times * at_once
         cache, depth = self._filled(num_rows, depth, steps)
         inputs = np.full((num_rows, depth + steps + 1), engine.start_token, dtype=np.int64)
-        rows = engine.compiled_rows(cache, inputs, Rows(num_rows * steps, num_rows), depth)
+        counts = Rows(num_rows * steps, num_rows)
+        rows = engine.compiled_rows(cache, inputs, counts, depth)
         coder = CompiledIntervals(engine, b"", num_rows)  # decodes to the first token over and over
         taken = []
-        with rows.decoding(coder.source, self._coder.lane_rows, engine.callers) as decoding:
+        frame = FrameRows(counts, coder.source, self._coder.lane_rows)
+        with rows.decoding([frame], engine.callers) as decoding:
             for end in range(at_once, steps + 1, at_once):
                 begun = now()
                 decoding.advance(end)
