@@ -35,6 +35,9 @@ _FILLED = 64
 _STEPS_AT_ONCE = 4
 """Steps that compiled code takes at once where a step takes less than _QUICK_SECONDS."""
 
+_QUICK_TIMES = 5
+"""How many times as often these are timed."""
+
 _QUICK_SECONDS = 0.01
 """Time of a step that going to compiled code and back would falsify, in seconds."""
 
@@ -150,7 +153,8 @@ class Trial:
     def step_seconds(self, num_rows: int, depth: int, steps: int = MAX_STEPS) -> float:
         """Returns the seconds of one step of `num_rows` rows after `depth` tokens, fewer where the context is full.
 
-        That is the quarter of the steps timed: most take longer, as other processes get in the way. Guesses and the
+        That is the quarter of the steps timed, or the eighth of quick ones: most take longer, as other processes get in
+        the way. Guesses and the
         mixer are not part of it.
 
         Args:
@@ -163,8 +167,9 @@ class Trial:
             return sorted(self._stepped(num_rows, cache, steps))[steps // 4]
         taken = self._decoded(num_rows, depth, steps, 1)
         if min(taken) < _QUICK_SECONDS and engine.context > _STEPS_AT_ONCE:
-            taken = self._decoded(num_rows, depth, steps, _STEPS_AT_ONCE)
-        return sorted(taken)[len(taken) // 4]
+            # Later steps are concluded from small differences: what gets in the way must not last as long as this.
+            taken = self._decoded(num_rows, depth, _QUICK_TIMES * steps, _STEPS_AT_ONCE)
+        return sorted(taken)[len(taken) // 8]
 
     def _filled(self, num_rows: int, depth: int, steps: int) -> tuple[Any, int]:
         """Returns a cache that has read `depth` tokens, or as many as leave room for some steps; and how many."""
@@ -208,7 +213,8 @@ class Trial:
         rows = engine.compiled_rows(cache, inputs, counts, depth)
         coder = CompiledIntervals(engine, b"", num_rows)  # decodes to the first token over and over
         taken = []
-        with rows.decoding([FrameRows(counts, coder.source, self._coder.lane_rows)], engine.callers) as decoding:
+        frame = FrameRows(counts, coder.source, self._coder.lane_rows)
+        with rows.decoding([frame], engine.callers) as decoding:
             for end in range(at_once, steps + 1, at_once):
                 begun = now()
                 decoding.advance(end)
