@@ -81,7 +81,12 @@ def decode_together(engine: Engine[Any], frames: Sequence[FrameRows]) -> list[np
 
     Returns:
         for each frame (N,) int64, or None if no encoder wrote it.
+
+    Raises:
+        ValueError: a row is longer than the context.
     """
+    if any(frame.counts.steps > engine.context for frame in frames):
+        raise ValueError("rows that are decoded together must fit into one context")
     # Rows of a part advance together, so frames of about the same length come together.
     order = sorted(range(len(frames)), key=lambda number: -frames[number].counts.steps)
     sorted_frames = [frames[number] for number in order]

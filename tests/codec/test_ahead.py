@@ -27,6 +27,7 @@ from llmzip.format.headers import LM, MIXED, USER_MODEL, Frame, FrameHeader, Hea
 from llmzip.format.plan import RowPlan
 from llmzip.format.reading import read_archives
 from llmzip.inference import capacity
+from llmzip.inference.on_demand import ModelOnDemand
 from llmzip.settings import CompressSettings, DecompressSettings
 
 ROOT = Path(llmzip.__file__).resolve().parents[1]
@@ -285,6 +286,38 @@ def test_what_fails_ahead_is_left_to_its_turn(monkeypatch: pytest.MonkeyPatch) -
     expected = [outcome(archive) for archive in archives]
     monkeypatch.setattr(FrameCoder, "decode_together", fail)
     assert outcomes(archives, DecodedAhead(SETTINGS)) == expected
+
+
+@pytest.mark.parametrize("method", [LM, MIXED])
+def test_rows_that_begin_again_are_left_to_their_turn(
+    method: int,
+    together: list[list[tuple[bytes, RowPlan]]],
+    random_checkpoint: Any,
+    write_checkpoint: Any,
+    make_tokenizer: Any,
+    tmp_path: Path,
+) -> None:
+    folder = make_tokenizer(write_checkpoint(tmp_path / "near", *random_checkpoint(vocab_size=320)), vocab_size=320)
+    model = ModelOnDemand.of(CompressSettings(model=folder, context=32)).load()
+    coder = FrameCoder(model.engine, model.vocabulary if method == MIXED else None)
+    texts = [piece(number, size) for number, size in enumerate((100, 20, 110, 30))]
+    archives = []
+    for text in texts:
+        tokens = model.tokenizer.encode(text)
+        payload = coder.encode(tokens, RowPlan(len(tokens), 1, 9)).payload
+        header = FrameHeader(
+            method, len(text), len(payload), num_tokens=len(tokens), profile=3, rows=1, overlap=9, last=True
+        )
+        prefix = writing.pack_header(model.header(b""))
+        archives.append(writing.pack_frame(header, payload, zlib.crc32(text), prefix))
+        assert (len(tokens) > model.engine.context) == (len(text) >= 100)
+    settings = DecompressSettings(model=folder)
+    ahead = DecodedAhead(settings)
+    for text, archive in zip(texts, ahead.upcoming(archives, lambda archive: archive), strict=True):
+        sink = io.BytesIO()
+        decompress_stream(io.BytesIO(archive), sink, settings, ahead=ahead)
+        assert sink.getvalue() == text
+    assert payloads(together) == sorted(frames_of(archive)[0].payload for archive in archives[1::2])
 
 
 def test_texts_beyond_a_limit_are_not_decoded_ahead(together: list[list[tuple[bytes, RowPlan]]]) -> None:

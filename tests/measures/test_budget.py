@@ -25,7 +25,7 @@ from llmzip.measures.candidates import Candidate
 from llmzip.measures.estimate import Estimate
 from llmzip.measures.model_candidate import _extended, _guessed, _Sampler, by_model
 from llmzip.measures.places import Places
-from llmzip.measures.trial import Trial, spread
+from llmzip.measures.trial import Decoded, Trial, spread
 from llmzip.models.choice import model_for_compressing
 from llmzip.settings import CompressSettings, EngineSettings
 
@@ -277,18 +277,19 @@ def test_pieces_of_work_of_several_sizes_have_the_same_spread() -> None:
     assert spread(np.linspace(0, 1, 21).tolist(), all_in_one) == 0.0
 
 
-def test_rows_with_a_thread_each_are_decoded_with_guesses() -> None:
+def test_rows_with_a_thread_each_are_decoded_with_guesses(monkeypatch: pytest.MonkeyPatch) -> None:
     model = load(model_for_compressing(CompressSettings(model="small", engine=ENGINE)), ENGINE)
     assert model.engine.callers == 1
     trial = Trial(model, mixed=True, overlap=256, prompt=None)
     assert trial.guesses(1) and not trial.guesses(2)
     tokens = model.tokenizer.encode((b"One line that comes again. " * 200)[:3000])[None, :512]
-    decoded = trial.decode(trial.encode(tokens))
-    without = trial.step_seconds(1, 256)
-    assert _guessed(trial, 1, tokens, without, 10.0) < 1  # though the mixer is part of it
-    assert decoded.seconds / decoded.steps < without
+    assert 0 < _guessed(trial, 1, tokens, 1e-4, 10.0) <= 1
     # Nothing is concluded from a few steps, nor from fewer rows than there are.
-    assert _guessed(trial, 1, tokens, without, 60 * without) == _guessed(trial, 2, tokens, without, 10.0) == 1.0
+    assert _guessed(trial, 1, tokens, 1e-4, 60e-4) == _guessed(trial, 2, tokens, 1e-4, 10.0) == 1.0
+    for factor, found in ((0.25, 0.25), (3.0, 1.0)):
+        decoded = Decoded(1, 512, factor * 512 * 1e-4, 0.0)
+        monkeypatch.setattr(Trial, "decode", lambda *_, decoded=decoded: decoded)
+        assert _guessed(trial, 1, tokens, 1e-4, 10.0) == pytest.approx(found)
 
 
 def test_steps_beyond_the_last_depth_grow_as_they_did_before_it() -> None:
