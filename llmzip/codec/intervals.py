@@ -15,6 +15,10 @@ from ..mixing.coder import Decoder, Encoder
 from ..mixing.rangecoder import RangeDecoder
 
 
+_AT_ONCE = 1 << 14
+"""Tokens whose intervals are computed at once: those of a frame would take hundreds of bytes each."""
+
+
 class CodedRows(NamedTuple):
     """The tokens of a frame, coded.
 
@@ -55,7 +59,10 @@ class IntervalSink:
         """Codes all intervals in the order of the format."""
         plan, num_tokens = self._plan, len(self._tokens)
         order = np.concatenate(list(_step_order(plan)))
-        coded = self._frequencies.intervals_of(self._sums[order], self._tokens[order])
+        coded = np.empty((num_tokens, 4), dtype=np.int64)
+        for begin in range(0, num_tokens, _AT_ONCE):
+            places = order[begin : begin + _AT_ONCE]
+            coded[begin : begin + _AT_ONCE] = self._frequencies.intervals_of(self._sums[places], self._tokens[places])
         encoder = Encoder()
         left = np.empty(2 * num_tokens, dtype=np.int64)
         frequency = np.empty_like(left)
