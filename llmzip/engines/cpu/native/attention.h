@@ -286,7 +286,7 @@ INLINE Context context_of(const Store* cache, int64_t line, int64_t dim, const S
 
 // Computes attention of rows x new tokens, quantised for the product by `out`. Each token sees itself and earlier
 // positions; with a window, that many positions at most. after: the store of the next layer, or null.
-INLINE void attention(int64_t rows, int64_t new_tokens, const Model* m, const Layer* layer, const Store* cache,
+APART void attention(int64_t rows, int64_t new_tokens, const Model* m, const Layer* layer, const Store* cache,
                       const Store* after, const Room* room) {
     const int64_t num_heads = m->heads, kv_heads = m->kv_heads, dim = m->dim, window = layer->window;
     const Octave octave = octave_of(m);
