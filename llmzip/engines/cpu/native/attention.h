@@ -20,6 +20,7 @@ struct Context {
     const int8_t *keys, *values;
     const float *key_scale, *value_scale;
     const int8_t *next_keys, *next_values;
+    const float *next_key_scale, *next_value_scale;
 };
 
 // Weights of up to 2^18 as three planes of WEIGHT_BITS bits, [TOGETHER, 3, stride] bytes. Few weights need more than
@@ -112,7 +113,11 @@ INLINE void score(const Query* queries, const Model* m, const Octave& octave, co
     for (int i = 0; i < LANES; i++) lane[i] = i;
     for (int b = 0; b < B; b++) {
         const int64_t from = begin + b * LANES;
-        if (context->next_keys) fetch(context->next_keys + from * dim, LANES * dim);
+        if (context->next_keys) {
+            fetch(context->next_keys + from * dim, LANES * dim);
+            __builtin_prefetch(context->next_key_scale + from, 0, 2);
+            __builtin_prefetch(context->next_value_scale + from, 0, 2);
+        }
         const vf unit = load<vf>(context->key_scale + from);
         for (int j = 0; j < J; j++) {
             vf score = (to_float(sums[b][j]) * queries[j].scale) * unit;
@@ -281,6 +286,7 @@ INLINE Context context_of(const Store* cache, int64_t line, int64_t dim, const S
     return {
         cache->keys + place * dim, cache->values + place * dim, cache->key_scale + place, cache->value_scale + place,
         next ? next->keys + next_place * dim : nullptr, next ? next->values + next_place * dim : nullptr,
+        next ? next->key_scale + next_place : nullptr, next ? next->value_scale + next_place : nullptr,
     };
 }
 

@@ -128,6 +128,9 @@ INLINE void fetch_slot(const Store* cache, int64_t line, int64_t slot, int64_t d
     const int64_t first = line * cache->slots;
     fetch(cache->keys + (first + slot - slot % BLOCK_KEYS) * dim, BLOCK_KEYS * dim);
     fetch(cache->values + (first + slot - slot % 4) * dim, 4 * dim);
+    __builtin_prefetch(cache->key_scale + first + slot, 0, 2);
+    __builtin_prefetch(cache->value_scale + first + slot, 0, 2);
+    __builtin_prefetch(cache->peak + first + slot, 0, 2);
 }
 
 // Normalises and rotates up to ROWS heads x[count, D] of a token, of which those before `values` are queries and keys.
@@ -148,6 +151,8 @@ APART void prepare(int64_t count, int64_t values, const Model* m, const float* q
     for (int64_t h = 0; h < count; h++) peaks[h] = row_peak(x + h * dim, dim);
 }
 
+const int64_t FETCHED_ROWS = 3;  // by which prefetching is ahead: a row takes less time than its memory
+
 // Computes queries, keys and values of rows x new tokens from y [n, (H + 2 G) * D]: normalised, rotated, quantised.
 // Keys and values go into the store.
 APART void heads(int64_t rows, int64_t new_tokens, const Model* m, const Layer* layer, const float* cosines,
@@ -156,8 +161,8 @@ APART void heads(int64_t rows, int64_t new_tokens, const Model* m, const Layer* 
     for (int64_t n = 0; n < rows * new_tokens; n++) {
         const int64_t r = n / new_tokens, t = n % new_tokens, slot = cache->slot + t;
         float peaks[ROWS];
-        if (r + 1 < rows)
-            for (int64_t g = 0; g < kv_heads; g++) fetch_slot(cache, (r + 1) * kv_heads + g, slot, dim);
+        if (r + FETCHED_ROWS < rows)
+            for (int64_t g = 0; g < kv_heads; g++) fetch_slot(cache, (r + FETCHED_ROWS) * kv_heads + g, slot, dim);
         float* x = room->y + n * all_heads * dim;
         for (int64_t h = 0; h < all_heads; h++, x += dim) {
             if (h % ROWS == 0)
