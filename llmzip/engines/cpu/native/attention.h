@@ -159,15 +159,17 @@ struct Listed {
 };
 
 // Turns `count` exponentials into weights, in planes, and lists the groups that need more than the first plane. The
-// lists take the memory of the exponentials.
+// lists take the memory of the exponentials. next, size: as in `exponentials_of`.
 INLINE Listed weigh(const float* exponentials, const float* value_scale, float unit, int64_t count,
-                    const Planes* planes, int query) {
+                    const Planes* planes, int query, const int8_t* next, int64_t size) {
+    uint8_t *first = planes->plane(query, 0), *second = planes->plane(query, 1);
     vi all = {};
     for (int64_t i = 0; i < count; i += 2 * LANES) {
         const vi a = weights_of(exponentials + i, value_scale + i, unit);
         const vi b = i + LANES < count ? weights_of(exponentials + i + LANES, value_scale + i + LANES, unit) : vi{};
         all |= a | b;
-        store_planes(planes->plane(query, 0) + i, planes->plane(query, 1) + i, a, b);
+        store_planes(first + i, second + i, a, b);
+        if (next) fetch(next + i * size, 2 * LANES * size);
     }
     const bool third = or_of(all) >> (2 * WEIGHT_BITS) != 0;
     if (third)
@@ -252,16 +254,17 @@ APART void attend(const Query* queries, const Model* m, const Octave* octave, co
         score<J, BLOCKS>(queries, m, *octave, context, first + i, room->z + i, stride, maxima);
     for (; i < count; i += LANES) score<J, 1>(queries, m, *octave, context, first + i, room->z + i, stride, maxima);
     const Planes planes = {room->weights, (int32_t*)room->z, stride};
-    Listed listed[J];
-    for (int j = 0; j < J; j++) {
-        float* z = room->z + j * stride;
-        // Each query prefetches its share of the values.
-        const int64_t share = dim / J;
-        const int8_t* next = context->next_values ? context->next_values + first * dim + j * share * count : nullptr;
-        const int64_t total = exponentials_of(*octave, peak_of(maxima[j]), count, z, next, share);
-        const float unit = 131072.0f / ((float)total * queries[j].value_peak);
-        listed[j] = weigh(z, context->value_scale + first, unit, count, &planes, j);
+    // Exponentials and weights of each query prefetch their shares of the values.
+    const int64_t share = dim / (2 * J);
+    const int8_t* next = context->next_values ? context->next_values + first * dim : nullptr;
+    float units[J];
+    for (int j = 0; j < J; j++, next = next ? next + share * count : next) {
+        const int64_t total = exponentials_of(*octave, peak_of(maxima[j]), count, room->z + j * stride, next, share);
+        units[j] = 131072.0f / ((float)total * queries[j].value_peak);
     }
+    Listed listed[J];
+    for (int j = 0; j < J; j++, next = next ? next + share * count : next)
+        listed[j] = weigh(room->z + j * stride, context->value_scale + first, units[j], count, &planes, j, next, share);
     int64_t d = 0;
     for (; d + step <= dim; d += step) mix<J, VECTORS>(queries, &planes, listed, context, dim, d, first, count);
     for (; d < dim; d += LANES) mix<J, 1>(queries, &planes, listed, context, dim, d, first, count);
