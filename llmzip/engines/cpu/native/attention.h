@@ -20,6 +20,7 @@ struct Context {
     const int8_t *keys, *values;
     const float *key_scale, *value_scale;
     const int8_t *next_keys, *next_values;
+    const float *next_key_scale, *next_value_scale;
 };
 
 // Weights of up to 2^18 as three planes of WEIGHT_BITS bits, [TOGETHER, 3, stride] bytes. Few weights need more than
@@ -112,7 +113,11 @@ INLINE void score(const Query* queries, const Model* m, const Octave& octave, co
     for (int i = 0; i < LANES; i++) lane[i] = i;
     for (int b = 0; b < B; b++) {
         const int64_t from = begin + b * LANES;
-        if (context->next_keys) fetch(context->next_keys + from * dim, LANES * dim);
+        if (context->next_keys) {
+            fetch(context->next_keys + from * dim, LANES * dim);
+            __builtin_prefetch(context->next_key_scale + from, 0, 2);
+            __builtin_prefetch(context->next_value_scale + from, 0, 2);
+        }
         const vf unit = load<vf>(context->key_scale + from);
         for (int j = 0; j < J; j++) {
             vf score = (to_float(sums[b][j]) * queries[j].scale) * unit;
@@ -154,15 +159,17 @@ struct Listed {
 };
 
 // Turns `count` exponentials into weights, in planes, and lists the groups that need more than the first plane. The
-// lists take the memory of the exponentials.
+// lists take the memory of the exponentials. next, size: as in `exponentials_of`.
 INLINE Listed weigh(const float* exponentials, const float* value_scale, float unit, int64_t count,
-                    const Planes* planes, int query) {
+                    const Planes* planes, int query, const int8_t* next, int64_t size) {
+    uint8_t *first = planes->plane(query, 0), *second = planes->plane(query, 1);
     vi all = {};
     for (int64_t i = 0; i < count; i += 2 * LANES) {
         const vi a = weights_of(exponentials + i, value_scale + i, unit);
         const vi b = i + LANES < count ? weights_of(exponentials + i + LANES, value_scale + i + LANES, unit) : vi{};
         all |= a | b;
-        store_planes(planes->plane(query, 0) + i, planes->plane(query, 1) + i, a, b);
+        store_planes(first + i, second + i, a, b);
+        if (next) fetch(next + i * size, 2 * LANES * size);
     }
     const bool third = or_of(all) >> (2 * WEIGHT_BITS) != 0;
     if (third)
@@ -247,16 +254,17 @@ APART void attend(const Query* queries, const Model* m, const Octave* octave, co
         score<J, BLOCKS>(queries, m, *octave, context, first + i, room->z + i, stride, maxima);
     for (; i < count; i += LANES) score<J, 1>(queries, m, *octave, context, first + i, room->z + i, stride, maxima);
     const Planes planes = {room->weights, (int32_t*)room->z, stride};
-    Listed listed[J];
-    for (int j = 0; j < J; j++) {
-        float* z = room->z + j * stride;
-        // Each query prefetches its share of the values.
-        const int64_t share = dim / J;
-        const int8_t* next = context->next_values ? context->next_values + first * dim + j * share * count : nullptr;
-        const int64_t total = exponentials_of(*octave, peak_of(maxima[j]), count, z, next, share);
-        const float unit = 131072.0f / ((float)total * queries[j].value_peak);
-        listed[j] = weigh(z, context->value_scale + first, unit, count, &planes, j);
+    // Exponentials and weights of each query prefetch their shares of the values.
+    const int64_t share = dim / (2 * J);
+    const int8_t* next = context->next_values ? context->next_values + first * dim : nullptr;
+    float units[J];
+    for (int j = 0; j < J; j++, next = next ? next + share * count : next) {
+        const int64_t total = exponentials_of(*octave, peak_of(maxima[j]), count, room->z + j * stride, next, share);
+        units[j] = 131072.0f / ((float)total * queries[j].value_peak);
     }
+    Listed listed[J];
+    for (int j = 0; j < J; j++, next = next ? next + share * count : next)
+        listed[j] = weigh(room->z + j * stride, context->value_scale + first, units[j], count, &planes, j, next, share);
     int64_t d = 0;
     for (; d + step <= dim; d += step) mix<J, VECTORS>(queries, &planes, listed, context, dim, d, first, count);
     for (; d < dim; d += LANES) mix<J, 1>(queries, &planes, listed, context, dim, d, first, count);
@@ -281,12 +289,13 @@ INLINE Context context_of(const Store* cache, int64_t line, int64_t dim, const S
     return {
         cache->keys + place * dim, cache->values + place * dim, cache->key_scale + place, cache->value_scale + place,
         next ? next->keys + next_place * dim : nullptr, next ? next->values + next_place * dim : nullptr,
+        next ? next->key_scale + next_place : nullptr, next ? next->value_scale + next_place : nullptr,
     };
 }
 
 // Computes attention of rows x new tokens, quantised for the product by `out`. Each token sees itself and earlier
 // positions; with a window, that many positions at most. after: the store of the next layer, or null.
-INLINE void attention(int64_t rows, int64_t new_tokens, const Model* m, const Layer* layer, const Store* cache,
+APART void attention(int64_t rows, int64_t new_tokens, const Model* m, const Layer* layer, const Store* cache,
                       const Store* after, const Room* room) {
     const int64_t num_heads = m->heads, kv_heads = m->kv_heads, dim = m->dim, window = layer->window;
     const Octave octave = octave_of(m);

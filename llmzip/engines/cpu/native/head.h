@@ -10,8 +10,7 @@ INLINE void head_rows(int64_t n, const Model* m, const float* hidden, const Room
         float* x = room->x + t * m->width;
         memcpy(x, hidden + t * m->hidden, sizeof(float) * m->hidden);
         memset(x + m->hidden, 0, sizeof(float) * (m->width - m->hidden));
-        norm_row(x, m, &m->final_norm, room->row);
-        quantise(room->row, m->width, m, &m->head, t, room);
+        quantise_norms(1, x, m, &m->final_norm, &m->head, t, room->row, room);
         room->scale[t] = room->scale[t] * m->log2e;
         room->peak[t] = -INFINITY;
     }

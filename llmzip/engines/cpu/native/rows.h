@@ -3,6 +3,9 @@
 
 namespace {
 
+// Rows, or heads of a row, that take each step together: alone, one would wait for its own sums and divisions.
+const int ROWS = 8;
+
 // Returns the sum of squares of round(x * factor), |round| <= 2047, `size` at most 2^17.
 INLINE float squares(const float* x, int64_t size, float factor) {
     int64_t total = 0;
@@ -24,11 +27,14 @@ INLINE float row_peak(const float* x, int64_t size) {
     return peak_of(maxima);
 }
 
-// Returns the factor 1 / r of a row.
-INLINE float norm_factor(const float* x, int64_t size, float eps, float inverse_size) {
-    const float peak = row_peak(x, size), unit = peak * (1.0f / 2047.0f);
-    const float mean = (squares(x, size, 2047.0f / peak) * inverse_size) * (unit * unit);
-    return 1.0f / (float)std::sqrt((double)(mean + eps));
+// Computes the factors 1 / r of up to ROWS rows x[rows, size] from their peaks.
+INLINE void norm_factors(int64_t rows, const float* x, const float* peaks, int64_t size, float eps, float inverse_size,
+                         float* factors) {
+    for (int64_t r = 0; r < rows; r++) factors[r] = squares(x + r * size, size, 2047.0f / peaks[r]);
+    for (int64_t r = 0; r < rows; r++) {
+        const float unit = peaks[r] * (1.0f / 2047.0f), mean = (factors[r] * inverse_size) * (unit * unit);
+        factors[r] = 1.0f / (float)std::sqrt((double)(mean + eps));
+    }
 }
 
 // Returns the mean of a row of hidden states.
@@ -39,24 +45,36 @@ INLINE float mean_of(const float* x, const Model* m) {
     return ((float)sum_of(total) * m->inverse_hidden) * (peak * (1.0f / 2047.0f));
 }
 
-// Computes the norm of a row of hidden states into `row`, which may be the row itself.
-INLINE void norm_row(const float* x, const Model* m, const Norm* norm, float* row) {
+// Computes the norms of up to ROWS rows of hidden states x[rows, width] into `to`, which may be x, and their peaks.
+INLINE void norm_rows(int64_t rows, const float* x, const Model* m, const Norm* norm, float* to, float* peaks) {
+    const int64_t width = m->width;
+    const float *weight = norm->weight, *bias = norm->bias;
     if (m->centres) {
-        const float mean = mean_of(x, m);
-        for (int64_t i = 0; i < m->width; i += LANES) store(row + i, load<vf>(x + i) - mean);
-        for (int64_t i = m->hidden; i < m->width; i++) row[i] = 0.0f;
-        x = row;
+        for (int64_t r = 0; r < rows; r++) {
+            const float mean = mean_of(x + r * width, m);
+            for (int64_t i = 0; i < width; i += LANES) store(to + r * width + i, load<vf>(x + r * width + i) - mean);
+            for (int64_t i = m->hidden; i < width; i++) to[r * width + i] = 0.0f;
+        }
+        x = to;
     }
-    const float factor = norm_factor(x, m->width, m->eps, m->inverse_hidden);
-    for (int64_t i = 0; i < m->width; i += LANES) {
-        const vf y = (load<vf>(x + i) * factor) * load<vf>(norm->weight + i);
-        store(row + i, norm->bias ? y + load<vf>(norm->bias + i) : y);
+    float factors[ROWS];
+    for (int64_t r = 0; r < rows; r++) peaks[r] = row_peak(x + r * width, width);
+    norm_factors(rows, x, peaks, width, m->eps, m->inverse_hidden, factors);
+    for (int64_t r = 0; r < rows; r++, x += width, to += width) {
+        vi maxima = {};
+        for (int64_t i = 0; i < width; i += LANES) {
+            vf y = (load<vf>(x + i) * factors[r]) * load<vf>(weight + i);
+            if (bias) y = y + load<vf>(bias + i);
+            maxima = larger(maxima, magnitude(y));
+            store(to + i, y);
+        }
+        peaks[r] = peak_of(maxima);
     }
 }
 
-// Quantises row t of the input of `by` into room->lines and room->scale.
-INLINE void quantise(const float* x, int64_t size, const Model* m, const Matrix* by, int64_t t, const Room* room) {
-    const float peak = row_peak(x, size);
+// Quantises row t of the input of `by` into room->lines and room->scale; peak: the row's.
+INLINE void quantise_peak(const float* x, float peak, int64_t size, const Model* m, const Matrix* by, int64_t t,
+                          const Room* room) {
     Item* to = (Item*)room->lines + t * m->planes * by->terms;
     if (m->planes == 1) {
         const float factor = 127.0f / peak;
@@ -71,6 +89,18 @@ INLINE void quantise(const float* x, int64_t size, const Model* m, const Matrix*
         store_items(to + by->terms + i, whole - (high << 8));
     }
     room->scale[t] = peak * (1.0f / 32512.0f);
+}
+
+INLINE void quantise(const float* x, int64_t size, const Model* m, const Matrix* by, int64_t t, const Room* room) {
+    quantise_peak(x, row_peak(x, size), size, m, by, t, room);
+}
+
+// Quantises the norms of up to ROWS rows of x, from row t on, which `to` has room for.
+INLINE void quantise_norms(int64_t rows, const float* x, const Model* m, const Norm* norm, const Matrix* by, int64_t t,
+                           float* to, const Room* room) {
+    float peaks[ROWS];
+    norm_rows(rows, x, m, norm, to, peaks);
+    for (int64_t r = 0; r < rows; r++) quantise_peak(to + r * m->width, peaks[r], m->width, m, by, t + r, room);
 }
 
 }  // namespace

@@ -26,39 +26,43 @@ INLINE void embed(int64_t n, int64_t new_tokens, const Model* m, const int64_t* 
         }
 }
 
-// Quantises the norms of x for the product by a matrix.
+// Quantises the norms of x for the product by a matrix; y gets overwritten.
 INLINE void norm(int64_t n, const Model* m, const Norm* by, const Matrix* matrix, const Room* room) {
-    for (int64_t t = 0; t < n; t++) {
-        norm_row(room->x + t * m->width, m, by, room->row);
-        quantise(room->row, m->width, m, matrix, t, room);
-    }
+    for (int64_t t = 0; t < n; t += ROWS)
+        quantise_norms(n - t < ROWS ? n - t : ROWS, room->x + t * m->width, m, by, matrix, t, room->y, room);
 }
 
 // Adds to x what a branch computed, y, normed where the branch has a norm. Then quantises the norms of x for the
-// product by a matrix, if there is one; with `before` those of the x without y.
-INLINE void add_norm(int64_t n, const Model* m, const Norm* branch, const Norm* by, const Matrix* matrix, bool before,
+// product by a matrix, if there is one; with `before` those of the x without y. y gets overwritten.
+APART void add_norm(int64_t n, const Model* m, const Norm* branch, const Norm* by, const Matrix* matrix, bool before,
                      const Room* room) {
-    for (int64_t t = 0; t < n; t++) {
-        float *x = room->x + t * m->width, *y = room->y + t * m->width;
-        if (branch->weight) norm_row(y, m, branch, y);
-        if (before) norm_row(x, m, by, room->row);
-        for (int64_t i = 0; i < m->width; i += LANES) store(x + i, load<vf>(x + i) + load<vf>(y + i));
-        if (!matrix) continue;
-        if (!before) norm_row(x, m, by, room->row);
-        quantise(room->row, m->width, m, matrix, t, room);
+    const int64_t step = before ? 1 : ROWS;
+    for (int64_t t = 0; t < n; t += step) {
+        const int64_t rows = n - t < step ? n - t : step;
+        float *x = room->x + t * m->width, *y = room->y + t * m->width, ignored[ROWS];
+        if (branch->weight) norm_rows(rows, y, m, branch, y, ignored);
+        if (before) quantise_norms(rows, x, m, by, matrix, t, room->row, room);
+        for (int64_t i = 0; i < rows * m->width; i += LANES) store(x + i, load<vf>(x + i) + load<vf>(y + i));
+        if (matrix && !before) quantise_norms(rows, x, m, by, matrix, t, y, room);
     }
 }
 
 // Quantises act(gate) * up, or without a gate act(up), for the product by `down`.
-template <int ACTIVATION> INLINE void gate_rows(int64_t n, const Model* m, const Layer* layer, const Room* room) {
-    const Octave octave = octave_of(m);
+template <int ACTIVATION> APART void gate_rows(int64_t n, const Model* model, const Layer* layer, const Room* room) {
+    const Octave octave = octave_of(model);
+    const Model own = *model, *m = &own;  // a store could change the original: it would be read again after each
+    const int64_t size = m->mlp;
+    float* row = room->row;
     for (int64_t t = 0; t < n; t++) {
-        const float* y = room->y + t * layer->gate_up.outputs;
-        for (int64_t i = 0; i < m->mlp; i += LANES) {
+        const float *y = room->y + t * layer->gate_up.outputs, *up = y + size;
+        vi maxima = {};
+        for (int64_t i = 0; i < size; i += LANES) {
             const vf active = activate<ACTIVATION>(m, octave, load<vf>(y + i));
-            store(room->row + i, m->gated ? active * load<vf>(y + m->mlp + i) : active);
+            const vf product = m->gated ? active * load<vf>(up + i) : active;
+            maxima = larger(maxima, magnitude(product));
+            store(row + i, product);
         }
-        quantise(room->row, m->mlp, m, &layer->down, t, room);
+        quantise_peak(row, peak_of(maxima), size, m, &layer->down, t, room);
     }
 }
 
@@ -124,27 +128,49 @@ INLINE void fetch_slot(const Store* cache, int64_t line, int64_t slot, int64_t d
     const int64_t first = line * cache->slots;
     fetch(cache->keys + (first + slot - slot % BLOCK_KEYS) * dim, BLOCK_KEYS * dim);
     fetch(cache->values + (first + slot - slot % 4) * dim, 4 * dim);
+    __builtin_prefetch(cache->key_scale + first + slot, 0, 2);
+    __builtin_prefetch(cache->value_scale + first + slot, 0, 2);
+    __builtin_prefetch(cache->peak + first + slot, 0, 2);
 }
+
+// Normalises and rotates up to ROWS heads x[count, D] of a token, of which those before `values` are queries and keys.
+// Computes the peaks of all.
+APART void prepare(int64_t count, int64_t values, const Model* m, const float* qk_norm, const float* cosines,
+                    const float* sines, int64_t turned, float* x, float* peaks) {
+    const int64_t dim = m->dim;
+    if (values > count) values = count;
+    if (qk_norm && values > 0) {
+        float factors[ROWS];
+        for (int64_t h = 0; h < values; h++) peaks[h] = row_peak(x + h * dim, dim);
+        norm_factors(values, x, peaks, dim, m->eps, m->inverse_dim, factors);
+        for (int64_t h = 0, i = 0; h < values; h++)
+            for (const int64_t end = i + dim; i < end; i += LANES)
+                store(x + i, (load<vf>(x + i) * factors[h]) * load<vf>(qk_norm + i));
+    }
+    for (int64_t h = 0; h < values; h++) rotate(x + h * dim, cosines, sines, turned);
+    for (int64_t h = 0; h < count; h++) peaks[h] = row_peak(x + h * dim, dim);
+}
+
+const int64_t FETCHED_ROWS = 3;  // by which prefetching is ahead: a row takes less time than its memory
 
 // Computes queries, keys and values of rows x new tokens from y [n, (H + 2 G) * D]: normalised, rotated, quantised.
 // Keys and values go into the store.
-INLINE void heads(int64_t rows, int64_t new_tokens, const Model* m, const Layer* layer, const float* cosines,
+APART void heads(int64_t rows, int64_t new_tokens, const Model* m, const Layer* layer, const float* cosines,
                   const float* sines, int64_t turned, const Store* cache, const Room* room) {
     const int64_t num_heads = m->heads, kv_heads = m->kv_heads, dim = m->dim, all_heads = num_heads + 2 * kv_heads;
     for (int64_t n = 0; n < rows * new_tokens; n++) {
         const int64_t r = n / new_tokens, t = n % new_tokens, slot = cache->slot + t;
-        if (r + 1 < rows)
-            for (int64_t g = 0; g < kv_heads; g++) fetch_slot(cache, (r + 1) * kv_heads + g, slot, dim);
-        for (int64_t h = 0; h < all_heads; h++) {
-            float* x = room->y + (n * all_heads + h) * dim;
+        float peaks[ROWS];
+        if (r + FETCHED_ROWS < rows)
+            for (int64_t g = 0; g < kv_heads; g++) fetch_slot(cache, (r + FETCHED_ROWS) * kv_heads + g, slot, dim);
+        float* x = room->y + n * all_heads * dim;
+        for (int64_t h = 0; h < all_heads; h++, x += dim) {
+            if (h % ROWS == 0)
+                prepare(all_heads - h < ROWS ? all_heads - h : ROWS, num_heads + kv_heads - h, m,
+                        layer->qk_norm ? layer->qk_norm + h * dim : nullptr, cosines + t * turned, sines + t * turned,
+                        turned, x, peaks);
+            const float peak = peaks[h % ROWS];
             const bool is_query = h < num_heads, is_value = h >= num_heads + kv_heads;
-            if (layer->qk_norm && !is_value) {
-                const float factor = norm_factor(x, dim, m->eps, m->inverse_dim);
-                for (int64_t i = 0; i < dim; i += LANES)
-                    store(x + i, (load<vf>(x + i) * factor) * load<vf>(layer->qk_norm + h * dim + i));
-            }
-            if (!is_value) rotate(x, cosines + t * turned, sines + t * turned, turned);
-            const float peak = row_peak(x, dim);
             const float factor = (is_query ? (float)m->query_max : 127.0f) / peak;
             const float scale = peak * (is_query ? m->inverse_query_max : 1.0f / 127.0f);
             if (is_query) {

@@ -54,7 +54,13 @@ INLINE vi nearest(vf x) {
 INLINE vi magnitude(vf x) { return (vi)x & 0x7fffffff; }  // as integers, magnitudes compare like floats
 INLINE vi larger(vi a, vi b) { return a > b ? a : b; }
 INLINE vf larger(vf a, vf b) { return a > b ? a : b; }
-INLINE vf smaller(vf a, float b) { return a < b ? a : splat(b); }
+INLINE vf smaller(vf a, float b) {
+#if LEVEL >= 2
+    return (vf)_mm512_min_ps((__m512)a, (__m512)splat(b));  // the compiler would compare and blend
+#else
+    return a < b ? a : splat(b);
+#endif
+}
 
 // Return the largest lane, all bits of the lanes, and their sum.
 INLINE float peak_of(vf x) {
