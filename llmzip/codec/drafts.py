@@ -213,8 +213,23 @@ class Drafter:
         Args:
             number: of their piece.
         """
-        drafts = [self._token_draft(_Piece(number, sample), level, None) for sample in samples]
+        pieces = [_Piece(number, sample) for sample in samples]
+        if self._samples_use_one_thread(level, number):
+            from ..system.threads import workers
+
+            futures = [workers.submit(self._token_draft, piece, level, None) for piece in pieces]
+            drafts = [future.result() for future in futures]
+        else:
+            drafts = [self._token_draft(piece, level, None) for piece in pieces]
         return math.fsum(math.inf if draft.bits is None else draft.bits for draft in drafts)
+
+    def _samples_use_one_thread(self, level: int, number: int) -> bool:
+        """Whether samples are rows by themselves, which would leave all threads but one idle if they came in turn.
+
+        Samples in several rows share them out; what a prompt has taught the mixer is for one thread at a time.
+        """
+        engine = self._model.load(number).engine
+        return level == MAX_LEVEL and engine.is_compiled and engine.callers > 1 and not self._model.prompt
 
     # -- drafts by the model -----------------------------------------------------------------------------------------
 
