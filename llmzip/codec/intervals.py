@@ -14,7 +14,6 @@ from ..format.plan import RowPlan
 from ..mixing.coder import Decoder, Encoder
 from ..mixing.rangecoder import RangeDecoder
 
-
 _AT_ONCE = 1 << 14
 """Tokens whose intervals are computed at once: those of a frame would take hundreds of bytes each."""
 

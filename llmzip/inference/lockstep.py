@@ -14,7 +14,7 @@ from ..errors import CorruptError
 from ..format.plan import RowPlan, Rows
 from .passes import NOTHING, RESTART_CHUNK, History
 
-_SECONDS = 0.1
+_SECONDS = 0.25
 """About how long compiled code runs before Python looks at interrupts, limits and progress."""
 
 

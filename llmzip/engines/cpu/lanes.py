@@ -10,7 +10,6 @@ import ctypes
 import functools
 import itertools
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -279,6 +278,9 @@ class CpuRows:
 _LANES_PER_THREAD = 2
 """Number of lanes for each thread: one is in the model when another goes to the coder."""
 
+_MAX_LANES_PER_THREAD = 8
+"""Number of them where they have MAX_TOKENS rows all the same: shorter ones leave threads less to wait for."""
+
 _MANY_ROWS = 64
 """Rows for each thread from which on two smaller parts of them are no slower in the model than one."""
 
@@ -348,20 +350,14 @@ class CpuDecoding:
         return last_step
 
     def _run(self) -> None:
-        """Lets all threads in; returns when none is inside any more."""
+        """Lets all threads in, this one among them; returns when none is inside any more."""
         decode, reference = self._rows.functions.decode, ctypes.byref(self._decoding)
-        if self._threads == 1:
-            decode(reference, ctypes.byref(self._desks[0].structure))
-            return
-        futures: list[Future[Any]] = []
+        own, *others = (ctypes.byref(desk.structure) for desk in self._desks)
+        futures = [workers.submit(decode, reference, desk) for desk in others]
         try:
-            futures += [workers.submit(decode, reference, ctypes.byref(desk.structure)) for desk in self._desks]
-            for future in futures:
-                future.result()
+            decode(reference, own)
         finally:
-            # Interrupted: the others stop soon, and must not find their memory gone.
-            if not all(future.done() for future in futures):
-                self._decoding.is_stopped = 1
+            # Others may still be inside: if this one was interrupted, they stop soon, and must find their memory there.
             for future in futures:
                 if not future.cancel():
                     future.exception()
@@ -386,7 +382,8 @@ def _lanes(frames: Sequence[FrameRows], structures: ctypes.Array[Frame], threads
     row = 0
     for number, (frame, structure) in enumerate(zip(frames, structures, strict=True)):
         counts, source, units = frame.counts, frame.source, frame.counts.num_rows // frame.unit
-        count = max(1, min(units, _LANES_PER_THREAD * threads))
+        count = max(_LANES_PER_THREAD, min(_MAX_LANES_PER_THREAD, counts.num_rows // (MAX_TOKENS * threads)))
+        count = max(1, min(units, count * threads))
         borders = [row + units * n // count * frame.unit for n in range(count)] + [row + counts.num_rows]
         structure.coder = TokenCoder(source.context, source.take, source.begin, source.decode)
         structure.first_row, structure.steps = row, counts.steps
