@@ -89,6 +89,12 @@ def rope_tables(config: ExactConfig, place: Callable[[np.ndarray], Array]) -> tu
     return tuple(ropes)
 
 
+def normal_table() -> np.ndarray:
+    """Returns the integral of the normal distribution below 0 as float32, followed by a 0."""
+    table: np.ndarray = np.append(tables.normal_table(), 0).astype(np.float32)
+    return table * np.float32(2.0**-24)
+
+
 def _qk_norm(layer: LayerWeights, config: ExactConfig) -> np.ndarray | None:
     """Returns the norm weights of query and key heads together, (H + G, D), or None if the layer has none."""
     if layer.q_norm is None or layer.k_norm is None:

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from ..numerics import ops, scalars, tables
+from . import operands as shared
 from .kv_cache import CachedLayer, LayerCaches
 from .operands import Operands
 from .torch_arrays import TensorModel, ids_on
@@ -367,9 +368,8 @@ class TorchForward:
 
 
 def normal_table(device: torch.device) -> torch.Tensor:
-    """Returns the integral of the normal distribution below 0 as float32, followed by a 0."""
-    table = np.append(tables.normal_table(), 0)
-    return torch.from_numpy(table).to(device, torch.float32) * 2.0**-24
+    """Returns `operands.normal_table` on a device."""
+    return torch.from_numpy(shared.normal_table()).to(device)
 
 
 def _pieces(batch: int, new: int, scores_per_query: int) -> Iterator[tuple[slice, slice]]:

@@ -5,8 +5,9 @@ It holds the fields of ExactConfig, int8 matrices `NAME_q`, float32 row scales `
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -105,17 +106,12 @@ def read_int8(path: Path) -> tuple[ExactModel, bytes | None]:
     """
     digest = None
     tensors: Mapping[str, np.ndarray | Int8Matrix]
-    try:
+    with _reading(path):
         if mappedfile.is_mapped_form(path):
             header, tensors = mappedfile.read(path)
             config, numerics, digest = header.config, header.numerics, header.digest
         else:
             config, numerics, tensors = weightfile.unpack(path.read_bytes())
-    except OSError as error:
-        raise ModelUnsupportedError(f"{path.name} cannot be read: {error.strerror}") from None
-    except ModelUnsupportedError as error:
-        why = mishap(path)
-        raise ModelUnsupportedError(f"{path.name} cannot be read: {why}" if why else str(error)) from None
     if numerics != NUMERICS_VERSION:
         raise ModelUnsupportedError(f"made for numerics version {numerics}, this llmzip has version {NUMERICS_VERSION}")
     model = assemble(ExactConfig.from_dict(config), tensors.get)
@@ -124,20 +120,27 @@ def read_int8(path: Path) -> tuple[ExactModel, bytes | None]:
     return model, digest
 
 
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Raises ModelUnsupportedError for what keeps a weight file from being read, with the usual mishap if it is one."""
+    try:
+        yield
+    except OSError as error:
+        raise ModelUnsupportedError(f"{path.name} cannot be read: {error.strerror}") from None
+    except ModelUnsupportedError as error:
+        why = mishap(path)
+        raise ModelUnsupportedError(f"{path.name} cannot be read: {why}" if why else str(error)) from None
+
+
 def describe_int8(path: Path) -> Facts:
     """Returns what a weight file says of its model; of version 2, only the header is read.
 
     Raises:
         ModelUnsupportedError: it cannot be read, or is damaged.
     """
-    try:
+    with _reading(path):
         if mappedfile.is_mapped_form(path):
             header = mappedfile.read_header(path)
             return Facts(header.config, sum(entry.num_values for entry in header.entries))
         config, _, arrays = weightfile.unpack(path.read_bytes())
-    except OSError as error:
-        raise ModelUnsupportedError(f"{path.name} cannot be read: {error.strerror}") from None
-    except ModelUnsupportedError as error:
-        why = mishap(path)
-        raise ModelUnsupportedError(f"{path.name} cannot be read: {why}" if why else str(error)) from None
     return Facts(config, sum(array.size for array in arrays.values()))

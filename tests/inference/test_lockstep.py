@@ -245,6 +245,29 @@ def test_an_error_of_the_check_ends_the_decoding(engine: ExactEngine, rng: np.ra
     assert np.array_equal(coder.decode(payload, plan, _limit()), tokens)
 
 
+def test_threads_that_cannot_begin_stop_those_that_have(
+    engine: ExactEngine, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is left inside, where the memory would go."""
+    threads.set_count(3)
+    plan = RowPlan(2000, 130, 7)
+    tokens, coder = _tokens(plan, rng), FrameCoder(engine, VOCABULARY)
+    payload, submit, futures = coder.encode(tokens, plan).payload, threads.workers.submit, []
+
+    def one_only(*arguments: Any) -> Any:
+        if futures:
+            raise RuntimeError("can't start new thread")
+        futures.append(submit(*arguments))
+        return futures[0]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threads.workers, "submit", one_only)
+        with pytest.raises(RuntimeError, match="new thread"):
+            coder.decode(payload, plan, _limit())
+    assert len(futures) == 1 and futures[0].done()
+    assert np.array_equal(coder.decode(payload, plan, _limit()), tokens)
+
+
 def test_structures_have_the_sizes_of_the_library() -> None:
     library = kernels.library("")
     assert library is not None

@@ -19,15 +19,26 @@ from ...numerics import scalars, tables
 from ...system.forks import Lock
 from ...system.threads import workers
 from ..kv_cache import CachedLayer, LayerCaches
-from ..operands import Operands
+from ..operands import Operands, normal_table
 from . import kernels
-from .kernels import HEAD_OUTPUTS, LANES, TERMS, Layer, Library, Matrix, Model, Norm, Packed, Room, Store, address
+from .kernels import (
+    HEAD_OUTPUTS,
+    LANES,
+    MAX_TOKENS,
+    TERMS,
+    Layer,
+    Library,
+    Matrix,
+    Model,
+    Norm,
+    Packed,
+    Room,
+    Store,
+    address,
+)
 
 if TYPE_CHECKING:
     from ...models.model import ExactModel
-
-_TOKENS = 128
-"""Tokens that go through the layers together: their sums stay in the cache of a core."""
 
 _BLOCK = 16
 """Positions of a block of keys."""
@@ -153,7 +164,7 @@ class _Buffers:
     """Memory that the kernels work in, for one thread at a time; attention may see up to `slots` slots."""
 
     def __init__(self, config: ExactConfig, slots: int) -> None:
-        n, dim, width, mlp = _TOKENS, _up(config.head_dim), _up(config.hidden_size), _up(config.mlp_size)
+        n, dim, width, mlp = MAX_TOKENS, _up(config.head_dim), _up(config.hidden_size), _up(config.mlp_size)
         heads = config.num_heads * dim
         outputs = max(heads + 2 * config.num_kv_heads * dim, (1 + config.gated) * mlp, width, HEAD_OUTPUTS)
         inputs = _up(max(width, mlp, heads), max(TERMS.values()))
@@ -194,7 +205,7 @@ class _Structures:
         query_max = scalars.query_max(config.head_dim)
         octave = np.array(tables.exp2_octave(), dtype=np.int32)
         caps = [tables.cap_factors(cap) if cap else (0.0, 0.0) for cap in (config.attention_cap, config.logit_cap)]
-        normal = _normal_table() if config.activation == "gelu" else None
+        normal = normal_table() if config.activation == "gelu" else None
         return Model(
             config.hidden_size, _up(config.hidden_size), _up(config.mlp_size), _up(config.head_dim), config.num_heads,
             config.num_kv_heads, len(layers), config.vocab_size, query_max, config.planes, config.norm == "layer",
@@ -239,12 +250,6 @@ class _Structures:
             return None
         self._keep.append(np.ascontiguousarray(weights))
         return address(self._keep[-1])
-
-
-def _normal_table() -> np.ndarray:
-    """Returns the integral of the normal distribution below 0 as float32, followed by a 0."""
-    table: np.ndarray = np.append(tables.normal_table(), 0).astype(np.float32) * np.float32(2.0**-24)
-    return table
 
 
 class CpuForward:
@@ -322,7 +327,7 @@ class CpuForward:
     def _uncached_rows(self, ids: np.ndarray, out: np.ndarray) -> None:
         """Computes hidden states of rows that begin and end here, as many at a time as go through the layers."""
         rows, new = ids.shape
-        step = min(rows, max(1, _TOKENS // new))
+        step = min(rows, max(1, MAX_TOKENS // new))
         slots = [new] * self.config.num_layers
         cache = _new_cache(self.config, step, slots)
         for first in range(0, rows, step):
@@ -333,7 +338,7 @@ class CpuForward:
     def _rows(
         self, ids: np.ndarray, rows: slice, begin: int, cache: CpuCache, slots: list[int], out: np.ndarray
     ) -> None:
-        """Computes hidden states of some rows of a cache into `out`, at most _TOKENS tokens at a time.
+        """Computes hidden states of some rows of a cache into `out`, at most MAX_TOKENS tokens at a time.
 
         Args:
             ids: (B, T) int64.
@@ -344,18 +349,18 @@ class CpuForward:
             out: (B, T, hidden) float32.
         """
         new, hidden = ids.shape[1], self.config.hidden_size
-        step = max(1, _TOKENS // new)
+        step = max(1, MAX_TOKENS // new)
         buffers = self.take_buffers(cache.slots)
         try:
             for first in range(rows.start, rows.stop, step):
                 last = min(first + step, rows.stop)
                 stores = cache.stores(first, last)
-                for at in range(0, new, _TOKENS):
-                    tokens = np.ascontiguousarray(ids[first:last, at : at + _TOKENS])
+                for at in range(0, new, MAX_TOKENS):
+                    tokens = np.ascontiguousarray(ids[first:last, at : at + MAX_TOKENS])
                     for store, slot in zip(stores, slots, strict=True):
                         store.slot = slot + at
                     self._tokens(tokens, begin + at, stores, buffers)
-                    out[first:last, at : at + _TOKENS] = buffers.x[: tokens.size, :hidden].reshape(*tokens.shape, -1)
+                    out[first:last, at : at + MAX_TOKENS] = buffers.x[: tokens.size, :hidden].reshape(*tokens.shape, -1)
         finally:
             self.give_back(buffers)
 
@@ -380,11 +385,11 @@ class CpuForward:
         return out
 
     def _head_rows(self, hidden: np.ndarray, out: np.ndarray) -> None:
-        """Computes masses of some rows into `out`, at most _TOKENS rows at a time."""
+        """Computes masses of some rows into `out`, at most MAX_TOKENS rows at a time."""
         buffers = self.take_buffers(0)
         try:
-            for first in range(0, len(hidden), _TOKENS):
-                part, masses = hidden[first : first + _TOKENS], out[first : first + _TOKENS]
+            for first in range(0, len(hidden), MAX_TOKENS):
+                part, masses = hidden[first : first + MAX_TOKENS], out[first : first + MAX_TOKENS]
                 self.library.masses(
                     self._model, len(part), part.ctypes.data, buffers.room, out.shape[1], masses.ctypes.data
                 )

@@ -29,6 +29,9 @@ LANES = 16
 TERMS = {"amx": 64}
 """Values that the terms of matrices are padded to a multiple of, where that is more than LANES."""
 
+MAX_TOKENS = 128
+"""MAX_TOKENS of native/lanes.h: tokens that go through the layers together. Their sums stay in the cache of a core."""
+
 HEAD_OUTPUTS = 768
 """HEAD_OUTPUTS of native/head.h: outputs of the head that buffers must have room for."""
 

@@ -10,13 +10,14 @@ import ctypes
 import functools
 import itertools
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ...system.threads import workers
 from ..compiled import FrameRows, TokenGuesser, TokenSink
-from .kernels import Library, Store, address
+from .kernels import MAX_TOKENS, Library, Store, address
 
 if TYPE_CHECKING:
     from ...format.plan import Rows as Counts
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
 
 MAX_GUESSES = 7
 """MAX_GUESSES of native/lanes.h: tokens of a row that are guessed at once."""
-
-MAX_TOKENS = 128
-"""MAX_TOKENS of native/lanes.h: tokens that go through the layers together."""
 
 _MASS_VALUES = 1 << 17
 """Masses that a thread computes before they are used: half a megabyte stays in the cache of a core."""
@@ -353,11 +351,16 @@ class CpuDecoding:
         """Lets all threads in, this one among them; returns when none is inside any more."""
         decode, reference = self._rows.functions.decode, ctypes.byref(self._decoding)
         own, *others = (ctypes.byref(desk.structure) for desk in self._desks)
-        futures = [workers.submit(decode, reference, desk) for desk in others]
+        futures: list[Future[Any]] = []
         try:
+            for desk in others:
+                futures.append(workers.submit(decode, reference, desk))
             decode(reference, own)
+        except BaseException:
+            self._decoding.is_stopped = 1
+            raise
         finally:
-            # Others may still be inside: if this one was interrupted, they stop soon, and must find their memory there.
+            # Others may still be inside, and must find their memory there.
             for future in futures:
                 if not future.cancel():
                     future.exception()
