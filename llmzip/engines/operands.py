@@ -91,8 +91,8 @@ def rope_tables(config: ExactConfig, place: Callable[[np.ndarray], Array]) -> tu
 
 def normal_table() -> np.ndarray:
     """Returns the integral of the normal distribution below 0 as float32, followed by a 0."""
-    table: np.ndarray = np.append(tables.normal_table(), 0).astype(np.float32)
-    return table * np.float32(2.0**-24)
+    table: np.ndarray = np.append(tables.normal_table(), 0).astype(np.float32) * np.float32(2.0**-24)
+    return table
 
 
 def _qk_norm(layer: LayerWeights, config: ExactConfig) -> np.ndarray | None:
