@@ -24,11 +24,10 @@ PLATFORMS ?= manylinux_2_17_x86_64 manylinux_2_17_aarch64 macosx_11_0_x86_64 mac
 CORPUS ?= corpora
 # Where the pretrained models of test-real are kept.
 REAL ?= .real-models
-LEVEL ?= 6
 # Waiting threads of torch give up the core soon: on a busy machine spinning costs a factor of ten.
 export GOMP_SPINCOUNT ?= 1000
 
-.PHONY: help setup demo test test-slow check fuzz golden docs site picture bench readme-tables bench-mixer bench-train bench-logs bench-windows bench-speed bench-levels bench-guesses bench-start bench-small bench-ray embedded dist wheels clean lock test-newest test-oldest test-real
+.PHONY: help setup demo test test-slow check fuzz golden docs site picture bench readme-tables bench-mixer bench-train bench-logs bench-windows bench-speed bench-levels bench-cmix bench-guesses bench-start bench-small bench-ray embedded dist wheels clean lock test-newest test-oldest test-real
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -139,7 +138,7 @@ site: $(SITE_VENV)/site.stamp ## build the documentation into site/; warnings an
 	NO_MKDOCS_2_WARNING=1 $(SITE_VENV)/bin/python -m mkdocs build --strict --quiet
 
 bench: $(BIN)/test.stamp ## llmzip and others on the text files under CORPUS="DIR..."; LEVEL=6, MODEL=name, BENCH=options
-	$(BIN)/llmzip bench --text-only --level $(LEVEL) --model $(or $(MODEL),default) --output bench-results $(BENCH) $(CORPUS)
+	$(BIN)/llmzip bench --text-only --level $(or $(LEVEL),6) --model $(or $(MODEL),default) --output bench-results $(BENCH) $(CORPUS)
 
 readme-tables: $(BIN)/llmzip.stamp ## rewrite the results in README.md and docs/benchmarks.md from bench-results/results.json
 	$(BIN)/python tools/readme_tables.py bench-results/results.json
@@ -169,6 +168,10 @@ bench-small: $(BIN)/llmzip.stamp ## what many small archives cost in one run, ma
 
 bench-levels: $(BIN)/test.stamp ## size and speed of -1 to -9 for TEXT=FILE, with a chart
 	$(BIN)/python benchmarks/levels.py $(or $(TEXT),corpora/prose-en.txt) --output bench-results
+
+bench-cmix: $(BIN)/test.stamp ## sizes beside those published for cmix and paq8px, of the classic files under CORPUS=DIR; LEVEL=9, MODEL=name
+	$(BIN)/python benchmarks/cmix.py $(CORPUS) $(if $(LEVEL),--level $(LEVEL)) --model $(or $(MODEL),default) \
+	  $(if $(PIECES),--pieces $(PIECES) --peers $(PEERS)) --output bench-results
 
 bench-guesses: $(BIN)/test.stamp ## what guesses save when single rows are decoded: TEXTS="FILE ..."
 	$(BIN)/python benchmarks/guesses.py $(or $(TEXTS),$(wildcard corpora/*.txt corpora/*.log)) --output bench-results
