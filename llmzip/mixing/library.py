@@ -30,7 +30,7 @@ class _Learned(ctypes.Structure):
             (name, _P)
             for name in (
                 "blocks", "state_map", "match_map", "weight", "updates", "final_weight", "node_map", "pair_map",
-                "pair_row", "squash", "stretch", "rate", "successor", "seen",
+                "pair_row", "model_node_map", "model_match_map", "squash", "stretch", "rate", "successor", "seen",
             )
         ),
         ("last_block", _N),

@@ -27,7 +27,7 @@ _TOKENS_AT_ONCE = 4096
 
 def table_bits(num_tokens: int) -> int:
     """Returns k: the table of statistics has 2^k blocks of 16 bytes (docs/numerics.md section 10.4)."""
-    return min(max((32 * num_tokens - 1).bit_length(), _MIN_TABLE_BITS), _MAX_TABLE_BITS)
+    return min(max((64 * num_tokens - 1).bit_length(), _MIN_TABLE_BITS), _MAX_TABLE_BITS)
 
 
 def encode_bytes(data: bytes, progress: Callable[[int], None] | None = None) -> tuple[bytes, float]:
@@ -67,8 +67,8 @@ def _byte_vocabulary() -> Vocabulary:
 
 def memory_bytes(num_tokens: int, num_rows: int, vocab_size: int) -> int:
     """Returns about the memory in bytes that encoding or decoding one frame needs, without the model's."""
-    per_row = 12_000 + 5 * vocab_size
-    return (16 << table_bits(num_tokens)) + 28_000_000 + per_row * num_rows + 300 * vocab_size + 40 * num_tokens
+    per_row = 13_000 + 5 * vocab_size
+    return (16 << table_bits(num_tokens)) + 36_000_000 + per_row * num_rows + 560 * vocab_size + 40 * num_tokens
 
 
 class Primed(NamedTuple):
@@ -76,11 +76,12 @@ class Primed(NamedTuple):
 
     Attributes:
         learned: statistics and weights.
-        follower: as in `state.Texts`.
+        follower, pair_follower: as in `state.Texts`.
     """
 
     learned: Learned
     follower: np.ndarray
+    pair_follower: np.ndarray
 
 
 class MixEncoder:
@@ -125,7 +126,9 @@ class MixEncoder:
         self._encoder, self._bits, self._step = Encoder(), 0.0, 0
 
     def _new_walk(self, more_tokens: int) -> Walk:
-        self._learned, self._texts = _state(self._vocabulary, self._rows, self._primed, more_tokens)
+        self._learned, self._texts = _state(
+            self._vocabulary, self._rows, self._with_model, self._primed, more_tokens
+        )
         return Walk(
             self._learned,
             self._texts,
@@ -187,16 +190,19 @@ class MixEncoder:
         """
         self._walk = self._new_walk(more_tokens)
         self._walk.encode(self._rows.steps)
-        return Primed(self._learned, self._texts.follower)
+        return Primed(self._learned, self._texts.follower, self._texts.pair_follower)
 
 
-def _state(vocabulary: Vocabulary, rows: Rows, primed: Primed | None, more_tokens: int = 0) -> tuple[Learned, Texts]:
+def _state(
+    vocabulary: Vocabulary, rows: Rows, with_model: bool, primed: Primed | None, more_tokens: int = 0
+) -> tuple[Learned, Texts]:
     """Returns what a frame begins with: nothing learnt, or what it is primed with."""
     texts = new_texts(rows.num_rows, rows.steps, vocabulary.tree.leaf_start, vocabulary.tree.leaf_bytes)
     if primed is not None:
         texts.follower[:] = primed.follower
+        texts.pair_follower[:] = primed.pair_follower
         return primed.learned, texts
-    return new_learned(len(vocabulary.tree.slot), table_bits(rows.num_tokens + more_tokens)), texts
+    return new_learned(vocabulary.tree.level, table_bits(rows.num_tokens + more_tokens), with_model), texts
 
 
 class MixDecoder:
@@ -224,7 +230,7 @@ class MixDecoder:
         primed: Primed | None = None,
     ) -> None:
         self._rows = Rows(num_tokens, num_rows)
-        self._learned, self._texts = _state(vocabulary, self._rows, primed)
+        self._learned, self._texts = _state(vocabulary, self._rows, with_model, primed)
         nothing = np.zeros(1, dtype=np.int64)
         known = Known(nothing.astype(np.int32), nothing, nothing.astype(np.int16), nothing, nothing.astype(np.int32))
         shape = vocabulary.shape(self._rows)

@@ -11,6 +11,7 @@ import numpy as np
 
 from . import tables
 from .tables import MAX_LOGIT
+from .weights import MATCHES, NUM_CONTEXTS, first_weights, plain_weights
 
 RING_BYTES = 8192
 """Bytes of a row's text that are remembered: lines further back than this have nothing above them."""
@@ -23,13 +24,9 @@ NESTING = 64
 
 # Places in a row's scalars that are set or read here; native/state.h names the others.
 ABOVE = 2
-TOKENS = 12
-NUM_SCALARS = 13
-
-NUM_CONTEXTS = 18
-
-MATCHES = 2
-"""Match models: for long matches, and for short ones."""
+ABOVE2 = 4
+TOKENS = 20
+NUM_SCALARS = 21
 
 MATCH_BITS = 20
 """Bits of the hash by which a match model finds earlier tokens."""
@@ -37,22 +34,11 @@ MATCH_BITS = 20
 MATCH_LENGTHS = 32
 """Entries of a match model's map, by the length of the match in tokens."""
 
-NUM_INPUTS = NUM_CONTEXTS + 1 + 2 * MATCHES + 1
-"""One per context, one of the language model, two per match model, and a constant."""
-
-# Inputs after those of the contexts.
-_MODEL = NUM_CONTEXTS
-_MATCH = _MODEL + 1
-_CONSTANT = _MATCH + 2 * MATCHES
-
-NUM_SETS = 3
-"""Weight sets that predict each decision: by node, by the text's shape, and by last byte and depth."""
-
 BLOCK_BYTES = 16
 """Size of a block of statistics: a check byte and 15 states."""
 
 PAIRS = 65536
-"""Numbers of pairs of last token and node; each that comes gets a row of a final map."""
+"""Numbers of pairs: of last token and node, each of which that comes gets a row of a final map, and of two tokens."""
 
 SUM_LEAVES = 16
 """Leaves between two sums of masses that are kept: the others are added up when they are needed."""
@@ -60,16 +46,11 @@ SUM_LEAVES = 16
 GROUP_ROWS = 32
 """Rows whose decisions are predicted together, before any of them is known."""
 
-# Sizes of tables: hashes of a shape, last bytes by depth, sets of final weights, and entries of a final map.
-_SHAPES = 2048
-_LAST_BYTES = 512
-_FINAL_SETS = 256
-_BUCKETS = 33
+BUCKETS = 33
+"""Entries of a row of a map that is read by a logit."""
 
-# Weights to begin with, in units of 2^-16.
-_CONTEXT_WEIGHT = 4000
-_MODEL_WEIGHT = 40000
-_MATCH_WEIGHT = 13000
+_MATCH_MAP_ROWS = 768
+"""Rows of the map of the model's logits by match, side and depth."""
 
 _FIRST_UPDATES = 6
 """Updates that a state's probability counts as having seen at the beginning."""
@@ -114,6 +95,7 @@ class Texts(NamedTuple):
         bracket: (R * NESTING,) uint8: open brackets; the entry at DEPTH is the innermost one.
         history: (R * steps,) int32: leaves of the tokens so far.
         follower: (2 (V + 1),) int32, for all rows together: the last two tokens that came after each token, plus 1.
+        pair_follower: (2 PAIRS,) int32, likewise: those that came after each pair of tokens, by its hash.
         token_start: (V + 1,) int64, token_byte: uint8: the bytes of leaf i from token_start[i] to token_start[i + 1].
     """
 
@@ -124,6 +106,7 @@ class Texts(NamedTuple):
     bracket: np.ndarray
     history: np.ndarray
     follower: np.ndarray
+    pair_follower: np.ndarray
     token_start: np.ndarray
     token_byte: np.ndarray
 
@@ -138,10 +121,11 @@ def new_texts(rows: int, steps: int, token_start: np.ndarray, token_byte: np.nda
         np.zeros(rows * NESTING, dtype=np.uint8),
         np.zeros(rows * steps, dtype=np.int32),
         np.zeros(2 * len(token_start), dtype=np.int32),
+        np.zeros(2 * PAIRS, dtype=np.int32),
         token_start,
         token_byte,
     )
-    texts.scalar[ABOVE::NUM_SCALARS] = -1
+    texts.scalar[ABOVE::NUM_SCALARS] = texts.scalar[ABOVE2::NUM_SCALARS] = -1
     texts.field_here[::FIELDS] = 0
     return texts
 
@@ -153,11 +137,11 @@ class Learned(NamedTuple):
         blocks: (2^k, BLOCK_BYTES) uint8: per context and treelet a check byte and 15 states.
         state_map: (NUM_CONTEXTS, 256) uint32: probability << 10 | number of updates, by context and state.
         match_map: (MATCHES, MATCH_LENGTHS) uint32: likewise, that a match of this length holds.
-        weight: (sets, NUM_INPUTS) int32, 2^16 is 1; updates: (sets,) int32: how often each set was trained.
-        final_weight: (256, NUM_SETS) int32.
+        weight, updates, final_weight: as in `weights.Weights`.
         node_map: (N, 33) int32, pair_map: (2^16 + 1, 33) int32: final probabilities in units of 2^-20; of the latter,
             row 0 is what every row begins with, and rows that no pair has yet hold anything.
         pair_row: (2^16 + 1,) int32: the row of each pair, 0 for none so far; at the end, the highest row in use.
+        model_node_map: (N, 33), model_match_map: (768, 33) int32: likewise, of the model's logits.
         squash, stretch, rate, successor, seen: from `tables`.
     """
 
@@ -170,6 +154,8 @@ class Learned(NamedTuple):
     node_map: np.ndarray
     pair_map: np.ndarray
     pair_row: np.ndarray
+    model_node_map: np.ndarray
+    model_match_map: np.ndarray
     squash: np.ndarray
     stretch: np.ndarray
     rate: np.ndarray
@@ -177,30 +163,34 @@ class Learned(NamedTuple):
     seen: np.ndarray
 
 
-def new_learned(nodes: int, table_bits: int) -> Learned:
-    """Returns what a mixer begins with, for a tree of `nodes` inner nodes and 2^table_bits blocks."""
+def new_learned(level: np.ndarray, table_bits: int, with_model: bool) -> Learned:
+    """Returns what a mixer begins with.
+
+    Args:
+        level: (N,) int32: depth of each inner node of the tree.
+        table_bits: k for 2^k blocks.
+        with_model: whether there is a language model.
+    """
     states = tables.states()
     probability = np.zeros(256, dtype=np.uint32)
     probability[: len(states.probability)] = states.probability
-    weights = np.zeros(NUM_INPUTS, dtype=np.int32)
-    weights[:_MODEL] = _CONTEXT_WEIGHT
-    weights[_MODEL] = _MODEL_WEIGHT
-    weights[_MATCH:_CONSTANT:2] = _MATCH_WEIGHT
-    sets = nodes + _SHAPES + _LAST_BYTES
+    weight, updates, final_weight = first_weights(level) if with_model else plain_weights(len(level))
     squash = tables.squash_table()
-    final_map = squash[np.clip((np.arange(_BUCKETS) - 16) * 128, -MAX_LOGIT, MAX_LOGIT) + MAX_LOGIT] * 16
-    pair_map = np.empty((PAIRS + 1, _BUCKETS), dtype=np.int32)
+    final_map = squash[np.clip((np.arange(BUCKETS) - 16) * 128, -MAX_LOGIT, MAX_LOGIT) + MAX_LOGIT] * 16
+    pair_map = np.empty((PAIRS + 1, BUCKETS), dtype=np.int32)
     pair_map[0] = final_map
     return Learned(
         _blocks(1 << table_bits),
         np.tile(probability << 10 | _FIRST_UPDATES, (NUM_CONTEXTS, 1)),
         np.full((MATCHES, MATCH_LENGTHS), (3 << 20) << 10, dtype=np.uint32),
-        np.tile(weights, (sets, 1)),
-        np.zeros(sets, dtype=np.int32),
-        np.full((_FINAL_SETS, NUM_SETS), 65536 // NUM_SETS, dtype=np.int32),
-        np.tile(final_map, (nodes, 1)),
+        weight,
+        updates,
+        final_weight,
+        np.tile(final_map, (len(level), 1)),
         pair_map,
         np.zeros(PAIRS + 1, dtype=np.int32),
+        np.tile(final_map, (len(level), 1)),
+        np.tile(final_map, (_MATCH_MAP_ROWS, 1)),
         squash,
         tables.stretch_table(),
         tables.rate_table(),
@@ -222,7 +212,7 @@ class Masses(NamedTuple):
     Attributes:
         mass: (R, V) int32: the masses; of small vocabularies in the order of the leaves, of others by token id.
         block: (R, n + 1) int64: sums of the masses of the leaves before each of n blocks of SUM_LEAVES, and of all.
-        guess: (R,) int64: the leaf of the likeliest token.
+        guess: (R,) int64: the leaf of the likeliest token, plus 2^24 times how sure the model is, 0 to 7.
     """
 
     mass: np.ndarray
@@ -245,7 +235,7 @@ class Known(NamedTuple):
     Attributes:
         leaf: (N,) int32, row after row; start: (R + 1,) int64.
         logit: (total,) int16 in the order of `leaf`, or (1,) if there is no model; logit_start: (N + 1,) int64.
-        guess: (N,) int32: the model's likeliest leaf.
+        guess: (N,) int32: as in `Masses`.
     """
 
     leaf: np.ndarray

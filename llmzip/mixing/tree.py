@@ -1,7 +1,8 @@
 """The binary tree over a vocabulary, in which a token becomes a path of bits. Must not know probabilities.
 
-Its leaves are the tokens in the order of their bytes, so a node is nearly a prefix, and tokens that begin alike share
-statistics. Its shape follows the ids: a BPE numbers its tokens in the order of its merges, and early ones are frequent.
+Its leaves are the tokens in the order of their bytes, and its nodes are prefixes or sets of next bytes after one, so
+tokens that begin alike share statistics. Among these its shape follows the ids: a BPE numbers its tokens in the order of
+its merges, and early ones are frequent.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ class Tree(NamedTuple):
         bounds: (3 N,) int32: first leaf, first leaf of the one side, and end of each node's leaves.
         treelet: (N,) int32: number of the node's treelet, from 0.
         slot: (N,) int32: place in the treelet, 1 to 15, as in a heap.
+        level: (N,) int32: depth of each node, 0 for the root.
         depth: (V,) int32: number of decisions of each leaf.
         leaf_start: (V + 1,) int64, leaf_bytes: uint8: the bytes of leaf i from leaf_start[i] to leaf_start[i + 1].
     """
@@ -48,6 +50,7 @@ class Tree(NamedTuple):
     bounds: np.ndarray
     treelet: np.ndarray
     slot: np.ndarray
+    level: np.ndarray
     depth: np.ndarray
     leaf_start: np.ndarray
     leaf_bytes: np.ndarray
@@ -65,7 +68,7 @@ def build_tree(table: Sequence[bytes]) -> Tree:
 
     Source: docs/numerics.md section 10.2.
     """
-    size, (sort, build) = len(table), _functions()
+    size, (sort, share, build) = len(table), _functions()
     if not 2 <= size <= _MAX_TOKENS:
         raise ValueError(f"a tree of {size} tokens")
     start = np.zeros(size + 1, dtype=np.int64)
@@ -78,19 +81,23 @@ def build_tree(table: Sequence[bytes]) -> Tree:
     leaf[token] = np.arange(size)
     sums = np.zeros(size + 1, dtype=np.int64)
     np.cumsum(_WEIGHT_UNIT // (np.maximum(token, _FIRST_MERGE) - (_FIRST_MERGE - _RANK_OFFSET)), out=sums[1:])
+    shared = np.empty(size, dtype=np.int32)
+    share(size, *(array.ctypes.data for array in (leaf_start, leaf_bytes, shared)))
     child, bounds = (np.zeros(count * (size - 1), dtype=np.int32) for count in (2, 3))
     treelet, slot, level = np.zeros((3, size - 1), dtype=np.int32)
     depth = np.zeros(size, dtype=np.int32)
-    build(size, *(array.ctypes.data for array in (sums, child, bounds, treelet, slot, level, depth)))
-    return Tree(token, leaf, child, bounds, treelet, slot, depth, leaf_start, leaf_bytes)
+    build(size, *(array.ctypes.data for array in (sums, shared, child, bounds, treelet, slot, level, depth)))
+    return Tree(token, leaf, child, bounds, treelet, slot, level, depth, leaf_start, leaf_bytes)
 
 
 @functools.cache
-def _functions() -> tuple[Any, Any]:
+def _functions() -> tuple[Any, ...]:
     """Returns the functions of native/tree.cpp, which are the same at every level of instructions."""
     handle_and_level = load(LEVELS[0])
     assert handle_and_level is not None  # every processor has the portable level
-    sort, build = (getattr(handle_and_level[0], f"llmzip_tree_{name}") for name in ("sort", "build"))
-    sort.argtypes, sort.restype = (ctypes.c_int64, *(ctypes.c_void_p,) * 6), None
-    build.argtypes, build.restype = (ctypes.c_int64, *(ctypes.c_void_p,) * 7), None
-    return sort, build
+    functions = []
+    for name, pointers in (("sort", 6), ("share", 3), ("build", 8)):
+        function = getattr(handle_and_level[0], f"llmzip_tree_{name}")
+        function.argtypes, function.restype = (ctypes.c_int64, *(ctypes.c_void_p,) * pointers), None
+        functions.append(function)
+    return tuple(functions)

@@ -1,13 +1,12 @@
-// Hashes of the text before a token, kept up to date token by token (docs/numerics.md section 10.5); must not know
-// probabilities. Included once for each level of instructions (mixer.h).
+// The contexts of the next token and the sets of weights that a text chooses (docs/numerics.md sections 10.5 and 10.7);
+// must not know probabilities. Included once for each level of instructions (mixer.h).
 
 namespace {
 
-// A 32-bit hash of a 32-bit state and a value below 2^32. Only the low 32 bits of the product count.
-INLINE uint32_t mixed_hash(uint32_t state, uint32_t value) {
-    const uint32_t product = (state ^ (value + 1)) * 0x2F0B4C47u;
-    return product ^ (product >> 15);
-}
+// What is known of a token before its first decision, besides the text.
+struct Outlook {
+    uint32_t guess, expected, extent;  // the model's likeliest leaf; what a match model expects, and how surely
+};
 
 // Three bytes of a row's text from `position` on, in a line that ends at `end`; 0 where they are forgotten.
 INLINE uint32_t ring_bytes(const uint8_t* ring, int64_t length, int64_t position, int64_t end) {
@@ -17,115 +16,91 @@ INLINE uint32_t ring_bytes(const uint8_t* ring, int64_t length, int64_t position
     return first | second << 8 | (uint32_t)ring[smaller(position + 2, end) & (RING - 1)] << 16;
 }
 
-INLINE void hash_contexts(const Texts& texts, int64_t row, int64_t steps, int64_t vocab, uint32_t guess, uint32_t* out) {
+template <class... Values>
+INLINE uint32_t hash_of(uint32_t state, Values... values) {
+    ((state = mixed_hash(state, (uint32_t)values)), ...);
+    return state;
+}
+
+INLINE void hash_contexts(const Texts& texts, int64_t row, int64_t steps, int64_t vocab, const Outlook& outlook,
+                          uint32_t* out) {
     const int64_t* s = texts.scalar + row * SCALARS;
     const uint8_t* ring = texts.ring + row * RING;
     const int64_t length = s[LENGTH], tokens = s[TOKENS];
     const int32_t* end = texts.history + row * steps + tokens;
-    const uint32_t t1 = tokens > 0 ? end[-1] : vocab, t2 = tokens > 1 ? end[-2] : vocab;
-    const uint32_t t3 = tokens > 2 ? end[-3] : vocab, t4 = tokens > 3 ? end[-4] : vocab;
+    uint32_t t[7];  // t[i]: i back
+    for (int back = 1; back <= 6; back++) t[back] = tokens >= back ? end[-back] : vocab;
     uint32_t last = 0, before = 0;  // bytes 1 to 3 and 4 to 6 back
     for (int back = 0; back < 3; back++) {
         if (length > back) last |= (uint32_t)ring[(length - 1 - back) & (RING - 1)] << (8 * back);
         if (length > back + 3) before |= (uint32_t)ring[(length - 4 - back) & (RING - 1)] << (8 * back);
     }
     const int64_t column = length - s[LINE], field = s[FIELD], place = length - s[FIELD_START];
-    const uint32_t above = s[ABOVE] >= 0 ? ring_bytes(ring, length, s[ABOVE] + column, s[ABOVE_END]) : 0;
-    uint32_t same_field = 0;
+    const uint32_t up = s[ABOVE] >= 0 ? ring_bytes(ring, length, s[ABOVE] + column, s[ABOVE_END]) : 0;
+    const uint32_t up2 = s[ABOVE2] >= 0 ? ring_bytes(ring, length, s[ABOVE2] + column, s[ABOVE2_END]) : 0;
+    uint32_t same = 0;
     if (field < FIELDS && texts.field_above[row * FIELDS + field] >= 0)
-        same_field = ring_bytes(ring, length, texts.field_above[row * FIELDS + field] + place, s[ABOVE_END]);
-    const uint32_t word = s[WORD], bracket = texts.bracket[row * NESTING + s[DEPTH]];
-    out[0] = mixed_hash(0, 0);
-    out[1] = mixed_hash(1, word);
-    out[2] = mixed_hash(2, s[SHAPE]);
-    out[3] = mixed_hash(mixed_hash(3, t1), t2);
-    out[4] = mixed_hash(4, guess);
-    out[5] = mixed_hash(5, last);
-    out[6] = mixed_hash(mixed_hash(6, word), s[WORD_BEFORE]);
-    out[7] = mixed_hash(mixed_hash(mixed_hash(mixed_hash(7, t1), t2), t3), t4);
-    out[8] = mixed_hash(mixed_hash(8, texts.follower[2 * t1]), texts.follower[2 * t1 + 1]);
-    out[9] = mixed_hash(mixed_hash(9, above), column);
-    out[10] = mixed_hash(mixed_hash(10, last), before);
-    out[11] = mixed_hash(mixed_hash(11, s[BEGINNING]), field);
-    out[12] = mixed_hash(mixed_hash(12, last & 0xFFFF), last & 0xFF);
-    out[13] = mixed_hash(mixed_hash(mixed_hash(13, same_field), field), smaller(place, 15));
-    out[14] = mixed_hash(mixed_hash(14, bracket), t1);
-    out[15] = mixed_hash(mixed_hash(mixed_hash(15, s[BEGINNING_BEFORE]), smaller(column, 40)), column > 0 ? t1 : 0);
-    out[16] = mixed_hash(mixed_hash(16, t2), t3);
-    out[17] = mixed_hash(17, last & 0xFF);
+        same = ring_bytes(ring, length, texts.field_above[row * FIELDS + field] + place, s[ABOVE_END]);
+    const uint32_t word = s[WORD], guess = outlook.guess, expected = outlook.expected;
+    const int32_t *after = texts.follower + 2 * t[1], *after_pair = followers_of_pair(texts, t[1], t[2]);
+    out[0] = hash_of(0, 0);
+    out[1] = hash_of(1, word);
+    out[2] = hash_of(2, s[SHAPE]);
+    out[3] = hash_of(3, t[1], t[2]);
+    out[4] = hash_of(4, guess);
+    out[5] = hash_of(5, word, s[WORD1]);
+    out[6] = hash_of(6, after[0], after[1]);
+    out[7] = hash_of(7, up, column);
+    out[8] = hash_of(8, last, before);
+    out[9] = hash_of(9, s[BEGINNING], field);
+    out[10] = hash_of(10, last & 0xFFFF);
+    out[11] = hash_of(11, same, field, smaller(place, 40));
+    out[12] = hash_of(12, t[2], t[3]);
+    out[13] = hash_of(13, last & 0xFF);
+    out[14] = hash_of(14, expected, outlook.extent);
+    out[15] = hash_of(15, expected, guess);
+    out[16] = hash_of(16, field, s[CONTENT], s[BEGINNING]);
+    out[17] = hash_of(17, s[CONTENT_BEFORE], s[CONTENT]);
+    out[18] = hash_of(18, last);
+    out[19] = hash_of(19, word, s[WORD1], s[WORD2]);
+    out[20] = hash_of(20, word, s[WORD2]);
+    out[21] = hash_of(21, up & 0xFFFF, last & 0xFF);
+    out[22] = hash_of(22, up, up2);
+    out[23] = hash_of(23, s[FIRST], word);
+    out[24] = hash_of(24, s[KEY], word);
+    out[25] = hash_of(25, t[1], t[2], t[3], t[4], t[5], t[6]);
+    out[26] = hash_of(26, s[MARKS], word);
+    out[27] = hash_of(27, last, before & 0xFF);
+    out[28] = hash_of(28, last, before & 0xFFFF);
+    out[29] = hash_of(29, after_pair[0], after_pair[1], t[1]);
+    out[30] = hash_of(30, last >> 16, before >> 8);
+    out[31] = hash_of(31, same & 0xFFFF, s[CONTENT]);
+    out[32] = hash_of(32, field, word);
+    out[33] = hash_of(33, field, place, last & 0xFFFF);
+    out[34] = hash_of(34, s[CONTENT_BEFORE], word, field);
+    out[35] = hash_of(35, s[SHAPE], field);
 }
 
-// The last byte of a row's text, 0 at its beginning.
-INLINE int last_byte(const Texts& texts, int64_t row) {
-    const int64_t length = texts.scalar[row * SCALARS + LENGTH];
-    return length > 0 ? texts.ring[row * RING + ((length - 1) & (RING - 1))] : 0;
-}
+// The sets that a text chooses for all decisions of a token; those that end in `_from` are the first of several.
+struct TextSets {
+    int32_t token, bracket, shape, place_from, field, column_from, final_byte_from, final_shape;
+};
 
-// Digits 1, small letters 2, capitals 3, bytes above 127 4, all others themselves.
-INLINE int kind_of(int byte) {
-    if (byte >= '0' && byte <= '9') return 1;
-    if (byte >= 'a' && byte <= 'z') return 2;
-    if (byte >= 'A' && byte <= 'Z') return 3;
-    return byte >= 128 ? 4 : byte;
-}
-
-INLINE void append_byte(const Texts& texts, int64_t row, int byte) {
-    int64_t* s = texts.scalar + row * SCALARS;
-    int64_t* here = texts.field_here + row * FIELDS;
-    texts.ring[row * RING + (s[LENGTH] & (RING - 1))] = byte;
-    const int64_t length = ++s[LENGTH];
-    const int kind = kind_of(byte);
-    const uint32_t shape = s[SHAPE];
-    // Runs of digits and letters are cut after two.
-    if (!(kind >= 1 && kind <= 3 && (shape & 0xFF) == (uint32_t)kind && (shape >> 8 & 0xFF) == (uint32_t)kind))
-        s[SHAPE] = shape << 8 | kind;
-    if (kind >= 1 && kind <= 4) {
-        s[WORD] = mixed_hash(s[WORD], kind == 3 ? byte + 32 : byte);
-    } else if (s[WORD]) {
-        s[WORD_BEFORE] = s[WORD];
-        s[WORD] = 0;
-    }
-    if (byte == '\n') {
-        s[ABOVE] = s[LINE];
-        s[ABOVE_END] = length - 1;
-        s[LINE] = s[FIELD_START] = length;
-        s[FIELD] = 0;
-        s[BEGINNING_BEFORE] = s[BEGINNING];
-        s[BEGINNING] = 0;
-        memcpy(texts.field_above + row * FIELDS, here, FIELDS * sizeof *here);
-        for (int i = 0; i < FIELDS; i++) here[i] = -1;
-        here[0] = length;
-        return;
-    }
-    if (length - s[LINE] <= 3) s[BEGINNING] = mixed_hash(s[BEGINNING], byte);
-    const bool opening = byte == '(' || byte == '<' || byte == '[' || byte == '{';
-    const bool closing = byte == ')' || byte == '>' || byte == ']' || byte == '}';
-    if (opening || closing || byte == '\t' || byte == '"' || byte == ',' || byte == ':' || byte == ';' || byte == '=' ||
-        byte == '|') {
-        s[FIELD]++;
-        s[FIELD_START] = length;
-        if (s[FIELD] < FIELDS) here[s[FIELD]] = length;
-    }
-    if (opening) {
-        s[DEPTH] = smaller(s[DEPTH] + 1, NESTING - 1);
-        texts.bracket[row * NESTING + s[DEPTH]] = byte;
-    } else if (closing && s[DEPTH] > 0) {
-        s[DEPTH]--;
-    }
-}
-
-INLINE void append_token(const Texts& texts, int64_t row, int64_t steps, int32_t leaf) {
-    int64_t* tokens = texts.scalar + row * SCALARS + TOKENS;
-    int32_t* end = texts.history + row * steps + *tokens;
-    if (*tokens > 0) {
-        int32_t* follower = texts.follower + 2 * (int64_t)end[-1];
-        follower[1] = follower[0];
-        follower[0] = leaf + 1;
-    }
-    *end = leaf;
-    ++*tokens;
-    for (int64_t i = texts.token_start[leaf]; i < texts.token_start[leaf + 1]; i++)
-        append_byte(texts, row, texts.token_byte[i]);
+INLINE TextSets text_sets(const Texts& texts, int64_t row, uint32_t last_token) {
+    const int64_t* s = texts.scalar + row * SCALARS;
+    const int32_t field = (int32_t)smaller(s[FIELD], 31), length = (int32_t)s[LENGTH];
+    const int last = last_byte(texts, row), last_class = class_of(last);
+    const int32_t place = least(length - (int32_t)s[FIELD_START], 63), column = least(length - (int32_t)s[LINE], 63);
+    TextSets sets;
+    sets.token = BY_TOKEN + (int32_t)(mixed_hash(1, last_token) & 1023);
+    sets.bracket = BY_BRACKET + 16 * bracket_of(texts.bracket[row * NESTING + s[DEPTH]]) + last_class;
+    sets.shape = BY_SHAPE + 256 * last_class + (int32_t)(s[SHAPE] >> 8 & 255);
+    sets.place_from = BY_PLACE + 128 * least(field, 15) + 2 * place;
+    sets.field = BY_FIELD + 32 * separator_of((int)s[SEPARATOR]) + field;
+    sets.column_from = BY_COLUMN + 16 * column;
+    sets.final_byte_from = FINAL_BY_BYTE + 16 * last;
+    sets.final_shape = FINAL_BY_SHAPE + (int32_t)(s[SHAPE] & 2047);
+    return sets;
 }
 
 }  // namespace

@@ -4,6 +4,8 @@
 namespace {
 
 const int AT_ONCE = 1024;         // masses that are looked at several times, in the innermost cache
+const int CONFIDENCE_SHIFT = 24;   // leaves are below 2^20
+const int CONFIDENCES[] = {7, 27, 74, 177, 308, 486, 767};
 const int SMALL_VOCAB = 1 << 14;  // up to so many, masses are brought into the order of the leaves
 
 // 256 ln(value), cut to the table's steps; value: 1 to 2^62.
@@ -111,12 +113,20 @@ INLINE int64_t guess_of(const int32_t* given, const Tree& tree) {
     return tree.leaf[id];
 }
 
+// How sure the model is: 0 to 7, by the largest of the masses with this sum.
+INLINE int64_t confidence_of(const Tree& tree, int64_t sum, int32_t largest) {
+    const int far = logarithm(tree, sum) - logarithm(tree, (uint64_t)largest + 1);
+    int64_t level = 0;
+    for (int limit : CONFIDENCES) level += far <= limit;
+    return level;
+}
+
 // Takes one row of masses by token id. If it need not be kept, the row that is returned may be the given one.
 INLINE Row take_row(const int32_t* given, const Tree& tree, const Masses& masses, int64_t row, bool is_kept) {
     Row taken = row_of(masses, tree, row);
     int32_t* mass = masses.mass + row * tree.vocab;
     int64_t* block = masses.block + row * (blocks_of(tree) + 1);
-    masses.guess[row] = guess_of(given, tree);
+    const int64_t guess = guess_of(given, tree);
     if (is_small(tree)) {
         sum_by_leaf(given, tree, mass, block);
     } else {
@@ -126,6 +136,8 @@ INLINE Row take_row(const int32_t* given, const Tree& tree, const Masses& masses
         else
             taken.mass = given;
     }
+    const int64_t confidence = confidence_of(tree, whole(taken, tree).end, given[tree.token[guess]]);
+    masses.guess[row] = guess | confidence << CONFIDENCE_SHIFT;
     return taken;
 }
 

@@ -1,6 +1,7 @@
 // The mixer, included once for each level of instructions: the file that does so defines NAME(x), the functions' names.
 
 #include "state.h"
+#include "text.h"
 #include "contexts.h"
 #include "masses.h"
 #include "coder.h"

@@ -3,16 +3,26 @@
 
 namespace {
 
+// A row of a map of BUCKETS entries, and where a logit falls between two of them.
+struct Reading {
+    int32_t* entry;  // the lower one
+    int32_t part;    // of 128, towards the upper one
+};
+
 // One row of a group, from a prediction to its update.
 struct Place {
     alignas(64) int32_t inputs[INPUTS];
-    uint32_t hash[CONTEXTS], block[CONTEXTS];
+    alignas(64) uint32_t block[CONTEXTS];
+    uint32_t hash[CONTEXTS];
     uint8_t check[CONTEXTS], state[CONTEXTS];
     int64_t row, expected[MATCHES];
-    int32_t node, treelet, slot, leaf, byte, before;
-    int32_t match_length[MATCHES], match_bit[MATCHES];
+    int32_t node, treelet, slot, leaf, before, guess, confidence;
+    int32_t match_entry[MATCHES], match_bit[MATCHES];  // an entry of 0: the model does not speak
     int32_t* found_at[MATCHES];  // where the match models look for earlier tokens once the leaf is known
-    int32_t chosen[SETS], logit[SETS], final_set, mixed, pair, bucket, part, probability;
+    TextSets text_sets;
+    int32_t chosen[SETS], final_set[FINAL_SETS], final_logit[FINAL_SETS], pair, probability;
+    alignas(32) int32_t logit[SETS];
+    Reading by_node, by_pair, model_by_node, model_by_match;
     bool found;  // blocks hold what was asked for
     Span span;   // the masses of the leaves below the node
     int64_t middle;
@@ -43,17 +53,24 @@ INLINE void locate(const Learned& learned, Place& place, int32_t treelet) {
     place.found = false;
 }
 
+INLINE void ask_for(const int32_t* values, int count) {
+    for (int i = 0; i < count; i += 16) __builtin_prefetch(values + i, 1);
+}
+
 // Asks the memory for what the prediction at the place's node will read.
 INLINE void ask_ahead(const Learned& learned, Place& place) {
     place.pair = pair_of(learned, place);
-    const char* set = (const char*)weights(learned, place.node);
-    const char* by_node = (const char*)(learned.node_map + (int64_t)place.node * BUCKETS);
-    const char* by_pair = (const char*)(learned.pair_map + (int64_t)place.pair * BUCKETS);
-    for (int line = 0; line < INPUTS * 4; line += 64) __builtin_prefetch(set + line, 1);
-    for (int line = 0; line < BUCKETS * 4; line += 64) {
-        __builtin_prefetch(by_node + line, 1);
-        __builtin_prefetch(by_pair + line, 1);
-    }
+    ask_for(weights(learned, place.node), INPUTS);
+    ask_for(learned.node_map + (int64_t)place.node * BUCKETS, BUCKETS);
+    ask_for(learned.model_node_map + (int64_t)place.node * BUCKETS, BUCKETS);
+    ask_for(learned.pair_map + (int64_t)place.pair * BUCKETS, BUCKETS);
+}
+
+// Asks for the sets that the text chose, which later decisions of the token use again.
+INLINE void ask_for_sets(const Learned& learned, int32_t nodes, const Place& place) {
+    const TextSets& sets = place.text_sets;
+    const int32_t asked[] = {sets.token, sets.bracket, sets.shape, sets.place_from, sets.field};
+    for (int32_t set : asked) ask_for(weights(learned, nodes + set), INPUTS);
 }
 
 // Finds the block of each context, or makes room for it.
@@ -78,11 +95,11 @@ INLINE void find_blocks(const Learned& learned, Place& place) {
     place.found = true;
 }
 
-// Sets the inputs of a match model; length: tokens that agree, or 0 if it expects nothing.
+// Sets the inputs of a match model; length: tokens that agree, or 0 if it does not speak.
 INLINE void set_match(const Learned& learned, Place& place, int match, int64_t length, int bit) {
-    const int entry = (int)smaller(length, MATCH_LENGTHS - 1);
+    const int entry = (int)(smaller(length, 16) + smaller(larger(length - 16, 0) >> 2, 15));
     int32_t* input = place.inputs + MATCH + 2 * match;
-    place.match_length[match] = entry;
+    place.match_entry[match] = entry;
     place.match_bit[match] = bit;
     if (!length) {
         input[0] = input[1] = 0;
@@ -94,21 +111,39 @@ INLINE void set_match(const Learned& learned, Place& place, int match, int64_t l
     input[1] = bit ? two : -two;
 }
 
-INLINE int64_t dot(const int32_t* weight, const int32_t* inputs) {
-    int64_t sum = 0;
-    for (int i = 0; i < INPUTS; i++) sum += (int64_t)weight[i] * inputs[i];
-    return sum;
+// What a set of `count` weights makes of as many inputs; the sum stays below 2^31 (section 10.8).
+INLINE int32_t mixture(const int32_t* __restrict weight, const int32_t* __restrict inputs, int count) {
+    int32_t sum = 1 << 11;
+    for (int i = 0; i < count; i++) sum += (weight[i] >> 15) * inputs[i];
+    return (int32_t)clamped(sum >> 12, -MAX_LOGIT, MAX_LOGIT);
 }
 
-INLINE int32_t between(const int32_t* entry, int32_t part) {  // 2^20 * 2^7 < 2^31
-    return (entry[0] * (128 - part) + entry[1] * part) >> 11;
+// error: 65536 less than 1 at most in magnitude, 1 is 2^16; rate: at most 1296.
+INLINE void train(int32_t* __restrict weight, const int32_t* __restrict inputs, int count, int32_t error, int32_t rate) {
+    const int32_t step = (error * rate + (1 << 12)) >> 13;
+    for (int i = 0; i < count; i++) {
+        const int32_t value = weight[i] + step * inputs[i];
+        const int32_t above = value > -MAX_WEIGHT ? value : -MAX_WEIGHT;
+        weight[i] = above < MAX_WEIGHT ? above : MAX_WEIGHT;
+    }
 }
 
-// The probability of a one at the place's node, times 2^16.
-INLINE void predict(const Learned& learned, const Tree& tree, Place& place, int model, int depth, int longest, int64_t shape) {
+// Finds a logit's place in a row of a map.
+INLINE Reading reading(int32_t* row, int32_t logit) {
+    const int32_t at = (int32_t)clamped(logit + 2048, 0, 4095);
+    return {row + (at >> 7), at & 127};
+}
+
+// A probability times 2^16.
+INLINE int32_t value_of(const Reading& read) {  // 2^20 * 2^7 < 2^31
+    return (read.entry[0] * (128 - read.part) + read.entry[1] * read.part) >> 11;
+}
+
+// The probability of a one at the place's node, times 2^16. longest, side: what the match models say.
+INLINE void predict(const Learned& learned, const Tree& tree, Place& place, int model, int depth, int longest, int side) {
     int32_t* inputs = place.inputs;
-    const int32_t nodes = (int32_t)tree.vocab - 1;
-    place.slot = tree.slot[place.node];
+    const int32_t nodes = (int32_t)tree.vocab - 1, node = place.node, shallow = least(depth, 15);
+    place.slot = tree.slot[node];
     for (int context = 0; context < CONTEXTS; context++)
         place.state[context] = learned.blocks[(int64_t)place.block[context] * BLOCK_BYTES + place.slot];
     for (int context = 0; context < CONTEXTS; context++) {
@@ -118,35 +153,38 @@ INLINE void predict(const Learned& learned, const Tree& tree, Place& place, int 
     }
     inputs[MODEL] = model;
     inputs[CONSTANT] = 256;
-    place.chosen[0] = place.node;
-    place.chosen[1] = nodes + (int32_t)(shape & (SHAPES - 1));
-    place.chosen[2] = nodes + SHAPES + 2 * place.byte + (depth >= 4);
-    place.final_set = (depth < 15 ? depth : 15) * 16 + longest;
-    const int32_t* final_weight = learned.final_weight + place.final_set * SETS;
-    int64_t total = 0;
-    for (int i = 0; i < SETS; i++) {
-        const int64_t sum = dot(weights(learned, place.chosen[i]), inputs);
-        place.logit[i] = (int32_t)clamped((sum + 32768) >> 16, -MAX_LOGIT, MAX_LOGIT);
-        total += (int64_t)final_weight[i] * place.logit[i];
+    place.model_by_node = reading(learned.model_node_map + (int64_t)node * BUCKETS, model);
+    place.model_by_match = reading(learned.model_match_map + (16 * (3 * longest + side) + shallow) * BUCKETS, model);
+    inputs[MODEL_MAPS] = learned.stretch[value_of(place.model_by_node) >> 4];
+    inputs[MODEL_MAPS + 1] = learned.stretch[value_of(place.model_by_match) >> 4];
+    const int32_t* bounds = tree.bounds + 3 * (int64_t)node;
+    int toward = 0;
+    if (bounds[0] <= place.guess && place.guess < bounds[2]) toward = 1 + (place.guess >= bounds[1]);
+    const int32_t by_guess = 16 * (3 * place.confidence + toward) + shallow;
+    const TextSets& sets = place.text_sets;
+    place.chosen[0] = node;
+    place.chosen[1] = nodes + BY_GUESS + by_guess;
+    place.chosen[2] = nodes + sets.token;
+    place.chosen[3] = nodes + sets.bracket;
+    place.chosen[4] = nodes + sets.shape;
+    place.chosen[5] = nodes + sets.place_from + (depth >= 4);
+    place.chosen[6] = nodes + sets.field;
+    place.chosen[7] = nodes + sets.column_from + longest;
+    for (int i = 0; i < SETS; i++) place.logit[i] = mixture(weights(learned, place.chosen[i]), inputs, INPUTS);
+    place.final_set[0] = FINAL_BY_MATCH + 16 * shallow + longest;
+    place.final_set[1] = FINAL_BY_GUESS + by_guess;
+    place.final_set[2] = sets.final_byte_from + shallow;
+    place.final_set[3] = sets.final_shape;
+    int32_t sum = FINAL_SETS / 2;
+    for (int i = 0; i < FINAL_SETS; i++) {
+        place.final_logit[i] = mixture(learned.final_weight + place.final_set[i] * SETS, place.logit, SETS);
+        sum += place.final_logit[i];
     }
-    const int32_t logit = (int32_t)clamped((total + 32768) >> 16, -MAX_LOGIT, MAX_LOGIT);
-    const int32_t at = (int32_t)clamped(logit + 2048, 0, 4095);
-    place.mixed = learned.squash[logit + MAX_LOGIT];
-    place.bucket = at >> 7;
-    place.part = at & 127;
-    const int32_t by_node = between(learned.node_map + (int64_t)place.node * BUCKETS + place.bucket, place.part);
-    const int32_t by_pair = between(learned.pair_map + (int64_t)place.pair * BUCKETS + place.bucket, place.part);
-    place.probability = (int32_t)clamped((2 * place.mixed + by_node + by_pair + 2) >> 2, 1, 65535);
-}
-
-// |step| <= 65535 * 90: (step * input + 2^19) >> 20 from the step's upper and lower 12 bits, below 2^31 all the way.
-INLINE void train(int32_t* weight, const int32_t* inputs, int32_t step) {
-    const int32_t high = step >> 12, low = step & 4095;
-    for (int i = 0; i < INPUTS; i++) {
-        const int32_t value = weight[i] + ((high * inputs[i] + ((low * inputs[i] + (1 << 19)) >> 12)) >> 8);
-        const int32_t above = value > -MAX_WEIGHT ? value : -MAX_WEIGHT;
-        weight[i] = above < MAX_WEIGHT ? above : MAX_WEIGHT;
-    }
+    const int32_t logit = sum >> 2;
+    place.by_node = reading(learned.node_map + (int64_t)node * BUCKETS, logit);
+    place.by_pair = reading(learned.pair_map + (int64_t)place.pair * BUCKETS, logit);
+    const int32_t mixed = 2 * learned.squash[logit + MAX_LOGIT] + value_of(place.by_node) + value_of(place.by_pair);
+    place.probability = (int32_t)clamped((mixed + 2) >> 2, 1, 65535);
 }
 
 // Moves a probability of 22 bits, above its 10-bit count, towards the bit: error * rate >> 16 from the error's upper and
@@ -160,30 +198,33 @@ INLINE uint32_t learnt(uint32_t entry, int bit, uint32_t max_updates, const int3
     return (uint32_t)value << 10 | (count < max_updates ? count + 1 : max_updates);
 }
 
-INLINE void learn_final(int32_t* entry, int bit, int32_t part) {  // 2^20 * 2^7 < 2^31
+INLINE void learn_reading(const Reading& read, int bit) {  // 2^20 * 2^7 < 2^31
     const int32_t target = bit * ((1 << 20) - 1);
-    entry[0] += ((target - entry[0]) * (128 - part)) >> 13;
-    entry[1] += ((target - entry[1]) * part) >> 13;
+    read.entry[0] += ((target - read.entry[0]) * (128 - read.part)) >> 12;
+    read.entry[1] += ((target - read.entry[1]) * read.part) >> 12;
 }
 
 // Everything that a place predicted with learns the bit.
 INLINE void learn(const Learned& learned, Place& place, int bit) {
-    const int32_t target = bit << 16, error = target - place.mixed;
-    int32_t* final_weight = learned.final_weight + place.final_set * SETS;
+    const int32_t target = bit << 16;
     for (int i = 0; i < SETS; i++) {
-        const int32_t logit = place.logit[i];
         int32_t* updates = learned.updates + place.chosen[i];
-        const int32_t rate = 12 + 78 * 100 / (100 + *updates);
-        *updates = (int32_t)smaller(*updates + 1, 65535);
-        train(weights(learned, place.chosen[i]), place.inputs, (target - learned.squash[logit + MAX_LOGIT]) * rate);
-        const int64_t change = ((int64_t)error * 6 * logit + (1 << 19)) >> 20;
-        final_weight[i] = (int32_t)clamped(final_weight[i] + change, -MAX_WEIGHT, MAX_WEIGHT);
+        const int32_t rate = 48 + (int32_t)(1248000u / (uint32_t)(1000 + *updates));
+        *updates = least(*updates + 1, 65535);
+        const int32_t error = target - learned.squash[place.logit[i] + MAX_LOGIT];
+        train(weights(learned, place.chosen[i]), place.inputs, INPUTS, error, rate);
     }
-    learn_final(learned.node_map + (int64_t)place.node * BUCKETS + place.bucket, bit, place.part);
-    learn_final(learned.pair_map + (int64_t)place.pair * BUCKETS + place.bucket, bit, place.part);
+    for (int i = 0; i < FINAL_SETS; i++) {
+        const int32_t error = target - learned.squash[place.final_logit[i] + MAX_LOGIT];
+        train(learned.final_weight + place.final_set[i] * SETS, place.logit, SETS, error, 128);
+    }
+    learn_reading(place.by_node, bit);
+    learn_reading(place.by_pair, bit);
+    learn_reading(place.model_by_node, bit);
+    learn_reading(place.model_by_match, bit);
     for (int match = 0; match < MATCHES; match++) {
-        if (!place.match_length[match]) continue;
-        uint32_t* entry = learned.match_map + match * MATCH_LENGTHS + place.match_length[match];
+        if (!place.match_entry[match]) continue;
+        uint32_t* entry = learned.match_map + match * MATCH_LENGTHS + place.match_entry[match];
         *entry = learnt(*entry, place.match_bit[match] == bit, 60, learned.rate);
     }
     for (int context = 0; context < CONTEXTS; context++) {

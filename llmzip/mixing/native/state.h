@@ -8,24 +8,28 @@
 
 namespace {
 
-const int CONTEXTS = 18, MATCHES = 2, SETS = 3;
-const int INPUTS = CONTEXTS + 1 + 2 * MATCHES + 1;  // one of the model, two for each match, a constant
-const int MODEL = CONTEXTS, MATCH = MODEL + 1, CONSTANT = MATCH + 2 * MATCHES;
+const int CONTEXTS = 36, MATCHES = 3, SETS = 8, FINAL_SETS = 4;
+const int USED_INPUTS = 46, INPUTS = 48;  // whole registers: the last two inputs are 0
+const int MODEL = CONTEXTS, MATCH = MODEL + 1, CONSTANT = MATCH + 2 * MATCHES, MODEL_MAPS = CONSTANT + 1;
 const int GROUP = 32;  // rows predicted together
-const int BLOCK_BYTES = 16, MATCH_LENGTHS = 32, SHAPES = 2048, LAST_BYTES = 512, BUCKETS = 33, PAIRS = 1 << 16;
-const int RING = 1 << 13, FIELDS = 64, NESTING = 64, MATCH_BITS = 20, MAX_MATCH = 40, SUM_LEAVES = 16;
-const int MAX_LOGIT = 2815, MAX_WEIGHT = 1 << 24;
+const int BLOCK_BYTES = 16, MATCH_LENGTHS = 32, BUCKETS = 33, PAIRS = 1 << 16;
+const int RING = 1 << 13, FIELDS = 64, NESTING = 64, MATCH_BITS = 20, MAX_MATCH = 60, SUM_LEAVES = 16;
+const int MAX_LOGIT = 2815, MAX_WEIGHT = 1 << 29;
+
+// Where the groups of weight sets after that of the nodes begin, and the groups of final sets.
+enum { BY_GUESS = 0, BY_TOKEN = 384, BY_BRACKET = 1408, BY_SHAPE = 1488, BY_PLACE = 5584, BY_FIELD = 7632, BY_COLUMN = 8144 };
+enum { FINAL_BY_MATCH = 0, FINAL_BY_GUESS = 256, FINAL_BY_BYTE = 640, FINAL_BY_SHAPE = 4736 };
 
 // Places in a row's scalars; state.py names those that it sets.
 enum {
-    LENGTH, LINE, ABOVE, ABOVE_END, FIELD, FIELD_START, WORD, WORD_BEFORE, SHAPE, BEGINNING, BEGINNING_BEFORE, DEPTH,
-    TOKENS, SCALARS
+    LENGTH, LINE, ABOVE, ABOVE_END, ABOVE2, ABOVE2_END, FIELD, FIELD_START, SEPARATOR, CONTENT, CONTENT_BEFORE, WORD,
+    WORD1, WORD2, FIRST, KEY, SHAPE, BEGINNING, MARKS, DEPTH, TOKENS, SCALARS
 };
 
 struct Learned {  // state.Learned
     uint8_t* blocks;
     uint32_t *state_map, *match_map;
-    int32_t *weight, *updates, *final_weight, *node_map, *pair_map, *pair_row;
+    int32_t *weight, *updates, *final_weight, *node_map, *pair_map, *pair_row, *model_node_map, *model_match_map;
     const int32_t *squash, *stretch, *rate;
     const uint8_t *successor, *seen;
     int64_t last_block;
@@ -36,7 +40,7 @@ struct Texts {  // state.Texts
     uint8_t* ring;
     int64_t *field_above, *field_here;
     uint8_t* bracket;
-    int32_t *history, *follower;
+    int32_t *history, *follower, *pair_follower;
     const int64_t* token_start;
     const uint8_t* token_byte;
 };
@@ -61,12 +65,12 @@ struct Known {  // state.Known
     const int64_t* start;
     int16_t* logit;
     const int64_t* logit_start;
-    int32_t* guess;
+    int32_t* guess;  // as in Masses
 };
 
 struct Masses {  // state.Masses
     int32_t* mass;
-    int64_t *block, *guess;
+    int64_t *block, *guess;  // guess: a leaf + 2^24 * confidence
 };
 
 struct Coder {  // coder.h
@@ -92,5 +96,6 @@ INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 INLINE int bit_towards(const Tree& tree, int64_t node, int64_t leaf) { return leaf >= tree.bounds[3 * node + 1]; }
 
 INLINE int64_t clamped(int64_t x, int64_t low, int64_t high) { return smaller(larger(x, low), high); }
+INLINE int32_t least(int32_t a, int32_t b) { return a < b ? a : b; }
 
 }  // namespace

@@ -20,13 +20,24 @@ uint64_t head_of(const uint8_t* bytes, int64_t length) {
     return head;
 }
 
-// Where leaves first .. end - 1 are split so that their weights are halved best; the lower one of two.
-int64_t split(const int64_t* sums, int64_t first, int64_t end) {
+// Where leaves first .. end - 1 are split: of the places where the fewest bytes are shared with the leaf before, the one
+// that halves the weights best; the lower one of two.
+int64_t split(const int64_t* sums, const int32_t* shared, int64_t first, int64_t end) {
     const int64_t twice = sums[first] + sums[end];
-    int64_t middle = std::lower_bound(sums + first + 1, sums + end, (twice + 1) / 2) - sums;
-    if (middle > end - 1) middle = end - 1;
-    const int64_t below = twice - 2 * sums[middle - 1], above = 2 * sums[middle] - twice;
-    return middle - 1 > first && below <= (above < 0 ? -above : above) ? middle - 1 : middle;
+    int32_t fewest = INT32_MAX;
+    for (int64_t m = first + 1; m < end; m++) fewest = std::min(fewest, shared[m]);
+    int64_t best = -1, least = INT64_MAX;
+    for (int64_t m = first + 1; m < end; m++) {
+        if (shared[m] != fewest) continue;
+        const int64_t far = 2 * sums[m] < twice ? twice - 2 * sums[m] : 2 * sums[m] - twice;
+        if (far >= least) {
+            if (2 * sums[m] > twice) break;  // only further away from here on
+            continue;
+        }
+        best = m;
+        least = far;
+    }
+    return best;
 }
 
 }  // namespace
@@ -51,17 +62,29 @@ extern "C" void llmzip_tree_sort(int64_t size, const int64_t* start, const uint8
     }
 }
 
-// Builds the nodes from the sums of the weights before each leaf, size + 1. A node's numbers come after its parent's, so
-// that parents write what their children begin with. level: room for one number of each node; depth: of each leaf.
-extern "C" void llmzip_tree_build(int64_t size, const int64_t* sums, int32_t* child, int32_t* bounds, int32_t* treelet,
-                                  int32_t* slot, int32_t* level, int32_t* depth) {
+// The number of bytes that each leaf shares with the one before, from the front; 0 for the first leaf.
+extern "C" void llmzip_tree_share(int64_t size, const int64_t* start, const uint8_t* bytes, int32_t* shared) {
+    shared[0] = 0;
+    for (int64_t i = 1; i < size; i++) {
+        const int64_t before = start[i] - start[i - 1], length = start[i + 1] - start[i];
+        int64_t n = 0;
+        while (n < before && n < length && bytes[start[i - 1] + n] == bytes[start[i] + n]) n++;
+        shared[i] = (int32_t)n;
+    }
+}
+
+// Builds the nodes from the sums of the weights before each leaf, size + 1, and from what leaves share. A node's numbers
+// come after its parent's, so that parents write what their children begin with. level: of each node, 0 for the root;
+// depth: of each leaf.
+extern "C" void llmzip_tree_build(int64_t size, const int64_t* sums, const int32_t* shared, int32_t* child,
+                                  int32_t* bounds, int32_t* treelet, int32_t* slot, int32_t* level, int32_t* depth) {
     bounds[0] = 0;
     bounds[2] = (int32_t)size;
     slot[0] = TREELET_PLACES;
     level[0] = 0;
     int32_t treelets = 0;
     for (int64_t node = 0; node < size - 1; node++) {
-        const int64_t first = bounds[3 * node], end = bounds[3 * node + 2], middle = split(sums, first, end);
+        const int64_t first = bounds[3 * node], end = bounds[3 * node + 2], middle = split(sums, shared, first, end);
         bounds[3 * node + 1] = (int32_t)middle;
         if (slot[node] >= TREELET_PLACES) {
             treelet[node] = treelets++;

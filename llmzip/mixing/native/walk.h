@@ -4,7 +4,7 @@
 
 namespace {
 
-const int MATCH_TOKENS[MATCHES] = {7, 3};
+const int MATCH_TOKENS[MATCHES] = {12, 6, 3};
 
 struct Group {
     Place place[GROUP];
@@ -20,20 +20,29 @@ INLINE void begin_token(const Mixer& m, Place& place, int64_t row, int64_t guess
     const int64_t steps = m.tree.steps, tokens = m.texts.scalar[row * SCALARS + TOKENS];
     place.row = row;
     place.node = 0;
-    place.byte = last_byte(m.texts, row);
+    for (int i = USED_INPUTS; i < INPUTS; i++) place.inputs[i] = 0;
     place.before = (int32_t)(tokens > 0 ? m.texts.history[row * steps + tokens - 1] : m.tree.vocab);
+    place.guess = (int32_t)(guess & ((1 << CONFIDENCE_SHIFT) - 1));
+    place.confidence = (int32_t)(guess >> CONFIDENCE_SHIFT);
+    Outlook outlook = {(uint32_t)place.guess, (uint32_t)m.tree.vocab + 1, 0};
     for (int match = 0; match < MATCHES; match++) {
         const int64_t pointer = m.matches.pointer[row * MATCHES + match];
         place.expected[match] = pointer >= 0 && is_known(m, pointer) ? m.texts.history[pointer] : -1;
+        if (place.expected[match] >= 0 && !outlook.extent) {
+            outlook.expected = (uint32_t)place.expected[match];
+            outlook.extent = 4 * match + 1 + (uint32_t)smaller(m.matches.length[row * MATCHES + match] >> 2, 3);
+        }
     }
-    hash_contexts(m.texts, row, steps, m.tree.vocab, (uint32_t)guess, place.hash);
+    hash_contexts(m.texts, row, steps, m.tree.vocab, outlook, place.hash);
     locate(m.learned, place, m.tree.treelet[0]);
+    place.text_sets = text_sets(m.texts, row, (uint32_t)place.before);
+    ask_for_sets(m.learned, (int32_t)m.tree.vocab - 1, place);
     ask_ahead(m.learned, place);
 }
 
 INLINE void predict_row(const Mixer& m, Place& place, int depth, int model) {
     if (!place.found) find_blocks(m.learned, place);
-    int longest = 0;
+    int longest = 0, side = 0;
     for (int match = 0; match < MATCHES; match++) {
         int64_t length = 0;
         int bit = 0;
@@ -42,17 +51,17 @@ INLINE void predict_row(const Mixer& m, Place& place, int depth, int model) {
             if (bounds[0] <= place.expected[match] && place.expected[match] < bounds[2]) {
                 bit = bit_towards(m.tree, place.node, place.expected[match]);
                 length = m.matches.length[place.row * MATCHES + match];
-                if (match == 0)
-                    longest = 1 + (int)smaller(length >> 1, 7);
-                else if (!longest)
-                    longest = 9 + (int)smaller(length >> 1, 5);
+                if (!longest) {
+                    longest = 11 - 5 * match + (int)smaller(length >> (3 - match), 4);
+                    side = 1 + bit;
+                }
             } else {
                 place.expected[match] = -1;
             }
         }
         set_match(m.learned, place, match, length, bit);
     }
-    predict(m.learned, m.tree, place, model, depth, longest, m.texts.scalar[place.row * SCALARS + SHAPE]);
+    predict(m.learned, m.tree, place, model, depth, longest, side);
 }
 
 // Where tokens like the last ones, this leaf included, were found last; asks the memory for it.
@@ -89,7 +98,7 @@ INLINE void end_token(const Mixer& m, const Place& place) {
     const int64_t row = place.row, steps = m.tree.steps, begin = row * steps;
     const int32_t leaf = place.leaf;
     const int32_t* history = m.texts.history;
-    append_token(m.texts, row, steps, leaf);
+    append_token(m.texts, row, steps, m.tree.vocab, leaf);
     const int64_t tokens = m.texts.scalar[row * SCALARS + TOKENS], end = begin + tokens;
     for (int match = 0; match < MATCHES; match++) {
         int64_t &pointer = m.matches.pointer[row * MATCHES + match], &length = m.matches.length[row * MATCHES + match];
@@ -126,7 +135,7 @@ INLINE int64_t encode_group(const Mixer& m, Group& group, int64_t step, float* p
     int64_t done = 0;
     const int64_t* start = m.known.start + group.first;
     for (int at = 0; at < group.size; at++)
-        begin_token(m, group.place[at], group.first + at, m.with_model ? m.known.guess[start[at] + step] : 0);
+        begin_token(m, group.place[at], group.first + at, m.with_model ? (int64_t)m.known.guess[start[at] + step] : 0);
     for (int depth = 0, busy = 1; busy; depth++) {
         const int64_t before = done;
         for (int at = 0; at < group.size; at++) {
