@@ -43,7 +43,7 @@ PAIRS = 65536
 SUM_LEAVES = 16
 """Leaves between two sums of masses that are kept: the others are added up when they are needed."""
 
-GROUP_ROWS = 32
+GROUP_ROWS = 16
 """Rows whose decisions are predicted together, before any of them is known."""
 
 BUCKETS = 33

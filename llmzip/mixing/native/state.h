@@ -11,7 +11,7 @@ namespace {
 const int CONTEXTS = 36, MATCHES = 3, SETS = 8, FINAL_SETS = 4;
 const int USED_INPUTS = 46, INPUTS = 48;  // whole registers: the last two inputs are 0
 const int MODEL = CONTEXTS, MATCH = MODEL + 1, CONSTANT = MATCH + 2 * MATCHES, MODEL_MAPS = CONSTANT + 1;
-const int GROUP = 32;  // rows predicted together
+const int GROUP = 16;  // rows predicted together
 const int BLOCK_BYTES = 16, MATCH_LENGTHS = 32, BUCKETS = 33, PAIRS = 1 << 16;
 const int RING = 1 << 13, FIELDS = 64, NESTING = 64, MATCH_BITS = 20, MAX_MATCH = 60, SUM_LEAVES = 16;
 const int MAX_LOGIT = 2815, MAX_WEIGHT = 1 << 29;
