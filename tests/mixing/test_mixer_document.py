@@ -57,10 +57,10 @@ def assert_coded_as_documented(sample: samples.Tokens, prompt: tuple[np.ndarray,
             payload, bits = encoder.finish()
             assert payload.hex() == right.payload.hex(), level
             assert bits == pytest.approx(right.bits, rel=1e-9)
-            documented.assert_learnt(encoder._learned, encoder._texts.follower, right.mixer)
+            documented.assert_learnt(encoder._learned, encoder._texts, right.mixer)
             decoder = MixDecoder(vocabulary, payload, len(tokens), sample.rows, with_model, primed())
             assert np.array_equal(samples.decoded(decoder, sample), tokens)
-            documented.assert_learnt(decoder._learned, decoder._texts.follower, right.mixer)
+            documented.assert_learnt(decoder._learned, decoder._texts, right.mixer)
 
 
 def byte_sample(data: bytes) -> samples.Tokens:
