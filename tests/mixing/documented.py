@@ -5,19 +5,21 @@ It shares no code with the package.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from llmzip.mixing.coder import Encoder
 from llmzip.mixing.state import Learned
 
+NUM_PAIRS = 1 << 16
 Decision = tuple[int, int]
 """k, the probability of a one in units of 2^-16, and the bit."""
 
@@ -74,7 +76,8 @@ def encode(
         masses: (N, V), or None without a model.
         prompt: tokens, and their masses.
     """
-    mixer = reference.Mixer(list(table), len(tokens) + (len(prompt[0]) if prompt else 0))
+    count = len(tokens) + (len(prompt[0]) if prompt else 0)
+    mixer = reference.Mixer(list(table), count, with_model=masses is not None)
     if prompt:
         mixer.begin_prompt(list(prompt[0]))
         for token, row in zip(prompt[0], prompt[1].tolist(), strict=True):
@@ -116,19 +119,34 @@ def _bits_in_order(tree: Any, steps: list[list[int]]) -> Iterator[int]:
                 yield from (path[depth] for path in paths if depth < len(path))
 
 
-def assert_learnt(learned: Learned, follower: np.ndarray, mixer: Any) -> None:
+class Followed(Protocol):
+    """The last two tokens that followed each leaf and each pair of leaves: (2 (V + 1),) and (2^17,) int32."""
+
+    @property
+    def follower(self) -> np.ndarray: ...
+
+    @property
+    def pair_follower(self) -> np.ndarray: ...
+
+
+def assert_learnt(learned: Learned, texts: Followed, mixer: Any) -> None:
     """Asserts that the package's arrays hold what the reference has learnt, and nothing else."""
-    states = [[pair.p << 10 | pair.n for pair in pairs] for pairs in mixer.state_map]
+    states, matches = (
+        [[pair.p << 10 | pair.n for pair in row] for row in m] for m in (mixer.state_map, mixer.match_map)
+    )
     assert learned.state_map[:, : len(states[0])].tolist() == states
-    assert learned.match_map.tolist() == [[pair.p << 10 | pair.n for pair in pairs] for pairs in mixer.match_map]
+    assert learned.match_map.tolist() == matches
+    weight, updates = _weights(mixer)
+    assert len(learned.weight) == len(learned.updates) == len(weight)
+    assert np.array_equal(learned.weight[:, : reference.INPUTS], weight) and np.array_equal(learned.updates, updates)
+    assert not learned.weight[:, reference.INPUTS :].any()
     assert learned.final_weight.tolist() == mixer.final_weights
-    weight = np.tile(np.array(reference.FIRST_WEIGHTS), (len(learned.weight), 1))
-    updates = np.zeros(len(weight), dtype=np.int64)
-    for number, weight_set in mixer.weights.items():
-        weight[number], updates[number] = weight_set.w, weight_set.u
-    assert np.array_equal(learned.weight, weight) and np.array_equal(learned.updates, updates)
-    pair_map = learned.pair_map[learned.pair_row[:-1]]
-    for table, rows in ((learned.node_map, mixer.node_map), (pair_map, mixer.pair_map)):
+    for table, rows in (
+        (learned.node_map, mixer.node_map),
+        (learned.pair_map[learned.pair_row[:-1]], mixer.pair_map),
+        (learned.model_node_map, mixer.model_node_map),
+        (learned.model_match_map, mixer.model_match_map),
+    ):
         expected = np.tile(np.array(reference.FIRST_MAP), (len(table), 1))
         for row, entries in rows.items():
             expected[row] = entries
@@ -137,7 +155,22 @@ def assert_learnt(learned: Learned, follower: np.ndarray, mixer: Any) -> None:
     for number, block in mixer.blocks.items():
         blocks[number] = list(block)
     assert np.array_equal(learned.blocks, blocks)
-    followers = np.zeros(len(follower), dtype=np.int64)
-    for leaf, pair in mixer.followers.items():
-        followers[2 * leaf : 2 * leaf + 2] = pair
-    assert np.array_equal(follower, followers)
+    assert np.array_equal(texts.follower, _followers(mixer.followers, len(mixer.words) + 1))
+    assert np.array_equal(texts.pair_follower, _followers(mixer.pair_followers, NUM_PAIRS))
+
+
+@functools.lru_cache(maxsize=1)
+def _weights(mixer: Any) -> tuple[np.ndarray, np.ndarray]:
+    """All weight sets of a mixer that learns no more, (sets, 46), and their updates, (sets,)."""
+    total = len(mixer.tree.nodes) + sum(reference.GROUP_SETS)
+    fresh = (mixer.beginning.weights(number, mixer.depths) for number in range(total))
+    sets = [mixer.weights.get(number, weight_set) for number, weight_set in enumerate(fresh)]
+    return np.array([weight_set.w for weight_set in sets]), np.array([weight_set.u for weight_set in sets])
+
+
+def _followers(pairs: dict[int, tuple[int, int]], size: int) -> np.ndarray:
+    """(F, G) one after the other: (2 size,)."""
+    out = np.zeros(2 * size, dtype=np.int64)
+    for number, pair in pairs.items():
+        out[2 * number : 2 * number + 2] = pair
+    return out

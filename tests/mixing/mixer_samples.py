@@ -41,6 +41,17 @@ def csv(num_bytes: int) -> bytes:
     return out.encode()[:num_bytes]
 
 
+def settings(num_bytes: int) -> bytes:
+    """Indented lines of keys and values, with every sign that the mixer distinguishes, and rules of equal signs."""
+    chooser, out = random.Random(7), ""
+    while len(out) < num_bytes:
+        key, indent = "-".join(chooser.sample(_WORDS, 2)), chooser.choice(["", "  ", "\t"])
+        value = chooser.choice([f"[{key}, {len(key)}]", f"/usr/{key}_1.0", f"<{key}>{key.upper()}</{key}>", f'"{key}"'])
+        out += f"{indent}{key}{chooser.choice([' = ', ': ', '|', '='])}{value}{chooser.choice(['', ';', ' # {!}'])}\n"
+        out += "=" * 12 + "\n\n" if chooser.random() < 0.1 else ""
+    return out.encode()[:num_bytes]
+
+
 def nested(num_bytes: int) -> bytes:
     """Brackets deeper than the mixer's stack, closed too often, lines longer than its ring, and fields beyond count."""
     chooser = random.Random(3)
@@ -59,7 +70,7 @@ def noise(num_bytes: int, seed: int = 4) -> bytes:
 
 
 def lines(num_bytes: int) -> bytes:
-    """Two lines of this length with their ends, which is about as far as the mixer looks up."""
+    """Two lines of this length with their ends; the mixer looks up about 8,192 bytes, over one line or two."""
     line = noise(num_bytes - 1, seed=num_bytes).replace(b"\n", b",") + b"\n"
     return line + line[:-3] + b"ab\n"
 
@@ -73,6 +84,7 @@ def short_bytes() -> dict[str, bytes]:
         "random": noise(120),
         "csv": csv(300),
         "text": text(300),
+        "settings": settings(300),
         "nested": nested(1000)[700:],
         "control bytes": bytes(range(20)) + bytes(range(240, 256)),
     }
@@ -83,10 +95,11 @@ def long_bytes() -> dict[str, bytes]:
     return {
         "text": text(40_000),
         "csv": csv(40_000),
+        "settings": settings(40_000),
         "nested": nested(60_000),
         "random": noise(20_000),
         "noise twice": noise(15_000) * 2,
-        "long lines": lines(8183) * 2 + lines(8184) * 2 + lines(8185) * 2,
+        "long lines": b"".join(lines(length) * 2 for length in (8183, 8184, 8185, 4091, 4092, 4093)),
         "zeros": bytes(50_000),
         "all": csv(9000)
         + text(9000)

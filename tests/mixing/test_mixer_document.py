@@ -6,6 +6,8 @@ and after a prompt.
 
 from __future__ import annotations
 
+import random
+
 import documented
 import mixer_samples as samples
 import numpy as np
@@ -18,18 +20,46 @@ from llmzip.mixing.mixer import MixDecoder, MixEncoder, Primed
 
 LEVELS = [level for level in library.LEVELS if library.library(level) is not None]
 BYTE_TABLE = tuple(bytes([byte]) for byte in range(256))
+FILLED_LINES = (b"\n", b"q", b";", b"rs", b"x" * 4080, b"x" * 8170)
+"""Tokens of which few make lines as long as the mixer looks up."""
 BYTES = {
     **samples.short_bytes(),
+    "a match as long as counts": bytes(130),
+    "longer settings": samples.settings(1200),
     "longer text": samples.text(1500, seed=8),
     "longer csv": samples.csv(1200),
     "lines above are forgotten": b"".join(b"ab;%d\n" % n + b"x" * length for n, length in enumerate((9, 8160, 30, 5))),
 }
+
+
+def filled_lines(*lengths: int) -> np.ndarray:
+    """Tokens of FILLED_LINES that make lines of these lengths with their ends, most of each one token."""
+    chooser, out = random.Random(1), []
+    for length in lengths:
+        long = next((token for token in (5, 4) if len(FILLED_LINES[token]) < length), None)
+        left = length - 1 - (0 if long is None else len(FILLED_LINES[long]))
+        while left > 0:
+            out.append(chooser.choice([1, 2, 3] if left > 1 else [1, 2]))
+            left -= len(FILLED_LINES[out[-1]])
+            if long is not None and chooser.random() < 0.3:
+                out.append(long)
+                long = None
+        out += [0] if long is None else [long, 0]
+    assert list(map(len, b"".join(FILLED_LINES[token] for token in out).splitlines(keepends=True))) == list(lengths)
+    return np.array(out, dtype=np.int64)
+
+
 TOKENS = {
     **samples.short_tokens(),
     "hashed, 33 rows": samples.token_sample("hashed", 300, 33, samples.word_table(90)),
     "no masses, 65 rows": samples.token_sample("none", 900, 65, samples.word_table(40)),
     "equal": samples.token_sample("equal", 60, 4, samples.word_table(300)),
     "more tokens than rows by one": samples.token_sample("hashed", 65, 64, samples.word_table(17)),
+    "lines as far as the mixer looks up": samples.Tokens(
+        filled_lines(8183, 8184, 8185, 8184, 9, 4091, 4092, 4092, 4093, 4092, 7), 1, None, FILLED_LINES
+    ),
+    "long matches": samples.Tokens(np.tile(np.arange(5), 40), 1, None, samples.word_table(5)),
+    "long matches across rows": samples.Tokens(np.tile(np.arange(13), 23), 7, None, samples.word_table(13)),
 }
 EXAMPLES = settings.default.max_examples if settings.default else 30
 
@@ -57,10 +87,10 @@ def assert_coded_as_documented(sample: samples.Tokens, prompt: tuple[np.ndarray,
             payload, bits = encoder.finish()
             assert payload.hex() == right.payload.hex(), level
             assert bits == pytest.approx(right.bits, rel=1e-9)
-            documented.assert_learnt(encoder._learned, encoder._texts.follower, right.mixer)
+            documented.assert_learnt(encoder._learned, encoder._texts, right.mixer)
             decoder = MixDecoder(vocabulary, payload, len(tokens), sample.rows, with_model, primed())
             assert np.array_equal(samples.decoded(decoder, sample), tokens)
-            documented.assert_learnt(decoder._learned, decoder._texts.follower, right.mixer)
+            documented.assert_learnt(decoder._learned, decoder._texts, right.mixer)
 
 
 def byte_sample(data: bytes) -> samples.Tokens:
@@ -140,8 +170,8 @@ def test_blocks_are_found_as_documented_in_a_table_that_is_full() -> None:
     """Long paths with many contexts in the smallest table, so that blocks make room for each other."""
     generator = np.random.default_rng(3)
     table = tuple(b"%05d" % n for n in generator.permutation(20_000))
-    tokens = generator.integers(len(table), size=128)
-    tokens[64:] = tokens[:64]
+    tokens = generator.integers(len(table), size=64)
+    tokens[32:] = tokens[:32]
     sample = samples.Tokens(tokens, 1, None, table)
     assert_coded_as_documented(sample)
     encoder = MixEncoder(samples.vocabulary(table), tokens, 1, with_model=False)
@@ -149,7 +179,7 @@ def test_blocks_are_found_as_documented_in_a_table_that_is_full() -> None:
     assert len(encoder._learned.blocks) == 4096 and encoder._learned.blocks[:, 0].astype(bool).mean() > 0.8
 
 
-@pytest.mark.parametrize(("num_bytes", "table_bits"), [(128, 12), (4096, 17), (1 << 17, 22)])
+@pytest.mark.parametrize(("num_bytes", "table_bits"), [(64, 12), (2048, 17), (1 << 16, 22)])
 def test_every_bit_of_the_table_is_used(num_bytes: int, table_bits: int) -> None:
     encoder = MixEncoder(samples.vocabulary(BYTE_TABLE), byte_sample(samples.noise(num_bytes)).tokens, 1, False)
     encoder.finish()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import mixer_samples as samples
 import numpy as np
@@ -12,9 +13,9 @@ import llmzip
 from llmzip.format.headers import MAX_LM_BYTES
 from llmzip.mixing import mixer
 from llmzip.mixing.mixer import encode_bytes
-from llmzip.mixing.state import Learned
+from llmzip.mixing.state import NUM_INPUTS, Learned
 
-MAX_WEIGHT = 1 << 24
+MAX_WEIGHT = 1 << 29
 SIZE = 64
 TABLE = samples.word_table(SIZE)
 
@@ -23,10 +24,10 @@ TABLE = samples.word_table(SIZE)
 def learned(monkeypatch: pytest.MonkeyPatch) -> list[Learned]:
     """What every mixer of the test has learnt, for inspection after the walk."""
     made: list[Learned] = []
-    new_learned: Callable[[int, int], Learned] = mixer.new_learned
+    new_learned: Callable[..., Learned] = mixer.new_learned
 
-    def noted(nodes: int, table_bits: int) -> Learned:
-        made.append(new_learned(nodes, table_bits))
+    def noted(*arguments: Any, **keywords: Any) -> Learned:
+        made.append(new_learned(*arguments, **keywords))
         return made[-1]
 
     monkeypatch.setattr(mixer, "new_learned", noted)
@@ -44,8 +45,10 @@ def assert_in_bounds(made: list[Learned]) -> None:
         assert_within(learned.weight, -MAX_WEIGHT, MAX_WEIGHT)
         assert_within(learned.final_weight, -MAX_WEIGHT, MAX_WEIGHT)
         assert_within(learned.updates, 0, 65535)
-        assert_within(learned.node_map, 0, (1 << 20) - 1)
-        assert_within(learned.pair_map[: learned.pair_row[-1] + 1], 0, (1 << 20) - 1)
+        assert not learned.weight[:, NUM_INPUTS:].any()
+        pairs = learned.pair_map[: learned.pair_row[-1] + 1]
+        for table in (learned.node_map, pairs, learned.model_node_map, learned.model_match_map):
+            assert_within(table, 0, (1 << 20) - 1)
         for table, most in ((learned.state_map[:, 1:235], 255), (learned.match_map, 60)):
             assert_within(table >> 10, 1 << 10, (1 << 22) - (1 << 10))
             assert_within(table & 1023, 0, most)

@@ -86,7 +86,7 @@ def test_progress_of_bytes_adds_up() -> None:
 
 
 @pytest.mark.parametrize(
-    ("num_tokens", "bits"), [(1, 12), (128, 12), (129, 13), (4096, 17), (4097, 18), (1 << 17, 22), (1 << 21, 22)]
+    ("num_tokens", "bits"), [(1, 12), (64, 12), (65, 13), (2048, 17), (2049, 18), (1 << 16, 22), (1 << 21, 22)]
 )
 def test_the_table_of_statistics_grows_with_the_tokens(num_tokens: int, bits: int) -> None:
     assert table_bits(num_tokens) == bits

@@ -36,6 +36,12 @@ def documented_digests() -> dict[str, str]:
     return dict(rows)
 
 
+def test_the_file_of_weights_has_the_documents_digest() -> None:
+    section = NUMERICS.read_text(encoding="utf-8").partition("### 10.11")[2]
+    data = (Path(tables.__file__).parent / "start.bin").read_bytes()
+    assert f"`{hashlib.sha256(data).hexdigest()}`" in section
+
+
 def digest(table: np.ndarray) -> str:
     return hashlib.sha256(table.astype("<i4").tobytes()).hexdigest()
 

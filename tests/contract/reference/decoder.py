@@ -498,7 +498,7 @@ def decode_mixed(
     model: Model, words: list[bytes], payload: bytes, count: int, rows: int, overlap: int, prompt: list[int]
 ) -> list[list[int]]:
     """F 4a and N 10: the tokens of each row."""
-    mixer = Mixer(words, len(prompt) + count)
+    mixer = Mixer(words, len(prompt) + count, with_model=True)
     if prompt:  # N 10.9
         mixer.begin_prompt(prompt)
         inputs = [[model.start_token]]
@@ -517,7 +517,7 @@ def decode_mixed(
 
 def decode_adaptive(payload: bytes, size: int) -> bytes:
     """F 4b: one row, whose tokens are bytes."""
-    mixer = Mixer([bytes([value]) for value in range(256)], size)
+    mixer = Mixer([bytes([value]) for value in range(256)], size, with_model=False)
     mixer.begin(1, size, RangeDecoder(payload).bit)
     return bytes(mixer.step(None, 1)[0] for _ in range(size))
 
@@ -1005,7 +1005,7 @@ def decode(data: bytes, model_folder: Path, prompt: bytes | None = None) -> byte
         need(MAGIC.startswith(data[start : start + 3]), "not an llmzip archive")
         reader.take(3)
         kind = reader.uint(1)
-        need(kind & 15 == 1, f"unknown format version {kind & 15}")
+        need(kind & 15 == 2, f"unknown format version {kind & 15}")
         tokens: list[int] = []
         if kind >> 4:
             here = here or Here(Path(model_folder), prompt)

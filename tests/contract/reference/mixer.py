@@ -5,17 +5,20 @@ In comments, N n is section n of numerics.md. Names are the document's where it 
 
 import hashlib
 from array import array
-from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import ROUND_HALF_EVEN, Decimal, localcontext
-from itertools import accumulate
+from functools import cache
+from itertools import accumulate, pairwise
+from pathlib import Path
 
-CONTEXTS, INPUTS, GROUP = 18, 24, 32
-LEAST_MATCH = (7, 3)  # L of the two match models (N 10.6)
+CONTEXTS, INPUTS, LOGITS, GROUP = 36, 46, 8, 32
+LEAST_MATCH = (12, 6, 3)  # L of the match models (N 10.6)
 OPENING, CLOSING, SEPARATORS = b"(<[{", b")>]}", b'\t",:;=|'
-MOST_WEIGHT = 2**24
+MOST_WEIGHT = 2**29
+START_FILE = Path(__file__).parents[3] / "llmzip" / "mixing" / "start.bin"
+START_SHA256 = "START_DIGEST"  # N 10.11
 
 
 def clamp(value: int, least: int, most: int) -> int:
@@ -101,7 +104,6 @@ SEEN = checked(
     [n0 + n1 for n0, n1, _ in STATES],
     "4fd6626aad79a2d728cf27f4a6b544365f69ed0f0d90f8a4106e7727ba3dde8b",
 )
-FIRST_WEIGHTS = [4000] * 18 + [40000, 13000, 0, 13000, 0, 0]  # N 10.4
 FIRST_MAP = [16 * SQUASH[clamp(128 * (j - 16), -2815, 2815) - SQUASH_FROM] for j in range(33)]
 
 
@@ -115,6 +117,77 @@ def ln(v: int) -> int:
     return OCTAVE[o] + LOG[(v >> (o - 10) if o >= 10 else v << (10 - o)) - 1024]
 
 
+# ---- The weights at the beginning (N 10.4) ----
+
+# Numbers of sets by the groups 0 to 7 (N 10.7); there is one set of group 0 for each node.
+GROUP_SETS = (0, 384, 1024, 80, 4096, 2048, 512, 1024)
+FINAL_SETS = 6784
+ALL_OF_GROUP_2, AFTER_GROUP_2 = 400, 401  # sets of the file
+
+
+@dataclass
+class WeightSet:
+    w: list[int]
+    u: int
+
+
+class Beginning:
+    """The weights of a mixer that has learnt nothing yet."""
+
+    def weights(self, number: int, depths: list[int]) -> WeightSet:
+        """A set by its number; `depths` has the depth of each node."""
+        return WeightSet([4026531] * 36 + [81920000] + 3 * [26624000, 0] + [0, 0, 0], 0)
+
+    def final_weights(self) -> list[list[int]]:
+        return [[2**24] * LOGITS for _ in range(FINAL_SETS)]
+
+
+class LearntBeginning(Beginning):
+    """The weights that texts have taught: the file's."""
+
+    def __init__(self, data: bytes) -> None:
+        self.first, end = read_sets(data, 0, AFTER_GROUP_2 + sum(GROUP_SETS[3:]), INPUTS)
+        self.final, end = read_sets(data, end, FINAL_SETS, LOGITS)
+        if end != len(data):
+            raise AssertionError(f"the file of weights has {len(data)} bytes, its tables take {end}")
+
+    def weights(self, number: int, depths: list[int]) -> WeightSet:
+        in_group = number - len(depths)
+        if in_group < 0:
+            place = min(depths[number], 15)
+        elif in_group < GROUP_SETS[1]:
+            place = 16 + in_group
+        elif in_group < GROUP_SETS[1] + GROUP_SETS[2]:
+            place = ALL_OF_GROUP_2
+        else:
+            place = AFTER_GROUP_2 + in_group - GROUP_SETS[1] - GROUP_SETS[2]
+        return WeightSet((self.first[place] or self.first[ALL_OF_GROUP_2]).copy(), 32)
+
+    def final_weights(self) -> list[list[int]]:
+        return [(weights or [2**24] * LOGITS).copy() for weights in self.final]
+
+
+def read_sets(data: bytes, start: int, count: int, size: int) -> tuple[list[list[int]], int]:
+    """The sets of a table that begins at a place, empty where they are not stored, and where the table ends."""
+    end = start + -(-count // 8)
+    sets: list[list[int]] = []
+    for number in range(count):
+        stored = data[start + number // 8] >> number % 8 & 1
+        numbers = [data[end + 2 * i : end + 2 * i + 2] for i in range(size * stored)]
+        sets.append([2**15 * int.from_bytes(v, "little", signed=True) for v in numbers])
+        end += 2 * size * stored
+    return sets, end
+
+
+@cache
+def learnt_beginning() -> LearntBeginning:
+    data = START_FILE.read_bytes()
+    found = hashlib.sha256(data).hexdigest()
+    if found != START_SHA256:
+        raise AssertionError(f"{START_FILE} has the digest {found}, the document says {START_SHA256}")
+    return LearntBeginning(data)
+
+
 # ---- The tree (N 10.2) ----
 
 
@@ -126,9 +199,10 @@ class Node:
     a: int
     m: int
     b: int
+    depth: int
     treelet: int
     place: int
-    children: "tuple[Node | int, Node | int]" = (0, 0)
+    children: "list[Node | int]" = field(default_factory=lambda: [0, 0])
 
 
 class Tree:
@@ -138,10 +212,12 @@ class Tree:
         for leaf, token in enumerate(self.token_of):
             self.leaf_of[token] = leaf
         weights = [2**32 // (max(token, 256) - 156) for token in self.token_of]
-        self.doubled = [2 * total for total in accumulate(weights, initial=0)]
-        self.nodes = self.treelets = 0
-        self.root = self.grow(0, len(words), 0, 16)
-        assert isinstance(self.root, Node)
+        self.sums = list(accumulate(weights, initial=0))
+        ordered = [words[token] for token in self.token_of]
+        self.shares = [0] + [agreement(*pair) for pair in pairwise(ordered)]
+        self.nodes: list[Node] = []
+        self.grow(len(words))
+        self.root = self.nodes[0]
 
     def path(self, token: int) -> Iterator[int]:
         """The decisions that lead to a token."""
@@ -151,19 +227,37 @@ class Tree:
             yield y
             node = node.children[y]
 
-    def grow(self, a: int, b: int, treelet: int, place: int) -> Node | int:
-        if b - a == 1:
-            return a
-        if place >= 16:
-            treelet, place = self.treelets, 1
-            self.treelets += 1
-        middle = (self.doubled[a] + self.doubled[b]) // 2  # S_a + S_b, to be compared with 2 S_m
-        above = bisect_left(self.doubled, middle, a + 1, b - 1)
-        m = min(max(above - 1, a + 1), above, key=lambda place: (abs(self.doubled[place] - middle), place))
-        node = Node(self.nodes, a, m, b, treelet, place)
-        self.nodes += 1
-        node.children = (self.grow(a, m, treelet, 2 * place), self.grow(m, b, treelet, 2 * place + 1))
-        return node
+    def grow(self, leaves: int) -> None:
+        """Makes the nodes in preorder; without recursion, because paths may be long."""
+        treelets = 0
+        todo: list[tuple[int, int, Node | None, int]] = [(0, leaves, None, 0)]  # a, b, parent, bit
+        while todo:
+            a, b, parent, y = todo.pop()
+            child: Node | int = a
+            if b - a >= 2:
+                m, place = self.split(a, b), 16 if parent is None else 2 * parent.place + y
+                treelet = -1 if parent is None else parent.treelet
+                if place >= 16:
+                    treelet, place, treelets = treelets, 1, treelets + 1
+                depth = 0 if parent is None else parent.depth + 1
+                child = Node(len(self.nodes), a, m, b, depth, treelet, place)
+                self.nodes.append(child)
+                todo += [(m, b, child, 1), (a, m, child, 0)]
+            if parent is not None:
+                parent.children[y] = child
+
+    def split(self, a: int, b: int) -> int:
+        share = min(self.shares[a + 1 : b])
+        middle = self.sums[a] + self.sums[b]
+        return min((abs(2 * self.sums[m] - middle), m) for m in range(a + 1, b) if self.shares[m] == share)[1]
+
+
+def agreement(one: bytes, other: bytes) -> int:
+    """The number of bytes at the front in which two words agree."""
+    agree = 0
+    while agree < min(len(one), len(other)) and one[agree] == other[agree]:
+        agree += 1
+    return agree
 
 
 # ---- Text and contexts (N 10.5) ----
@@ -184,6 +278,16 @@ def kind_of(c: int) -> int:
     return c
 
 
+def class_of(c: int) -> int:
+    """N 10.7: class."""
+    if kind_of(c) <= 4:
+        return kind_of(c)
+    for number, members in enumerate((b" ", b"\n", b"\t", b'"', b",", OPENING, CLOSING, b".", b"=:", b"/-_"), 5):
+        if c in members:
+            return number
+    return 15
+
+
 class Row:
     """The text of a row, its matches, and the way of its next token down the tree."""
 
@@ -191,14 +295,17 @@ class Row:
         self.number = number
         self.leaves: list[int] = []
         self.data = bytearray()
-        self.line = self.field = self.field_start = 0
-        self.above, self.above_end = -1, 0
+        self.line = self.field = self.field_start = self.separator = 0
+        self.above, self.above_end, self.above2, self.above2_end = -1, 0, -1, 0
         self.here, self.over = [0] + [-1] * 63, [-1] * 64
-        self.word = self.word_before = self.shape = self.beginning = self.beginning_before = 0
-        self.stack, self.top = [0] * 64, 0  # top: the document's `depth` of the stack
-        self.pointers: list[int | None] = [None, None]
-        self.lengths = [0, 0]
-        self.expected: list[int | None] = [None, None]
+        self.content = self.content_before = 0
+        self.word = self.word1 = self.word2 = self.first = self.key = 0
+        self.shape = self.beginning = self.marks = 0
+        self.stack, self.top = [0] * 64, 0
+        self.pointers: list[int | None] = [None] * len(LEAST_MATCH)
+        self.lengths = [0] * len(LEAST_MATCH)
+        self.expected: list[int | None] = [None] * len(LEAST_MATCH)
+        self.guess = self.confidence = 0
         self.hashes: list[int] = []
         self.blocks: list[bytearray] = []
         self.treelet = -1
@@ -212,19 +319,29 @@ class Row:
             self.shape = (256 * self.shape + kind) % 2**32
         if 1 <= kind <= 4:
             self.word = hash_of(self.word, c + 32 if kind == 3 else c)
-        elif self.word:
-            self.word_before, self.word = self.word, 0
+        else:
+            self.marks = (256 * self.marks + c) % 2**24
+            if self.word:
+                self.word2, self.word1, self.word = self.word1, self.word, 0
+                if self.first == 0:
+                    self.first = self.word1
+        if c in b":=":
+            self.key = self.word1
         if c == 10:
+            self.above2, self.above2_end = self.above, self.above_end
             self.above, self.above_end, self.line = self.line, n - 1, n
             self.field, self.field_start = 0, n
-            self.beginning_before, self.beginning = self.beginning, 0
+            self.content_before, self.content = self.content, 0
+            self.beginning = self.first = 0
             self.over, self.here = self.here, [n] + [-1] * 63
             return
         if n - self.line <= 3:
             self.beginning = hash_of(self.beginning, c)
+        self.content = hash_of(self.content, c)
         if c in OPENING or c in CLOSING or c in SEPARATORS:
             self.field += 1
-            self.field_start = n
+            self.field_start, self.separator = n, c
+            self.content_before, self.content = self.content, 0
             if self.field < 64:
                 self.here[self.field] = n
         if c in OPENING:
@@ -242,36 +359,85 @@ class Row:
             return 0
         return self.data[i] + (self.data[min(i + 1, e)] << 8) + (self.data[min(i + 2, e)] << 16)
 
-    def make_hashes(self, none: int, follower: Callable[[int], tuple[int, int]], guess: int) -> None:
+    def last3(self, back: int) -> int:
+        """Three bytes, the last of which is at position n - back."""
+        return self.last(back) + (self.last(back + 1) << 8) + (self.last(back + 2) << 16)
+
+    @property
+    def column(self) -> int:
+        return len(self.data) - self.line
+
+    @property
+    def place(self) -> int:
+        return len(self.data) - self.field_start
+
+    def follow(self, masses: list[int], tree: Tree) -> None:
+        """Takes the model's masses for the next token."""
+        self.guess = tree.leaf_of[masses.index(max(masses))]
+        self.masses = list(accumulate((masses[token] + 1 for token in tree.token_of), initial=0))
+        c = ln(self.masses[-1]) - ln(max(masses) + 1)
+        self.confidence = sum(number >= c for number in (7, 27, 74, 177, 308, 486, 767))
+
+    def make_hashes(self, none: int, followers: "Followers", pair_followers: "Followers") -> None:
         """`none` is V, the leaf that stands for no token."""
-        t1, t2, t3, t4 = (self.leaves[-back] if back <= len(self.leaves) else none for back in (1, 2, 3, 4))
-        last3 = self.last(1) + (self.last(2) << 8) + (self.last(3) << 16)
-        last6 = self.last(4) + (self.last(5) << 8) + (self.last(6) << 16)
-        column, place = len(self.data) - self.line, len(self.data) - self.field_start
+        t = [self.leaves[-back] if back <= len(self.leaves) else none for back in range(1, 7)]
+        t1, t2, t3 = t[:3]
+        last3, last6, column, place = self.last3(1), self.last3(4), self.column, self.place
         up = self.three(self.above + column, self.above_end) if self.above >= 0 else 0
+        up2 = self.three(self.above2 + column, self.above2_end) if self.above2 >= 0 else 0
         same = 0
         if self.field < 64 and self.over[self.field] >= 0:
             same = self.three(self.over[self.field] + place, self.above_end)
-        self.hashes = [
-            hash_of(0, 0),
-            hash_of(1, self.word),
-            hash_of(2, self.shape),
-            hash_of(3, t1, t2),
-            hash_of(4, guess),
-            hash_of(5, last3),
-            hash_of(6, self.word, self.word_before),
-            hash_of(7, t1, t2, t3, t4),
-            hash_of(8, *follower(t1)),
-            hash_of(9, up, column),
-            hash_of(10, last3, last6),
-            hash_of(11, self.beginning, self.field),
-            hash_of(12, last3 % 2**16, last3 % 2**8),
-            hash_of(13, same, self.field, min(place, 15)),
-            hash_of(14, self.stack[self.top], t1),
-            hash_of(15, self.beginning_before, min(column, 40), t1 if column > 0 else 0),
-            hash_of(16, t2, t3),
-            hash_of(17, last3 % 2**8),
+        expected, extent = none + 1, 0
+        for m, leaf in reversed(list(enumerate(self.expected))):
+            if leaf is not None:
+                expected, extent = leaf, 4 * m + 1 + min(self.lengths[m] >> 2, 3)
+        hashed: list[tuple[int, ...]] = [
+            (0,),
+            (self.word,),
+            (self.shape,),
+            (t1, t2),
+            (self.guess,),
+            (self.word, self.word1),
+            followers[t1],
+            (up, column),
+            (last3, last6),
+            (self.beginning, self.field),
+            (last3 % 2**16,),
+            (same, self.field, min(place, 40)),
+            (t2, t3),
+            (last3 % 2**8,),
+            (expected, extent),
+            (expected, self.guess),
+            (self.field, self.content, self.beginning),
+            (self.content_before, self.content),
+            (last3,),
+            (self.word, self.word1, self.word2),
+            (self.word, self.word2),
+            (up % 2**16, last3 % 2**8),
+            (up, up2),
+            (self.first, self.word),
+            (self.key, self.word),
+            tuple(t),
+            (self.marks, self.word),
+            (last3, last6 % 2**8),
+            (last3, last6 % 2**16),
+            (*pair_followers[pair_number(t1, t2)], t1),
+            (last3 >> 16, last6 >> 8),
+            (same % 2**16, self.content),
+            (self.field, self.word),
+            (self.field, place, last3 % 2**16),
+            (self.content_before, self.word, self.field),
+            (self.shape, self.field),
         ]
+        self.hashes = [hash_of(context, *values) for context, values in enumerate(hashed)]
+
+
+Followers = defaultdict[int, tuple[int, int]]  # (F, G) of leaves, or of pairs
+
+
+def pair_number(t1: int, t2: int) -> int:
+    return hash_of(t1, t2) % 2**16
 
 
 # ---- Prediction and learning (N 10.4, 10.6 to 10.8) ----
@@ -289,9 +455,36 @@ class Pair:
         self.n = min(self.n + 1, most)
 
 
-class WeightSet:
-    def __init__(self) -> None:
-        self.w, self.u = FIRST_WEIGHTS.copy(), 0
+Place = tuple[int, int]
+"""j and f of a logit."""
+
+
+def place_of(z: int) -> Place:
+    return divmod(clamp(z + 2048, 0, 4095), 128)
+
+
+def between(entries: array, place: Place) -> int:
+    """N 10.7: Between."""
+    j, f = place
+    return (entries[j] * (128 - f) + entries[j + 1] * f) >> 11
+
+
+def move_between(entries: array, place: Place, y: int) -> None:
+    """N 10.8, step 3."""
+    (j, f), r = place, y * (2**20 - 1)
+    entries[j] += ((r - entries[j]) * (128 - f)) >> 12
+    entries[j + 1] += ((r - entries[j + 1]) * f) >> 12
+
+
+def product(weights: list[int], inputs: list[int]) -> int:
+    """A network's output, in units of a logit."""
+    return clamp((sum((w >> 15) * x for w, x in zip(weights, inputs, strict=True)) + 2**11) >> 12, -2815, 2815)
+
+
+def train(weights: list[int], inputs: list[int], error: int, rate: int) -> None:
+    """N 10.8: Train."""
+    step = (error * rate + 2**12) >> 13
+    weights[:] = [clamp(w + step * x, -MOST_WEIGHT, MOST_WEIGHT) for w, x in zip(weights, inputs, strict=True)]
 
 
 @dataclass
@@ -299,38 +492,45 @@ class Decision:
     """What a prediction has computed, for learning."""
 
     states: list[int]
-    matches: list[tuple[int, Pair]]  # the bit that each match model with an expectation here awaits
+    matches: list[tuple[int, Pair]]  # the bit that each match model that speaks awaits
     inputs: list[int]
     sets: list[WeightSet]
     logits: list[int]
-    final: list[int]
-    p: int
-    maps: list[array]
-    j: int
-    f: int
+    final_sets: list[list[int]]
+    final_logits: list[int]
+    maps: list[tuple[array, Place]]  # in the order in which they learn
     k: int
 
 
 class Mixer:
     """What is learnt of `count` tokens; decodes the tokens of a frame, step by step."""
 
-    def __init__(self, words: list[bytes], count: int) -> None:
+    def __init__(self, words: list[bytes], count: int, with_model: bool) -> None:
         self.words = words
         self.tree = Tree(words)
-        self.block_bits = clamp((32 * count - 1).bit_length(), 12, 22)
+        self.depths = [node.depth for node in self.tree.nodes]
+        self.block_bits = clamp((64 * count - 1).bit_length(), 12, 22)
         self.blocks: defaultdict[int, bytearray] = defaultdict(lambda: bytearray(16))  # check, then places 1 .. 15
         self.state_map = [[Pair(start, 6) for start in START] for _ in range(CONTEXTS)]
         self.match_map = [[Pair(3 * 2**20, 0) for _ in range(32)] for _ in LEAST_MATCH]
-        self.weights: defaultdict[int, WeightSet] = defaultdict(WeightSet)
-        self.final_weights = [[21845] * 3 for _ in range(256)]
-        self.node_map: defaultdict[int, array] = defaultdict(lambda: array("l", FIRST_MAP))
-        self.pair_map: defaultdict[int, array] = defaultdict(lambda: array("l", FIRST_MAP))
-        self.followers: dict[int, tuple[int, int]] = {}  # (F, G) of each leaf
+        self.beginning = learnt_beginning() if with_model else Beginning()
+        self.weights: dict[int, WeightSet] = {}  # those that are no longer as at the beginning
+        self.final_weights = self.beginning.final_weights()
+        self.node_map, self.pair_map, self.model_node_map, self.model_match_map = (
+            defaultdict[int, array](lambda: array("l", FIRST_MAP)) for _ in range(4)
+        )
+        self.followers, self.pair_followers = (Followers(lambda: (0, 0)) for _ in range(2))
+
+    def weight_set(self, number: int) -> WeightSet:
+        """A set by its number, as it was at the beginning if it has not learnt yet."""
+        if number not in self.weights:
+            self.weights[number] = self.beginning.weights(number, self.depths)
+        return self.weights[number]
 
     def begin(self, rows: int, steps: int, bit: Callable[[int], int]) -> None:
         """A frame, or a prompt: rows without text and matches; `bit` decodes a decision, given k (N 9)."""
         self.rows, self.steps, self.bit = [Row(number) for number in range(rows)], steps, bit
-        self.found: tuple[dict[int, int], ...] = ({}, {})
+        self.found: tuple[dict[int, int], ...] = tuple({} for _ in LEAST_MATCH)
 
     def begin_prompt(self, tokens: list[int]) -> None:
         """N 10.9: one row whose decisions are known."""
@@ -347,13 +547,10 @@ class Mixer:
 
     def group(self, rows: list[Row], masses: Sequence[list[int]] | None) -> list[int]:
         for row in rows:
-            guess = 0
             if masses is not None:
-                mass = masses[row.number]
-                guess = self.tree.leaf_of[mass.index(max(mass))]
-                row.masses = list(accumulate((mass[token] + 1 for token in self.tree.token_of), initial=0))
-            row.make_hashes(len(self.words), lambda leaf: self.followers.get(leaf, (0, 0)), guess)
+                row.follow(masses[row.number], self.tree)
             row.expected = [self.leaf_at(pointer) for pointer in row.pointers]
+            row.make_hashes(len(self.words), self.followers, self.pair_followers)
             row.node, row.treelet = self.tree.root, -1
         depth, walking = 0, rows
         while walking:
@@ -364,15 +561,21 @@ class Mixer:
                 row.node = row.node.children[y]
             depth, walking = depth + 1, [row for row in walking if isinstance(row.node, Node)]
         for row in rows:
-            if row.leaves:
-                last = row.leaves[-1]
-                self.followers[last] = (row.node + 1, self.followers.get(last, (0, 0))[0])
-            row.leaves.append(row.node)
-            for c in self.words[self.tree.token_of[row.node]]:
-                row.append_byte(c)
-            for m in (0, 1):
+            self.append(row, row.node)
+            for m in range(len(LEAST_MATCH)):
                 self.move_on(row, m)
         return [self.tree.token_of[row.node] for row in rows]
+
+    def append(self, row: Row, leaf: int) -> None:
+        """N 10.5: a token is appended."""
+        if row.leaves:
+            t1, t2 = row.leaves[-1], row.leaves[-2] if len(row.leaves) > 1 else len(self.words)
+            self.followers[t1] = (leaf + 1, self.followers[t1][0])
+            pair = pair_number(t1, t2)
+            self.pair_followers[pair] = (leaf + 1, self.pair_followers[pair][0])
+        row.leaves.append(leaf)
+        for c in self.words[self.tree.token_of[leaf]]:
+            row.append_byte(c)
 
     # -- matches (N 10.6) --
 
@@ -399,7 +602,7 @@ class Mixer:
         if row.pointers[m] is None and f is not None:
             number, j = divmod(f - 1, self.steps)
             earlier, agree = self.rows[number].leaves, 0
-            while agree < min(40, j + 1, len(row.leaves)) and earlier[j - agree] == row.leaves[-1 - agree]:
+            while agree < min(60, j + 1, len(row.leaves)) and earlier[j - agree] == row.leaves[-1 - agree]:
                 agree += 1
             if agree >= least:
                 row.pointers[m], row.lengths[m] = f, agree
@@ -426,6 +629,7 @@ class Mixer:
         if row.treelet != node.treelet:
             row.treelet = node.treelet
             row.blocks = [self.find_block(context, node.treelet) for context in row.hashes]
+        depth = min(depth, 15)
         states = [block[node.place] for block in row.blocks]
         inputs = [STRETCH[self.state_map[c][s].p >> 10] if s else 0 for c, s in enumerate(states)]
         logit = 0
@@ -433,46 +637,67 @@ class Mixer:
             before_a, before_m, before_b = (row.masses[leaf] for leaf in (node.a, node.m, node.b))
             logit = clamp(ln(before_b - before_m) - ln(before_m - before_a), -2815, 2815)
         inputs.append(logit)
-        matches, longest = [], 0
+
+        matches, longest, side = [], 0, 0
         for m, leaf in enumerate(row.expected):
             if leaf is None or not node.a <= leaf < node.b:
                 inputs += [0, 0]
                 continue
             y, length = int(leaf >= node.m), row.lengths[m]
-            pair, sign = self.match_map[m][min(length, 31)], (1 if y else -1)
+            pair, sign = self.match_map[m][min(length, 16) + min(max(length - 16, 0) >> 2, 15)], (1 if y else -1)
             inputs += [sign * STRETCH[pair.p >> 10], sign * (((pair.p >> 6) - 32768) >> 6)]
+            if not matches:
+                longest, side = (11, 6, 1)[m] + min(length >> (3, 2, 1)[m], 4), 1 + y
             matches.append((y, pair))
-            if not longest:
-                longest = (1 + min(length >> 1, 7)) if m == 0 else (9 + min(length >> 1, 5))
         inputs.append(256)
+        model_maps = [self.model_node_map[node.number], self.model_match_map[16 * (3 * longest + side) + depth]]
+        place = place_of(logit)
+        inputs += [STRETCH[between(entries, place) >> 4] for entries in model_maps]
 
-        nodes = self.tree.nodes
-        by_byte = nodes + 2048 + 2 * row.last(1) + (depth >= 4)
-        sets = [self.weights[number] for number in (node.number, nodes + row.shape % 2048, by_byte)]
-        sums = [sum(w * x for w, x in zip(weights.w, inputs, strict=True)) for weights in sets]
-        logits = [clamp((total + 2**15) >> 16, -2815, 2815) for total in sums]
-        final = self.final_weights[16 * min(depth, 15) + longest]
-        z = clamp((sum(v * z for v, z in zip(final, logits, strict=True)) + 2**15) >> 16, -2815, 2815)
+        toward = 1 + int(row.guess >= node.m) if node.a <= row.guess < node.b else 0
+        sure = 16 * (3 * row.confidence + toward) + depth
+        sets = [self.weight_set(number) for number in self.set_numbers(row, node, depth, sure, longest)]
+        logits = [product(weights.w, inputs) for weights in sets]
+        final = (16 * depth + longest, 256 + sure, 640 + 16 * row.last(1) + depth, 4736 + row.shape % 2**11)
+        final_sets = [self.final_weights[number] for number in final]
+        final_logits = [product(weights, logits) for weights in final_sets]
+        z = (sum(final_logits) + 2) >> 2
 
-        j, f = divmod(clamp(z + 2048, 0, 4095), 128)
         t1 = row.leaves[-1] if row.leaves else len(self.words)
         maps = [self.node_map[node.number], self.pair_map[(4099 * t1 + 31 * node.number) % 2**16]]
-        refined = [(entries[j] * (128 - f) + entries[j + 1] * f) >> 11 for entries in maps]
-        k = clamp((2 * squash(z) + sum(refined) + 2) >> 2, 1, 65535)
-        return Decision(states, matches, inputs, sets, logits, final, squash(z), maps, j, f, k)
+        placed = [(entries, place_of(z)) for entries in maps]
+        k = clamp((2 * squash(z) + sum(between(*pair) for pair in placed) + 2) >> 2, 1, 65535)
+        placed += [(entries, place) for entries in model_maps]
+        return Decision(states, matches, inputs, sets, logits, final_sets, final_logits, placed, k)
+
+    def set_numbers(self, row: Row, node: Node, depth: int, sure: int, longest: int) -> list[int]:
+        """The set of each group, numbered through all groups."""
+        t1 = row.leaves[-1] if row.leaves else len(self.words)
+        kind, field_at = class_of(row.last(1)), min(row.field, 15)
+        bracket = OPENING.find(row.stack[row.top]) + 1
+        ended = b'()<>[]{}\t",:;=|'.find(row.separator) + 1  # 0 if there is none yet
+        within = (
+            node.number,
+            sure,
+            hash_of(1, t1) % 2**10,
+            16 * bracket + kind,
+            256 * kind + (row.shape >> 8) % 2**8,
+            128 * field_at + 2 * min(row.place, 63) + (depth >= 4),
+            32 * ended + min(row.field, 31),
+            16 * min(row.column, 63) + longest,
+        )
+        starts = accumulate((len(self.tree.nodes), *GROUP_SETS[1:-1]), initial=0)
+        return [start + number for start, number in zip(starts, within, strict=True)]
 
     def learn(self, row: Row, node: Node, seen: Decision, y: int) -> None:
-        for i, (weights, z) in enumerate(zip(seen.sets, seen.logits, strict=True)):
-            step = (2**16 * y - squash(z)) * (12 + 7800 // (100 + weights.u))
+        for weights, z in zip(seen.sets, seen.logits, strict=True):
+            rate = 48 + 1248000 // (1000 + weights.u)
             weights.u = min(weights.u + 1, 65535)
-            changed = [w + ((step * x + 2**19) >> 20) for w, x in zip(weights.w, seen.inputs, strict=True)]
-            weights.w = [clamp(w, -MOST_WEIGHT, MOST_WEIGHT) for w in changed]
-            change = ((2**16 * y - seen.p) * 6 * z + 2**19) >> 20
-            seen.final[i] = clamp(seen.final[i] + change, -MOST_WEIGHT, MOST_WEIGHT)
-        target, j, f = y * (2**20 - 1), seen.j, seen.f
-        for entries in seen.maps:
-            entries[j] += ((target - entries[j]) * (128 - f)) >> 13
-            entries[j + 1] += ((target - entries[j + 1]) * f) >> 13
+            train(weights.w, seen.inputs, 2**16 * y - squash(z), rate)
+        for final, z in zip(seen.final_sets, seen.final_logits, strict=True):
+            train(final, seen.logits, 2**16 * y - squash(z), 128)
+        for entries, place in seen.maps:
+            move_between(entries, place, y)
         for awaited, pair in seen.matches:
             pair.learn(int(awaited == y), 60)
         for c, s in enumerate(seen.states):
