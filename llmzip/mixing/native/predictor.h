@@ -189,13 +189,30 @@ INLINE void predict(const Learned& learned, const Tree& tree, Place& place, int 
 
 // Moves a probability of 22 bits, above its 10-bit count, towards the bit: error * rate >> 16 from the error's upper and
 // lower 11 bits, rate < 2^16.
-INLINE uint32_t learnt(uint32_t entry, int bit, uint32_t max_updates, const int32_t* rates) {
+INLINE uint32_t moved(uint32_t entry, int bit, int32_t rate, uint32_t max_updates) {
     const uint32_t count = entry & 1023;
-    const int32_t old = (int32_t)(entry >> 10), error = (bit << 22) - old, rate = rates[count];
+    const int32_t old = (int32_t)(entry >> 10), error = (bit << 22) - old;
     int32_t value = old + (((error >> 11) * rate + (((error & 2047) * rate) >> 11)) >> 5);
     value = value > 1024 ? value : 1024;
     value = value < (1 << 22) - 1024 ? value : (1 << 22) - 1024;
     return (uint32_t)value << 10 | (count < max_updates ? count + 1 : max_updates);
+}
+
+// The entries of the state map learn the bit. What each context computes is the same, so that is done side by side,
+// between loads and stores that cannot be.
+INLINE void learn_states(const Learned& learned, const Place& place, int bit) {
+    alignas(64) uint32_t entries[CONTEXTS];
+    alignas(64) int32_t rates[CONTEXTS];
+    for (int context = 0; context < CONTEXTS; context++) {
+        entries[context] = learned.state_map[context * 256 + place.state[context]];
+        rates[context] = learned.rate[entries[context] & 1023];
+    }
+    for (int context = 0; context < CONTEXTS; context++) {
+        const uint32_t value = moved(entries[context], bit, rates[context], 255);
+        entries[context] = place.state[context] ? value : entries[context];
+    }
+    for (int context = 0; context < CONTEXTS; context++)
+        learned.state_map[context * 256 + place.state[context]] = entries[context];
 }
 
 INLINE void learn_reading(const Reading& read, int bit) {  // 2^20 * 2^7 < 2^31
@@ -225,13 +242,9 @@ INLINE void learn(const Learned& learned, Place& place, int bit) {
     for (int match = 0; match < MATCHES; match++) {
         if (!place.match_entry[match]) continue;
         uint32_t* entry = learned.match_map + match * MATCH_LENGTHS + place.match_entry[match];
-        *entry = learnt(*entry, place.match_bit[match] == bit, 60, learned.rate);
+        *entry = moved(*entry, place.match_bit[match] == bit, learned.rate[*entry & 1023], 60);
     }
-    for (int context = 0; context < CONTEXTS; context++) {
-        uint32_t* entry = learned.state_map + context * 256 + place.state[context];
-        const uint32_t value = learnt(*entry, bit, 255, learned.rate);
-        *entry = place.state[context] ? value : *entry;
-    }
+    learn_states(learned, place, bit);
     for (int context = 0; context < CONTEXTS; context++) {
         uint8_t* state = learned.blocks + (int64_t)place.block[context] * BLOCK_BYTES + place.slot;
         *state = learned.successor[2 * *state + bit];
