@@ -2,7 +2,7 @@
 
 __version__ = "0.1.0"
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Version of docs/format.md, in the header of every archive."""
 
 NUMERICS_VERSION = 1
