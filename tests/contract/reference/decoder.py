@@ -1005,7 +1005,7 @@ def decode(data: bytes, model_folder: Path, prompt: bytes | None = None) -> byte
         need(MAGIC.startswith(data[start : start + 3]), "not an llmzip archive")
         reader.take(3)
         kind = reader.uint(1)
-        need(kind & 15 == 1, f"unknown format version {kind & 15}")
+        need(kind & 15 == 2, f"unknown format version {kind & 15}")
         tokens: list[int] = []
         if kind >> 4:
             here = here or Here(Path(model_folder), prompt)
