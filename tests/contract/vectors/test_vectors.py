@@ -59,7 +59,8 @@ def test_archives_of_version_1_are_refused_by_name(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "code"), [
+    ("name", "code"),
+    [
         ("bad-payload", 4),
         ("unsupported-version", 1),
         ("unsupported-version-1", 1),
