@@ -1,7 +1,7 @@
 """The exception tree and the exit codes. Imports nothing.
 
 LLMZipError(Exception)                      exit 1
-|-- FormatError                             exit 1   not an llmzip archive, or one of a newer format
+|-- FormatError                             exit 1   not an llmzip archive, or one of another format version
 |-- CorruptError                            exit 4   damaged archive
 |   `-- TruncatedError(EOFError)            exit 4   archive that ends too early
 |-- ModelError                              exit 3
@@ -30,7 +30,7 @@ class LLMZipError(Exception):
 
 
 class FormatError(LLMZipError):
-    """The data is not an llmzip archive, or uses a feature of a newer format (docs/format.md)."""
+    """The data is not an llmzip archive, or is of another version of the format (docs/format.md)."""
 
 
 class CorruptError(LLMZipError):

@@ -13,6 +13,9 @@ import warnings
 from collections.abc import Iterator
 from typing import Any, BinaryIO, Literal, TypeVar, cast, overload
 
+from ..errors import FormatError
+from ..format.headers import MAGIC
+from ..format.reading import version_refusal
 from ..settings import DEFAULT_LEVEL, DEFAULT_MODEL, check_type
 from ..system.streams import Readable, Writable, flush_all, write_all
 from .incremental import Buffer, Compressor, Model, as_bytes, decompress_settings, refuse_copies
@@ -69,6 +72,8 @@ class LLMZipFile(io.BufferedIOBase):
         settings = decompress_settings(model, device, prompt)
         self._owned = isinstance(file, (str, bytes, os.PathLike))
         if isinstance(file, (str, bytes, os.PathLike)):
+            if file_mode == "ab":
+                _check_version(file)
             self._file = cast("BinaryIO", builtins.open(file, file_mode))  # noqa: SIM115 - closed by close()
         elif hasattr(file, "write" if self._writing else "read"):
             self._file = cast("BinaryIO", file)
@@ -242,6 +247,24 @@ class LLMZipFile(io.BufferedIOBase):
         return result
 
 
+def _check_version(file: str | bytes | os.PathLike[str]) -> None:
+    """Refuses to append to an archive of another format version: no llmzip would read both.
+
+    Raises:
+        FormatError: the file begins with such an archive.
+    """
+    head = b""
+    # What cannot be read may still be appended to; a FIFO must not be read at all.
+    with contextlib.suppress(OSError):
+        if os.path.isfile(file):
+            with builtins.open(file, "rb") as existing:
+                head = existing.read(len(MAGIC) + 1)
+    if len(head) > len(MAGIC) and head.startswith(MAGIC):
+        refusal = version_refusal(head[-1])
+        if refusal is not None:
+            raise FormatError(f"cannot append to {os.fsdecode(file)}: {refusal}")
+
+
 class _TextFile(io.TextIOWrapper):
     """A text file over an LLMZipFile.
 
@@ -317,6 +340,7 @@ def open(  # the parameters of gzip.open, and the settings
     Raises:
         ValueError: an unknown mode, or arguments of text modes in a binary mode.
         TypeError: a level when reading, or an argument of a wrong type.
+        FormatError: the file to append to begins with an archive of another format version.
         OSError: the file cannot be opened.
     """
     check_type("mode", mode, str)

@@ -54,6 +54,10 @@ _PIECE_BYTES = 1 << 20
 """Bytes read at once, 1 MiB: a hostile length allocates no more than the data that is there."""
 
 
+_EARLIER_READERS = {1: "llmzip 0.1"}
+"""What reads archives of the format versions before this one."""
+
+
 @dataclass(frozen=True)
 class Skip:
     """A parser's request to pass over some bytes unread.
@@ -133,19 +137,17 @@ class ArchiveParser:
 
     def header_steps(self) -> Generator[int, bytes, Header]:
         """Parses an archive's header (format section 2), and returns it."""
+        begin = self.offset_bytes
         magic = yield from self._note(len(MAGIC))
         if magic != MAGIC:
             if self._first:
                 raise FormatError("not an llmzip archive")
-            where = self.offset_bytes - len(MAGIC)
-            raise FormatError(f"trailing data that is not an llmzip archive, from byte {where} on")
+            raise FormatError(f"trailing data that is not an llmzip archive, from byte {begin} on")
         kind = (yield from self._note(1))[0]
-        version, model_code = kind & 0x0F, kind >> 4
-        if version != FORMAT_VERSION:
-            raise FormatError(
-                f"format version {version} is not supported, only version {FORMAT_VERSION}: "
-                "made by another version of llmzip, or damaged"
-            )
+        refusal = version_refusal(kind)
+        if refusal is not None:
+            raise FormatError(refusal if self._first else f"archive from byte {begin} on: {refusal}")
+        model_code = kind >> 4
         record = None
         if model_code == USER_MODEL:
             length = yield from self._varint()
@@ -296,6 +298,23 @@ def _pass_over(source: BinaryIO, size: int, end: int | None, offset_bytes: int) 
         raise _truncated(offset_bytes + end - source.tell())
     else:
         source.seek(size, io.SEEK_CUR)
+
+
+def version_refusal(kind: int) -> str | None:
+    """Returns why archives of a format version are not read, naming the version and what reads it.
+
+    Args:
+        kind: the byte of a header that has the version in bits 0 to 3 (format section 2).
+
+    Returns:
+        a line for people; None if archives of this version are read.
+    """
+    version = kind & 0x0F
+    if version == FORMAT_VERSION:
+        return None
+    reader = _EARLIER_READERS.get(version)
+    advice = "made by another version of llmzip, or damaged" if reader is None else f"{reader} reads it"
+    return f"format version {version} is not supported, only version {FORMAT_VERSION}: {advice}"
 
 
 def end_of(source: BinaryIO) -> int | None:

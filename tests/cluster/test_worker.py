@@ -362,6 +362,37 @@ def test_a_destination_belongs_to_one_way_of_making(places: tuple[Path, Path]) -
         bind(make_job(source, dest, Operation.ENTROPY))
 
 
+OLD = (Path(__file__).parents[1] / "contract" / "vectors" / "unsupported-version-1.llmz").read_bytes()
+REASON = "format version 1 is not supported, only version 2: llmzip 0.1 reads it"
+
+
+@pytest.mark.parametrize("takes_over", [False, True])
+def test_a_run_of_another_format_version_is_not_continued(places: tuple[Path, Path], takes_over: bool) -> None:
+    source, dest = places
+    job = make_job(source, dest)
+    bind(job)
+    run_file = dest / "_llmzip" / "run.json"
+    run_file.write_text(json.dumps(json.loads(run_file.read_text()) | {"format": 1}))
+    (dest / "a.llmz").write_bytes(OLD)
+    before = {path: path.read_bytes() for path in (run_file, dest / "a.llmz")}
+    with pytest.raises(SettingsError, match="was made with format 1; name another destination"):
+        bind(job, takes_over=takes_over)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.mark.parametrize("operation", [Operation.DECOMPRESS, Operation.TEST])
+@pytest.mark.parametrize("more", [b"", llmzip.compress(b"\0")], ids=["alone", "after another"])
+def test_archives_of_another_format_version_have_a_row_that_names_it(
+    places: tuple[Path, Path], operation: Operation, more: bytes
+) -> None:
+    source, dest = places
+    source.mkdir(exist_ok=True)
+    (source / "old.llmz").write_bytes(more + OLD)
+    (row,) = rows_of(run_all(make_job(source, dest, operation), "old.llmz"))
+    assert row.error is not None and row.error.endswith(REASON) and row.error_kind == "FormatError"
+    assert (source / "old.llmz").read_bytes() == more + OLD and not (dest / "old").exists()
+
+
 def test_a_destination_with_files_of_others_is_refused(places: tuple[Path, Path]) -> None:
     source, dest = places
     dest.mkdir()

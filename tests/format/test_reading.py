@@ -32,8 +32,8 @@ from llmzip.format.numbers import crc8, pack_varint
 from llmzip.format.reading import Position, read_archives
 from llmzip.format.writing import frame_bytes, pack_frame, pack_header, pack_index
 
-NO_MODEL_HEADER = MAGIC + b"\x01"
-SEED_HEADER = MAGIC + b"\x11"
+NO_MODEL_HEADER = MAGIC + b"\x02"
+SEED_HEADER = MAGIC + b"\x12"
 LAST = 0x08
 RECORD = ModelRecord("my model", bytes(range(16)), bytes(range(100, 116)), planes=2, context=1024, start_token=7)
 
@@ -111,18 +111,37 @@ def test_an_empty_file_is_truncated() -> None:
     assert "the file is empty" in refusal(b"", TruncatedError)
 
 
-@pytest.mark.parametrize("version", [0, *range(2, 16)])
-def test_other_format_versions_are_refused_by_number(version: int) -> None:
-    data = bytearray(stored(b"abc", True, NO_MODEL_HEADER))
-    data[3] = version
-    message = refusal(bytes(data), FormatError)
-    assert f"format version {version} is not supported, only version 1" in message
+def of_version(version: int) -> bytes:
+    """An archive that is sound, but for its version."""
+    return stored(b"abc", True, MAGIC + bytes([version]))
+
+
+@pytest.mark.parametrize("version", [0, 1, *range(3, 16)])
+@pytest.mark.parametrize("skip_payloads", [False, True])
+def test_other_format_versions_are_refused_by_number(version: int, skip_payloads: bool) -> None:
+    reader = "llmzip 0.1 reads it" if version == 1 else "made by another version of llmzip, or damaged"
+    expected = f"format version {version} is not supported, only version 2: {reader}"
+    assert refusal(of_version(version), FormatError, skip_payloads=skip_payloads) == expected
+    # Nothing behind the version counts: it may have another meaning there.
+    assert refusal(MAGIC + bytes([version | 0xF0]), FormatError, skip_payloads=skip_payloads) == expected
+
+
+@pytest.mark.parametrize("skip_payloads", [False, True])
+def test_an_archive_of_another_version_among_others_is_named_with_its_place(skip_payloads: bool) -> None:
+    before, after = two_frames(), stored(b"third", True, NO_MODEL_HEADER)
+    found: list[int] = []
+    with pytest.raises(FormatError) as caught:
+        for frame in read_archives(io.BytesIO(before + of_version(1) + after), skip_payloads=skip_payloads):
+            found.append(frame.header.original_bytes)
+    assert found == [3, 6]
+    reason = "format version 1 is not supported, only version 2: llmzip 0.1 reads it"
+    assert str(caught.value) == f"archive from byte {len(before)} on: {reason}"
 
 
 def test_model_codes_come_through() -> None:
     for code in range(15):
         prefix = pack_header(Header(code))
-        assert prefix == MAGIC + bytes([0x01 | code << 4])
+        assert prefix == MAGIC + bytes([0x02 | code << 4])
         assert frames(stored(b"abc", True, prefix))[0].archive == Header(code)
 
 
@@ -156,12 +175,12 @@ def test_records_of_the_float_engine_and_of_prompts_come_through() -> None:
 
 
 def test_model_record_bytes() -> None:
-    head = MAGIC + b"\xf1" + bytes([3 + 2 + 1 + 32 + 8]) + b"\x01\x01\x02" + b"\x80\x08" + b"\x07"
+    head = MAGIC + b"\xf2" + bytes([3 + 2 + 1 + 32 + 8]) + b"\x01\x01\x02" + b"\x80\x08" + b"\x07"
     assert pack_header(Header(USER_MODEL, RECORD)) == head + RECORD.model_digest + RECORD.tokenizer_digest + b"my model"
 
 
 def record_archive(record: bytes, length: bytes | None = None) -> bytes:
-    prefix = MAGIC + b"\xf1" + (pack_varint(len(record)) if length is None else length) + record
+    prefix = MAGIC + b"\xf2" + (pack_varint(len(record)) if length is None else length) + record
     return stored(b"abc", True, prefix)
 
 
@@ -254,7 +273,7 @@ def test_a_records_length_has_one_form(length: bytes) -> None:
 
 def test_the_empty_archive() -> None:
     data = pack_frame(FrameHeader(STORED, 0, 0, last=True), b"", 0, pack_header(Header()))
-    assert data.hex(" ") == "f7 4c 5a 01 08 00 00 00 85 00 00 00 00"
+    assert data.hex(" ") == "f7 4c 5a 02 08 00 00 00 3b 00 00 00 00"
     (frame,) = frames(data)
     assert (frame.offset_bytes, frame.size_bytes, frame.payload, frame.header.last) == (4, 9, b"", True)
 
@@ -282,7 +301,7 @@ def test_language_model_frames_come_through(profile: int, rows: int, overlap: in
 
 def test_check_covers_the_header_of_the_archive() -> None:
     data = bytearray(stored(b"abc", True, SEED_HEADER))
-    data[3] = 0x21  # another model
+    data[3] = 0x22  # another model
     assert refusal(bytes(data), CorruptError).startswith("frame 0: damaged: checksum stored ")
 
 

@@ -182,6 +182,17 @@ def test_errors_are_recorded_beside_the_cells_that_failed(form: Form) -> None:
         Decompress("text", output="again")(batch)
 
 
+def test_cells_of_another_format_version_are_named() -> None:
+    old = (Path(__file__).parents[1] / "contract" / "vectors" / "unsupported-version-1.llmz").read_bytes()
+    good = llmzip.compress(b"\0")
+    done = Decompress("text", output="again", errors="record")(as_arrays([good, old, good + old, good]))
+    assert list(done["again"]) == [b"\0", None, None, b"\0"]
+    reason = "format version 1 is not supported, only version 2: llmzip 0.1 reads it"
+    assert list(done["text_error"]) == [None, reason, f"archive from byte {len(good)} on: {reason}", None]
+    with pytest.raises(llmzip.FormatError, match=r"^column 'text', row 1 of the batch: format version 1 "):
+        Decompress("text", output="again")(as_arrays([good, old]))
+
+
 def test_cells_that_are_no_text_are_errors() -> None:
     values = ["fine", 5, "lone \ud800 surrogate", 2.5]
     for make in (Compress, Measure):

@@ -111,6 +111,13 @@ def test_a_rerun_replaces_what_an_earlier_one_left(tmp_path: Path) -> None:
     assert llmzip.info(folder / "00000.jsonl.llmz").original_bytes > 6 * 80
 
 
+def test_an_archive_of_another_format_version_stops_the_reader(tmp_path: Path) -> None:
+    old = (ROOT / "tests" / "contract" / "vectors" / "unsupported-version-1.llmz").read_bytes()
+    (tmp_path / "00000.jsonl.llmz").write_bytes(old)
+    with pytest.raises(llmzip.FormatError, match="format version 1 is not supported, only version 2"):
+        list(LLMZipReader(str(tmp_path)).run())
+
+
 def test_remote_folders_get_whole_objects(tmp_path: Path) -> None:
     folder = get_datafolder("memory://llmzip-datatrove")
     with pytest.raises(OSError, match="went away"):

@@ -220,9 +220,10 @@ def _import(output: Output, file: str, settings: DecompressSettings) -> None:
 
     with explained(file):
         archive = window_arrays.load(Path(file))
-    reader = PartReader(io.BytesIO(archive), settings)
-    for text in reader.text(0, reader.num_bytes):
-        output.stdout.write(text)
+    with _named(file):
+        reader = PartReader(io.BytesIO(archive), settings)
+        for text in reader.text(0, reader.num_bytes):
+            output.stdout.write(text)
 
 
 def _reader(

@@ -174,7 +174,7 @@ def test_random_payloads_behind_a_right_check_give_no_wrong_text(
         refused_or_right(with_right_check(bytes(changed)), samples[kind].text)
 
 
-@pytest.mark.parametrize("kind", [b"", b"\x01", b"\x11", b"\xf1", b"\xf1\x28\x01\x01\x02"])
+@pytest.mark.parametrize("kind", [b"", b"\x01", b"\x02", b"\x12", b"\xf2", b"\xf2\x28\x01\x01\x02"])
 def test_garbage_behind_the_magic_is_refused(kind: bytes, rng: np.random.Generator, effort: int) -> None:
     for _ in range(400 * effort):
         data = MAGIC + kind + rng.bytes(int(rng.integers(0, 200)))
@@ -194,7 +194,7 @@ def test_frames_of_random_fields_are_refused(rng: np.random.Generator, effort: i
         if rng.random() < 0.2:
             numbers[int(rng.integers(3))] = int(rng.integers(256))
         record = bytes(rng.integers(0, 20, 2).tolist()) if tag >> 6 == 3 else b""
-        body = MAGIC + bytes([0x11, tag, *numbers]) + record + payload
+        body = MAGIC + bytes([0x12, tag, *numbers]) + record + payload
         data = body + bytes([crc8(body)]) + rng.bytes(4) + rng.bytes(int(rng.integers(0, 30)))
         refused(data)
         harmless_info(data)

@@ -53,13 +53,13 @@ def peak_bytes() -> Iterator[list[int]]:
     "data",
     [
         # Payloads of 64 MiB that are not there.
-        MAGIC + b"\x01" + bytes([STORED | 8 | 0x30]) + b"\x00\x00\x00\x04" * 2 + bytes(4) + b"abc",
-        MAGIC + b"\x01" + bytes([LZMA | 8 | 0x30]) + b"\x00\x00\x00\x04" * 2 + bytes(4),
-        MAGIC + b"\x11" + bytes([LM | 8 | 0x30]) + b"\0\0\x20\0" + b"\0\0\0\4" + b"\0\0\x20\0" + b"x" * 99,
+        MAGIC + b"\x02" + bytes([STORED | 8 | 0x30]) + b"\x00\x00\x00\x04" * 2 + bytes(4) + b"abc",
+        MAGIC + b"\x02" + bytes([LZMA | 8 | 0x30]) + b"\x00\x00\x00\x04" * 2 + bytes(4),
+        MAGIC + b"\x12" + bytes([LM | 8 | 0x30]) + b"\0\0\x20\0" + b"\0\0\0\4" + b"\0\0\x20\0" + b"x" * 99,
         # A model record, an index and numbers of any length.
-        MAGIC + b"\xf1" + pack_varint((1 << 35) - 1) + b"\x01\x01\x01",
-        MAGIC + b"\xf1" + b"\xff" * 1000,
-        MAGIC + b"\x11" + bytes([LM | 8 | 0xC0, 9, 3, 9]) + b"\xff" * 1000,
+        MAGIC + b"\xf2" + pack_varint((1 << 35) - 1) + b"\x01\x01\x01",
+        MAGIC + b"\xf2" + b"\xff" * 1000,
+        MAGIC + b"\x12" + bytes([LM | 8 | 0xC0, 9, 3, 9]) + b"\xff" * 1000,
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("reader", ["decompress", "info", "pipe", "Decompressor"])
@@ -90,7 +90,7 @@ def test_claims_take_no_memory(data: bytes, reader: str, peak_bytes: list[int]) 
 
 
 def test_an_index_larger_than_its_frames_is_refused_before_it_is_read(peak_bytes: list[int]) -> None:
-    first = pack_frame(FrameHeader(STORED, 1, 1), b"a", zlib.crc32(b"a"), MAGIC + b"\x01")
+    first = pack_frame(FrameHeader(STORED, 1, 1), b"a", zlib.crc32(b"a"), MAGIC + b"\x02")
     second = pack_frame(FrameHeader(STORED, 1, 1, last=True), b"b", zlib.crc32(b"b"))
     source = io.BytesIO(first + second + b"\x07" + pack_varint(1 << 30) + bytes(5000))
     tracemalloc.reset_peak()

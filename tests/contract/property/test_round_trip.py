@@ -16,7 +16,7 @@ PIECES = st.sampled_from([
     b"the ", b"The cat", b" ", b"\n", b"\r\n", b"\t", b"\0", b"<|endoftext|>", b"<s>", "é".encode(), "e\u0301".encode(),
     "日本語".encode(), "👍🏽".encode(), "\ufeff".encode(), "\u2028".encode(), b"\xff",
     b"\x80", b"\xc3", b"\xed\xa0\x80",
-    b"0123456789", b"def f(x):\n    return x\n", b"a" * 30, b"\xf7LZ\x11", b"  ",
+    b"0123456789", b"def f(x):\n    return x\n", b"a" * 30, b"\xf7LZ\x12", b"  ",
 ])  # fmt: skip
 SHORT = st.one_of(
     st.binary(max_size=24), st.text(max_size=16).map(str.encode), st.lists(PIECES, max_size=5).map(b"".join)

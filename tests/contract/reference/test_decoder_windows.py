@@ -233,7 +233,7 @@ def test_frames_that_break_a_rule() -> None:
         {"count": parts.count + 1},
         {"count": 0},
         {"size": parts.size + 1},
-        {"header": b"\xf7LZ\x01"},
+        {"header": b"\xf7LZ\x02"},
     ]
     for change in changes:
         with pytest.raises(decoder.ArchiveError, match="damaged"):

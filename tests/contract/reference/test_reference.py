@@ -130,7 +130,7 @@ def test_adaptive_frames_that_are_seldom_written(data: bytes) -> None:
 
 
 def test_the_example_of_the_document() -> None:
-    archive = bytes.fromhex("F74C5A01 08000000 85 00000000")
+    archive = bytes.fromhex("F74C5A02 08000000 3B 00000000")
     assert llmzip.compress(b"") == archive
     assert decoder.decode(archive, EMBEDDED) == b""
 

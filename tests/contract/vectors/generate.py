@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import llmzip
+from llmzip._version import FORMAT_VERSION
 from llmzip.codec.methods import compress_plain
 from llmzip.codec.writer import ArchiveWriter
 from llmzip.format import headers, numbers, writing
@@ -23,6 +24,9 @@ from llmzip.settings import CompressSettings
 FOLDER = Path(__file__).parent
 TEXT = b"The tide comes in, and the tide goes out, and the harbour master writes it down.\n"
 REPEATED = TEXT * 60
+VERSION_1_MIXED = bytes.fromhex("f74c5a214c51141d861b151c37fd41df3652fe9680c4daf3d811aa7f9d1abdaa93")
+VERSION_1_LM = bytes.fromhex("f74c5a210951121d9b01357d129a4707872cfb4602e4fc63a1332b1abdaa93")
+"""What llmzip 0.1 made of TEXT, at level 6 and at level 1: nothing here can make them again."""
 ODD = b"\r\n\0<|endoftext|>\xed\xa0\x80\xff\xfe" + "e\u0301 Grüße, 世界".encode()
 
 
@@ -108,9 +112,12 @@ def vectors() -> Iterator[tuple[str, bytes, bytes | None]]:
 
     yield "unsupported-foreign", b"PK\x03\x04 this is another format", None
     yield "unsupported-trailing-data", stored + b"garbage", None
-    yield "unsupported-version", headers.MAGIC + b"\x02" + stored[4:], None
-    yield "unsupported-model-code", _recheck(headers.MAGIC + b"\xe1" + b"\x09\x02\x01\x02x"), None
-    yield "unsupported-model-retired", _recheck(headers.MAGIC + b"\x11" + b"\x09\x02\x01\x02x"), None
+    yield "unsupported-version", headers.MAGIC + bytes([FORMAT_VERSION + 1]) + stored[4:], None
+    yield "unsupported-version-1", VERSION_1_MIXED, None
+    yield "unsupported-version-1-lm", VERSION_1_LM, None
+    yield "unsupported-version-1-concatenated", stored + VERSION_1_MIXED + stored, None
+    for name, code in (("code", 14), ("retired", 1)):
+        yield f"unsupported-model-{name}", _recheck(writing.pack_header(Header(code)) + b"\x09\x02\x01\x02x"), None
     record = ModelRecord("some/model", b"\x11" * 16, b"\x22" * 16, planes=2, context=1024, start_token=0)
     yield "unsupported-model-missing", _user_model(record), None
     yield (

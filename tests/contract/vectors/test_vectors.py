@@ -49,8 +49,24 @@ def test_unsupported(name):
         llmzip.decompress(_VECTORS[name][0])
 
 
+@pytest.mark.parametrize("name", [name for name in _VECTORS if name.startswith("unsupported-version-1")])
+def test_archives_of_version_1_are_refused_by_name(name):
+    place = "archive from byte 13 on: " if name.endswith("concatenated") else ""
+    for read in (llmzip.decompress, llmzip.info):
+        with pytest.raises(FormatError) as caught:
+            read(_VECTORS[name][0])
+        assert str(caught.value) == f"{place}format version 1 is not supported, only version 2: llmzip 0.1 reads it"
+
+
 @pytest.mark.parametrize(
-    ("name", "code"), [("bad-payload", 4), ("unsupported-version", 1), ("unsupported-model-missing", 3)]
+    ("name", "code"),
+    [
+        ("bad-payload", 4),
+        ("unsupported-version", 1),
+        ("unsupported-version-1", 1),
+        ("unsupported-version-1-lm", 1),
+        ("unsupported-model-missing", 3),
+    ],
 )
 def test_exit_code(name, code):
     run = subprocess.run(
