@@ -26,6 +26,7 @@ _PACKAGE = Path(__file__).resolve().parents[1] / "llmzip"
 _PREDICTOR = "native/predictor.h"
 _PIECE_BYTES = 30_000
 _RUNS = 3
+_COUNTS = (6, 12, 18, 24, 30)
 
 _CONTEXTS = (
     "order 0",
@@ -33,20 +34,50 @@ _CONTEXTS = (
     "shape",
     "last 2 tokens",
     "the model's guess",
-    "last 3 bytes",
     "word and word before",
-    "last 4 tokens",
     "what followed the last token",
     "bytes above and column",
     "last 6 bytes",
     "line's beginning and field",
     "last 2 bytes",
     "same field above",
-    "bracket and token",
-    "beginning of the line before",
     "tokens 2 and 3 back",
     "last byte",
+    "what a match expects",
+    "what a match expects and the guess",
+    "field and its content",
+    "field's content and the one before",
+    "last 3 bytes",
+    "word and the two before",
+    "word and the second before",
+    "bytes above and last byte",
+    "bytes in the two lines above",
+    "line's first word and word",
+    "key and word",
+    "last 6 tokens",
+    "marks and word",
+    "last 4 bytes",
+    "last 5 bytes",
+    "what followed the last 2 tokens",
+    "bytes 3, 5 and 6 back",
+    "same field above and content",
+    "field and word",
+    "field, place and last 2 bytes",
+    "content before, word and field",
+    "shape and field",
 )
+
+_GROUPS = (
+    ("node", "place.chosen[0] = node;", "place.chosen[0] = 0;"),
+    ("guess", "place.chosen[1] = nodes + BY_GUESS + by_guess;", "place.chosen[1] = nodes + BY_GUESS;"),
+    ("token", "place.chosen[2] = nodes + sets.token;", "place.chosen[2] = nodes + BY_TOKEN;"),
+    ("bracket and class", "place.chosen[3] = nodes + sets.bracket;", "place.chosen[3] = nodes + BY_BRACKET;"),
+    ("class and shape", "place.chosen[4] = nodes + sets.shape;", "place.chosen[4] = nodes + BY_SHAPE;"),
+    ("place in the field", "nodes + sets.place_from + (depth >= 4);", "nodes + BY_PLACE;"),
+    ("field", "place.chosen[6] = nodes + sets.field;", "place.chosen[6] = nodes + BY_FIELD;"),
+    ("column and match", "nodes + sets.column_from + longest;", "nodes + BY_COLUMN;"),
+)
+"""Groups of weight sets: what chooses the set, and how it is left to itself."""
 
 Change = tuple[str, str, str]
 Point = tuple[int, int, float]
@@ -60,37 +91,38 @@ def _variants() -> dict[str, list[Change]]:
     for number, name in enumerate(_CONTEXTS):
         changed = f"inputs[context] = state && context != {number} ? logit : 0;"
         variants[f"without context {number}, {name}"] = [(_PREDICTOR, off, changed)]
-    for count in (2, 4, 6, 9, 12, 15):
+    for count in _COUNTS:
         # As many bytes of the hashes' blocks are read and learnt as there are contexts.
         variants[f"first {count} contexts"] = [(_PREDICTOR, "context < CONTEXTS;", f"context < {count};")]
-    for number, name in enumerate(("node", "shape", "last byte")):
-        left = f"for (int i = {int(number == 0)}; i < SETS; i += {2 if number == 1 else 1})"
-        if number == 2:
-            left = "for (int i = 0; i < SETS - 1; i++)"
-        variants[f"without weight set {number}, by {name}"] = [
-            (_PREDICTOR, "for (int i = 0; i < SETS; i++)", left),
-            ("state.py", "65536 // NUM_SETS", "65536 // 2"),
-        ]
+    for name, chosen, fixed in _GROUPS:
+        variants[f"one weight set instead of those by {name}"] = [(_PREDICTOR, chosen, fixed)]
     variants["without the language model"] = [(_PREDICTOR, "inputs[MODEL] = model;", "inputs[MODEL] = 0;")]
-    for match in (0, 1):
-        entry = "    const int entry = (int)smaller(length, MATCH_LENGTHS - 1);\n"
+    for match in range(3):
+        entry = "    const int entry = (int)(smaller(length, 16)"
         variants[f"without match model {match}"] = [
             (_PREDICTOR, entry, f"    if (match == {match}) length = 0;\n{entry}")
         ]
-    last = "(2 * place.mixed + by_node + by_pair + 2) >> 2"
-    variants["without final maps"] = [(_PREDICTOR, last, "place.mixed + 0 * (by_node + by_pair)")]
-    variants["without the pair map"] = [(_PREDICTOR, last, "(place.mixed + by_node + 0 * by_pair + 1) >> 1")]
-    variants["without the node map"] = [(_PREDICTOR, last, "(place.mixed + by_pair + 0 * by_node + 1) >> 1")]
-    for least, span, fall in ((6, 84, 100), (24, 66, 100), (12, 38, 100), (12, 158, 100), (12, 78, 25), (12, 78, 400)):
+    for place, name in enumerate(("node", "match")):
+        read = f"inputs[MODEL_MAPS{' + 1' * place}] = learned.stretch[value_of(place.model_by_{name}) >> 4];"
+        variants[f"without the model's {name} map"] = [(_PREDICTOR, read, f"inputs[MODEL_MAPS{' + 1' * place}] = 0;")]
+    both = "2 * learned.squash[logit + MAX_LOGIT] + value_of(place.by_node) + value_of(place.by_pair)"
+    squashed = "learned.squash[logit + MAX_LOGIT]"
+    variants["without final maps"] = [(_PREDICTOR, both, f"4 * {squashed}")]
+    variants["without the pair map"] = [(_PREDICTOR, both, f"2 * {squashed} + 2 * value_of(place.by_node)")]
+    variants["without the node map"] = [(_PREDICTOR, both, f"2 * {squashed} + 2 * value_of(place.by_pair)")]
+    learnt = "first_weights(level) if with_model else plain_weights(len(level))"
+    variants["plain weights at first"] = [("state.py", learnt, "plain_weights(len(level))")]
+    for least, span, fall in ((24, 1248, 1000), (96, 1248, 1000), (48, 624, 1000), (48, 1248, 250), (48, 1248, 4000)):
         variants[f"rate {least} + {span} falling by {fall}"] = [
-            (_PREDICTOR, "12 + 78 * 100 / (100 + *updates)", f"{least} + {span} * {fall} / ({fall} + *updates)")
-        ]
+            (_PREDICTOR, "48 + (int32_t)(1248000u / (uint32_t)(1000 + *updates))",
+             f"{least} + (int32_t)({span * fall}u / (uint32_t)({fall} + *updates))"),
+        ]  # fmt: skip
     for name, file, text, value, others in (
-        ("updates of states", _PREDICTOR, "learnt(*entry, bit, {}, learned.rate)", 255, (60, 1000)),
-        ("rate of final weights", _PREDICTOR, "(int64_t)error * {} * logit", 6, (0, 20)),
-        ("shift of final maps", _PREDICTOR, ">> {};\n    entry", 13, (12, 14)),
-        ("_MODEL_WEIGHT", "state.py", "_MODEL_WEIGHT = {}\n", 40000, (20000, 65536)),
-        ("_CONTEXT_WEIGHT", "state.py", "_CONTEXT_WEIGHT = {}\n", 4000, (2000, 8000)),
+        ("updates of states", _PREDICTOR, "rates[context], {})", 255, (60, 1000)),
+        ("rate of final weights", _PREDICTOR, "place.logit, SETS, error, {})", 128, (32, 512)),
+        ("shift of maps", _PREDICTOR, ") >> {};", 12, (11, 13)),
+        ("updates at first", "weights.py", "FIRST_UPDATES = {}\n", 32, (0, 200)),
+        ("blocks a token", "mixer.py", "({} * num_tokens - 1)", 64, (32, 128)),
     ):
         for other in others:
             variants[f"{name} {other} instead of {value}"] = [(file, text.format(value), text.format(other))]

@@ -113,8 +113,8 @@ def _decisions(mixer: Any, tokens: list[int], num_rows: int, masses: list[list[i
 def _bits_in_order(tree: Any, steps: list[list[int]]) -> Iterator[int]:
     """Yields the bits of the tokens of each step in the order of section 10.1."""
     for step in steps:
-        for first in range(0, len(step), 32):
-            paths = [list(tree.path(token)) for token in step[first : first + 32]]
+        for first in range(0, len(step), 16):
+            paths = [list(tree.path(token)) for token in step[first : first + 16]]
             for depth in range(max(map(len, paths))):
                 yield from (path[depth] for path in paths if depth < len(path))
 

@@ -13,7 +13,7 @@ from functools import cache
 from itertools import accumulate, pairwise
 from pathlib import Path
 
-CONTEXTS, INPUTS, LOGITS, GROUP = 36, 46, 8, 32
+CONTEXTS, INPUTS, LOGITS, GROUP = 36, 46, 8, 16
 LEAST_MATCH = (12, 6, 3)  # L of the match models (N 10.6)
 OPENING, CLOSING, SEPARATORS = b"(<[{", b")>]}", b'\t",:;=|'
 MOST_WEIGHT = 2**29
