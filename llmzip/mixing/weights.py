@@ -17,7 +17,7 @@ from ..errors import EngineError
 
 FILE = Path(__file__).parent / "start.bin"
 
-DIGEST = "9476fe458cd67bbd37b8cd311260e8250ee66453e871da2874e3cc896af166c4"
+DIGEST = "8440577e18a19fa57b509fc334eb649ed2932b72655b734f65617bb4de6c7d8d"
 """SHA-256 of the file. All archives depend on it."""
 
 NUM_CONTEXTS = 36

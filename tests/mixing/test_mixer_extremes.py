@@ -13,7 +13,8 @@ import llmzip
 from llmzip.format.headers import MAX_LM_BYTES
 from llmzip.mixing import mixer
 from llmzip.mixing.mixer import encode_bytes
-from llmzip.mixing.state import NUM_INPUTS, Learned
+from llmzip.mixing.state import Learned
+from llmzip.mixing.weights import NUM_INPUTS
 
 MAX_WEIGHT = 1 << 29
 SIZE = 64

@@ -18,7 +18,7 @@ LEAST_MATCH = (12, 6, 3)  # L of the match models (N 10.6)
 OPENING, CLOSING, SEPARATORS = b"(<[{", b")>]}", b'\t",:;=|'
 MOST_WEIGHT = 2**29
 START_FILE = Path(__file__).parents[3] / "llmzip" / "mixing" / "start.bin"
-START_SHA256 = "START_DIGEST"  # N 10.11
+START_SHA256 = "8440577e18a19fa57b509fc334eb649ed2932b72655b734f65617bb4de6c7d8d"  # N 10.11
 
 
 def clamp(value: int, least: int, most: int) -> int:
