@@ -1,7 +1,7 @@
 """Learns the weights that mixers begin with: `python tools/make_start.py FOLDER`.
 
-Takes as many pieces of every kind of text in FOLDER, whose files are named KIND-NUMBER.txt or .txt.xz, and mixes them one
-after the other, each with statistics of its own, but with the weights of the piece before. Writes
+Takes as many pieces of every kind of text in FOLDER, whose files are named KIND-NUMBER.txt or .txt.xz, and mixes them
+one after the other, each with statistics of its own, but with the weights of the piece before. Writes
 llmzip/mixing/start.bin and prints its digest, which belongs into llmzip/mixing/weights.py and docs/numerics.md. All
 archives depend on it: a new file is a new version of the format.
 """

@@ -11,7 +11,8 @@ import numpy as np
 
 from ..errors import CorruptError, EngineError
 from ..system import libraries
-from .state import MATCH_BITS, MATCHES, NUM_SCALARS, TOKENS, Known, Learned, Masses, Shape, Texts, new_masses
+from .state import MATCH_BITS, NUM_SCALARS, TOKENS, Known, Learned, Masses, Shape, Texts, new_masses
+from .weights import MATCHES
 
 FOLDER = Path(__file__).parent / "native"
 LEVELS = ("portable", "avx2", "avx512")

@@ -126,9 +126,7 @@ class MixEncoder:
         self._encoder, self._bits, self._step = Encoder(), 0.0, 0
 
     def _new_walk(self, more_tokens: int) -> Walk:
-        self._learned, self._texts = _state(
-            self._vocabulary, self._rows, self._with_model, self._primed, more_tokens
-        )
+        self._learned, self._texts = _state(self._vocabulary, self._rows, self._with_model, self._primed, more_tokens)
         return Walk(
             self._learned,
             self._texts,

@@ -1,8 +1,8 @@
 """The binary tree over a vocabulary, in which a token becomes a path of bits. Must not know probabilities.
 
 Its leaves are the tokens in the order of their bytes, and its nodes are prefixes or sets of next bytes after one, so
-tokens that begin alike share statistics. Among these its shape follows the ids: a BPE numbers its tokens in the order of
-its merges, and early ones are frequent.
+tokens that begin alike share statistics. Among these its shape follows the ids: a BPE numbers its tokens in the order
+of its merges, and early ones are frequent.
 """
 
 from __future__ import annotations

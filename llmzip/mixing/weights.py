@@ -1,7 +1,7 @@
 """The mixer's inputs and sets of weights, and what the weights are at first; must not know texts, rows or tables.
 
-With a language model they come from a file that was learnt from texts: `tools/make_start.py` writes it, docs/numerics.md
-section 10.4 describes it, and it holds for every model and vocabulary.
+With a language model they come from a file that was learnt from texts: `tools/make_start.py` writes it,
+docs/numerics.md section 10.4 describes it, and it holds for every model and vocabulary.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MATCH = MODEL + 1
 CONSTANT = MATCH + 2 * MATCHES
 
 NUM_INPUTS = CONSTANT + 3
-"""One per context, one of the language model, two per match model, a constant, and two of maps of the model's logits."""
+"""One per context, the model's logit, two per match model, a constant, and two of maps of the model's logits."""
 
 PADDED_INPUTS = 48
 """Inputs in memory, whole registers; those past NUM_INPUTS are 0."""
