@@ -140,7 +140,7 @@ def assert_learnt(learned: Learned, texts: Followed, mixer: Any) -> None:
     assert len(learned.weight) == len(learned.updates) == len(weight)
     assert np.array_equal(learned.weight[:, : reference.INPUTS], weight) and np.array_equal(learned.updates, updates)
     assert not learned.weight[:, reference.INPUTS :].any()
-    assert learned.final_weight.tolist() == mixer.final_weights
+    assert np.array_equal(learned.final_weight, mixer.final_weights)
     for table, rows in (
         (learned.node_map, mixer.node_map),
         (learned.pair_map[learned.pair_row[:-1]], mixer.pair_map),

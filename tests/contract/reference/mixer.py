@@ -13,6 +13,8 @@ from functools import cache
 from itertools import accumulate, pairwise
 from pathlib import Path
 
+import numpy as np
+
 CONTEXTS, INPUTS, LOGITS, GROUP = 36, 46, 8, 16
 LEAST_MATCH = (12, 6, 3)  # L of the match models (N 10.6)
 OPENING, CLOSING, SEPARATORS = b"(<[{", b")>]}", b'\t",:;=|'
@@ -127,7 +129,7 @@ ALL_OF_GROUP_2, AFTER_GROUP_2 = 400, 401  # sets of the file
 
 @dataclass
 class WeightSet:
-    w: list[int]
+    w: np.ndarray  # int64
     u: int
 
 
@@ -136,10 +138,10 @@ class Beginning:
 
     def weights(self, number: int, depths: list[int]) -> WeightSet:
         """A set by its number; `depths` has the depth of each node."""
-        return WeightSet([4026531] * 36 + [81920000] + 3 * [26624000, 0] + [0, 0, 0], 0)
+        return WeightSet(np.array([4026531] * 36 + [81920000] + 3 * [26624000, 0] + [0, 0, 0], dtype=np.int64), 0)
 
-    def final_weights(self) -> list[list[int]]:
-        return [[2**24] * LOGITS for _ in range(FINAL_SETS)]
+    def final_weights(self) -> np.ndarray:
+        return np.full((FINAL_SETS, LOGITS), 2**24, dtype=np.int64)
 
 
 class LearntBeginning(Beginning):
@@ -147,7 +149,8 @@ class LearntBeginning(Beginning):
 
     def __init__(self, data: bytes) -> None:
         self.first, end = read_sets(data, 0, AFTER_GROUP_2 + sum(GROUP_SETS[3:]), INPUTS)
-        self.final, end = read_sets(data, end, FINAL_SETS, LOGITS)
+        final, end = read_sets(data, end, FINAL_SETS, LOGITS)
+        self.final = np.array([weights or [2**24] * LOGITS for weights in final], dtype=np.int64)
         if end != len(data):
             raise AssertionError(f"the file of weights has {len(data)} bytes, its tables take {end}")
 
@@ -161,10 +164,10 @@ class LearntBeginning(Beginning):
             place = ALL_OF_GROUP_2
         else:
             place = AFTER_GROUP_2 + in_group - GROUP_SETS[1] - GROUP_SETS[2]
-        return WeightSet((self.first[place] or self.first[ALL_OF_GROUP_2]).copy(), 32)
+        return WeightSet(np.array(self.first[place] or self.first[ALL_OF_GROUP_2], dtype=np.int64), 32)
 
-    def final_weights(self) -> list[list[int]]:
-        return [(weights or [2**24] * LOGITS).copy() for weights in self.final]
+    def final_weights(self) -> np.ndarray:
+        return self.final.copy()
 
 
 def read_sets(data: bytes, start: int, count: int, size: int) -> tuple[list[list[int]], int]:
@@ -476,15 +479,15 @@ def move_between(entries: array, place: Place, y: int) -> None:
     entries[j + 1] += ((r - entries[j + 1]) * f) >> 12
 
 
-def product(weights: list[int], inputs: list[int]) -> int:
-    """A network's output, in units of a logit."""
-    return clamp((sum((w >> 15) * x for w, x in zip(weights, inputs, strict=True)) + 2**11) >> 12, -2815, 2815)
+def products(weights: np.ndarray, inputs: np.ndarray) -> list[int]:
+    """What networks make of the same inputs, (n, inputs) int64, in units of a logit."""
+    return [clamp(output, -2815, 2815) for output in (((weights >> 15) @ inputs + 2**11) >> 12).tolist()]
 
 
-def train(weights: list[int], inputs: list[int], error: int, rate: int) -> None:
+def train(weights: np.ndarray, inputs: np.ndarray, error: int, rate: int) -> None:
     """N 10.8: Train."""
     step = (error * rate + 2**12) >> 13
-    weights[:] = [clamp(w + step * x, -MOST_WEIGHT, MOST_WEIGHT) for w, x in zip(weights, inputs, strict=True)]
+    weights[:] = np.minimum(np.maximum(weights + step * inputs, -MOST_WEIGHT), MOST_WEIGHT)
 
 
 @dataclass
@@ -493,10 +496,10 @@ class Decision:
 
     states: list[int]
     matches: list[tuple[int, Pair]]  # the bit that each match model that speaks awaits
-    inputs: list[int]
+    inputs: np.ndarray
     sets: list[WeightSet]
     logits: list[int]
-    final_sets: list[list[int]]
+    final_sets: list[np.ndarray]
     final_logits: list[int]
     maps: list[tuple[array, Place]]  # in the order in which they learn
     k: int
@@ -657,10 +660,11 @@ class Mixer:
         toward = 1 + int(row.guess >= node.m) if node.a <= row.guess < node.b else 0
         sure = 16 * (3 * row.confidence + toward) + depth
         sets = [self.weight_set(number) for number in self.set_numbers(row, node, depth, sure, longest)]
-        logits = [product(weights.w, inputs) for weights in sets]
+        x = np.array(inputs, dtype=np.int64)
+        logits = products(np.stack([weights.w for weights in sets]), x)
         final = (16 * depth + longest, 256 + sure, 640 + 16 * row.last(1) + depth, 4736 + row.shape % 2**11)
         final_sets = [self.final_weights[number] for number in final]
-        final_logits = [product(weights, logits) for weights in final_sets]
+        final_logits = products(np.stack(final_sets), np.array(logits, dtype=np.int64))
         z = (sum(final_logits) + 2) >> 2
 
         t1 = row.leaves[-1] if row.leaves else len(self.words)
@@ -668,7 +672,7 @@ class Mixer:
         placed = [(entries, place_of(z)) for entries in maps]
         k = clamp((2 * squash(z) + sum(between(*pair) for pair in placed) + 2) >> 2, 1, 65535)
         placed += [(entries, place) for entries in model_maps]
-        return Decision(states, matches, inputs, sets, logits, final_sets, final_logits, placed, k)
+        return Decision(states, matches, x, sets, logits, final_sets, final_logits, placed, k)
 
     def set_numbers(self, row: Row, node: Node, depth: int, sure: int, longest: int) -> list[int]:
         """The set of each group, numbered through all groups."""
@@ -694,8 +698,9 @@ class Mixer:
             rate = 48 + 1248000 // (1000 + weights.u)
             weights.u = min(weights.u + 1, 65535)
             train(weights.w, seen.inputs, 2**16 * y - squash(z), rate)
+        outputs = np.array(seen.logits, dtype=np.int64)
         for final, z in zip(seen.final_sets, seen.final_logits, strict=True):
-            train(final, seen.logits, 2**16 * y - squash(z), 128)
+            train(final, outputs, 2**16 * y - squash(z), 128)
         for entries, place in seen.maps:
             move_between(entries, place, y)
         for awaited, pair in seen.matches:
