@@ -118,7 +118,7 @@ def _variants() -> dict[str, list[Change]]:
              f"{least} + (int32_t)({span * fall}u / (uint32_t)({fall} + *updates))"),
         ]  # fmt: skip
     for name, file, text, value, others in (
-        ("updates of states", _PREDICTOR, "rates[context], {})", 255, (60, 1000)),
+        ("updates of states", _PREDICTOR, "learnt(*entry, bit, {}, learned.rate)", 255, (60, 1000)),
         ("rate of final weights", _PREDICTOR, "place.logit, SETS, error, {})", 128, (32, 512)),
         ("shift of maps", _PREDICTOR, ") >> {};", 12, (11, 13)),
         ("updates at first", "weights.py", "FIRST_UPDATES = {}\n", 32, (0, 200)),

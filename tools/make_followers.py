@@ -7,7 +7,6 @@ guess. Archives do not depend on it.
 from __future__ import annotations
 
 import argparse
-import lzma
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ import numpy as np
 from llmzip.mixing import followers
 from llmzip.mixing.followers import Followers
 from llmzip.models.tokenizer import Tokenizer
+from llmzip.training.texts import chunks
 
 EMBEDDED = Path(followers.__file__).parents[1] / "embedded" / "base"
 VOCAB_SIZE = 4096
@@ -28,8 +28,11 @@ def tokens_of(folder: Path, max_bytes: int, tokenizer: Tokenizer) -> list[np.nda
     """Returns the tokens of each text's first bytes, as int64."""
     texts = []
     for file in sorted([*folder.glob("*.txt"), *folder.glob("*.txt.xz")]):
-        with lzma.open(file) if file.suffix == ".xz" else file.open("rb") as stream:
-            data = stream.read(max_bytes)
+        data = b""
+        for chunk in chunks(file):
+            data = (data + chunk)[:max_bytes]
+            if len(data) == max_bytes:
+                break
         pieces = [data[begin : begin + _PIECE_BYTES] for begin in range(0, len(data), _PIECE_BYTES)]
         texts += [tokenizer.encode(piece) for piece in pieces]
     return texts

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import lzma
 import random
 from collections import defaultdict
 from pathlib import Path
@@ -26,6 +25,7 @@ from llmzip.mixing.state import PAIRS, Learned, new_learned
 from llmzip.mixing.weights import Weights
 from llmzip.models.choice import choose_model
 from llmzip.settings import EngineSettings
+from llmzip.training.texts import chunks
 
 _PIECE_BYTES = 50_000
 _UPDATES = 300
@@ -48,8 +48,7 @@ def pieces_of(folder: Path, count: int, seed: int) -> list[bytes]:
         share = -(-count // len(files[kind]))
         found = []
         for file in files[kind]:
-            with lzma.open(file) if file.suffix == ".xz" else file.open("rb") as stream:
-                data = stream.read()
+            data = b"".join(chunks(file))
             stride = max(1, (len(data) - _PIECE_BYTES) // share)
             found += [data[place * stride :][:_PIECE_BYTES] for place in range(share)]
         pieces += found[:count]
@@ -89,7 +88,8 @@ def file_of(learned: Learned, times: np.ndarray, level: np.ndarray) -> bytes:
     nodes = len(level)
     weight = learned.weight[:, : weights.NUM_INPUTS] / weights.ONE
     depths = np.minimum(level, weights.MAX_LEVELS - 1)
-    by_level = [_average(weight[:nodes][depths == depth], times[:nodes][depths == depth]) for depth in range(16)]
+    at_depth = [depths == depth for depth in range(weights.MAX_LEVELS)]
+    by_level = [_average(weight[:nodes][chosen], times[:nodes][chosen]) for chosen in at_depth]
     token = nodes + weights.GROUPS[0]
     after = token + weights.GROUPS[1]
     by_token = _average(weight[token:after], times[token:after])

@@ -46,7 +46,7 @@ SUM_LEAVES = 16
 GROUP_ROWS = 16
 """Rows whose decisions are predicted together, before any of them is known."""
 
-BUCKETS = 33
+_BUCKETS = 33
 """Entries of a row of a map that is read by a logit."""
 
 _MATCH_MAP_ROWS = 768
@@ -176,8 +176,8 @@ def new_learned(level: np.ndarray, table_bits: int, with_model: bool) -> Learned
     probability[: len(states.probability)] = states.probability
     weight, updates, final_weight = first_weights(level) if with_model else plain_weights(len(level))
     squash = tables.squash_table()
-    final_map = squash[np.clip((np.arange(BUCKETS) - 16) * 128, -MAX_LOGIT, MAX_LOGIT) + MAX_LOGIT] * 16
-    pair_map = np.empty((PAIRS + 1, BUCKETS), dtype=np.int32)
+    final_map = squash[np.clip((np.arange(_BUCKETS) - 16) * 128, -MAX_LOGIT, MAX_LOGIT) + MAX_LOGIT] * 16
+    pair_map = np.empty((PAIRS + 1, _BUCKETS), dtype=np.int32)
     pair_map[0] = final_map
     return Learned(
         _blocks(1 << table_bits),

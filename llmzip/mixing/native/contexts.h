@@ -88,16 +88,16 @@ struct TextSets {
 
 INLINE TextSets text_sets(const Texts& texts, int64_t row, uint32_t last_token) {
     const int64_t* s = texts.scalar + row * SCALARS;
-    const int32_t field = (int32_t)smaller(s[FIELD], 31), length = (int32_t)s[LENGTH];
+    const int64_t field = smaller(s[FIELD], 31), length = s[LENGTH];
     const int last = last_byte(texts, row), last_class = class_of(last);
-    const int32_t place = least(length - (int32_t)s[FIELD_START], 63), column = least(length - (int32_t)s[LINE], 63);
+    const int64_t place = smaller(length - s[FIELD_START], 63), column = smaller(length - s[LINE], 63);
     TextSets sets;
     sets.token = BY_TOKEN + (int32_t)(mixed_hash(1, last_token) & 1023);
     sets.bracket = BY_BRACKET + 16 * bracket_of(texts.bracket[row * NESTING + s[DEPTH]]) + last_class;
     sets.shape = BY_SHAPE + 256 * last_class + (int32_t)(s[SHAPE] >> 8 & 255);
-    sets.place_from = BY_PLACE + 128 * least(field, 15) + 2 * place;
-    sets.field = BY_FIELD + 32 * separator_of((int)s[SEPARATOR]) + field;
-    sets.column_from = BY_COLUMN + 16 * column;
+    sets.place_from = BY_PLACE + (int32_t)(128 * smaller(field, 15) + 2 * place);
+    sets.field = BY_FIELD + 32 * separator_of((int)s[SEPARATOR]) + (int32_t)field;
+    sets.column_from = BY_COLUMN + 16 * (int32_t)column;
     sets.final_byte_from = FINAL_BY_BYTE + 16 * last;
     sets.final_shape = FINAL_BY_SHAPE + (int32_t)(s[SHAPE] & 2047);
     return sets;

@@ -20,7 +20,7 @@ struct Place {
     int32_t match_entry[MATCHES], match_bit[MATCHES];  // an entry of 0: the model does not speak
     int32_t* found_at[MATCHES];  // where the match models look for earlier tokens once the leaf is known
     TextSets text_sets;
-    int32_t chosen[SETS], final_set[FINAL_SETS], final_logit[FINAL_SETS], pair, probability;
+    int32_t chosen[SETS], final_set[FINALS], final_logit[FINALS], pair, probability;
     alignas(32) int32_t logit[SETS];
     Reading by_node, by_pair, model_by_node, model_by_match;
     bool found;  // blocks hold what was asked for
@@ -118,7 +118,7 @@ INLINE int32_t mixture(const int32_t* __restrict weight, const int32_t* __restri
     return (int32_t)clamped(sum >> 12, -MAX_LOGIT, MAX_LOGIT);
 }
 
-// error: 65536 less than 1 at most in magnitude, 1 is 2^16; rate: at most 1296.
+// Moves the weights against an error, at most 2^16, where 2^16 is 1; rate: at most 1296, where 2^16 is 1.
 INLINE void train(int32_t* __restrict weight, const int32_t* __restrict inputs, int count, int32_t error, int32_t rate) {
     const int32_t step = (error * rate + (1 << 12)) >> 13;
     for (int i = 0; i < count; i++) {
@@ -142,7 +142,7 @@ INLINE int32_t value_of(const Reading& read) {  // 2^20 * 2^7 < 2^31
 // The probability of a one at the place's node, times 2^16. longest, side: what the match models say.
 INLINE void predict(const Learned& learned, const Tree& tree, Place& place, int model, int depth, int longest, int side) {
     int32_t* inputs = place.inputs;
-    const int32_t nodes = (int32_t)tree.vocab - 1, node = place.node, shallow = least(depth, 15);
+    const int32_t nodes = (int32_t)tree.vocab - 1, node = place.node, shallow = (int32_t)smaller(depth, 15);
     place.slot = tree.slot[node];
     for (int context = 0; context < CONTEXTS; context++)
         place.state[context] = learned.blocks[(int64_t)place.block[context] * BLOCK_BYTES + place.slot];
@@ -157,9 +157,7 @@ INLINE void predict(const Learned& learned, const Tree& tree, Place& place, int 
     place.model_by_match = reading(learned.model_match_map + (16 * (3 * longest + side) + shallow) * BUCKETS, model);
     inputs[MODEL_MAPS] = learned.stretch[value_of(place.model_by_node) >> 4];
     inputs[MODEL_MAPS + 1] = learned.stretch[value_of(place.model_by_match) >> 4];
-    const int32_t* bounds = tree.bounds + 3 * (int64_t)node;
-    int toward = 0;
-    if (bounds[0] <= place.guess && place.guess < bounds[2]) toward = 1 + (place.guess >= bounds[1]);
+    const int toward = is_below(tree, node, place.guess) ? 1 + bit_towards(tree, node, place.guess) : 0;
     const int32_t by_guess = 16 * (3 * place.confidence + toward) + shallow;
     const TextSets& sets = place.text_sets;
     place.chosen[0] = node;
@@ -175,8 +173,8 @@ INLINE void predict(const Learned& learned, const Tree& tree, Place& place, int 
     place.final_set[1] = FINAL_BY_GUESS + by_guess;
     place.final_set[2] = sets.final_byte_from + shallow;
     place.final_set[3] = sets.final_shape;
-    int32_t sum = FINAL_SETS / 2;
-    for (int i = 0; i < FINAL_SETS; i++) {
+    int32_t sum = FINALS / 2;
+    for (int i = 0; i < FINALS; i++) {
         place.final_logit[i] = mixture(learned.final_weight + place.final_set[i] * SETS, place.logit, SETS);
         sum += place.final_logit[i];
     }
@@ -189,30 +187,13 @@ INLINE void predict(const Learned& learned, const Tree& tree, Place& place, int 
 
 // Moves a probability of 22 bits, above its 10-bit count, towards the bit: error * rate >> 16 from the error's upper and
 // lower 11 bits, rate < 2^16.
-INLINE uint32_t moved(uint32_t entry, int bit, int32_t rate, uint32_t max_updates) {
+INLINE uint32_t learnt(uint32_t entry, int bit, uint32_t max_updates, const int32_t* rates) {
     const uint32_t count = entry & 1023;
-    const int32_t old = (int32_t)(entry >> 10), error = (bit << 22) - old;
+    const int32_t old = (int32_t)(entry >> 10), error = (bit << 22) - old, rate = rates[count];
     int32_t value = old + (((error >> 11) * rate + (((error & 2047) * rate) >> 11)) >> 5);
     value = value > 1024 ? value : 1024;
     value = value < (1 << 22) - 1024 ? value : (1 << 22) - 1024;
     return (uint32_t)value << 10 | (count < max_updates ? count + 1 : max_updates);
-}
-
-// The entries of the state map learn the bit. What each context computes is the same, so that is done side by side,
-// between loads and stores that cannot be.
-INLINE void learn_states(const Learned& learned, const Place& place, int bit) {
-    alignas(64) uint32_t entries[CONTEXTS];
-    alignas(64) int32_t rates[CONTEXTS];
-    for (int context = 0; context < CONTEXTS; context++) {
-        entries[context] = learned.state_map[context * 256 + place.state[context]];
-        rates[context] = learned.rate[entries[context] & 1023];
-    }
-    for (int context = 0; context < CONTEXTS; context++) {
-        const uint32_t value = moved(entries[context], bit, rates[context], 255);
-        entries[context] = place.state[context] ? value : entries[context];
-    }
-    for (int context = 0; context < CONTEXTS; context++)
-        learned.state_map[context * 256 + place.state[context]] = entries[context];
 }
 
 INLINE void learn_reading(const Reading& read, int bit) {  // 2^20 * 2^7 < 2^31
@@ -227,11 +208,11 @@ INLINE void learn(const Learned& learned, Place& place, int bit) {
     for (int i = 0; i < SETS; i++) {
         int32_t* updates = learned.updates + place.chosen[i];
         const int32_t rate = 48 + (int32_t)(1248000u / (uint32_t)(1000 + *updates));
-        *updates = least(*updates + 1, 65535);
+        *updates = (int32_t)smaller(*updates + 1, 65535);
         const int32_t error = target - learned.squash[place.logit[i] + MAX_LOGIT];
         train(weights(learned, place.chosen[i]), place.inputs, INPUTS, error, rate);
     }
-    for (int i = 0; i < FINAL_SETS; i++) {
+    for (int i = 0; i < FINALS; i++) {
         const int32_t error = target - learned.squash[place.final_logit[i] + MAX_LOGIT];
         train(learned.final_weight + place.final_set[i] * SETS, place.logit, SETS, error, 128);
     }
@@ -242,9 +223,13 @@ INLINE void learn(const Learned& learned, Place& place, int bit) {
     for (int match = 0; match < MATCHES; match++) {
         if (!place.match_entry[match]) continue;
         uint32_t* entry = learned.match_map + match * MATCH_LENGTHS + place.match_entry[match];
-        *entry = moved(*entry, place.match_bit[match] == bit, learned.rate[*entry & 1023], 60);
+        *entry = learnt(*entry, place.match_bit[match] == bit, 60, learned.rate);
     }
-    learn_states(learned, place, bit);
+    for (int context = 0; context < CONTEXTS; context++) {
+        uint32_t* entry = learned.state_map + context * 256 + place.state[context];
+        const uint32_t value = learnt(*entry, bit, 255, learned.rate);
+        *entry = place.state[context] ? value : *entry;
+    }
     for (int context = 0; context < CONTEXTS; context++) {
         uint8_t* state = learned.blocks + (int64_t)place.block[context] * BLOCK_BYTES + place.slot;
         *state = learned.successor[2 * *state + bit];

@@ -8,7 +8,7 @@
 
 namespace {
 
-const int CONTEXTS = 36, MATCHES = 3, SETS = 8, FINAL_SETS = 4;
+const int CONTEXTS = 36, MATCHES = 3, SETS = 8, FINALS = 4;  // of weights, one set of each group
 const int USED_INPUTS = 46, INPUTS = 48;  // whole registers: the last two inputs are 0
 const int MODEL = CONTEXTS, MATCH = MODEL + 1, CONSTANT = MATCH + 2 * MATCHES, MODEL_MAPS = CONSTANT + 1;
 const int GROUP = 16;  // rows predicted together
@@ -92,10 +92,13 @@ struct Mixer {
 
 INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+INLINE bool is_below(const Tree& tree, int64_t node, int64_t leaf) {
+    return tree.bounds[3 * node] <= leaf && leaf < tree.bounds[3 * node + 2];
+}
+
 // Which side of a node leads to a leaf below it.
 INLINE int bit_towards(const Tree& tree, int64_t node, int64_t leaf) { return leaf >= tree.bounds[3 * node + 1]; }
 
 INLINE int64_t clamped(int64_t x, int64_t low, int64_t high) { return smaller(larger(x, low), high); }
-INLINE int32_t least(int32_t a, int32_t b) { return a < b ? a : b; }
 
 }  // namespace

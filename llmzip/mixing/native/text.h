@@ -17,7 +17,9 @@ INLINE int kind_of(int byte) {
     return byte >= 128 ? 4 : byte;
 }
 
-INLINE bool is_opening(int byte) { return byte == '(' || byte == '<' || byte == '[' || byte == '{'; }
+// 1 to 4 for the brackets that open, 0 for none.
+INLINE int bracket_of(int byte) { return byte == '(' ? 1 : byte == '<' ? 2 : byte == '[' ? 3 : byte == '{' ? 4 : 0; }
+INLINE bool is_opening(int byte) { return bracket_of(byte) != 0; }
 INLINE bool is_closing(int byte) { return byte == ')' || byte == '>' || byte == ']' || byte == '}'; }
 
 // What ends a field: 1 to 15, 0 for all other bytes.
@@ -60,9 +62,6 @@ INLINE int class_of(int byte) {
         default: return 15;
     }
 }
-
-// 1 to 4 for the brackets that open, 0 for none.
-INLINE int bracket_of(int byte) { return byte == '(' ? 1 : byte == '<' ? 2 : byte == '[' ? 3 : byte == '{' ? 4 : 0; }
 
 // The last byte of a row's text, 0 at its beginning.
 INLINE int last_byte(const Texts& texts, int64_t row) {

@@ -30,10 +30,7 @@ int64_t split(const int64_t* sums, const int32_t* shared, int64_t first, int64_t
     for (int64_t m = first + 1; m < end; m++) {
         if (shared[m] != fewest) continue;
         const int64_t far = 2 * sums[m] < twice ? twice - 2 * sums[m] : 2 * sums[m] - twice;
-        if (far >= least) {
-            if (2 * sums[m] > twice) break;  // only further away from here on
-            continue;
-        }
+        if (far >= least) continue;
         best = m;
         least = far;
     }

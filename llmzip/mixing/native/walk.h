@@ -47,8 +47,7 @@ INLINE void predict_row(const Mixer& m, Place& place, int depth, int model) {
         int64_t length = 0;
         int bit = 0;
         if (place.expected[match] >= 0) {
-            const int32_t* bounds = m.tree.bounds + 3 * (int64_t)place.node;
-            if (bounds[0] <= place.expected[match] && place.expected[match] < bounds[2]) {
+            if (is_below(m.tree, place.node, place.expected[match])) {
                 bit = bit_towards(m.tree, place.node, place.expected[match]);
                 length = m.matches.length[place.row * MATCHES + match];
                 if (!longest) {
