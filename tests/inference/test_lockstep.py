@@ -226,6 +226,24 @@ def test_frames_that_are_decoded_together_have_their_own_tokens(
             assert found is None or (len(found) == len(tokens) and found.max() < VOCAB)
 
 
+def test_lanes_without_rows_at_a_frames_last_step_wait_for_nothing(
+    engine: ExactEngine, rng: np.random.Generator
+) -> None:
+    """One part begins with the second of three lanes of a frame of whose rows only the first has a last step."""
+    coder = FrameCoder(engine, VOCABULARY)
+    lane = coder.lane_rows
+    plans = [RowPlan(3 * lane, lane, 5), RowPlan(3 * lane * 4 + 1, 3 * lane, 5)]
+    texts = [_tokens(plan, rng) for plan in plans]
+    frames = [(coder.encode(tokens, plan).payload, plan) for tokens, plan in zip(texts, plans, strict=True)]
+    before = threads.count()
+    threads.set_count(2)
+    try:
+        found = coder.decode_together(frames)
+    finally:
+        threads.set_count(before)
+    assert all(one is not None and np.array_equal(one, text) for one, text in zip(found, texts, strict=True))
+
+
 def test_frames_are_decoded_one_by_one_without_compiled_rows(
     engine: ExactEngine, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:

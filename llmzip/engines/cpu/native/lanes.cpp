@@ -200,11 +200,15 @@ bool is_done(const Decoding& d, const Frame& frame) {
     return frame.has_failed || frame.step >= smaller(d.last_step, frame.steps);
 }
 
+// Whether a part has rows of a lane that have a token at a step. It may begin with other lanes, of the same frame too.
+bool has_rows_of(const Part& part, const Lane& lane, int64_t step) {
+    return larger(part.first, lane.first) < end_of(lane, step);
+}
+
 // Whether all rows of a lane that have a token at a step are predicted.
 bool is_predicted(const Decoding& d, const Lane& lane, int64_t step) {
-    const int64_t end = end_of(lane, step);
     for (int64_t n = lane.first_part; n < lane.last_part; n++)
-        if (d.parts[n].next <= step && d.parts[n].first < end) return false;
+        if (d.parts[n].next <= step && has_rows_of(d.parts[n], lane, step)) return false;
     return true;
 }
 
@@ -272,7 +276,7 @@ bool can_predict(const Decoding& d, const Part& part) {
     bool is_wanted = false;
     for (int64_t number = part.first_lane; number < part.last_lane; number++) {
         const Lane& lane = d.lanes[number];
-        if (d.frames[lane.frame].has_failed || larger(part.first, lane.first) >= end_of(lane, part.next)) continue;
+        if (d.frames[lane.frame].has_failed || !has_rows_of(part, lane, part.next)) continue;
         if (lane.coded < part.next) return false;
         is_wanted = true;
     }
