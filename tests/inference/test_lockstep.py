@@ -232,7 +232,7 @@ def test_lanes_without_rows_at_a_frames_last_step_wait_for_nothing(
     """One part begins with the second of three lanes of a frame of whose rows only the first has a last step."""
     coder = FrameCoder(engine, VOCABULARY)
     lane = coder.lane_rows
-    plans = [RowPlan(3 * lane, lane, 5), RowPlan(3 * lane * 4 + 1, 3 * lane, 5)]
+    plans = [RowPlan(6 * lane, lane, 5), RowPlan(4 * 3 * lane + 1, 3 * lane, 5)]  # the one with more steps comes first
     texts = [_tokens(plan, rng) for plan in plans]
     frames = [(coder.encode(tokens, plan).payload, plan) for tokens, plan in zip(texts, plans, strict=True)]
     before = threads.count()
