@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import lzma
 import math
 
@@ -20,6 +21,10 @@ _MIN_NOISE_BYTES = 512
 
 _MIN_DICTIONARY_BITS = 12
 """Of LZMA2: the smallest dictionary that its format has, 4 KiB."""
+
+_READ_BYTES = 1 << 12
+"""Bytes that a damaged Zstandard frame is read and written in: 4 KiB."""
+
 _ZSTD_FLAGS = 0b11100111
 """Bits of a frame header's first byte for content size, single segment, checksum and dictionary (RFC 8878)."""
 
@@ -86,8 +91,34 @@ def decompress_plain(method: int, payload: bytes, original_bytes: int) -> bytes:
     return data
 
 
+def zstd_beginning(payload: bytes, max_bytes: int) -> bytes:
+    """Returns what comes out of a damaged Zstandard frame before its error, block by block.
+
+    Args:
+        payload: hostile bytes.
+        max_bytes: how many bytes may come out, at most 2^26.
+    """
+    if not payload or payload[0] & _ZSTD_FLAGS:
+        return b""
+    decompressor = zstandard.ZstdDecompressor(
+        format=zstandard.FORMAT_ZSTD1_MAGICLESS, max_window_size=2 * MAX_FRAME_BYTES
+    )
+    out = bytearray()
+    with contextlib.suppress(zstandard.ZstdError):
+        for part in decompressor.read_to_iter(payload, read_size=_READ_BYTES, write_size=_READ_BYTES):
+            out += part
+            if len(out) >= max_bytes:
+                break
+    return bytes(out[:max_bytes])
+
+
+def lzma_decompressor(original_bytes: int) -> lzma.LZMADecompressor:
+    """Returns a decompressor for a payload of method lzma that stands for so many bytes."""
+    return lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=_filters(original_bytes))
+
+
 def _unlzma(payload: bytes, original_bytes: int) -> bytes:
-    decompressor = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=_filters(original_bytes))
+    decompressor = lzma_decompressor(original_bytes)
     data = decompressor.decompress(payload, original_bytes)
     if len(data) == original_bytes and not decompressor.eof:
         decompressor.decompress(b"", 0)  # the end marker gives no bytes

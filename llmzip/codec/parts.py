@@ -6,17 +6,17 @@ of all frames are read first.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from math import gcd
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 import numpy as np
 
-from ..errors import CorruptError, FormatError, LLMZipError, SettingsError
-from ..format.headers import WINDOWS, Frame, WindowsRecord, is_readable
+from ..errors import CorruptError, SettingsError
+from ..format.headers import WINDOWS, Frame, WindowsRecord
 from ..format.index import ArchiveIndex, read_frame, read_index
-from ..format.reading import Position, read_archives
+from ..format.reading import read_archives
 from ..settings import DecompressSettings
 from ..system.streams import read_upto
 from .reader import FrameDecoder
@@ -48,19 +48,13 @@ class Place:
         return 0 if record is None else record.count
 
 
-class Salvaged(NamedTuple):
-    """A part of the text, or the reason why it is lost.
-
-    Attributes:
-        begin, end: of the part, in bytes; an end of None stands for all that came after.
-        text: the part; None if it is lost.
-        reason: why it is lost.
-    """
-
-    begin: int
-    end: int | None
-    text: bytes | None
-    reason: str
+def placed(frames: Iterable[Frame]) -> Iterator[Place]:
+    """Yields the places of all frames of a file, which come in their order."""
+    num_bytes = num_windows = 0
+    for frame in frames:
+        place = Place(frame, num_bytes, num_windows)
+        num_bytes, num_windows = place.end, num_windows + place.num_windows
+        yield place
 
 
 class PartReader:
@@ -69,23 +63,21 @@ class PartReader:
     Args:
         source: a seekable binary file, at its start.
         settings: model, engine.
-        salvaging: take what is left of a file that ends too early, or whose headers are damaged from some place on.
 
     Raises:
         FormatError, CorruptError, TruncatedError: as docs/format.md section 8 says.
         SettingsError: the file is not seekable.
     """
 
-    def __init__(self, source: BinaryIO, settings: DecompressSettings, *, salvaging: bool = False) -> None:
+    def __init__(self, source: BinaryIO, settings: DecompressSettings) -> None:
         if not source.seekable():
             raise SettingsError("parts can only be read from a file, not from a pipe")
         self._source = source
         self._decoder = FrameDecoder(settings)
         self._places: list[Place] | None = None
-        self._rest: Salvaged | None = None
-        self._index = None if salvaging else read_index(source)
+        self._index = read_index(source)
         if self._index is None:
-            self._places = self._all_places(salvaging=salvaging)
+            self._places = self._all_places()
 
     @property
     def places(self) -> list[Place]:
@@ -96,7 +88,7 @@ class PartReader:
         """
         if self._places is None:
             self._source.seek(0)
-            self._places = self._all_places(salvaging=False)
+            self._places = self._all_places()
         return self._places
 
     @property
@@ -157,39 +149,9 @@ class PartReader:
             raise CorruptError(f"frame {frame.number}: the file has become shorter")
         return data
 
-    def salvage(self) -> Iterator[Salvaged]:
-        """Yields all of the text that can be saved: frame by frame, and frames of windows by their groups."""
-        for place in self.places:
-            header = place.frame.header
-            if header.method == WINDOWS:
-                yield from self._salvaged_windows(place)
-                continue
-            try:
-                yield Salvaged(place.begin, place.end, self._decoder.decode(self._whole(place)), "")
-            except CorruptError as error:
-                yield Salvaged(place.begin, place.end, None, str(error))
-        if self._rest is not None:
-            yield self._rest
-
-    def _all_places(self, *, salvaging: bool) -> list[Place]:
-        """Reads the headers of all frames.
-
-        Args:
-            salvaging: whether to note what is lost where the headers end too early, instead of raising an error.
-        """
-        places: list[Place] = []
-        num_bytes = num_windows = 0
-        position = Position()
-        try:
-            for frame in read_archives(self._source, skip_payloads=True, position=position):
-                place = Place(frame, num_bytes, num_windows)
-                places.append(place)
-                num_bytes, num_windows = place.end, num_windows + place.num_windows
-        except (FormatError, CorruptError) as error:  # TruncatedError is a CorruptError
-            if not salvaging or (not places and isinstance(error, FormatError)):
-                raise
-            self._rest = _lost_rest(places, position, error)
-        return places
+    def _all_places(self) -> list[Place]:
+        """Reads the headers of all frames."""
+        return list(placed(read_archives(self._source, skip_payloads=True)))
 
     def _indexed_places(self, index: ArchiveIndex, numbers: range) -> list[Place]:
         """Returns the frames with these numbers, and reads no other headers; damaged ones are found before any text."""
@@ -205,7 +167,7 @@ class PartReader:
         """Returns part of the text of a frame of windows, from the groups that it is in."""
         from ..windows import frames
 
-        record = _record(place)
+        record = windows_record(place)
         try:
             groups = frames.directory(place.frame.header, self.data(place, record.data_bytes))
             groups = [group for group in groups if begin < group.end and group.begin < end]
@@ -225,7 +187,7 @@ class PartReader:
         """Returns the texts of windows of a frame, and their unused bits; reads no more than they need."""
         from ..windows import frames
 
-        header, record = place.frame.header, _record(place)
+        header, record = place.frame.header, windows_record(place)
         bits, first, end = record.window_bits, 0, record.data_bytes
         if not header.keeps_context:
             first = wanted.start - wanted.start % (8 // gcd(bits, 8))  # begins at a byte
@@ -235,62 +197,9 @@ class PartReader:
         windows = frames.decode_windows(model, header, data, wanted, first=first)
         return windows.texts, windows.spare_bits
 
-    def _salvaged_windows(self, place: Place) -> Iterator[Salvaged]:
-        """Yields the groups of a frame of windows."""
-        from ..windows import frames
 
-        try:
-            groups = frames.directory(place.frame.header, self.data(place, _record(place).data_bytes))
-        except CorruptError as error:
-            yield Salvaged(place.begin, place.end, None, f"frame {place.frame.number}: {error}")
-            return
-        try:
-            texts, _ = self._windows(place, range(place.num_windows))
-        except CorruptError:
-            texts = []
-        for group in groups:
-            begin, end = place.begin + group.begin, place.begin + group.end
-            if not texts:
-                text = self._group_alone(place, group.windows)
-            else:
-                text = b"".join(texts[number] for number in group.windows)
-            if group.holds(text):
-                yield Salvaged(begin, end, text, "")
-            else:
-                numbers = f"{group.windows.start + place.first_window} to {group.windows.stop + place.first_window - 1}"
-                yield Salvaged(begin, end, None, f"frame {place.frame.number}: damaged: windows {numbers}")
-
-    def _group_alone(self, place: Place, windows: range) -> bytes:
-        """Returns the text of a group, empty if it does not decode."""
-        try:
-            return b"".join(self._windows(place, windows)[0])
-        except LLMZipError:
-            return b""
-
-
-def _record(place: Place) -> WindowsRecord:
+def windows_record(place: Place) -> WindowsRecord:
+    """Returns how a frame of method windows is divided."""
     record = place.frame.header.windows
     assert record is not None
     return record
-
-
-def _lost_rest(places: list[Place], position: Position, error: LLMZipError) -> Salvaged:
-    """Returns what is lost where the headers end too early.
-
-    Args:
-        places: the frames before.
-        position: where that is.
-        error: what is wrong there.
-    """
-    parser, begin = position.parser, places[-1].end if places else 0
-    last = places[-1].frame if places else None
-    if parser is not None and parser.unfinished is not None:
-        head = parser.unfinished
-        number = last.number + 1 if last is not None and last.archive is parser.header else 0
-        if is_readable(head, alone=number == 0 and head.last):
-            last_one = ", the last one," if head.last else ""
-            reason = f"frame {number}{last_one} of {head.original_bytes:,} bytes is not whole: {error}"
-            return Salvaged(begin, begin + head.original_bytes if head.last else None, None, reason)
-    elif parser is not None and last is not None and last.archive is parser.header and last.header.last:
-        return Salvaged(begin, begin, None, str(error))
-    return Salvaged(begin, None, None, str(error))

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ..format.plan import RowPlan
     from ..inference.load import Kernels, LoadedModel
     from .ahead import DecodedAhead
+    from .rows import FrameCoder
 
 
 class FrameDecoder:
@@ -113,6 +114,16 @@ class FrameDecoder:
             CorruptError, FormatError, ModelError, EngineError, TokenizerError.
         """
         return self._model_of(header).load()
+
+    def coder(self, frame: Frame) -> tuple[LoadedModel, FrameCoder]:
+        """Returns the model of a frame whose tokens a model codes, and what decodes them.
+
+        Raises:
+            CorruptError, FormatError, ModelError, EngineError, TokenizerError.
+        """
+        model = self._model_of(frame.archive)
+        loaded = model.load(frame.number)
+        return loaded, _coder(frame, loaded, model.prompt)
 
     def frames_at_once(self, frame: Frame) -> int:
         """Returns how many frames like this one may be decoded side by side, 1 or more; loads nothing.
@@ -214,12 +225,17 @@ def _decode_windows(frame: Frame, model: LoadedModel, prompt: bytes, progress: P
 
 def _decode_tokens(frame: Frame, model: LoadedModel, prompt: bytes, *, plan: RowPlan, limit: ByteMeter) -> np.ndarray:
     from ..system.memory import allocations_checked
+
+    coder = _coder(frame, model, prompt)
+    with allocations_checked("not enough memory for the model"):
+        return coder.decode(frame.payload, plan, limit)
+
+
+def _coder(frame: Frame, model: LoadedModel, prompt: bytes) -> FrameCoder:
     from .rows import FrameCoder
 
     vocabulary = model.vocabulary if frame.header.method == MIXED else None
-    coder = FrameCoder(model.engine, vocabulary, model.prompt(prompt), model.followers)
-    with allocations_checked("not enough memory for the model"):
-        return coder.decode(frame.payload, plan, limit)
+    return FrameCoder(model.engine, vocabulary, model.prompt(prompt), model.followers)
 
 
 def decompress_stream(

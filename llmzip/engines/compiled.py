@@ -106,6 +106,9 @@ class CompiledDecoding(Protocol):
     def has_failed(self, frame: int) -> bool:
         """Whether no encoder wrote a frame, as far as it was decoded."""
 
+    def sound_steps(self, frame: int) -> int:
+        """Returns how many steps of a frame had been decoded at least when it failed."""
+
     def __enter__(self: DecodingT) -> DecodingT: ...
 
     def __exit__(self, *details: object) -> None: ...

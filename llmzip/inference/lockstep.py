@@ -66,6 +66,8 @@ def decode(
             history.restart_if_full(step)
             reached = pace.advance(decoding, step, plan.steps)
             if decoding.has_failed(0):
+                if decoding.sound_steps(0) > step:
+                    check(history.taken(step, decoding.sound_steps(0)))
                 raise CorruptError("damaged: the compressed data fits no text")
             check(history.taken(step, reached))
             step = reached

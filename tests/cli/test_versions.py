@@ -93,8 +93,11 @@ def test_an_old_archive_among_others_is_named_and_not_passed_over(
     assert [path.name for path in tmp_path.iterdir()] == ["old.llmz"] and leftovers(tmp_path) == []
     assert (tmp_path / "old.llmz").read_bytes() == data
     code, out, err = call("cat", "--salvage", "old.llmz")
-    assert (code, out) == (4, b"\1\2")
-    assert err == f"llmzip: old.llmz: the text from byte 2 on is lost: {reason}\n"
+    assert (code, out) == (1, b"\1\2")
+    assert err == (
+        f"llmzip: old.llmz: {reason}; the text from byte 2 on is not written\n"
+        "llmzip: old.llmz: saved 2 bytes with 0 line breaks; an unknown number of bytes is not read\n"
+    )
 
 
 def test_a_truncated_old_archive_is_named(call: Call, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
-from ...errors import EXIT_DAMAGED, EXIT_OK, LLMZipError, SettingsError
+from ...errors import EXIT_OK, LLMZipError, SettingsError
 from ...format.headers import MAGIC
 from ...settings import DEFAULT_MODEL, CompressSettings, DecompressSettings, EngineSettings
 from ...system import filenames, fileops, process
@@ -20,6 +20,7 @@ from .. import options
 from ..command import Output, command, explained, has_colours, piece_text
 from ..messages import Messages
 from ..values import Range, read_prompt
+from .salvage import write_salvaged
 
 if TYPE_CHECKING:
     from ...codec.parts import PartReader
@@ -62,7 +63,12 @@ def _named(name: str) -> Iterator[None]:
         help="Window I, or windows I up to J, of an archive made with --window-bits.",
     ),
     click.option(
-        "--salvage", is_flag=True, help="Write everything readable of a damaged archive; report what is lost."
+        "--salvage", is_flag=True,
+        help="Write all of a damaged archive that passes its checksums; report what is lost, in bytes and lines.",
+    ),
+    click.option(
+        "--unverified", is_flag=True,
+        help="With --salvage, also write what still decodes of the damaged parts; it passed no checksum.",
     ),
     options.decompress_model,
     options.prompt,
@@ -76,6 +82,7 @@ def cat_command(
     byte_range: tuple[int, int | None] | None,
     windows: tuple[int, int | None] | None,
     salvage: bool,
+    unverified: bool,
     model: str | None,
     prompt_file: str | None,
     threads: int | None,
@@ -85,17 +92,19 @@ def cat_command(
 
     Only the frames that hold the part are read and decoded; of frames of windows, only the windows. FILE may be - for
     the standard input; a pipe is read to its end first. Every byte has passed a checksum, except windows chosen by
-    number, which have none.
+    number, which have none, and what --unverified adds.
     """
     from ...codec.parts import PartReader  # here, so that --help is quick
 
+    if unverified and not salvage:
+        raise click.UsageError("--unverified needs --salvage")
     if (byte_range is not None) + (windows is not None) + salvage > 1:
         raise click.UsageError("--range, --window and --salvage exclude each other")
     settings = DecompressSettings(model, EngineSettings(device=device, threads=threads), read_prompt(prompt_file))
     with _opened(file) as source, _named(file):
-        reader = PartReader(source, settings, salvaging=salvage)
         if salvage:
-            return _salvage(output, messages, file, reader)
+            return write_salvaged(output, messages, file, source, settings, unverified=unverified)
+        reader = PartReader(source, settings)
         if windows is not None:
             _write_windows(output, file, reader, windows)
         else:
@@ -119,25 +128,6 @@ def _write_windows(output: Output, file: str, reader: PartReader, windows: tuple
         raise SettingsError(f"{file} has windows 0 to {reader.num_windows - 1:,}")
     for texts, _ in reader.windows(first, last):
         output.stdout.write(b"".join(texts))
-
-
-def _salvage(output: Output, messages: Messages, file: str, reader: PartReader) -> int:
-    """Writes all readable text and reports what is lost. Returns the exit status."""
-    status = EXIT_OK
-    for part in reader.salvage():
-        if part.text is None:
-            status = EXIT_DAMAGED
-            messages.error(file, f"{_lost(part.begin, part.end)}: {part.reason}")
-        else:
-            output.stdout.write(part.text)
-    return status
-
-
-def _lost(begin: int, end: int | None) -> str:
-    """Returns which bytes of the text are lost; `end` is None if the archive does not say."""
-    if end is None:
-        return f"the text from byte {begin:,} on is lost"
-    return f"bytes {begin:,} to {end:,} are lost" if begin < end else "no text is lost, but the archive is incomplete"
 
 
 # -- windows ---------------------------------------------------------------------------------------------------------

@@ -335,6 +335,10 @@ class CpuDecoding:
         """Whether no encoder wrote a frame, as far as it was decoded."""
         return bool(self._frames[frame].has_failed)
 
+    def sound_steps(self, frame: int) -> int:
+        """Returns how many steps of a frame had been decoded at least when it failed."""
+        return max(int(self._frames[frame].step) - 1, 0)  # the step that failed may have been counted
+
     def advance(self, last_step: int) -> int:
         """Decodes up to a step, or as far as the cache has room; returns the step that was reached."""
         decoding, step = self._decoding, self._step
