@@ -27,7 +27,7 @@ REAL ?= .real-models
 # Waiting threads of torch give up the core soon: on a busy machine spinning costs a factor of ten.
 export GOMP_SPINCOUNT ?= 1000
 
-.PHONY: help setup demo test test-slow check fuzz golden docs site picture bench readme-tables bench-mixer bench-train bench-logs bench-windows bench-speed bench-levels bench-cmix bench-guesses bench-start bench-small bench-ray embedded dist wheels clean lock test-newest test-oldest test-real
+.PHONY: help setup demo test test-slow check fuzz golden docs site picture bench readme-tables bench-mixer bench-train bench-logs bench-windows bench-speed bench-levels bench-cmix bench-guesses bench-mending bench-start bench-small bench-ray embedded dist wheels clean lock test-newest test-oldest test-real
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -175,6 +175,9 @@ bench-cmix: $(BIN)/test.stamp ## sizes beside those published for cmix and paq8p
 
 bench-guesses: $(BIN)/test.stamp ## what guesses save when single rows are decoded: TEXTS="FILE ..."
 	$(BIN)/python benchmarks/guesses.py $(or $(TEXTS),$(wildcard corpora/*.txt corpora/*.log)) --output bench-results
+
+bench-mending: $(BIN)/llmzip.stamp ## how many of 1,000 damaged archives recovery data mends
+	$(BIN)/python benchmarks/mending.py
 
 bench-start: $(BIN)/test.stamp ## time and memory of whole processes with a text of 1 KB, beside an import of numpy
 	$(BIN)/python benchmarks/start.py --output bench-results

@@ -17,6 +17,10 @@ DEVICES = ("auto", "cpu", "cuda")
 ARITHMETICS = ("exact", "float")
 DTYPES = ("float32", "bfloat16", "float16")
 
+MIN_RECOVERY = 0.1
+MAX_RECOVERY = 100
+"""Bounds of the share of an archive that its recovery data can mend, in percent."""
+
 _MAX_THREADS = 4096
 _MAX_ROWS = 4096  # of a frame
 _MAX_CONTEXT = 1 << 17  # 131,072 tokens
@@ -86,6 +90,8 @@ class CompressSettings:
         overlap: tokens that a new context repeats, below the context; None to choose by level.
         window_bits: bits of each window that the text is cut into, 16 to 65,536; None for no windows.
         model_reset: whether each window begins with an empty context, so that it decodes alone.
+        recovery: share of the archive in percent whose damage the recovery data after it can mend, 0.1 to 100; None
+            for no recovery data.
     """
 
     level: int = DEFAULT_LEVEL
@@ -99,6 +105,7 @@ class CompressSettings:
     overlap: int | None = None
     window_bits: int | None = None
     model_reset: bool = True
+    recovery: float | None = None
 
     def __post_init__(self) -> None:
         check_type("level", self.level, int)
@@ -107,6 +114,9 @@ class CompressSettings:
         check_type("dtype", self.dtype, str)
         for name in ("context", "rows", "overlap", "window_bits"):
             check_type(name, getattr(self, name), int, optional=True)
+        check_type("recovery", self.recovery, int, float, optional=True)
+        if self.recovery is not None and not MIN_RECOVERY <= self.recovery <= MAX_RECOVERY:
+            raise SettingsError(f"recovery must be {MIN_RECOVERY} to {MAX_RECOVERY} percent, not {self.recovery!r}")
         if not MIN_LEVEL <= self.level <= MAX_LEVEL:
             raise SettingsError(f"level must be {MIN_LEVEL} to {MAX_LEVEL}, not {self.level!r}")
         if self.arithmetic not in ARITHMETICS or self.dtype not in DTYPES:

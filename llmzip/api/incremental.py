@@ -47,11 +47,19 @@ class Compressor:
         device: str = "auto",
         prompt: Buffer = b"",
         arithmetic: str = "exact",
+        recovery: float | None = None,
     ) -> None:
         libraries.warn_if_missing()
         engine = EngineSettings(device=device)
         self._writer: ArchiveWriter | None = ArchiveWriter(
-            CompressSettings(level=level, model=model, engine=engine, arithmetic=arithmetic, prompt=as_bytes(prompt))
+            CompressSettings(
+                level=level,
+                model=model,
+                engine=engine,
+                arithmetic=arithmetic,
+                prompt=as_bytes(prompt),
+                recovery=recovery,
+            )
         )
 
     def compress(self, data: Buffer) -> bytes:

@@ -23,6 +23,7 @@ def compress(
     device: str = "auto",
     prompt: Buffer = b"",
     arithmetic: str = "exact",
+    recovery: float | None = None,
 ) -> bytes:
     """Compresses bytes into one archive.
 
@@ -34,13 +35,17 @@ def compress(
         prompt: a text that model and mixer read first; decompressing needs the same one.
         arithmetic: "exact", or "float" for models that cannot run exactly: their archives decode only on the same
             hardware with the same software.
+        recovery: share of the archive in percent, 0.1 to 100, of which `llmzip repair` can mend the damage; None for no
+            recovery data.
 
     Raises:
         ValueError: an argument out of its bounds.
         TypeError: an argument of a wrong type.
         ModelError: the model is missing or cannot be used.
     """
-    compressor = Compressor(level=level, model=model, device=device, prompt=prompt, arithmetic=arithmetic)
+    compressor = Compressor(
+        level=level, model=model, device=device, prompt=prompt, arithmetic=arithmetic, recovery=recovery
+    )
     return compressor.compress(data) + compressor.flush()
 
 

@@ -116,6 +116,7 @@ _commands["decompress"] = archive.decompress_command
 _commands["info"] = archive.info_command
 _commands["train"] = Later("train:train_command", "Train a language model on your own text.")
 _commands["cat"] = Later("windows:cat_command", "Write an archive's text, or a part of it.")
+_commands["repair"] = Later("repair:repair_command", "Mend a damaged archive by its recovery data.")
 _commands["windows"] = Later("windows:windows_command", "Show how a text divides into windows.")
 _commands["packets"] = Later("packets:packets_command", "Cut a text into self-contained packets.")
 _commands["models"] = Later("models:models_command", "List, download and check models.")

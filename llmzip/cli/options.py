@@ -11,6 +11,7 @@ from ..format.headers import MAX_STEPS, MAX_WINDOW_BITS, MIN_WINDOW_BITS
 from ..models.embedded import DEFAULT
 from ..settings import ARITHMETICS, DEFAULT_LEVEL, DTYPES, MAX_LEVEL, MIN_LEVEL, USUAL_CONTEXT
 from ..system import libraries
+from . import values
 from .messages import PROGRAM
 from .request import Mode
 
@@ -176,6 +177,11 @@ windows = together(
         "--no-model-reset", "model_reset", is_flag=True, default=True, flag_value=False,
         help="Carry the model's context from window to window: smaller, but they only decode in order.",
     ),
+)  # fmt: skip
+recovery = click.option(
+    "--recovery", metavar="PERCENT", type=values.Percentage(),
+    help="Append recovery data, by which `llmzip repair` mends damage of up to PERCENT of the archive; it takes about "
+    "twice that much.",
 )  # fmt: skip
 model = _compress_model(
     f"{_COMPRESS_MODEL} To decompress: {_DECOMPRESS_MODEL[0].lower()}{_DECOMPRESS_MODEL[1:]} The environment variable "

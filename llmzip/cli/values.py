@@ -17,6 +17,7 @@ MAX_PROMPT_BYTES = 1 << 26  # 64 MiB
 
 _SIZE = re.compile(r"([0-9]+) ?(|[kmg]i?)b?", re.IGNORECASE)
 _SIZE_UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1024, "mi": 1024**2, "gi": 1024**3}
+_PERCENTAGE = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,2})?) ?%?")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
 _DURATION_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _RANGE = re.compile("([0-9]*):([0-9]*)")
@@ -33,6 +34,20 @@ class Size(click.ParamType):  # type: ignore[type-arg, unused-ignore]
         if match is None or int(match[1]) < 1:
             self.fail(f"{value!r} is not a number of bytes such as 5000, 64KiB or 1MB", param, ctx)
         return int(match[1]) * _SIZE_UNITS[match[2].lower()]
+
+
+class Percentage(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """A share: 5%, 0.5 % or 5."""
+
+    name = "percentage"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        match = _PERCENTAGE.fullmatch(str(value))
+        if match is None:
+            self.fail(f"{value!r} is not a percentage such as 5% or 0.5%", param, ctx)
+        return float(match[1])
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg, unused-ignore]

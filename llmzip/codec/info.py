@@ -6,7 +6,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, BinaryIO
 
 from .._version import FORMAT_VERSION
+from ..format.headers import SKIP, Frame
 from ..format.reading import Position, read_archives
+from ..format.recovery import parse_head
 from ..models.choice import describe_model
 
 
@@ -25,14 +27,31 @@ class FrameInfo:
 
 
 @dataclass(frozen=True)
+class RecoveryInfo:
+    """Recovery data as its first packet describes it (docs/format.md section 5b).
+
+    Attributes:
+        protected_bytes: how many of the bytes before it it protects.
+        block_bytes, num_blocks: size and number of the blocks that these are cut into.
+        parity_blocks: how many damaged blocks it can mend.
+    """
+
+    protected_bytes: int
+    block_bytes: int
+    num_blocks: int
+    parity_blocks: int
+
+
+@dataclass(frozen=True)
 class ArchiveEntry:
-    """One archive of a file."""
+    """One archive of a file; `recovery` is None unless it is recovery data, and then no frame has text."""
 
     format_version: int
     model_code: int
     model: str | None
     model_digest: str | None
     tokenizer_digest: str | None
+    recovery: RecoveryInfo | None = None
     frames: list[FrameInfo] = field(default_factory=list)
 
 
@@ -94,7 +113,8 @@ def read_info(source: BinaryIO) -> ArchiveInfo:
     parsed = Position()
     for frame in read_archives(source, skip_payloads=True, position=parsed):
         if frame.number == 0:
-            archives.append(ArchiveEntry(FORMAT_VERSION, frame.archive.model_code, *describe_model(frame.archive)))
+            model = describe_model(frame.archive)
+            archives.append(ArchiveEntry(FORMAT_VERSION, frame.archive.model_code, *model, _recovery(frame)))
         head = frame.header
         archives[-1].frames.append(
             FrameInfo(
@@ -109,3 +129,12 @@ def read_info(source: BinaryIO) -> ArchiveInfo:
             )
         )
     return ArchiveInfo(archives, parsed.offset_bytes)
+
+
+def _recovery(frame: Frame) -> RecoveryInfo | None:
+    """Returns the recovery data that an archive's first frame belongs to; None if it is another one."""
+    head = parse_head(frame.payload) if frame.header.method == SKIP else None
+    if head is None:
+        return None
+    layout = head.layout
+    return RecoveryInfo(layout.protected_bytes, layout.block_bytes, layout.num_blocks, layout.num_parity)

@@ -15,6 +15,7 @@ from ..errors import CorruptError, ModelMismatchError
 from ..format.headers import MIXED, SKIP, WINDOWS, Frame, Header
 from ..format.plan import header_plan
 from ..format.reading import Position, read_archives
+from ..format.recovery import check_packets
 from ..inference.on_demand import ModelOnDemand
 from ..inference.progress import ByteMeter, Progress
 from ..models.choice import check_model_code, model_for_archive
@@ -88,6 +89,8 @@ class FrameDecoder:
         header = frame.header
         check_model_code(frame.archive)
         if header.method == SKIP:
+            with _errors_name(frame):
+                check_packets(frame.payload, frame.number)
             return b""
         model = self._model_of(frame.archive) if header.uses_model else None
         loaded = None if model is None else model.load(frame.number)

@@ -6,7 +6,7 @@ The model and torch are loaded only when a frame needs them.
 from __future__ import annotations
 
 import time
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from ..format import headers
 from ..format.headers import SKIP, STORED, FrameHeader, Header
@@ -18,6 +18,9 @@ from .drafts import Draft, Drafter
 from .packing import ArchivePacker
 from .report import CharacterCounter, StreamReport, frame_report
 
+if TYPE_CHECKING:
+    from ..recovery.making import RecoveryWriter
+
 UNIT_BYTES = headers.MAX_FRAME_BYTES
 """Input that is looked at together, 64 MiB: the plain methods see all of it, as xz -9 does."""
 
@@ -26,7 +29,7 @@ _READ_BYTES = 1 << 20
 
 
 class ArchiveWriter:
-    """Turns bytes that arrive in pieces into one archive.
+    """Turns bytes that arrive in pieces into one archive, and its recovery data if the settings ask for it.
 
     Args:
         settings: level, model, engine.
@@ -44,6 +47,7 @@ class ArchiveWriter:
         self._drafter = Drafter(self._model, settings, progress)
         self._buffer = bytearray()
         self._packer = ArchivePacker()
+        self._recovery = None if settings.recovery is None else _recovery_writer(settings.recovery)
         self._characters = CharacterCounter()
         self._started = time.perf_counter()
         self.report = StreamReport()
@@ -66,11 +70,17 @@ class ArchiveWriter:
         return self._unit(unit, last=False) if unit else b""
 
     def finish(self) -> bytes:
-        """Returns the rest of the archive."""
+        """Returns the rest of the archive, and its recovery data."""
         out = self._unit(bytes(self._buffer), last=True)
         self._buffer = bytearray()
-        out += self._packer.index()
+        index = self._packer.index()
+        out += index
         self.report.compressed_bytes = self._packer.num_bytes
+        if self._recovery is not None:
+            self._recovery.add(index)
+            recovery = b"".join(self._recovery.finish())
+            out += recovery
+            self.report.compressed_bytes += len(recovery)
         self.report.characters = self._characters.finish()
         self.report.elapsed_seconds = time.perf_counter() - self._started
         return out
@@ -94,7 +104,15 @@ class ArchiveWriter:
             self.report.frames.append(frame_report(draft.header, draft.bytes, draft.bits))
             self.report.original_bytes += len(draft.original)
         self.report.compressed_bytes = self._packer.num_bytes
+        if self._recovery is not None:
+            self._recovery.add(out)
         return out
+
+
+def _recovery_writer(percent: float) -> RecoveryWriter:
+    from ..recovery.making import RecoveryWriter  # here, because most archives have none
+
+    return RecoveryWriter(percent)
 
 
 def compress_stream(

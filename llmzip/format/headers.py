@@ -217,7 +217,7 @@ class Frame:
         offset_bytes: where the frame's tag is in the file.
         size_bytes: size of the frame from its tag to its crc32.
         header: the fields before the payload.
-        payload: the compressed bytes; empty if they were skipped.
+        payload: the compressed bytes; empty if they were skipped, of skip frames the first 48 bytes then.
         crc32: checksum of the original bytes.
         archive: header of the frame's archive.
     """

@@ -16,8 +16,20 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 from ..errors import CorruptError, LLMZipError
 from ..system.streams import read_upto
-from .headers import INDEX, INDEX_MAGIC, MAGIC, MAX_FRAME_BYTES, MAX_INDEX_ENTRIES, MAX_RECORD_BYTES, Frame, Header
+from .headers import (
+    INDEX,
+    INDEX_MAGIC,
+    MAGIC,
+    MAX_FRAME_BYTES,
+    MAX_INDEX_ENTRIES,
+    MAX_RECORD_BYTES,
+    SKIP,
+    Frame,
+    Header,
+)
 from .reading import ArchiveParser, Skip, end_of
+from .recovery import parse_head
+from .writing import pack_header
 
 _MAX_HEADER_BYTES = len(MAGIC) + 1 + 2 + MAX_RECORD_BYTES
 _MIN_FRAME_BYTES = 1 + 3 + 1 + 4
@@ -26,6 +38,9 @@ _MAX_FRAME_BYTES = 1 + 3 * 4 + 4 * 5 + MAX_FRAME_BYTES + 1 + 4
 
 _TAIL_BYTES = 4 + 4 + len(INDEX_MAGIC)
 _MAX_INDEX_BYTES = 1 + 5 + 10 * MAX_INDEX_ENTRIES + _TAIL_BYTES
+
+_PLAIN_HEADER = pack_header(Header())
+"""Header of an archive without a model, as recovery data has it."""
 
 ResultT = TypeVar("ResultT")
 
@@ -48,7 +63,7 @@ class IndexEntry(NamedTuple):
 
 @dataclass(frozen=True)
 class ArchiveIndex:
-    """The frames of a file that is one archive of two frames or more; `len()` is their number.
+    """The frames of a file that is one archive of two frames or more, and maybe recovery data; `len()` is their number.
 
     Attributes:
         header: of the archive.
@@ -97,7 +112,8 @@ def read_index(source: BinaryIO) -> ArchiveIndex | None:
         source: a binary file, at its start, and there again afterwards.
 
     Returns:
-        the index; None if the file cannot seek, or is anything but one whole archive of two frames or more.
+        the index; None if the file cannot seek, or is anything but one whole archive of two frames or more, which
+        recovery data may follow.
 
     Raises:
         OSError: from the file.
@@ -107,6 +123,7 @@ def read_index(source: BinaryIO) -> ArchiveIndex | None:
         return None
     start = read_upto(source, _MAX_HEADER_BYTES)
     try:
+        end = _end_of_text(source, end)
         parser = ArchiveParser()
         header = _result(parser.header_steps(), io.BytesIO(start))
         body = _index_body(source, end)
@@ -166,6 +183,22 @@ def read_frames(source: BinaryIO, index: ArchiveIndex, numbers: range) -> Iterat
     """
     for number in numbers:
         yield read_frame(source, index, number)
+
+
+def _end_of_text(source: BinaryIO, end: int) -> int:
+    """Returns where the recovery data at the end of a file of `end` bytes begins; `end` if there is none."""
+    body = _index_body(source, end)
+    lists = None if body is None else _parsed(body.entries, 0)
+    if body is None or lists is None:
+        return end
+    begin = end - body.size_bytes - lists[0][-1] - len(_PLAIN_HEADER)
+    if begin <= 0:
+        return end
+    source.seek(begin)
+    if read_upto(source, len(_PLAIN_HEADER)) != _PLAIN_HEADER:
+        return end
+    frame = _result(ArchiveParser(begin, skip_payloads=True).frame_steps(0, Header()), source)
+    return end if frame.header.method != SKIP or parse_head(frame.payload) is None else begin
 
 
 class _Body(NamedTuple):

@@ -45,6 +45,7 @@ from .headers import (
     is_readable,
 )
 from .numbers import bytes_needed, crc8, unpack_varint
+from .recovery import HEAD_BYTES, check_packets
 from .writing import index_entries
 
 _MIN_RECORD_BYTES = 3 + 1 + 1 + 2 * DIGEST_BYTES
@@ -191,10 +192,15 @@ class ArchiveParser:
         self.unfinished = head
         payload = b""
         if self._skip_payloads:
-            yield Skip(payload_bytes + 1)
-            self.offset_bytes += payload_bytes + 1
+            if head.method == SKIP and payload_bytes >= HEAD_BYTES:  # it may say that it is recovery data
+                payload = yield from self._take(HEAD_BYTES)
+            left = payload_bytes - len(payload) + 1
+            yield Skip(left)
+            self.offset_bytes += left
         else:
             payload = yield from self._take(payload_bytes)
+            if head.method == SKIP:
+                check_packets(payload, number)
             stored, computed = (yield from self._take(1))[0], crc8(self._seen + payload)
             if stored != computed:
                 raise CorruptError(f"frame {number}: damaged: checksum stored {stored:02x}, computed {computed:02x}")

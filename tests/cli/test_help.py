@@ -39,7 +39,7 @@ DOCUMENT = ROOT / "docs" / "cli.md"
 MODELS_COMMANDS = ["list", "info", "pull", "verify"]
 COMMANDS = ["compress", "decompress", "info", "train", "models", *(f"models {name}" for name in MODELS_COMMANDS)]
 CLUSTER_COMMANDS = ["cluster", *(f"cluster {name}" for name in ("compress", "decompress", "test", "entropy"))]
-COMMANDS += ["cat", "windows", "packets", "entropy", "distance", "estimate", *CLUSTER_COMMANDS, "bench"]
+COMMANDS += ["repair", "cat", "windows", "packets", "entropy", "distance", "estimate", *CLUSTER_COMMANDS, "bench"]
 _BLOCK = re.compile(r"(<!-- help: (llmzip[^>]*?) -->\n```text\n)(.*?)(```\n)", re.DOTALL)
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import os
 import re
 from pathlib import Path
@@ -68,7 +69,7 @@ def test_the_readme_lists_the_packages_in_the_order_of_the_layers() -> None:
         .partition("```")[0]
     )
     rows = [re.split(" {2,}", line)[::2] for line in block.splitlines()]
-    listed = [name for column in zip(*rows, strict=True) for name in column]
+    listed = [name for column in itertools.zip_longest(*rows) for name in column if name is not None]
     packages = [name for names in LAYERS for name in names if (ROOT / "llmzip" / name).is_dir()]
     assert sorted(listed) == sorted(packages)
     layer = {name: number for number, names in enumerate(LAYERS) for name in names}

@@ -108,7 +108,7 @@ SHORTENED: dict[str, tuple[str, str]] = {
 
 ENDINGS: dict[str, tuple[int, str, str]] = {
     r"-t damaged\.llmz": (4, r"damaged\.llmz: frame 0: damaged", "the archive is damaged"),
-    r" damaged\.llmz": (4, r"damaged\.llmz: bytes .* are lost", "the archive is damaged"),
+    r"(cat|-t|-l|info) .*damaged\.llmz": (4, r"damaged\.llmz: bytes .* are lost", "the archive is damaged"),
     r"(pull|--model) HuggingFaceTB/": (3, "HF_HUB_OFFLINE|not in the Hugging Face cache", "stops at the download"),
     r"-m org/name": (3, "`llmzip models pull org/name` downloads it", "entropy downloads nothing"),
 }
@@ -191,10 +191,11 @@ class Stage:
             Path(part).symlink_to(ROOT / part)
 
     def _archive(self, path: Path) -> None:
-        """Of windows, which every command takes."""
+        """Of windows, which every command takes; with recovery data for `repair`."""
         source = path.with_name("for an archive")
         _write(source, ARCHIVE_BYTES)
-        assert main(["-m", "small", "--window-bits", "128", str(source), "-o", str(path)]) == 0
+        more = ["--recovery", "5%"] if " repair " in self.line else []
+        assert main(["-m", "small", "--window-bits", "128", *more, str(source), "-o", str(path)]) == 0
 
 
 def _matches(name: str, pattern: str) -> bool:

@@ -30,7 +30,7 @@ LAYERS = (
     ("training", "bench", "measures", "__init__"),
     ("api",),
     ("codec",),
-    ("windows",),
+    ("recovery", "windows"),
     ("inference",),
     ("engines",),
     ("models", "mixing"),
@@ -44,7 +44,7 @@ ONLY_IN = {
     "torch": {"engines", "models", "numerics", "system", "training"},
     "numpy": {
         "cli", "cluster", "codec", "engines", "inference", "measures", "mixing", "models", "numerics", "ray",
-        "training", "windows",
+        "recovery", "training", "windows",
     },
     "constriction": {"mixing"},
     "tokenizers": {"cluster", "models", "training"},

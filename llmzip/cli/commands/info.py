@@ -58,8 +58,17 @@ class InfoTable(FileRun):
         if self._heading_is_due:
             self._print(_HEADING)
             self._heading_is_due = False
-        models = dict.fromkeys(archive.model or "-" for archive in info.archives)  # in order, each once
+        models = dict.fromkeys(archive.model or "-" for archive in info.archives if archive.recovery is None)
         self._print(_row(info.compressed_bytes, info.original_bytes, info.num_frames, ",".join(models), name))
+        for archive in info.archives:
+            if archive.recovery is not None:
+                size = sum(frame.compressed_bytes for frame in archive.frames)
+                data = archive.recovery
+                self._print(
+                    f"  recovery data of {size:,} bytes for {data.protected_bytes:,} before it: mends up to "
+                    f"{data.parity_blocks:,} damaged of {data.num_blocks:,} blocks of {data.block_bytes:,} bytes"
+                )
+                self._heading_is_due = True
         if self._messages.verbosity > 0:
             self._print_frames(info)
             self._heading_is_due = True

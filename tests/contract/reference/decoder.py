@@ -1,6 +1,7 @@
 """A second implementation of the decoder, from docs/format.md and docs/numerics.md alone, slow on purpose.
 
-It shares no code with the package; the mixer is in mixer.py, weight files in weights.py. In comments, F n is section
+It shares no code with the package; the mixer is in mixer.py, weight files in weights.py,
+recovery data in recovery.py. In comments, F n is section
 n of format.md and N n one of numerics.md. Products of integers are made in a float type that holds every sum exactly
 (N 1, R1); every other float operation is a numpy float32 operation, which rounds once (R2).
 """
@@ -18,6 +19,7 @@ from math import isqrt, ldexp
 from pathlib import Path
 
 import numpy as np
+import recovery
 import tokenizers
 import zstandard
 from mixer import Mixer
@@ -955,6 +957,7 @@ def decode_frame(reader: Reader, start: int, here: Here | None, prompt: list[int
     need(width == max(1, (widest.bit_length() + 7) // 8), "damaged: the sizes are wider than needed")
     need(method == SKIP or size > 0 or (method == STORED and alone and tag & 8 > 0), "damaged: an empty frame")
     need(method != SKIP or (size == 0 and crc32 == 0), "damaged: a skip frame is not empty")
+    need(method != SKIP or recovery.is_whole(payload), "damaged recovery data")  # F 5b
     need(method not in (LM, MIXED, WINDOWS) or size <= 2**21, "damaged: original size is over the limit")
     need(count <= size, "damaged: more tokens than bytes")
     if count:

@@ -17,6 +17,7 @@ from llmzip.codec.methods import compress_plain
 from llmzip.codec.writer import ArchiveWriter
 from llmzip.format import headers, numbers, writing
 from llmzip.format.headers import LM, LZMA, MIXED, SKIP, STORED, ZSTD, FrameHeader, Header, ModelRecord
+from llmzip.format.recovery import HEAD_BYTES, PACKET_MAGIC
 from llmzip.mixing.mixer import encode_bytes
 from llmzip.models.embedded import DEFAULT
 from llmzip.settings import CompressSettings
@@ -86,7 +87,6 @@ def vectors() -> Iterator[tuple[str, bytes, bytes | None]]:
     yield "good-zstd", _plain(ZSTD), REPEATED
     yield "good-frames-skip-index", _frames_and_index(), TEXT + b"more"
     yield "good-concatenated", lm + stored + _frames_and_index(), TEXT + b"\x00" + TEXT + b"more"
-
     yield "bad-empty-file", b"", None
     yield "bad-magic-only", headers.MAGIC, None
     yield "bad-truncated", lm[:-1], None
@@ -109,6 +109,7 @@ def vectors() -> Iterator[tuple[str, bytes, bytes | None]]:
     yield "bad-zstd-garbage", _frame(ZSTD, b"no zstd frame", REPEATED, True, head), None
 
     yield from _window_vectors(prose[:700])
+    yield from _recovery_vectors(stored)
 
     yield "unsupported-foreign", b"PK\x03\x04 this is another format", None
     yield "unsupported-trailing-data", stored + b"garbage", None
@@ -157,6 +158,22 @@ def _wrong_index() -> bytes:
         + _frame(STORED, b"more", b"more", True)
         + writing.pack_index([(94, 82), (14, 4)])
     )
+
+
+def _recovery_vectors(stored: bytes) -> Iterator[tuple[str, bytes, bytes | None]]:
+    yield "good-recovery", llmzip.compress(TEXT, level=1, recovery=5), TEXT
+    protected = llmzip.compress(b"\x00", recovery=5)
+    yield "good-recovery-amid", protected + stored, b"\x00" * 2
+    yield "bad-recovery-packet", _damaged_packet(protected), None
+
+
+def _damaged_packet(archive: bytes) -> bytes:
+    """The archive with a damaged packet of recovery data, in a frame whose crc8 is right."""
+    place = archive.index(PACKET_MAGIC)  # after a header of 4 bytes, a tag, and three sizes of 2 bytes
+    end = place + int.from_bytes(archive[place - 4 : place - 2], "little")
+    frame = bytearray(archive[place - 11 : end])
+    frame[11 + HEAD_BYTES + 3] ^= 1
+    return archive[: place - 11] + bytes(frame) + bytes([numbers.crc8(bytes(frame))]) + archive[end + 1 :]
 
 
 def _recheck(head_and_payload: bytes, crc32: bytes = zlib.crc32(b"x").to_bytes(4, "little")) -> bytes:
