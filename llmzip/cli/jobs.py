@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
 import stat
@@ -17,6 +18,7 @@ from ..system.filenames import FileProblem, Reserved
 from ..system.fileops import Output, Source
 from ..system.process import STDOUT, is_terminal
 from ..system.streams import DIFFERS, Comparison, DescriptorWriter, OutputError, Prefixed, read_upto
+from ..system.unfinished import open_unfinished
 from .messages import Messages, detail_texts, summary_text
 from .outcomes import OtherFileProblem, Outcomes, shown_name
 from .records import SCHEMA, RecordFile, json_line, json_name, report_fields
@@ -116,10 +118,11 @@ class Jobs(FileRun):
             target = request.target(name)
             if target is None and not request.force and is_terminal(self._stdout.fileno()):
                 raise FileProblem(_TO_TERMINAL)
-            with self._opened(target, source) as (sink, output):
+            with self._journal(target, source) as journal, self._opened(target, source) as (sink, output):
                 with self._messages.progress(shown_name(name), source.size_bytes) as advance:
                     report = self._written(
-                        output, lambda: compress_stream(source.file, sink, request.compress, advance)
+                        output,
+                        lambda: compress_stream(source.file, sink, request.compress, advance, journal=journal),
                     )
                 self._completed(source, output, report)
         self._succeeded(name, target, report)
@@ -137,10 +140,13 @@ class Jobs(FileRun):
                     self._written(None, lambda: shutil.copyfileobj(file, self._stdout))
                     self._record(name, output=STDOUT, passed_through=True, error=None)
                     return
-            with self._opened(target, source) as (sink, output):
+            with self._opened(target, source) as (sink, output), self._known(output) as known:
                 with self._messages.progress(shown_name(name), self._original_bytes(source)) as advance:
                     report = self._written(
-                        output, lambda: decompress_stream(file, sink, request.decompress, advance, ahead=self._ahead)
+                        output,
+                        lambda: decompress_stream(
+                            file, sink, request.decompress, advance, ahead=self._ahead, known=known
+                        ),
                     )
                 self._completed(source, output, report)
         self._succeeded(name, target, report)
@@ -182,7 +188,7 @@ class Jobs(FileRun):
             raise FileProblem("is kept: --rm cannot compare the text of a pipe; run it without --rm")
         request = self._request
         try:
-            output = Output(target, source, force=request.force)
+            output = self._output(target, source)
             self._reserved.check(target, source.status)
         except (FileProblem, OSError) as error:
             raise _about(target, error) from error
@@ -195,6 +201,52 @@ class Jobs(FileRun):
                     f"is kept: --rm cannot verify {target}, which is not a regular file; run it without --rm"
                 )
             yield cast("BinaryIO", output.sink), output
+
+    def _output(self, target: str, source: Source) -> Output:
+        """Makes the output; with --resume it has a name by which the next run finds it."""
+        request = self._request
+        if not request.resume:
+            return Output(target, source, force=request.force)
+        if request.mode is Mode.COMPRESS:  # whose journal makes it again, and lets only one process do so
+            folder, name = os.path.split(target)
+            digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
+            return Output(target, source, force=request.force, temporary=os.path.join(folder, f".llmzip-{digest}.tmp"))
+        self._reserved.check(_partial(target), source.status)
+        return Output(target, source, force=request.force, unfinished=_partial(target))
+
+    @contextlib.contextmanager
+    def _journal(self, target: str | None, source: Source) -> Iterator[BinaryIO | None]:
+        """Opens the file in which --resume keeps what is done; removes it once the output is complete."""
+        if not self._request.resume or target is None:
+            yield None
+            return
+        name = _partial(target)
+        try:
+            if filenames.named_descriptor(target) is not None or (
+                os.path.exists(target) and not os.path.isfile(target)
+            ):
+                raise FileProblem("is not a regular file, so nothing can be continued there")
+            self._reserved.check(name, source.status)
+            descriptor = open_unfinished(name)
+        except (FileProblem, OSError) as error:
+            raise _about(target, error) from error
+        with open(name, "r+b", opener=lambda name, flags: descriptor) as file:
+            try:
+                yield file
+            except BaseException:
+                if not os.fstat(descriptor).st_size:
+                    os.unlink(name)
+                raise
+            os.unlink(name)
+
+    @contextlib.contextmanager
+    def _known(self, output: Output | None) -> Iterator[BinaryIO | None]:
+        """Opens the text that an interrupted run has left, of which no more is used than passes its checksums."""
+        if not self._request.resume or output is None:
+            yield None
+            return
+        with output.reopen() as file:
+            yield file
 
     def _written(self, output: Output | None, work: Callable[[], Any]) -> Any:
         """Runs what writes the output; distinguishes a failed write from a failed read."""
@@ -287,6 +339,11 @@ class Jobs(FileRun):
             self._messages.detail(line)
         output = None if mode is Mode.TEST else target or STDOUT
         self._record(name, output=output, **report_fields(report), error=None)
+
+
+def _partial(target: str) -> str:
+    """Returns the name of the file in which --resume keeps what is done."""
+    return f"{target}.partial"
 
 
 def _about(output: str, error: Exception) -> OtherFileProblem:

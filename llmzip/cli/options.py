@@ -115,6 +115,11 @@ outputs = together(
         "several hard links; read and write compressed data on a terminal; with -dc, copy anything that isn't an "
         "archive.",
     ),
+    click.option(
+        "--resume", is_flag=True,
+        help="Keep what is done in OUTPUT.partial until the output is complete, and continue from there if that file "
+        "exists: after a kill, a crash or a power cut. The output is the same.",
+    ),
     click.option("-S", "--suffix", metavar=".SUF", default=".llmz", show_default=True, help="Suffix of archives."),
 )  # fmt: skip
 _COMPRESS_MODEL = (

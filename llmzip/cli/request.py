@@ -48,6 +48,7 @@ class Request:
         offline: whether to download nothing.
         prompt_file: file of --prompt-file, which no output may replace.
         report: file of --report.
+        resume: whether to keep what is done, and to continue an interrupted run.
     """
 
     mode: Mode
@@ -62,6 +63,7 @@ class Request:
     offline: bool = False
     prompt_file: str | None = None
     report: str | None = None
+    resume: bool = False
 
     def target(self, name: str | None) -> str | None:
         """Returns the name of the output for an input; None for the standard output.
@@ -117,6 +119,7 @@ class Arguments:
     suffix: str = ".llmz"
     json: bool = False
     report: str | None = None
+    resume: bool = False
 
     def request(self, num_files: int, *, model_from_environment: bool) -> Request:
         """Checks which options go together, and reads the prompt.
@@ -162,6 +165,7 @@ class Arguments:
             offline=self.offline,
             prompt_file=self.prompt_file,
             report=self.report,
+            resume=self.resume,
         )
 
     @property
@@ -180,5 +184,7 @@ class Arguments:
                 raise click.UsageError("-o takes one input file; use -c to write several to the standard output")
             if self.to_stdout and not self._names_stdout:
                 raise click.UsageError("-c and -o exclude each other")
+        if self.resume and (not mode.writes_files or self.to_stdout or self._names_stdout):
+            raise click.UsageError("--resume needs files as output, not the standard output, -l or -t")
         if not self.suffix or "/" in self.suffix or os.sep in self.suffix:
             raise click.UsageError(f"the suffix {self.suffix!r} is empty or contains {os.sep}")

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ..errors import CorruptError, EngineError
 from ..format import writing
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from ..models.token_table import TokenTable
     from .intervals import CodedRows
     from .rows import FrameCoder
+
+_PIECE, _PLAIN = 0, 1
+"""Kinds of drafts in a journal: the smallest one of a piece, and the one by the plain methods."""
 
 _INDEX_ENTRY_BYTES = 10
 """About what each further frame takes in the archive's index."""
@@ -62,6 +65,19 @@ class Draft(NamedTuple):
         return self.header.method in (STORED, LZMA, ZSTD)
 
 
+class DraftStore(Protocol):
+    """Keeps drafts, so that an interrupted run can be continued; `journal.DraftJournal` does so in a file."""
+
+    def draft(self, kind: int, text: bytes, make: Callable[[], Draft]) -> Draft:
+        """Returns the draft of a text, or makes and keeps it; `kind` distinguishes ways to make one."""
+
+    def find(self, kind: int, text: bytes) -> Draft | None:
+        """Returns the draft of a text, if it was kept."""
+
+    def keep(self, kind: int, draft: Draft) -> None:
+        """Keeps a draft."""
+
+
 class _Piece(NamedTuple):
     """Up to 2 MiB of text, for one frame of the methods lm and mixed.
 
@@ -86,10 +102,17 @@ class Drafter:
         model: loaded when a draft needs it.
         settings: level, rows and windows.
         progress: called with numbers of bytes of the original that were done.
+        journal: what an interrupted run has made, where this run keeps its drafts, too; None for none.
     """
 
-    def __init__(self, model: ModelOnDemand, settings: CompressSettings, progress: Progress | None) -> None:
-        self._model = model
+    def __init__(
+        self,
+        model: ModelOnDemand,
+        settings: CompressSettings,
+        progress: Progress | None,
+        journal: DraftStore | None = None,
+    ) -> None:
+        self._model, self._journal = model, journal
         self._settings = settings
         self._progress = one_at_a_time(progress)
 
@@ -103,17 +126,17 @@ class Drafter:
         """
         if self._settings.window_bits is not None:
             return self._windows(data, self._settings.window_bits)
-        whole = _plain_draft(data)
+        whole = self._plain_draft(data)
         drafts: list[Draft] = []
         run: list[Draft] = []  # pieces for the plain methods, which do better with all of them together
         for draft in self.piece_drafts(data, whole) if pieces is None else pieces:
             if draft.is_plain:
                 run.append(draft)
                 continue
-            drafts += _run_drafts(run, whole)
+            drafts += self._run_drafts(run, whole)
             run = []
             drafts.append(draft)
-        drafts += _run_drafts(run, whole)
+        drafts += self._run_drafts(run, whole)
         size = sum(draft.bytes for draft in drafts) + _INDEX_ENTRY_BYTES * (len(drafts) - 1)
         if alone and any(draft.header.uses_model for draft in drafts):
             size += len(writing.pack_header(self._model.archive_header())) - len(writing.pack_header(Header()))
@@ -129,11 +152,28 @@ class Drafter:
         pieces = [_Piece(number, part) for number, part in enumerate(cut_pieces(data))]
 
         def work(piece: _Piece) -> Draft:
-            plain = whole if whole is not None and len(pieces) == 1 else _plain_draft(piece.data)
             with self._all_reported(len(piece.data)) as progress:
-                return min(self._candidates(piece, plain, progress), key=lambda draft: draft.bytes)
+                return self._kept(_PIECE, piece.data, lambda: choose(piece, progress))
+
+        def choose(piece: _Piece, progress: Progress) -> Draft:
+            plain = whole if whole is not None and len(pieces) == 1 else _plain_draft(piece.data)
+            return min(self._candidates(piece, plain, progress), key=lambda draft: draft.bytes)
 
         return (draft for _, draft in in_order(pieces, work, self._frames_at_once))
+
+    def _kept(self, kind: int, text: bytes, make: Callable[[], Draft]) -> Draft:
+        """Returns a draft from the journal, or makes it and keeps it there."""
+        return make() if self._journal is None else self._journal.draft(kind, text, make)
+
+    def _plain_draft(self, data: bytes) -> Draft:
+        return self._kept(_PLAIN, data, lambda: _plain_draft(data))
+
+    def _run_drafts(self, run: list[Draft], whole: Draft) -> list[Draft]:
+        """Returns the frame of neighbouring pieces for the plain methods; a piece's and the whole unit's are known."""
+        if len(run) < 2:
+            return run
+        data = b"".join(draft.original for draft in run)
+        return [whole if len(data) == len(whole.original) else self._plain_draft(data)]
 
     def _frames_at_once(self, piece: _Piece) -> int:
         """Returns how many pieces may be worked on side by side: 1 until one of them has needed the model."""
@@ -277,6 +317,11 @@ class Drafter:
         together = max(1, PIECE_BYTES // size)
         for begin in range(0, len(texts), together):
             part = texts[begin : begin + together]
+            found = [None if self._journal is None else self._journal.find(_PIECE, text) for text in part]
+            if None not in found:
+                drafts += [draft for draft in found if draft is not None]
+                self._all_done(part)
+                continue
             with self._all_reported(sum(map(len, part))) as progress:
                 coded = frames.encode(
                     self._model.load(), part, window_bits, fresh=self._settings.model_reset, progress=progress
@@ -284,7 +329,14 @@ class Drafter:
             for text, frame in zip(part, coded, strict=True):
                 stored = Draft(FrameHeader.stored(len(text)), text, text)
                 drafts.append(min(Draft(*frame, text), stored, key=lambda draft: draft.bytes))
+                if self._journal is not None:
+                    self._journal.keep(_PIECE, drafts[-1])
         return drafts
+
+    def _all_done(self, texts: list[bytes]) -> None:
+        """Reports texts that were not worked on."""
+        with self._all_reported(sum(map(len, texts))):
+            pass
 
 
 def _coded(
@@ -337,11 +389,3 @@ def _adaptive_draft(data: bytes) -> Draft:
 
     payload, bits = encode_bytes(data)
     return Draft(FrameHeader.adaptive(len(data), len(payload)), payload, data, bits)
-
-
-def _run_drafts(run: list[Draft], whole: Draft) -> list[Draft]:
-    """Returns the frame of neighbouring pieces for the plain methods; a piece's and the whole unit's are known."""
-    if len(run) < 2:
-        return run
-    data = b"".join(draft.original for draft in run)
-    return [whole if len(data) == len(whole.original) else _plain_draft(data)]

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, BinaryIO
 
-from ..errors import CorruptError, ModelMismatchError
+from ..errors import CorruptError, LLMZipError, ModelMismatchError
 from ..format.headers import MIXED, SKIP, WINDOWS, Frame, Header
 from ..format.plan import header_plan
 from ..format.reading import Position, read_archives
@@ -21,7 +21,7 @@ from ..inference.progress import ByteMeter, Progress
 from ..models.choice import check_model_code, model_for_archive
 from ..settings import DecompressSettings
 from ..system import forks
-from ..system.streams import write_all
+from ..system.streams import read_upto, write_all
 from . import methods
 from .parallel import in_order, one_at_a_time
 from .report import CharacterCounter, FrameReport, StreamReport, frame_report
@@ -69,14 +69,19 @@ class FrameDecoder:
         """What that model's tokenizer lacks; empty for nothing."""
         return "" if self._current is None else self._current[1].tokenizer_note
 
-    def prepare(self, frames: Iterable[Frame]) -> Iterator[Frame]:
-        """Yields the frames, each after the model that it needs was loaded.
+    def prepare(self, frames: Iterable[Frame], known: KnownTexts | None = None) -> Iterator[Frame]:
+        """Yields the frames, each after its text was looked up, or the model that it needs was loaded.
+
+        Args:
+            frames: of a file, from its front.
+            known: texts that need no decoding; None for none.
 
         Raises:
             what `model` raises.
         """
         for frame in frames:
-            if frame.header.uses_model:
+            is_known = known is not None and known.look_up(frame)
+            if frame.header.uses_model and not is_known:
                 self.model(frame.archive)
             yield frame
 
@@ -248,6 +253,7 @@ def decompress_stream(
     progress: Progress | None = None,
     *,
     ahead: DecodedAhead | None = None,
+    known: BinaryIO | None = None,
 ) -> StreamReport:
     """Decompresses all archives in `source`; everything written has passed its checksum.
 
@@ -257,6 +263,8 @@ def decompress_stream(
         settings: model, engine, prompt.
         progress: called with numbers of bytes of the original that were done.
         ahead: tokens that may have been decoded before, with the same settings; None for none.
+        known: a file with a beginning of the text, which an interrupted run has left; as much of it as passes the
+            frames' checksums is not decoded again. None for none.
 
     Raises:
         FormatError, CorruptError, TruncatedError, ModelError, EngineError, TokenizerError; OSError from the files.
@@ -266,12 +274,23 @@ def decompress_stream(
     report = StreamReport()
     characters = CharacterCounter()
     position = Position()
-    frames = decoder.prepare(read_archives(source, position=position))
+    texts = KnownTexts(known)
+    frames = decoder.prepare(read_archives(source, position=position), texts)
     progress = one_at_a_time(progress)
     # Whoever writes into a pipe may wait for the text of a frame before the next one comes.
     at_once = decoder.frames_at_once if _is_whole(source) else lambda frame: 1
-    for frame, data in in_order(frames, lambda frame: decoder.decode(frame, progress), at_once):
+
+    def decode(frame: Frame) -> bytes:
+        found = texts.take(frame)
+        if found is None:
+            return decoder.decode(frame, progress)
+        if progress is not None:
+            progress(len(found))
+        return found
+
+    for frame, data in in_order(frames, decode, at_once):
         characters.add(data)
+        texts.check(data)
         if sink is not None:
             write_all(sink, data)
         report.frames.append(decoder.report(frame))
@@ -283,6 +302,51 @@ def decompress_stream(
     report.seconds_ahead = decoder.seconds_ahead
     report.elapsed_seconds = time.perf_counter() - started + report.seconds_ahead
     return report
+
+
+class KnownTexts:
+    """Texts of a file's first frames that an interrupted run has written.
+
+    Args:
+        file: begins with them; None for none.
+    """
+
+    def __init__(self, file: BinaryIO | None) -> None:
+        self._file = file
+        self._found: dict[int, bytes] = {}  # by the frame's place in the file
+        self._is_first, self._beginning = True, b""
+
+    def look_up(self, frame: Frame) -> bool:
+        """Reads the text of the next frame; returns whether it passes the frame's checksum.
+
+        Nothing after a text that does not is looked at.
+        """
+        if self._file is None:
+            return False
+        text = read_upto(self._file, frame.header.original_bytes)
+        if len(text) != frame.header.original_bytes or zlib.crc32(text) != frame.crc32:
+            self._file, self._beginning = None, text if self._is_first else b""
+            return False
+        check_model_code(frame.archive)
+        self._is_first = self._is_first and not text
+        self._found[frame.offset_bytes] = text
+        return True
+
+    def check(self, text: bytes) -> None:
+        """Checks the first text that was decoded against what is in the file, which it will replace.
+
+        Raises:
+            LLMZipError: nobody has begun to write this text there.
+        """
+        if not text:
+            return
+        beginning, self._beginning = self._beginning, b""
+        if not text.startswith(beginning):
+            raise LLMZipError("the file of an earlier run holds something else than a beginning of the text; remove it")
+
+    def take(self, frame: Frame) -> bytes | None:
+        """Returns the text of a frame, once; None if it is not known."""
+        return self._found.pop(frame.offset_bytes, None)
 
 
 def _is_whole(source: BinaryIO) -> bool:

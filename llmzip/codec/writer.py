@@ -20,6 +20,7 @@ from .report import CharacterCounter, StreamReport, frame_report
 
 if TYPE_CHECKING:
     from ..recovery.making import RecoveryWriter
+    from .journal import DraftJournal
 
 UNIT_BYTES = headers.MAX_FRAME_BYTES
 """Input that is looked at together, 64 MiB: the plain methods see all of it, as xz -9 does."""
@@ -35,16 +36,21 @@ class ArchiveWriter:
         settings: level, model, engine.
         progress: called with numbers of bytes of the original that were done.
         model: the model of the settings, if the caller has it already; None to choose it.
+        journal: where drafts are kept and found, so that an interrupted run can be continued; None for nowhere.
 
     Attributes:
         report: sizes and times of what was written so far.
     """
 
     def __init__(
-        self, settings: CompressSettings, progress: Progress | None = None, model: ModelOnDemand | None = None
+        self,
+        settings: CompressSettings,
+        progress: Progress | None = None,
+        model: ModelOnDemand | None = None,
+        journal: DraftJournal | None = None,
     ) -> None:
         self._model = ModelOnDemand.of(settings) if model is None else model
-        self._drafter = Drafter(self._model, settings, progress)
+        self._drafter = Drafter(self._model, settings, progress, journal)
         self._buffer = bytearray()
         self._packer = ArchivePacker()
         self._recovery = None if settings.recovery is None else _recovery_writer(settings.recovery)
@@ -109,6 +115,12 @@ class ArchiveWriter:
         return out
 
 
+def _draft_journal(file: BinaryIO, settings: CompressSettings, model: ModelOnDemand) -> DraftJournal:
+    from .journal import DraftJournal  # here, because most runs have none
+
+    return DraftJournal(file, settings, model)
+
+
 def _recovery_writer(percent: float) -> RecoveryWriter:
     from ..recovery.making import RecoveryWriter  # here, because most archives have none
 
@@ -116,7 +128,12 @@ def _recovery_writer(percent: float) -> RecoveryWriter:
 
 
 def compress_stream(
-    source: BinaryIO, sink: BinaryIO, settings: CompressSettings, progress: Progress | None = None
+    source: BinaryIO,
+    sink: BinaryIO,
+    settings: CompressSettings,
+    progress: Progress | None = None,
+    *,
+    journal: BinaryIO | None = None,
 ) -> StreamReport:
     """Compresses all of `source` into one archive.
 
@@ -124,11 +141,16 @@ def compress_stream(
         source, sink: binary files; the sink need not be seekable.
         settings: level, model, engine.
         progress: called with numbers of bytes of the original that were done.
+        journal: a file in which an interrupted run has left what it had done, or an empty one; what this run does is
+            added. None for none.
 
     Raises:
         ModelError, TokenizerError, EngineError, SettingsError; OSError from the files.
+        LLMZipError: the journal is that of another run, or anything else.
     """
-    writer = ArchiveWriter(settings, progress)
+    model = ModelOnDemand.of(settings)
+    drafts = None if journal is None else _draft_journal(journal, settings, model)
+    writer = ArchiveWriter(settings, progress, model, drafts)
     while data := read_some(source, _READ_BYTES):
         write_all(sink, writer.write(data))
     write_all(sink, writer.finish())

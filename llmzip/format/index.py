@@ -169,6 +169,22 @@ def read_frame(source: BinaryIO, index: ArchiveIndex, number: int, *, skip_paylo
     return frame
 
 
+def parse_frame(packed: bytes) -> Frame:
+    """Returns a frame that is neither the first nor the last one of its archive, from just its bytes, checked.
+
+    Raises:
+        CorruptError: it is damaged.
+    """
+    source = io.BytesIO(packed)
+    try:
+        frame = _result(ArchiveParser(1).frame_steps(1, Header()), source)
+    except EOFError:
+        raise CorruptError("damaged: a frame is not whole") from None
+    if source.tell() != len(packed):
+        raise CorruptError("damaged: a frame is longer than it says")
+    return frame
+
+
 def read_frames(source: BinaryIO, index: ArchiveIndex, numbers: range) -> Iterator[Frame]:
     """Yields whole frames as `read_frame` does, one after the other; nothing else of the file is read.
 

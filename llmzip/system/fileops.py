@@ -20,6 +20,7 @@ from typing import BinaryIO, cast
 from . import forks
 from .filenames import FileProblem, named_descriptor
 from .streams import DescriptorReader, DescriptorWriter
+from .unfinished import open_unfinished
 
 _COPY_BYTES = 1 << 20  # 1 MiB, read at a time
 _PERMISSIONS = 0o777  # never copy setuid, setgid or sticky: they were granted to other content
@@ -187,6 +188,10 @@ class Output:
         name: the final name.
         source: the input, which is refused as output.
         force: replace a file of that name; write into a device.
+        temporary: name of the file until it is complete, whose remains of an earlier run are removed; the caller makes
+            sure that no other process uses it. None for a name that nothing else has.
+        unfinished: the same for a file that stays there if the work is interrupted, and that is written over from its
+            beginning, byte by byte; None for a file that goes away.
 
     Attributes:
         sink: writes into the file.
@@ -196,19 +201,34 @@ class Output:
         FileProblem: the name is taken.
     """
 
-    def __init__(self, name: str, source: Source, *, force: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        source: Source,
+        *,
+        force: bool = False,
+        temporary: str | None = None,
+        unfinished: str | None = None,
+    ) -> None:
         self.name = name
-        self._force = force
+        self._force, self._unfinished = force, unfinished
         self._temporary: str | None = None
         number = named_descriptor(name)
         self.is_special = number is not None
         if number is not None:
+            if unfinished is not None:
+                raise FileProblem("is no file with a name, so nothing can be continued there")
             self._descriptor = os.dup(number)
         elif self._is_device(source):
             self.is_special = True
+            if unfinished is not None:
+                raise FileProblem("is not a regular file, so nothing can be continued there")
             self._descriptor = os.open(name, os.O_WRONLY | _BINARY | getattr(os, "O_NOCTTY", 0))
+        elif unfinished is not None:
+            self._descriptor = open_unfinished(unfinished)
+            self._temporary = unfinished
         else:
-            self._descriptor = self._open_temporary()
+            self._descriptor = self._open_temporary(temporary)
         self.sink = DescriptorWriter(self._descriptor)
 
     def __enter__(self) -> Output:
@@ -239,10 +259,13 @@ class Output:
             raise FileProblem("is a device; use -f to write into it" if is_special else _EXISTS)
         return is_special
 
-    def _open_temporary(self) -> int:
+    def _open_temporary(self, fixed: str | None) -> int:
         folder = os.path.dirname(self.name)
+        if fixed is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(fixed)
         while True:
-            name = os.path.join(folder, f".llmzip-{os.urandom(8).hex()}.tmp")
+            name = fixed or os.path.join(folder, f".llmzip-{os.urandom(8).hex()}.tmp")
             _unfinished.add(name)  # before it exists: a signal may come right after
             try:
                 # 0600 until the end: nobody may read here what the source's mode denies them. Readable by this
@@ -251,7 +274,7 @@ class Output:
                 descriptor = os.open(name, flags, 0o600)
             except BaseException as error:
                 _unfinished.discard(name)
-                if isinstance(error, FileExistsError):
+                if isinstance(error, FileExistsError) and fixed is None:
                     continue
                 raise
             self._temporary = name
@@ -261,6 +284,8 @@ class Output:
         """Copies the source's attributes, syncs and closes the file. If the close fails, the file has failed."""
         descriptor = self._descriptor
         if self._temporary is not None:
+            if self._unfinished is not None:
+                os.ftruncate(descriptor, self.sink.num_bytes)  # an earlier run may have left more
             if source.name is None:
                 _set_mode(descriptor, self._temporary, 0o666 & ~_umask())
             else:
@@ -294,7 +319,7 @@ class Output:
         _sync_folder(os.path.dirname(self.name) or ".")
 
     def discard(self) -> None:
-        """Removes an unpublished file; does nothing after `publish`."""
+        """Removes an unpublished file, unless it is meant to stay; does nothing after `publish`."""
         if self._descriptor >= 0:
             with contextlib.suppress(OSError):
                 os.close(self._descriptor)
@@ -303,6 +328,11 @@ class Output:
             with contextlib.suppress(OSError):
                 os.unlink(self._temporary)
             _unfinished.discard(self._temporary)
+            self._temporary = None
+        elif self._temporary is not None:
+            with contextlib.suppress(OSError):
+                if not os.stat(self._temporary).st_size:
+                    os.unlink(self._temporary)  # nothing is done that could be continued
             self._temporary = None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import click
@@ -146,7 +146,7 @@ def _run(
             messages.error(None, str(error), error)
             return error.exit_code
     with contextlib.ExitStack() as stack:
-        stack.enter_context(process.signals_clean_up(messages.stopped))
+        stack.enter_context(process.signals_clean_up(_announcement(request, messages)))
         records = stack.enter_context(_record_file(names, request))
         stdout = stack.enter_context(process.standard_output())
         match request.mode:
@@ -158,6 +158,13 @@ def _run(
             messages.error(request.report, records.error.strerror or "cannot be written", records.error)
             status = status or EXIT_FAILED
         return status
+
+
+def _announcement(request: Request, messages: Messages) -> Callable[[str], None]:
+    """Returns what says that a signal ended the run."""
+    if not request.resume:
+        return messages.stopped
+    return lambda name: messages.stopped(name, "what is done is kept; the same command continues")
 
 
 def parsed(mode: Mode | None, num_files: int, values: dict[str, Any]) -> Request:
