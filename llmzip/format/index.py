@@ -123,14 +123,19 @@ def read_index(source: BinaryIO) -> ArchiveIndex | None:
         return None
     start = read_upto(source, _MAX_HEADER_BYTES)
     try:
-        end = _end_of_text(source, end)
         parser = ArchiveParser()
         header = _result(parser.header_steps(), io.BytesIO(start))
-        body = _index_body(source, end)
-        lists = None if body is None else _parsed(body.entries, parser.offset_bytes)
-        if body is None or lists is None or lists[0][-1] + body.size_bytes != end:
-            return None
-        return ArchiveIndex(header, start[: parser.offset_bytes], *lists)
+        while True:
+            body = _index_body(source, end)
+            lists = None if body is None else _parsed(body.entries, parser.offset_bytes)
+            if body is None or lists is None:
+                return None
+            if lists[0][-1] + body.size_bytes == end:
+                return ArchiveIndex(header, start[: parser.offset_bytes], *lists)
+            before = end - body.size_bytes - (lists[0][-1] - parser.offset_bytes) - len(_PLAIN_HEADER)
+            if not _is_recovery_data(source, before):
+                return None
+            end = before
     except (LLMZipError, EOFError):
         return None
     finally:
@@ -201,20 +206,15 @@ def read_frames(source: BinaryIO, index: ArchiveIndex, numbers: range) -> Iterat
         yield read_frame(source, index, number)
 
 
-def _end_of_text(source: BinaryIO, end: int) -> int:
-    """Returns where the recovery data at the end of a file of `end` bytes begins; `end` if there is none."""
-    body = _index_body(source, end)
-    lists = None if body is None else _parsed(body.entries, 0)
-    if body is None or lists is None:
-        return end
-    begin = end - body.size_bytes - lists[0][-1] - len(_PLAIN_HEADER)
+def _is_recovery_data(source: BinaryIO, begin: int) -> bool:
+    """Whether an archive of recovery data begins at a place in a file."""
     if begin <= 0:
-        return end
+        return False
     source.seek(begin)
     if read_upto(source, len(_PLAIN_HEADER)) != _PLAIN_HEADER:
-        return end
+        return False
     frame = _result(ArchiveParser(begin, skip_payloads=True).frame_steps(0, Header()), source)
-    return end if frame.header.method != SKIP or parse_head(frame.payload) is None else begin
+    return frame.header.method == SKIP and parse_head(frame.payload) is not None
 
 
 class _Body(NamedTuple):
