@@ -8,6 +8,7 @@ import os
 from typing import BinaryIO
 
 from ..codec.info import ArchiveInfo, read_info
+from ..codec.lines import LineCheck
 from ..codec.reader import FrameDecoder
 from ..errors import ResourceError
 from ..format import reading
@@ -69,12 +70,15 @@ def decompress(
     raw = as_bytes(data)
     check_type("max_output_size", max_output_size, int, optional=True)
     decoder = FrameDecoder(decompress_settings(model, device, prompt))
+    lines = LineCheck()
     parts, num_bytes = [], 0
     for frame in reading.read_archives(io.BytesIO(raw)):
         num_bytes += frame.header.original_bytes
         if max_output_size is not None and num_bytes > max_output_size:
             raise ResourceError(f"the text is larger than max_output_size, {max_output_size} bytes")
         parts.append(decoder.decode(frame))
+        lines.add(frame, parts[-1].count(b"\n"))
+    lines.finish()
     return b"".join(parts)
 
 

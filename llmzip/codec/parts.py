@@ -19,6 +19,7 @@ from ..format.index import ArchiveIndex, read_frame, read_index
 from ..format.reading import Position, read_archives
 from ..settings import DecompressSettings
 from ..system.streams import read_upto
+from .lines import check_line_feeds
 from .reader import FrameDecoder
 
 
@@ -126,7 +127,9 @@ class PartReader:
                     yield self._text_of_groups(place, first, last)
                 else:
                     frame = self._whole(place) if index is None else read_frame(self._source, index, place.frame.number)
-                    yield self._decoder.decode(frame)[first:last]
+                    text = self._decoder.decode(frame)
+                    check_line_feeds(frame, text)
+                    yield text[first:last]
 
     def windows(self, begin: int, end: int) -> Iterator[tuple[list[bytes], np.ndarray]]:
         """Yields the texts of windows `begin` up to `end`, as numbered through the file, and each one's unused bits.
