@@ -49,12 +49,18 @@ class Compressor:
         device: str = "auto",
         prompt: Buffer = b"",
         arithmetic: str = "exact",
+        frame_bytes: int | None = None,
     ) -> None:
         libraries.warn_if_missing()
-        engine = EngineSettings(device=device)
-        self._writer: ArchiveWriter | None = ArchiveWriter(
-            CompressSettings(level=level, model=model, engine=engine, arithmetic=arithmetic, prompt=as_bytes(prompt))
+        settings = CompressSettings(
+            level=level,
+            model=model,
+            engine=EngineSettings(device=device),
+            arithmetic=arithmetic,
+            prompt=as_bytes(prompt),
+            frame_bytes=frame_bytes,
         )
+        self._writer: ArchiveWriter | None = ArchiveWriter(settings)
 
     def compress(self, data: Buffer) -> bytes:
         """Compresses more of the text; returns a part of the archive, often b"".

@@ -24,6 +24,7 @@ def compress(
     device: str = "auto",
     prompt: Buffer = b"",
     arithmetic: str = "exact",
+    frame_bytes: int | None = None,
 ) -> bytes:
     """Compresses bytes into one archive.
 
@@ -35,13 +36,17 @@ def compress(
         prompt: a text that model and mixer read first; decompressing needs the same one.
         arithmetic: "exact", or "float" for models that cannot run exactly: their archives decode only on the same
             hardware with the same software.
+        frame_bytes: text of each frame, 1 to 2,097,152 bytes; None for 2 MiB, or more where no model is used. A part of
+            the text is read by decoding the frames that hold it: small ones decode sooner, and the archive is larger.
 
     Raises:
         ValueError: an argument out of its bounds.
         TypeError: an argument of a wrong type.
         ModelError: the model is missing or cannot be used.
     """
-    compressor = Compressor(level=level, model=model, device=device, prompt=prompt, arithmetic=arithmetic)
+    compressor = Compressor(
+        level=level, model=model, device=device, prompt=prompt, arithmetic=arithmetic, frame_bytes=frame_bytes
+    )
     return compressor.compress(data) + compressor.flush()
 
 

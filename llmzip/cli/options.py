@@ -9,10 +9,11 @@ import click
 
 from ..format.headers import MAX_STEPS, MAX_WINDOW_BITS, MIN_WINDOW_BITS
 from ..models.embedded import DEFAULT
-from ..settings import ARITHMETICS, DEFAULT_LEVEL, DTYPES, MAX_LEVEL, MIN_LEVEL, USUAL_CONTEXT
+from ..settings import ARITHMETICS, DEFAULT_LEVEL, DTYPES, MAX_FRAME_BYTES, MAX_LEVEL, MIN_LEVEL, USUAL_CONTEXT
 from ..system import libraries
 from .messages import PROGRAM
 from .request import Mode
+from .values import Size
 
 EXIT_STATUS = """\b
 Exit status:
@@ -176,6 +177,11 @@ windows = together(
         "--no-model-reset", "model_reset", is_flag=True, default=True, flag_value=False,
         help="Carry the model's context from window to window: smaller, but they only decode in order.",
     ),
+)  # fmt: skip
+frame_bytes = click.option(
+    "--frame-bytes", metavar="SIZE", type=Size(),
+    help=f"Text of each frame, such as 64KiB; at most {MAX_FRAME_BYTES >> 20} MiB. Parts of small frames decode "
+    "sooner, and the archive is larger.  [default: 2 MiB, or more where no model is used]",
 )  # fmt: skip
 model = _compress_model(
     f"{_COMPRESS_MODEL} To decompress: {_DECOMPRESS_MODEL[0].lower()}{_DECOMPRESS_MODEL[1:]} The environment variable "

@@ -23,6 +23,7 @@ from llmzip.measures import budget, entropy, surprisal
 from llmzip.models.embedded import DEFAULT
 from llmzip.settings import (
     DEFAULT_LEVEL,
+    MAX_FRAME_BYTES,
     MAX_LEVEL,
     MIN_LEVEL,
     USUAL_CONTEXT,
@@ -92,6 +93,7 @@ NUMBERS: dict[str, list[object]] = {
     "--gpus-per-worker": [0.5],
     "--range": [0],
     "--stride": [1],
+    "--frame-bytes": [64, MAX_FRAME_BYTES >> 20, headers.MAX_LM_BYTES >> 20],
     "--programs": [7],  # 7z
 }
 """Option -> the numbers in its help, from the constants that make them true."""
