@@ -223,7 +223,7 @@ def test_tables(call: Call, tmp_path: Path) -> None:
         (
             ["cat", "--window", "0:4", "plain.llmz"],
             2,
-            "was not made with --window-bits, so it has no windows; use --ra",
+            "plain.llmz: was not made with --window-bits, so it has no windows; use --ra",
         ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
