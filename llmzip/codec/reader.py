@@ -270,19 +270,28 @@ def decompress_stream(
     return report
 
 
-def decoded_texts(source: BinaryIO, settings: DecompressSettings) -> Iterator[bytes]:
+def decoded_texts(
+    source: BinaryIO,
+    settings: DecompressSettings,
+    *,
+    ahead: DecodedAhead | None = None,
+    side_by_side: bool = False,
+) -> Iterator[bytes]:
     """Yields the texts of all frames of all archives in `source`, one after the other; each has passed its checksum.
 
     Args:
-        source: a binary file; it need not be seekable, and is read no further than the text that was asked for.
+        source: a binary file; it need not be seekable.
         settings: model, engine, prompt.
+        ahead: tokens that may have been decoded before, with the same settings; None for none.
+        side_by_side: whether several frames may be decoded at once, where that is quicker and the source can seek.
+            Otherwise the source is read no further than the text that was asked for.
 
     Raises:
         FormatError, CorruptError, TruncatedError, ModelError, EngineError, TokenizerError; OSError from the file.
     """
-    decoder, lines = FrameDecoder(settings), LineCheck()
-    for frame in read_archives(source):
-        text = decoder.decode(frame)
+    decoder, lines = FrameDecoder(settings, ahead), LineCheck()
+    at_once = decoder.frames_at_once if side_by_side and _is_whole(source) else lambda frame: 1
+    for frame, text in in_order(decoder.prepare(read_archives(source)), decoder.decode, at_once):
         lines.add(frame, text.count(b"\n"))
         yield text
     lines.finish()

@@ -67,9 +67,9 @@ def cat_command(
     first. Every byte has passed a checksum, except windows chosen by number, which have none.
 
     \b
-    llmzip cat --lines 1000:1020 app.log.llmz
-    llmzip cat --lines -10: app.log.llmz      the last ten lines
-    llmzip cat --range -1000: app.log.llmz    the last thousand bytes
+    llmzip cat --lines 1000:1020 notes.txt.llmz
+    llmzip cat --lines -10: notes.txt.llmz      the last ten lines
+    llmzip cat --range -1000: notes.txt.llmz    the last thousand bytes
     """
     if (lines is not None) + (byte_range is not None) + (windows is not None) + salvage > 1:
         raise click.UsageError("--lines, --range, --window and --salvage exclude each other")
