@@ -105,7 +105,7 @@ def grep_command(words: tuple[str, ...], **values: Any) -> int:
     \b
     llmzip grep -n 'ERROR|WARN' logs/2026-03-02-gateway.log.llmz
     llmzip grep -ci error logs/*.llmz
-    llmzip grep -C2 -F '[::]' logs/2026-03-02-gateway.log.llmz
+    llmzip grep -C2 -F 'gateway[812]' logs/2026-03-02-gateway.log.llmz
     """
     try:
         run = _Run.of(words, values)
