@@ -266,6 +266,8 @@ class PartReader:
                 out += text
         except CorruptError as error:
             raise CorruptError(f"frame {place.frame.number}: {error}") from None
+        if len(out) == place.frame.header.original_bytes:
+            check_line_feeds(place.frame, out)
         return out[begin - groups[0].begin : end - groups[0].begin]
 
     def _windows(self, place: Place, wanted: range) -> tuple[list[bytes], np.ndarray]:
