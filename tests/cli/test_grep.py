@@ -217,6 +217,11 @@ def test_errors_have_status_2_and_the_others_are_searched(call: Call, tmp_path: 
     assert second.startswith("llmzip: folder: is a directory") and third.startswith("llmzip: bad.llmz: ")
     code, output, err = call("grep", "-hs", "warn", "missing", "folder", "bad.llmz", "a.llmz")
     assert (code, err.count("\n")) == (2, 1) and err.startswith("llmzip: bad.llmz: ")
+    code, output, err = call("grep", "-c", "warn", "bad.llmz", "a.llmz")
+    assert (code, output, err.count("\n")) == (2, b"a.llmz:1\n", 1)  # no count of a part
+    code, output, err = call("grep", "-L", "nothing", "bad.llmz", "a.llmz")
+    assert (code, output, err.count("\n")) == (2, b"a.llmz\n", 1)
+    assert out(call, "-l", "warn", "bad.llmz", "a.llmz") == b"bad.llmz\na.llmz\n"
 
 
 @pytest.mark.parametrize(

@@ -220,13 +220,10 @@ class _Run:
             with fileops.open_source(name) as source, contextlib.closing(self._texts(source.file, ahead)) as texts:
                 while not search.is_over and (text := next(texts, None)) is not None:
                     search.add(text)
-        except OutputError:
-            raise
-        except (LLMZipError, FileProblem, OSError) as error:
-            if isinstance(error, BrokenPipeError) or not isinstance(error, LLMZipError):
-                raise
+        except LLMZipError as error:
             failure = error
-        search.finish()
+        if failure is None or self.style.show not in (Show.COUNT, Show.OTHER_NAMES):  # of a part they would mislead
+            search.finish()
         if failure is not None and not (search.num_selected and self.style.show is Show.NOTHING):
             raise failure
         return search.num_selected > 0
