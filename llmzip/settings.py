@@ -24,6 +24,8 @@ MAX_RECOVERY = 100
 _MAX_THREADS = 4096
 _MAX_ROWS = 4096  # of a frame
 _MAX_CONTEXT = 1 << 17  # 131,072 tokens
+MAX_FRAME_BYTES = 1 << 21
+"""Text of a frame whose size the user chooses, 2 MiB: what a model may have in one."""
 
 
 def check_type(name: str, value: object, *types: type, optional: bool = False) -> None:
@@ -92,6 +94,8 @@ class CompressSettings:
         model_reset: whether each window begins with an empty context, so that it decodes alone.
         recovery: share of the archive in percent whose damage the recovery data after it can mend, 0.1 to 100; None
             for no recovery data.
+        frame_bytes: text of each frame, up to 2 MiB; None for 2 MiB, or more where no model is used. Parts of small
+            frames decode sooner, and archives of them are larger.
     """
 
     level: int = DEFAULT_LEVEL
@@ -106,13 +110,14 @@ class CompressSettings:
     window_bits: int | None = None
     model_reset: bool = True
     recovery: float | None = None
+    frame_bytes: int | None = None
 
     def __post_init__(self) -> None:
         check_type("level", self.level, int)
         check_type("model", self.model, str, os.PathLike)
         check_type("arithmetic", self.arithmetic, str)
         check_type("dtype", self.dtype, str)
-        for name in ("context", "rows", "overlap", "window_bits"):
+        for name in ("context", "rows", "overlap", "window_bits", "frame_bytes"):
             check_type(name, getattr(self, name), int, optional=True)
         check_type("recovery", self.recovery, int, float, optional=True)
         if self.recovery is not None and not MIN_RECOVERY <= self.recovery <= MAX_RECOVERY:
@@ -126,6 +131,7 @@ class CompressSettings:
             "rows": (self.rows, 1, _MAX_ROWS),
             "overlap": (self.overlap, 1, _MAX_CONTEXT),
             "window_bits": (self.window_bits, 16, 1 << 16),
+            "frame_bytes": (self.frame_bytes, 1, MAX_FRAME_BYTES),
         }
         for name, (value, minimum, maximum) in limits.items():
             if value is not None and not minimum <= value <= maximum:

@@ -8,6 +8,7 @@ import os
 from typing import BinaryIO
 
 from ..codec.info import ArchiveInfo, read_info
+from ..codec.lines import LineCheck
 from ..codec.reader import FrameDecoder
 from ..errors import ResourceError
 from ..format import reading
@@ -24,6 +25,7 @@ def compress(
     prompt: Buffer = b"",
     arithmetic: str = "exact",
     recovery: float | None = None,
+    frame_bytes: int | None = None,
 ) -> bytes:
     """Compresses bytes into one archive.
 
@@ -37,6 +39,8 @@ def compress(
             hardware with the same software.
         recovery: share of the archive in percent, 0.1 to 100, of which `llmzip repair` can mend the damage; None for no
             recovery data.
+        frame_bytes: text of each frame, 1 to 2,097,152 bytes; None for 2 MiB, or more where no model is used. A part of
+            the text is read by decoding the frames that hold it: small ones decode sooner, and the archive is larger.
 
     Raises:
         ValueError: an argument out of its bounds.
@@ -44,7 +48,13 @@ def compress(
         ModelError: the model is missing or cannot be used.
     """
     compressor = Compressor(
-        level=level, model=model, device=device, prompt=prompt, arithmetic=arithmetic, recovery=recovery
+        level=level,
+        model=model,
+        device=device,
+        prompt=prompt,
+        arithmetic=arithmetic,
+        recovery=recovery,
+        frame_bytes=frame_bytes,
     )
     return compressor.compress(data) + compressor.flush()
 
@@ -74,12 +84,15 @@ def decompress(
     raw = as_bytes(data)
     check_type("max_output_size", max_output_size, int, optional=True)
     decoder = FrameDecoder(decompress_settings(model, device, prompt))
+    lines = LineCheck()
     parts, num_bytes = [], 0
     for frame in reading.read_archives(io.BytesIO(raw)):
         num_bytes += frame.header.original_bytes
         if max_output_size is not None and num_bytes > max_output_size:
             raise ResourceError(f"the text is larger than max_output_size, {max_output_size} bytes")
         parts.append(decoder.decode(frame))
+        lines.add(frame, parts[-1].count(b"\n"))
+    lines.finish()
     return b"".join(parts)
 
 

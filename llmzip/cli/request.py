@@ -110,6 +110,7 @@ class Arguments:
     window_bits: int | None = None
     model_reset: bool = True
     recovery: float | None = None
+    frame_bytes: int | None = None
     threads: int | None = None
     device: str = EngineSettings.device
     output: str | None = None
@@ -149,6 +150,7 @@ class Arguments:
             window_bits=self.window_bits,
             model_reset=self.model_reset,
             recovery=self.recovery,
+            frame_bytes=self.frame_bytes,
         )
         # Decompressing takes no model from the environment: what an archive means must not depend on who reads it.
         decompress = DecompressSettings(None if model_from_environment else self.model, engine, prompt)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, BinaryIO
 
 from .._version import FORMAT_VERSION
-from ..format.headers import SKIP, Frame
+from ..format.headers import SKIP, Frame, LineCounts
 from ..format.reading import Position, read_archives
 from ..format.recovery import parse_head
 from ..models.choice import describe_model
@@ -14,7 +14,10 @@ from ..models.choice import describe_model
 
 @dataclass(frozen=True)
 class FrameInfo:
-    """One frame as its header describes it. Sizes are in bytes; `rows` is 0 where the profile's rule applies."""
+    """One frame as its header describes it.
+
+    Sizes are in bytes. `rows` is 0 where the profile's rule applies, `line_feeds` None where the archive has no index.
+    """
 
     method: str
     offset_bytes: int
@@ -24,6 +27,7 @@ class FrameInfo:
     profile: int
     rows: int
     crc32: int
+    line_feeds: int | None = None
 
 
 @dataclass(frozen=True)
@@ -111,8 +115,10 @@ def read_info(source: BinaryIO) -> ArchiveInfo:
     """
     archives: list[ArchiveEntry] = []
     parsed = Position()
+    indexes: list[LineCounts] = []
     for frame in read_archives(source, skip_payloads=True, position=parsed):
         if frame.number == 0:
+            indexes.append(frame.index)
             model = describe_model(frame.archive)
             archives.append(ArchiveEntry(FORMAT_VERSION, frame.archive.model_code, *model, _recovery(frame)))
         head = frame.header
@@ -128,6 +134,9 @@ def read_info(source: BinaryIO) -> ArchiveInfo:
                 frame.crc32,
             )
         )
+    for archive, index in zip(archives, indexes, strict=True):
+        if index.line_feeds is not None:
+            archive.frames[:] = map(_with_line_feeds, archive.frames, index.line_feeds)
     return ArchiveInfo(archives, parsed.offset_bytes)
 
 
@@ -138,3 +147,7 @@ def _recovery(frame: Frame) -> RecoveryInfo | None:
         return None
     layout = head.layout
     return RecoveryInfo(layout.protected_bytes, layout.block_bytes, layout.num_blocks, layout.num_parity)
+
+
+def _with_line_feeds(frame: FrameInfo, line_feeds: int) -> FrameInfo:
+    return replace(frame, line_feeds=line_feeds)

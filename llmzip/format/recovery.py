@@ -123,8 +123,8 @@ class Layout:
     @property
     def archive_bytes(self) -> int:
         """Size of the archive of recovery data."""
-        entries = [(_frame_bytes(count * self.packet_bytes), 0) for count in self.frame_packets]
-        return len(pack_header(Header())) + sum(size for size, _ in entries) + len(pack_index(entries))
+        entries = [(_frame_bytes(count * self.packet_bytes), 0, 0) for count in self.frame_packets]
+        return len(pack_header(Header())) + sum(size for size, *_ in entries) + len(pack_index(entries))
 
     def pack_packet(self, number: int, data: bytes) -> bytes:
         """Packs a packet.
@@ -152,7 +152,7 @@ class Layout:
             payload = b"".join(next(rest) for _ in range(count))
             header = with_last(FrameHeader(SKIP, 0, len(payload)), number == len(counts))
             frame = pack_frame(header, payload, 0, prefix)
-            entries.append((len(frame) - len(prefix), 0))
+            entries.append((len(frame) - len(prefix), 0, 0))
             prefix = b""
             yield frame
         yield pack_index(entries)

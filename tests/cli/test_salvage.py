@@ -38,7 +38,7 @@ def frames_of(parts: list[bytes]) -> bytes:
             header, part, zlib.crc32(part), writing.pack_header(headers.Header()) if not number else b""
         )
         made += frame
-        entries.append((writing.frame_bytes(header), len(part)))
+        entries.append((writing.frame_bytes(header), len(part), part.count(b"\n")))
     return made + (writing.pack_index(entries) if len(parts) > 1 else b"")
 
 

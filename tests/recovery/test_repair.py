@@ -150,7 +150,7 @@ def test_offsets_in_several_frames() -> None:
     ends = [layout.packet_offset(n) for n in range(layout.num_packets)]
     steps = [after - before for before, after in itertools.pairwise(ends)]
     assert steps == [layout.packet_bytes + 18 * (n in (3, 6, 9)) for n in range(1, layout.num_packets)]
-    assert layout.archive_bytes - ends[-1] - layout.packet_bytes == 5 + 1 + 1 + 4 * 5 + 12
+    assert layout.archive_bytes - ends[-1] - layout.packet_bytes == 5 + 1 + 1 + 4 * 6 + 12
 
 
 @pytest.mark.parametrize("change", ["protected", "block", "parity", "many", "small"])
