@@ -27,6 +27,7 @@ class Salvaged:
         text: the part; None if it is lost or refused.
         reason: why there is no text; empty if there is.
         pieces: what can be read of a lost part, in order, without having passed a checksum.
+        line_feeds: number of line feeds in a lost part, if the archive's index says so; else None.
         refused: whether an archive of another format version begins there, which is not damage.
     """
 
@@ -35,6 +36,7 @@ class Salvaged:
     text: bytes | None = None
     reason: str = ""
     pieces: tuple[bytes, ...] = ()
+    line_feeds: int | None = None
     refused: bool = False
 
 
@@ -96,7 +98,8 @@ class Salvager(PartReader):
             try:
                 place = Place(read_frame(self._source, index, number, skip_payload=True), entry.begin, first_window)
             except CorruptError as error:
-                yield Salvaged(entry.begin, entry.begin + entry.original_bytes, reason=str(error))
+                end, line_feeds = entry.begin + entry.original_bytes, index.line_feeds[number]
+                yield Salvaged(entry.begin, end, reason=str(error), line_feeds=line_feeds)
                 continue
             first_window += place.num_windows
             yield place
@@ -107,7 +110,8 @@ class Salvager(PartReader):
         try:
             return Salvaged(place.begin, place.end, self._decoder.decode(frame))
         except CorruptError as error:
-            return Salvaged(place.begin, place.end, reason=str(error), pieces=self._remains(frame))
+            pieces, line_feeds = self._remains(frame), frame.line_feeds
+            return Salvaged(place.begin, place.end, reason=str(error), pieces=pieces, line_feeds=line_feeds)
 
     def _remains(self, frame: Frame) -> tuple[bytes, ...]:
         return tuple(readable_pieces(self._decoder, frame)) if self._unverified else ()

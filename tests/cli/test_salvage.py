@@ -115,12 +115,11 @@ def test_by_the_index_a_damaged_header_costs_one_frame(call: Call, tmp_path: Pat
     first, last = err.splitlines()
     assert first.startswith(f"llmzip: bad.llmz: bytes {begin} to {end} are lost, from line 1 on: frame 1: damaged")
     assert last == (
-        f"llmzip: bad.llmz: saved {len(out)} bytes with 1 line breaks; lost {end - begin} bytes with 0 to "
-        f"{end - begin} line breaks"
+        f"llmzip: bad.llmz: saved {len(out)} bytes with 1 line breaks; lost {end - begin} bytes with 0 line breaks"
     )
 
 
-def test_lines_are_counted_up_to_the_first_loss_and_bounded_after_it(call: Call, tmp_path: Path) -> None:
+def test_lines_are_counted_by_the_index(call: Call, tmp_path: Path) -> None:
     parts = [b"one\ntwo\n", b"three\n", b"four\nfive", b"six\n", b"seven"]
     whole = bytearray(frames_of(parts))
     for number in (1, 3):
@@ -130,8 +129,21 @@ def test_lines_are_counted_up_to_the_first_loss_and_bounded_after_it(call: Call,
     assert (code, out) == (4, parts[0] + parts[2] + parts[4])
     first, second, last = err.splitlines()
     assert "bytes 8 to 14 are lost, from line 3 on: " in first
-    assert "bytes 23 to 27 are lost, from line 4 at the earliest: " in second
-    assert last.endswith("saved 22 bytes with 3 line breaks; lost 10 bytes with 0 to 10 line breaks")
+    assert "bytes 23 to 27 are lost, from line 5 on: " in second
+    assert last.endswith("saved 22 bytes with 3 line breaks; lost 10 bytes with 2 line breaks")
+
+
+def test_without_an_index_lines_are_bounded_after_a_loss(call: Call, tmp_path: Path) -> None:
+    whole = bytearray(frames_of([b"one\ntwo\n"]) + frames_of([b"three\n"]) + frames_of([b"four"]))
+    whole[whole.index(b"one")] ^= 1
+    whole[whole.index(b"four")] ^= 1
+    (tmp_path / "bad.llmz").write_bytes(whole)
+    code, out, err = call("cat", "--salvage", "bad.llmz")
+    assert (code, out) == (4, b"three\n")
+    first, second, last = err.splitlines()
+    assert "bytes 0 to 8 are lost, from line 1 on: " in first
+    assert "bytes 14 to 18 are lost, from line 2 at the earliest: " in second
+    assert last.endswith("saved 6 bytes with 1 line breaks; lost 12 bytes with 0 to 12 line breaks")
 
 
 def test_nothing_unverified_comes_out_unasked(call: Call, tmp_path: Path) -> None:

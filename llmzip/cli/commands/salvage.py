@@ -20,6 +20,8 @@ class _Sum:
     Attributes:
         num_bytes, num_breaks: bytes and line breaks written so far that passed a checksum.
         lost_bytes: bytes that are lost, at least.
+        lost_breaks: line breaks that are lost, at least.
+        unsure_bytes: bytes of those lost of which nobody knows whether they were line breaks.
         is_exact: whether there are no more of them.
         is_refused: whether the rest is not read because it is of another version.
         unverified_bytes: bytes written that passed no checksum.
@@ -28,7 +30,7 @@ class _Sum:
     def __init__(self) -> None:
         self.num_bytes = self.num_breaks = 0
         self.lost_bytes, self.is_exact, self.is_refused = 0, True, False
-        self.unverified_bytes = 0
+        self.unverified_bytes = self.lost_breaks = self.unsure_bytes = 0
 
     def saved(self, text: bytes) -> None:
         """Counts text that has passed its checksum."""
@@ -43,12 +45,15 @@ class _Sum:
         elif part.end is None:
             self.is_exact = False
         else:
-            self.lost_bytes += part.end - part.begin
+            size = part.end - part.begin
+            self.lost_bytes += size
+            self.lost_breaks += part.line_feeds or 0
+            self.unsure_bytes += size if part.line_feeds is None else 0
 
     def line(self) -> str:
         """Returns from which line on what comes next is, as far as that is known."""
-        is_known = self.is_exact and not self.lost_bytes
-        return f"from line {self.num_breaks + 1:,} {'on' if is_known else 'at the earliest'}"
+        is_known = self.is_exact and not self.unsure_bytes
+        return f"from line {self.num_breaks + self.lost_breaks + 1:,} {'on' if is_known else 'at the earliest'}"
 
     def text(self) -> str:
         """Returns the line at the end."""
@@ -58,7 +63,8 @@ class _Sum:
         text += "lost "
         if self.is_exact:
             text += f"{self.lost_bytes:,} bytes"
-            text += f" with 0 to {self.lost_bytes:,} line breaks" if self.lost_bytes else ""
+            most = f" to {self.lost_breaks + self.unsure_bytes:,}" if self.unsure_bytes else ""
+            text += f" with {self.lost_breaks:,}{most} line breaks" if self.lost_bytes else ""
         else:
             text += f"at least {self.lost_bytes:,} bytes" if self.lost_bytes else "an unknown number of bytes"
             text += " and an unknown number of line breaks"
