@@ -138,7 +138,7 @@ class DecompressSettings:
     """Validated settings for decompressing; the archive says the rest.
 
     Attributes:
-        model: folder or Hub name of the model that the archive names; None if that model is embedded or cached.
+        model: folder or Hub name of the model that the archive names; None if that model is embedded, stored or cached.
         engine: where the model runs.
         prompt: prompt that the archive was made with; b"" for none.
     """

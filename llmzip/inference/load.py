@@ -23,13 +23,13 @@ from ..format.headers import (  # fmt: skip
     Header,
     ModelRecord,
 )
-from ..models import layout
+from ..models import layout, store
 from ..models.choice import ModelChoice
 from ..models.conversion_cache import Conversion
 from ..models.model import ExactModel
 from ..models.token_table import TokenTable, lacking_text
 from ..models.tokenizer import Tokenizer
-from ..models.weights import is_int8, load_model
+from ..models.weights import is_int8
 from ..settings import USUAL_CONTEXT, EngineSettings
 from ..system import cache, forks, threads, torchparts
 from ..system.memory import allocations_checked
@@ -243,7 +243,14 @@ def _open_exact(choice: ModelChoice, device: str, batch_tokens: int | None) -> _
     note = selftest_cache.check(device)
     conversion = None if is_int8(choice.folder) else Conversion(choice.folder)
     if conversion is None:
-        model = load_model(choice.folder)
+        expected = choice.expected[0] if choice.expected is not None else b""
+        model = store.load(
+            choice.folder,
+            planes=choice.planes,
+            context=choice.context or USUAL_CONTEXT,
+            start_token=choice.start_token,
+            expected=expected,
+        )
     else:
         note = selftest_cache.check(device, by_torch=True) or note  # torch converts
         model = conversion.load(choice.context or USUAL_CONTEXT, choice.start_token, choice.planes)

@@ -8,12 +8,14 @@ printed, and if it is an id with a commit it is looked up in the cache, where th
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import (
     CorruptError,
     FormatError,
+    LLMZipError,
     ModelError,
     ModelMismatchError,
     ModelNotFoundError,
@@ -30,7 +32,7 @@ from ..format.headers import (
     ModelRecord,
 )
 from ..settings import CompressSettings
-from . import hub, layout
+from . import hub, layout, store
 from .embedded import EMBEDDED, RETIRED, EmbeddedModel, embedded_by_code
 from .gguf import ollama
 from .hub import Bar, HubId, Notice
@@ -79,7 +81,7 @@ class ModelChoice:
             if not actual.startswith(expected):
                 raise ModelMismatchError(
                     f"another {kind} than the archive's: expected {kind} digest {expected.hex()}, "
-                    f"found {actual[: len(expected)].hex()} in {self.folder}"
+                    f"found {actual[: len(expected)].hex()} in {self.folder}{store.advice(self.folder)}"
                 )
 
 
@@ -130,7 +132,8 @@ def model_for_compressing(settings: CompressSettings) -> ModelChoice:
         SettingsError: a context for a model that has its own.
     """
     choice = choose_model(settings.model)
-    if settings.context is not None and (choice.embedded or (choice.folder / layout.INT8).exists()):
+    has_own = choice.embedded is not None or (choice.folder / layout.INT8).exists()
+    if settings.context is not None and has_own and not store.is_converted(choice.folder):
         raise SettingsError(f"--context is for checkpoints: what the model {choice.name} sees is a part of it")
     if settings.arithmetic == "float":
         _check_float(choice.folder)
@@ -227,7 +230,8 @@ def model_for_archive(header: Header, override: str | os.PathLike[str] | None) -
 
     Args:
         header: of the archive.
-        override: the folder or id that the user gave, if any; only for archives of a user's model.
+        override: the folder or id that the user gave, if any; only for archives of a user's model. Without one it is
+            looked for by its digests where models are stored, then in the Hub's cache.
 
     Raises:
         CorruptError: the header says that no frame needs a model.
@@ -261,7 +265,7 @@ def model_for_archive(header: Header, override: str | os.PathLike[str] | None) -
 
 
 def _folder_for(record: ModelRecord, override: str | os.PathLike[str] | None) -> Path:
-    """Returns the folder of an archive's model: the one that the user gave, or the one in the Hub's cache."""
+    """Returns the folder of an archive's model: the one that the user gave, a stored one, or one of the Hub."""
     digest = record.model_digest.hex()
     wanted = f"model {record.name!r} with digest {digest}"
     recorded_id = hub.parse(record.name)
@@ -273,7 +277,7 @@ def _folder_for(record: ModelRecord, override: str | os.PathLike[str] | None) ->
             if record.engine == ENGINE_FLOAT:
                 _check_float(ref.folder)
             return ref.folder
-        if ref.kind is Kind.OLLAMA or ref.text.lower().endswith(".gguf"):
+        if ref.kind in (Kind.OLLAMA, Kind.STORED) or ref.text.lower().endswith(".gguf"):
             raise not_found(ref)
         given = ref.hub_id
         if given is None:
@@ -286,16 +290,35 @@ def _folder_for(record: ModelRecord, override: str | os.PathLike[str] | None) ->
             return _snapshot_folder(
                 given, f"needs {wanted}: {ref.text!r} is neither a folder nor a file, and not in the Hugging Face cache"
             )
+    if override is None and (folder := _stored_folder(record)) is not None:
+        return folder
+    looked = store.places_text() if override is None and record.engine == ENGINE_EXACT else []
     if pinned_id is None:
-        is_file = record.name.lower().endswith(".gguf") or record.name.startswith(ollama.PREFIX)
+        place = "FILE" if record.name.lower().endswith(".gguf") or record.name.startswith(ollama.PREFIX) else "DIR"
+        where = f", which is not in {_listed(looked)}" if looked else ""
+        store_it = f"`llmzip models add {place}` stores it, or " if looked else ""
         raise ModelNotFoundError(
-            f"needs {wanted}: give its {'file with --model FILE' if is_file else 'folder with --model DIR'}"
+            f"needs {wanted}{where}: {store_it}give its {'file' if place == 'FILE' else 'folder'} with --model {place}"
         )
+    looked.append(f"the Hugging Face cache ({hub.cache_folder()})")
     text = (
-        f"needs model {pinned_id.name}, commit {pinned_id.commit}, digest {digest}, which is not in the Hugging Face "
-        "cache"
+        f"needs model {pinned_id.name}, commit {pinned_id.commit}, digest {digest}, which is not in {_listed(looked)}"
     )
     return _snapshot_folder(pinned_id, text, "; or give its folder with --model DIR")
+
+
+def _stored_folder(record: ModelRecord) -> Path | None:
+    """Returns the folder of an archive's model where models are stored; None if it is not there."""
+    if record.engine != ENGINE_EXACT:  # its digests are those of a checkpoint's files
+        return None
+    return store.find(
+        store.Wanted(record.model_digest, record.tokenizer_digest, record.planes, record.context, record.start_token)
+    )
+
+
+def _listed(places: Sequence[str]) -> str:
+    """Returns places as a message lists them."""
+    return places[0] if len(places) == 1 else f"{', '.join(places[:-1])} or {places[-1]}"
 
 
 def _snapshot_folder(hub_id: HubId, missing: str, hint: str = "") -> Path:
@@ -305,6 +328,16 @@ def _snapshot_folder(hub_id: HubId, missing: str, hint: str = "") -> Path:
         raise ModelNotFoundError(f"{missing}: {hub.how_to_pull(hub_id, 'downloads it')}{hint}")
     hub.check_complete(snapshot)
     return snapshot.folder
+
+
+def place_of_model(header: Header) -> Path | None:
+    """Returns where the model of an archive is; None if the archive needs none, or it is not on this machine."""
+    if header.model_code == NO_MODEL:
+        return None
+    try:
+        return model_for_archive(header, None).folder
+    except LLMZipError:
+        return None
 
 
 def describe_model(header: Header) -> tuple[str | None, str | None, str | None]:
