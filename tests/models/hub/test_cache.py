@@ -171,7 +171,7 @@ def test_the_cache_may_move(snapshot: Path, cache: Path, monkeypatch: pytest.Mon
     from huggingface_hub import constants
 
     moved = cache.rename(cache.parent / "moved")
-    with pytest.raises(llmzip.ModelNotFoundError, match="not in .* or the Hugging Face cache"):
+    with pytest.raises(llmzip.ModelNotFoundError, match=r"not in .* or the Hugging Face cache"):
         llmzip.decompress(archive)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(moved))
     assert llmzip.decompress(archive) == TEXT
