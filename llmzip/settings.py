@@ -86,6 +86,7 @@ class CompressSettings:
         overlap: tokens that a new context repeats, below the context; None to choose by level.
         window_bits: bits of each window that the text is cut into, 16 to 65,536; None for no windows.
         model_reset: whether each window begins with an empty context, so that it decodes alone.
+        with_model: whether the file carries the model, so that it decodes where nobody has that.
     """
 
     level: int = DEFAULT_LEVEL
@@ -99,6 +100,7 @@ class CompressSettings:
     overlap: int | None = None
     window_bits: int | None = None
     model_reset: bool = True
+    with_model: bool = False
 
     def __post_init__(self) -> None:
         check_type("level", self.level, int)
@@ -129,6 +131,10 @@ class CompressSettings:
                 raise SettingsError(f"windows cannot be combined with {chosen[0]}")
         elif not self.model_reset:
             raise SettingsError("only windows can keep the model's context (--window-bits)")
+        check_type("with_model", self.with_model, bool)
+        if self.with_model and (self.prompt or self.arithmetic != "exact"):
+            reason = "a prompt" if self.prompt else "the float engine"
+            raise SettingsError(f"--with-model cannot be combined with {reason}")
         if self.context is not None and self.overlap is not None and self.overlap >= self.context:
             raise SettingsError(f"the overlap must be below the context of {self.context:,}, not {self.overlap:,}")
 

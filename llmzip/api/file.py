@@ -13,9 +13,10 @@ import warnings
 from collections.abc import Iterator
 from typing import Any, BinaryIO, Literal, TypeVar, cast, overload
 
-from ..errors import FormatError
+from ..codec.writer import Scope
+from ..errors import FormatError, LLMZipError
 from ..format.headers import MAGIC
-from ..format.reading import version_refusal
+from ..format.reading import Position, read_archives, version_refusal
 from ..settings import DEFAULT_LEVEL, DEFAULT_MODEL, check_type
 from ..system.streams import Readable, Writable, flush_all, write_all
 from .incremental import Buffer, Compressor, Model, as_bytes, decompress_settings, refuse_copies
@@ -49,6 +50,7 @@ class LLMZipFile(io.BufferedIOBase):
         model: Model | None = None,
         device: str = "auto",
         prompt: Buffer = b"",
+        with_model: bool = False,
     ) -> None:
         self._file: BinaryIO | None = None  # close() must work even if what follows raises
         self._compressor: Compressor | None = None
@@ -66,7 +68,11 @@ class LLMZipFile(io.BufferedIOBase):
                 model=DEFAULT_MODEL if model is None else model,
                 device=device,
                 prompt=prompt,
+                with_model=with_model,
+                _scope=_scope_of(file) if with_model and file_mode == "ab" else None,
             )
+        elif with_model:
+            raise TypeError("with_model is for writing; an archive says whether it carries its model")
         elif level is not None:
             raise TypeError("level is for writing; an archive records how it was made")
         settings = decompress_settings(model, device, prompt)
@@ -265,6 +271,17 @@ def _check_version(file: str | bytes | os.PathLike[str]) -> None:
             raise FormatError(f"cannot append to {os.fsdecode(file)}: {refusal}")
 
 
+def _scope_of(file: object) -> Scope:
+    """Returns what a file carries at its end, where an archive will be appended; nothing if that cannot be read."""
+    position = Position()
+    if isinstance(file, (str, bytes, os.PathLike)) and os.path.isfile(file):
+        with contextlib.suppress(OSError, LLMZipError), builtins.open(file, "rb") as existing:
+            for _ in read_archives(existing, skip_payloads=True, skip_models=True, position=position):
+                pass
+            return Scope(None if position.parser is None else position.parser.carried)
+    return Scope()
+
+
 class _TextFile(io.TextIOWrapper):
     """A text file over an LLMZipFile.
 
@@ -295,23 +312,24 @@ class _TextFile(io.TextIOWrapper):
 @overload
 def open(
     file: File, /, mode: _BinaryMode = "rb", *, level: int | None = None, model: Model | None = None,
-    device: str = "auto", prompt: Buffer = b"", encoding: None = None, errors: None = None, newline: None = None,
+    device: str = "auto", prompt: Buffer = b"", with_model: bool = False, encoding: None = None, errors: None = None,
+    newline: None = None,
 ) -> LLMZipFile: ...  # fmt: skip
 
 
 @overload
 def open(
     file: File, /, mode: _TextMode, *, level: int | None = None, model: Model | None = None,
-    device: str = "auto", prompt: Buffer = b"", encoding: str | None = None, errors: str | None = None,
-    newline: str | None = None,
+    device: str = "auto", prompt: Buffer = b"", with_model: bool = False, encoding: str | None = None,
+    errors: str | None = None, newline: str | None = None,
 ) -> io.TextIOWrapper: ...  # fmt: skip
 
 
 @overload
 def open(
     file: File, /, mode: str, *, level: int | None = None, model: Model | None = None,
-    device: str = "auto", prompt: Buffer = b"", encoding: str | None = None, errors: str | None = None,
-    newline: str | None = None,
+    device: str = "auto", prompt: Buffer = b"", with_model: bool = False, encoding: str | None = None,
+    errors: str | None = None, newline: str | None = None,
 ) -> LLMZipFile | io.TextIOWrapper: ...  # fmt: skip
 
 
@@ -324,6 +342,7 @@ def open(  # the parameters of gzip.open, and the settings
     model: Model | None = None,
     device: str = "auto",
     prompt: Buffer = b"",
+    with_model: bool = False,
     encoding: str | None = None,
     errors: str | None = None,
     newline: str | None = None,
@@ -333,8 +352,8 @@ def open(  # the parameters of gzip.open, and the settings
     Args:
         file: a path, or a binary file object, which is not closed.
         mode: as above; "r", "w", "x" and "a" are binary.
-        level, model, device, prompt: as for `compress` when writing, as for `decompress` when reading. Reading takes
-            no level.
+        level, model, device, prompt, with_model: as for `compress` when writing, as for `decompress` when reading.
+            Reading takes no level and no with_model. A model that a file carries already is not appended again.
         encoding, errors, newline: as for io.TextIOWrapper; for text modes only.
 
     Raises:
@@ -351,7 +370,9 @@ def open(  # the parameters of gzip.open, and the settings
         for name, value in (("encoding", encoding), ("errors", errors), ("newline", newline)):
             if value is not None:
                 raise ValueError(f"Argument {name!r} not supported in binary mode")
-    binary = LLMZipFile(file, mode.replace("t", "", 1), level=level, model=model, device=device, prompt=prompt)
+    binary = LLMZipFile(
+        file, mode.replace("t", "", 1), level=level, model=model, device=device, prompt=prompt, with_model=with_model
+    )
     if not is_text:
         return binary
     try:

@@ -9,7 +9,7 @@ import os
 from typing import Any, Literal
 
 from ..codec.reader import FrameDecoder
-from ..codec.writer import ArchiveWriter
+from ..codec.writer import ArchiveWriter, Scope
 from ..format.headers import Frame
 from ..format.reading import ArchiveParser
 from ..settings import (  # fmt: skip
@@ -47,12 +47,19 @@ class Compressor:
         device: str = "auto",
         prompt: Buffer = b"",
         arithmetic: str = "exact",
+        with_model: bool = False,
+        _scope: Scope | None = None,
     ) -> None:
         libraries.warn_if_missing()
-        engine = EngineSettings(device=device)
-        self._writer: ArchiveWriter | None = ArchiveWriter(
-            CompressSettings(level=level, model=model, engine=engine, arithmetic=arithmetic, prompt=as_bytes(prompt))
+        settings = CompressSettings(
+            level=level,
+            model=model,
+            engine=EngineSettings(device=device),
+            arithmetic=arithmetic,
+            prompt=as_bytes(prompt),
+            with_model=with_model,
         )
+        self._writer: ArchiveWriter | None = ArchiveWriter(settings, scope=_scope)
 
     def compress(self, data: Buffer) -> bytes:
         """Compresses more of the text; returns a part of the archive, often b"".
@@ -83,7 +90,11 @@ class Compressor:
 
 
 class Decompressor:
-    """A decompressor of one archive that arrives in pieces; see `decompress` for its arguments."""
+    """A decompressor of one archive that arrives in pieces; see `decompress` for its arguments.
+
+    A model that the file carries before the archive belongs to it. One that it carries before an earlier archive is not
+    known to another object: `open` and `decompress` know it.
+    """
 
     __getstate__ = refuse_copies
 

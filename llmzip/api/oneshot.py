@@ -23,6 +23,7 @@ def compress(
     device: str = "auto",
     prompt: Buffer = b"",
     arithmetic: str = "exact",
+    with_model: bool = False,
 ) -> bytes:
     """Compresses bytes into one archive.
 
@@ -34,13 +35,16 @@ def compress(
         prompt: a text that model and mixer read first; decompressing needs the same one.
         arithmetic: "exact", or "float" for models that cannot run exactly: their archives decode only on the same
             hardware with the same software.
+        with_model: write the model into the result, too, so that it decompresses where nobody has that model.
 
     Raises:
         ValueError: an argument out of its bounds.
         TypeError: an argument of a wrong type.
         ModelError: the model is missing or cannot be used.
     """
-    compressor = Compressor(level=level, model=model, device=device, prompt=prompt, arithmetic=arithmetic)
+    compressor = Compressor(
+        level=level, model=model, device=device, prompt=prompt, arithmetic=arithmetic, with_model=with_model
+    )
     return compressor.compress(data) + compressor.flush()
 
 

@@ -167,6 +167,10 @@ exact_rows = together(
     ),
 )  # fmt: skip
 arithmetic = together(computation, exact_rows)
+with_model = click.option(
+    "--with-model", is_flag=True,
+    help="Write the model into the output, once, so that its archives decompress where nobody has it.",
+)  # fmt: skip
 windows = together(
     click.option(
         "--window-bits", metavar="W", type=int,

@@ -30,7 +30,10 @@ class FrameInfo:
 
 @dataclass(frozen=True)
 class ArchiveEntry:
-    """One archive of a file; `model_folder` is where its model is, None if it is not on this machine."""
+    """One archive of a file.
+
+    `model_folder` is where its model is, None if it is not on this machine or the file carries it (`carries_model`).
+    """
 
     format_version: int
     model_code: int
@@ -38,6 +41,7 @@ class ArchiveEntry:
     model_digest: str | None
     tokenizer_digest: str | None
     model_folder: str | None = None
+    carries_model: bool = False
     frames: list[FrameInfo] = field(default_factory=list)
 
     @property
@@ -102,7 +106,7 @@ def read_info(source: BinaryIO) -> ArchiveInfo:
     """
     archives: list[ArchiveEntry] = []
     parsed = Position()
-    for frame in read_archives(source, skip_payloads=True, position=parsed):
+    for frame in read_archives(source, skip_payloads=True, skip_models=True, position=parsed):
         if frame.number == 0:
             folder = place_of_model(frame.archive)
             archives.append(
@@ -111,6 +115,7 @@ def read_info(source: BinaryIO) -> ArchiveInfo:
                     frame.archive.model_code,
                     *describe_model(frame.archive),
                     model_folder=None if folder is None else str(folder),
+                    carries_model=frame.archive.carried is not None,
                 )
             )
         head = frame.header

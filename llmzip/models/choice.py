@@ -28,6 +28,7 @@ from ..format.headers import (
     ENGINE_FLOAT,
     NO_MODEL,
     USER_MODEL,
+    CarriedModel,
     Header,
     ModelRecord,
 )
@@ -37,6 +38,8 @@ from .embedded import EMBEDDED, RETIRED, EmbeddedModel, embedded_by_code
 from .gguf import ollama
 from .hub import Bar, HubId, Notice
 from .reference import Kind, ModelRef, no_owner_text, not_found, parse_model, pinned
+
+_NOWHERE = Path("(carried by the archive)")
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ class ModelChoice:
         engine: ENGINE_EXACT or ENGINE_FLOAT.
         dtype: the float engine's number format; None for the exact engine, and for the float engine's default.
         environment: hardware and software that an archive of the float engine was made with; empty for others.
+        carried: the model, if the archive's file carries it; `folder` then is no place.
     """
 
     name: str
@@ -66,6 +70,7 @@ class ModelChoice:
     engine: int = ENGINE_EXACT
     dtype: str | None = None
     environment: str = ""
+    carried: CarriedModel | None = None
 
     def check(self, model_digest: bytes, tokenizer_digest: bytes) -> None:
         """Compares the digests of what was loaded with the expected ones.
@@ -230,7 +235,8 @@ def model_for_archive(header: Header, override: str | os.PathLike[str] | None) -
 
     Args:
         header: of the archive.
-        override: the folder or id that the user gave, if any; only for archives of a user's model. Without one it is
+        override: the folder or id that the user gave, if any; only for archives of a user's model that their file does
+            not carry. Without one it is
             looked for by its digests where models are stored, then in the Hub's cache.
 
     Raises:
@@ -253,7 +259,7 @@ def model_for_archive(header: Header, override: str | os.PathLike[str] | None) -
             return _embedded_choice(model)
     return ModelChoice(
         record.name,
-        _folder_for(record, override),
+        _folder_for(record, override) if header.carried is None else _NOWHERE,
         expected=(record.model_digest, record.tokenizer_digest),
         planes=record.planes,
         context=record.context,
@@ -261,6 +267,7 @@ def model_for_archive(header: Header, override: str | os.PathLike[str] | None) -
         engine=record.engine,
         dtype=record.dtype,
         environment=record.environment,
+        carried=header.carried,
     )
 
 
@@ -331,8 +338,8 @@ def _snapshot_folder(hub_id: HubId, missing: str, hint: str = "") -> Path:
 
 
 def place_of_model(header: Header) -> Path | None:
-    """Returns where the model of an archive is; None if the archive needs none, or it is not on this machine."""
-    if header.model_code == NO_MODEL:
+    """Returns where the model of an archive is; None if it needs none, carries it, or it is not on this machine."""
+    if header.model_code == NO_MODEL or header.carried is not None:
         return None
     try:
         return model_for_archive(header, None).folder

@@ -32,7 +32,7 @@ _MIN_THREAD_ADDRESS_BYTES = 1 << 31  # 2 GiB: torch with threads needs them
 
 # -- commands --------------------------------------------------------------------------------------------------------
 
-_compress_settings = options.together(options.prompt, options.arithmetic, options.windows)
+_compress_settings = options.together(options.prompt, options.arithmetic, options.windows, options.with_model)
 
 
 def default_command(name: str, kind: type[click.Command]) -> click.Command:

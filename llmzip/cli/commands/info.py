@@ -82,8 +82,9 @@ class InfoTable(FileRun):
     def _print_places(self, listed: list[ArchiveInfo]) -> None:
         """Prints a line for each model that is not embedded: where it is, or that it is not on this machine."""
         archives = (archive for info in listed for archive in info.archives if archive.needs_user_model)
-        for name, digest, folder in dict.fromkeys((a.model, a.model_digest, a.model_folder) for a in archives):
-            place = "not on this machine" if folder is None else f"in {folder}"
+        places = ((a.model, a.model_digest, a.carries_model, a.model_folder) for a in archives)
+        for name, digest, is_carried, folder in dict.fromkeys(places):
+            place = "in the archive" if is_carried else "not on this machine" if folder is None else f"in {folder}"
             self._print(printable(f"model {name}, digest {digest}: {place}"))
 
     def _print_totals(self, listed: list[ArchiveInfo]) -> None:
