@@ -50,6 +50,7 @@ class LLMZipFile(io.BufferedIOBase):
         model: Model | None = None,
         device: str = "auto",
         prompt: Buffer = b"",
+        frame_bytes: int | None = None,
         with_model: bool = False,
     ) -> None:
         self._file: BinaryIO | None = None  # close() must work even if what follows raises
@@ -68,13 +69,13 @@ class LLMZipFile(io.BufferedIOBase):
                 model=DEFAULT_MODEL if model is None else model,
                 device=device,
                 prompt=prompt,
+                frame_bytes=frame_bytes,
                 with_model=with_model,
                 _scope=_scope_of(file) if with_model and file_mode == "ab" else None,
             )
-        elif with_model:
-            raise TypeError("with_model is for writing; an archive says whether it carries its model")
-        elif level is not None:
-            raise TypeError("level is for writing; an archive records how it was made")
+        elif level is not None or frame_bytes is not None or with_model:
+            name = "level" if level is not None else "frame_bytes" if frame_bytes is not None else "with_model"
+            raise TypeError(f"{name} is for writing; an archive records how it was made")
         settings = decompress_settings(model, device, prompt)
         self._owned = isinstance(file, (str, bytes, os.PathLike))
         if isinstance(file, (str, bytes, os.PathLike)):
@@ -312,15 +313,16 @@ class _TextFile(io.TextIOWrapper):
 @overload
 def open(
     file: File, /, mode: _BinaryMode = "rb", *, level: int | None = None, model: Model | None = None,
-    device: str = "auto", prompt: Buffer = b"", with_model: bool = False, encoding: None = None, errors: None = None,
-    newline: None = None,
+    device: str = "auto", prompt: Buffer = b"", frame_bytes: int | None = None, with_model: bool = False,
+    encoding: None = None, errors: None = None, newline: None = None,
 ) -> LLMZipFile: ...  # fmt: skip
 
 
 @overload
 def open(
     file: File, /, mode: _TextMode, *, level: int | None = None, model: Model | None = None,
-    device: str = "auto", prompt: Buffer = b"", with_model: bool = False, encoding: str | None = None,
+    device: str = "auto", prompt: Buffer = b"", frame_bytes: int | None = None, with_model: bool = False,
+    encoding: str | None = None,
     errors: str | None = None, newline: str | None = None,
 ) -> io.TextIOWrapper: ...  # fmt: skip
 
@@ -328,7 +330,8 @@ def open(
 @overload
 def open(
     file: File, /, mode: str, *, level: int | None = None, model: Model | None = None,
-    device: str = "auto", prompt: Buffer = b"", with_model: bool = False, encoding: str | None = None,
+    device: str = "auto", prompt: Buffer = b"", frame_bytes: int | None = None, with_model: bool = False,
+    encoding: str | None = None,
     errors: str | None = None, newline: str | None = None,
 ) -> LLMZipFile | io.TextIOWrapper: ...  # fmt: skip
 
@@ -342,6 +345,7 @@ def open(  # the parameters of gzip.open, and the settings
     model: Model | None = None,
     device: str = "auto",
     prompt: Buffer = b"",
+    frame_bytes: int | None = None,
     with_model: bool = False,
     encoding: str | None = None,
     errors: str | None = None,
@@ -352,13 +356,15 @@ def open(  # the parameters of gzip.open, and the settings
     Args:
         file: a path, or a binary file object, which is not closed.
         mode: as above; "r", "w", "x" and "a" are binary.
-        level, model, device, prompt, with_model: as for `compress` when writing, as for `decompress` when reading.
-            Reading takes no level and no with_model. A model that a file carries already is not appended again.
+        level, model, device, prompt: as for `compress` when writing, as for `decompress` when reading. Reading takes
+            no level.
+        frame_bytes, with_model: as for `compress`; for writing only. A model that a file carries already is not
+            appended again.
         encoding, errors, newline: as for io.TextIOWrapper; for text modes only.
 
     Raises:
         ValueError: an unknown mode, or arguments of text modes in a binary mode.
-        TypeError: a level when reading, or an argument of a wrong type.
+        TypeError: a level or frame_bytes when reading, or an argument of a wrong type.
         FormatError: the file to append to begins with an archive of another format version.
         OSError: the file cannot be opened.
     """
@@ -371,7 +377,14 @@ def open(  # the parameters of gzip.open, and the settings
             if value is not None:
                 raise ValueError(f"Argument {name!r} not supported in binary mode")
     binary = LLMZipFile(
-        file, mode.replace("t", "", 1), level=level, model=model, device=device, prompt=prompt, with_model=with_model
+        file,
+        mode.replace("t", "", 1),
+        level=level,
+        model=model,
+        device=device,
+        prompt=prompt,
+        frame_bytes=frame_bytes,
+        with_model=with_model,
     )
     if not is_text:
         return binary

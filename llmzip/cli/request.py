@@ -108,6 +108,7 @@ class Arguments:
     window_bits: int | None = None
     model_reset: bool = True
     with_model: bool = False
+    frame_bytes: int | None = None
     threads: int | None = None
     device: str = EngineSettings.device
     output: str | None = None
@@ -146,6 +147,7 @@ class Arguments:
             window_bits=self.window_bits,
             model_reset=self.model_reset,
             with_model=self.with_model,
+            frame_bytes=self.frame_bytes,
         )
         # Decompressing takes no model from the environment: what an archive means must not depend on who reads it.
         decompress = DecompressSettings(None if model_from_environment else self.model, engine, prompt)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import KW_ONLY, dataclass, field, replace
 
 from .._version import NUMERICS_VERSION
@@ -60,6 +61,8 @@ MAX_INDEX_ENTRIES = 1 << 22
 MAX_CARRIED_WEIGHTS_BYTES = 1 << 31
 MAX_CARRIED_TABLE_BYTES = 1 << 26
 """Bytes of a carried model's token table, compressed and decompressed, 64 MiB."""
+MAX_INDEX_ENTRY_BYTES = 12
+"""Three varints, none of them above the size of a whole frame, which takes 4 bytes."""
 
 DIGEST_BYTES = 16
 """Bytes of a digest that archives hold: the first half of a SHA-256."""
@@ -245,6 +248,18 @@ class FrameHeader:
         return "adaptive" if self.is_adaptive else METHODS[self.method]
 
 
+@dataclass
+class LineCounts:
+    """What the index of an archive says about its lines.
+
+    Attributes:
+        line_feeds: number of line feeds in the text of each frame; None until the index has been read, and for an
+            archive of one frame, which has no index.
+    """
+
+    line_feeds: array[int] | None = None
+
+
 @dataclass(frozen=True)
 class Frame:
     """A frame as read.
@@ -257,6 +272,7 @@ class Frame:
         payload: the compressed bytes; empty if they were skipped.
         crc32: checksum of the original bytes.
         archive: header of the frame's archive.
+        index: what the archive's index says; all frames of the archive share it, and it is filled when they were read.
     """
 
     number: int
@@ -266,6 +282,13 @@ class Frame:
     payload: bytes
     crc32: int
     archive: Header
+    index: LineCounts = field(default_factory=LineCounts, compare=False, repr=False)
+
+    @property
+    def line_feeds(self) -> int | None:
+        """Number of line feeds in the text by the archive's index; None if it has none, or it was not read yet."""
+        counts = self.index.line_feeds
+        return None if counts is None else counts[self.number]
 
 
 def with_last(header: FrameHeader, last: bool) -> FrameHeader:
