@@ -25,6 +25,7 @@ def compress(
     prompt: Buffer = b"",
     arithmetic: str = "exact",
     frame_bytes: int | None = None,
+    with_model: bool = False,
 ) -> bytes:
     """Compresses bytes into one archive.
 
@@ -38,6 +39,7 @@ def compress(
             hardware with the same software.
         frame_bytes: text of each frame, 1 to 2,097,152 bytes; None for 2 MiB, or more where no model is used. A part of
             the text is read by decoding the frames that hold it: small ones decode sooner, and the archive is larger.
+        with_model: write the model into the result, too, so that it decompresses where nobody has that model.
 
     Raises:
         ValueError: an argument out of its bounds.
@@ -45,7 +47,13 @@ def compress(
         ModelError: the model is missing or cannot be used.
     """
     compressor = Compressor(
-        level=level, model=model, device=device, prompt=prompt, arithmetic=arithmetic, frame_bytes=frame_bytes
+        level=level,
+        model=model,
+        device=device,
+        prompt=prompt,
+        arithmetic=arithmetic,
+        frame_bytes=frame_bytes,
+        with_model=with_model,
     )
     return compressor.compress(data) + compressor.flush()
 

@@ -6,10 +6,11 @@ The model and torch are loaded only when a frame needs them.
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import BinaryIO
 
 from ..format import headers
-from ..format.headers import SKIP, STORED, FrameHeader, Header
+from ..format.headers import SKIP, STORED, CarriedModel, FrameHeader, Header
 from ..inference.on_demand import ModelOnDemand
 from ..inference.progress import Progress
 from ..settings import CompressSettings
@@ -25,6 +26,17 @@ _READ_BYTES = 1 << 20
 """Input that is read at once: 1 MiB."""
 
 
+@dataclass
+class Scope:
+    """What a file carries where its next archive is written, so that a model is written once for several archives.
+
+    Attributes:
+        carried: the last model that was written; None for none.
+    """
+
+    carried: CarriedModel | None = None
+
+
 class ArchiveWriter:
     """Turns bytes that arrive in pieces into one archive.
 
@@ -32,14 +44,18 @@ class ArchiveWriter:
         settings: level, model, engine.
         progress: called with numbers of bytes of the original that were done.
         model: the model of the settings, if the caller has it already; None to choose it.
+        scope: what the file carries before this archive; it is kept up to date. None for a file that begins here.
 
     Attributes:
         report: sizes and times of what was written so far.
     """
 
     def __init__(
-        self, settings: CompressSettings, progress: Progress | None = None, model: ModelOnDemand | None = None
-    ) -> None:
+        self, settings: CompressSettings, progress: Progress | None = None, model: ModelOnDemand | None = None,
+        scope: Scope | None = None,
+    ) -> None:  # fmt: skip
+        self._carries = settings.with_model
+        self._scope = scope or Scope()
         self._model = ModelOnDemand.of(settings) if model is None else model
         self._drafter = Drafter(self._model, settings, progress)
         # Whole frames, so that only the last one is shorter.
@@ -86,7 +102,10 @@ class ArchiveWriter:
             frames = [Draft(FrameHeader(STORED if is_first else SKIP, 0, 0), b"", b"")]
         if is_first:
             uses_model = any(draft.header.uses_model for draft in frames) or not last
-            self._packer.begin(self._model.archive_header() if uses_model else Header())
+            if uses_model:
+                self._begin()
+            else:
+                self._packer.begin(Header())
         out = b""
         for number, draft in enumerate(frames):
             out += self._packer.draft(draft, last=last and number == len(frames) - 1)
@@ -98,9 +117,22 @@ class ArchiveWriter:
         self.report.compressed_bytes = self._packer.num_bytes
         return out
 
+    def _begin(self) -> None:
+        """Begins an archive that needs the model, and before it the model if the file is to carry it and does not."""
+        header = self._model.archive_header(by_record=self._carries)
+        carried = None
+        if self._carries and self._model.carried() != self._scope.carried:
+            carried = self._scope.carried = self._model.carried()
+        self._packer.begin(header, carried)
+
 
 def compress_stream(
-    source: BinaryIO, sink: BinaryIO, settings: CompressSettings, progress: Progress | None = None
+    source: BinaryIO,
+    sink: BinaryIO,
+    settings: CompressSettings,
+    progress: Progress | None = None,
+    *,
+    scope: Scope | None = None,
 ) -> StreamReport:
     """Compresses all of `source` into one archive.
 
@@ -108,11 +140,12 @@ def compress_stream(
         source, sink: binary files; the sink need not be seekable.
         settings: level, model, engine.
         progress: called with numbers of bytes of the original that were done.
+        scope: what the sink carries before this archive, as for `ArchiveWriter`.
 
     Raises:
         ModelError, TokenizerError, EngineError, SettingsError; OSError from the files.
     """
-    writer = ArchiveWriter(settings, progress)
+    writer = ArchiveWriter(settings, progress, scope=scope)
     while data := read_some(source, _READ_BYTES):
         write_all(sink, writer.write(data))
     write_all(sink, writer.finish())

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import io
 import os
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -291,7 +292,7 @@ class Output:
             _rename_without_replacing(temporary, self.name)
         self._temporary = None
         _unfinished.discard(temporary)
-        _sync_folder(os.path.dirname(self.name) or ".")
+        sync_folder(os.path.dirname(self.name) or ".")
 
     def discard(self) -> None:
         """Removes an unpublished file; does nothing after `publish`."""
@@ -380,7 +381,7 @@ def _rename_without_replacing(temporary: str, name: str) -> None:
         os.unlink(temporary)
 
 
-def _sync_folder(folder: str) -> None:
+def sync_folder(folder: str) -> None:
     """Syncs a folder, so that a new name survives a power cut. Where that fails, the file itself is synced anyway."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
@@ -390,9 +391,22 @@ def _sync_folder(folder: str) -> None:
             os.close(descriptor)
 
 
+@contextlib.contextmanager
+def unfinished(name: str) -> Iterator[None]:
+    """Makes `remove_unfinished` remove a temporary file or folder, too, as long as the context lasts."""
+    _unfinished.add(name)
+    try:
+        yield
+    finally:
+        _unfinished.discard(name)
+
+
 def remove_unfinished() -> None:
-    """Removes all temporary files of this process."""
+    """Removes all temporary files and folders of this process."""
     for name in list(_unfinished):
         with contextlib.suppress(OSError):
-            os.unlink(name)
+            if os.path.isdir(name):
+                shutil.rmtree(name, ignore_errors=True)
+            else:
+                os.unlink(name)
         _unfinished.discard(name)

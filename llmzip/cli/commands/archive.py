@@ -32,7 +32,9 @@ _MIN_THREAD_ADDRESS_BYTES = 1 << 31  # 2 GiB: torch with threads needs them
 
 # -- commands --------------------------------------------------------------------------------------------------------
 
-_compress_settings = options.together(options.prompt, options.arithmetic, options.windows, options.frame_bytes)
+_compress_settings = options.together(
+    options.prompt, options.arithmetic, options.windows, options.frame_bytes, options.with_model
+)
 
 
 def default_command(name: str, kind: type[click.Command]) -> click.Command:
