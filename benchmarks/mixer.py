@@ -110,7 +110,9 @@ def _variants() -> dict[str, list[Change]]:
     variants["without final maps"] = [(_PREDICTOR, both, f"4 * {squashed}")]
     variants["without the pair map"] = [(_PREDICTOR, both, f"2 * {squashed} + 2 * value_of(place.by_node)")]
     variants["without the node map"] = [(_PREDICTOR, both, f"2 * {squashed} + 2 * value_of(place.by_pair)")]
-    variants["without the network"] = [(_PREDICTOR, "    correct(m, place);\n", "    memset(place.unit, 0, sizeof place.unit);\n")]
+    variants["without the network"] = [
+        (_PREDICTOR, "    correct(m, place);\n", "    memset(place.unit, 0, sizeof place.unit);\n")
+    ]
     fixed = "if (m.with_model) train(learned.output_weight"
     variants["network that learns nothing more"] = [(_PREDICTOR, fixed, fixed.replace("m.with_model", "false"))]
     learnt = "first_weights(level) if with_model else plain_weights(len(level))"

@@ -84,8 +84,9 @@ class _Mixer(ctypes.Structure):
     """`struct Mixer` of native/state.h."""
 
     _fields_ = [
-        ("learned", _Learned), ("network", _Network), ("texts", _Texts), ("tree", _Tree), ("matches", _Matches), ("known", _Known),
-        ("masses", _Masses), ("coder", Coder), ("samples", ctypes.POINTER(_Samples)), ("with_model", _N),
+        ("learned", _Learned), ("network", _Network), ("texts", _Texts), ("tree", _Tree), ("matches", _Matches),
+        ("known", _Known), ("masses", _Masses), ("coder", Coder), ("samples", ctypes.POINTER(_Samples)),
+        ("with_model", _N),
     ]  # fmt: skip
 
 

@@ -115,6 +115,8 @@ def test_samples_have_their_ranges() -> None:
     rows = kept[:, INPUTS : INPUTS + CHOICES]
     assert rows.min() >= 0 and rows.max() < ROWS
     first, last = (0, 16, 32, 56, 72), (16, 32, 56, 72, 88)
-    assert all((begin <= column).all() and (column < end).all() for begin, end, column in zip(first, last, rows.T, strict=True))
+    assert all(
+        (begin <= column).all() and (column < end).all() for begin, end, column in zip(first, last, rows.T, strict=True)
+    )
     assert set(np.unique(kept[:, -1])) == {0, 1}
     assert (rows[0] == [0, 16, rows[0, 2], 56, 72]).all()  # the root, no match, at the text's beginning

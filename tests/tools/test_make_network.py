@@ -15,7 +15,8 @@ def made_samples(count: int) -> np.ndarray:
     samples = np.zeros((count, INPUTS + CHOICES + 1), dtype=np.int16)
     samples[:, :INPUTS] = generator.normal(0, 200, (count, INPUTS))
     samples[:, INPUTS - 3] = generator.normal(0, 300, count)
-    samples[:, INPUTS : INPUTS + CHOICES] = generator.integers(16, size=(count, CHOICES)) + [0, 16, 32, 56, 72]
+    samples[:, INPUTS : INPUTS + CHOICES] = generator.integers(16, size=(count, CHOICES))
+    samples[:, INPUTS : INPUTS + CHOICES] += np.array([0, 16, 32, 56, 72], dtype=np.int16)
     hidden = samples[:, INPUTS - 3] + samples[:, 5] + 40 * (samples[:, INPUTS] - 8.0)
     samples[:, -1] = generator.random(count) < 1 / (1 + np.exp(-hidden / 256))
     return samples

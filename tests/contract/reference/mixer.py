@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 CONTEXTS, INPUTS, LOGITS, GROUP = 36, 46, 8, 16
-VALUES, CHOICES, UNITS = 93, 88, 32  # rows of A and of B, and columns, of the network (N 10.7)
+VALUES, ROWS, UNITS = 93, 88, 32  # rows of W1 and of R, and columns, of the network (N 10.7)
 LEAST_MATCH = (12, 6, 3)  # L of the match models (N 10.6)
 OPENING, CLOSING, SEPARATORS = b"(<[{", b")>]}", b'\t",:;=|'
 MOST_WEIGHT = 2**29
@@ -203,22 +203,22 @@ def learnt_beginning() -> LearntBeginning:
 
 
 class Network:
-    """The file's weights, which stay as they are; what begins as U and learns are the mixer's output weights."""
+    """The file's weights, which stay as they are; what begins as u and learns are the mixer's output weights."""
 
     def __init__(self, data: bytes) -> None:
-        counts = (VALUES, CHOICES, UNITS, 1)
+        counts = (VALUES, ROWS, UNITS, 1)
         numbers = np.frombuffer(data, dtype="<i2").astype(np.int64).reshape(-1, UNITS)
         if len(numbers) != sum(counts) + 1:
             raise AssertionError(f"the file of the network has {len(numbers)} rows, not {sum(counts) + 1}")
-        self.a, self.b, self.d, self.bias, self.u = np.split(numbers, list(accumulate(counts)))
-        for weights, most in ((self.a, 2**13), (self.b, 2**13), (self.d, 2**12), (self.bias, 2**12)):
+        self.w1, self.r, self.w2, self.c, self.u = np.split(numbers, list(accumulate(counts)))
+        for weights, most in ((self.w1, 2**13), (self.r, 2**13), (self.w2, 2**12), (self.c, 2**12), (self.u, 2**14)):
             if np.abs(weights).max() > most:
                 raise AssertionError(f"a weight of the network is beyond {most}")
 
     def units(self, values: list[int], rows: list[int]) -> np.ndarray:
-        """g_0 .. g_31 of v_0 .. v_92 and the chosen rows of B."""
-        h = (np.array(values, dtype=np.int64) @ self.a + 2**8 * self.b[rows].sum(axis=0)) >> 13
-        g = (np.clip(h, 0, 8191) @ self.d + 2**8 * self.bias[0]) >> 12
+        """g_0 .. g_31 of v_0 .. v_92 and the chosen rows of R."""
+        h = (np.array(values, dtype=np.int64) @ self.w1 + 2**8 * self.r[rows].sum(axis=0)) >> 13
+        g = (np.clip(h, 0, 8191) @ self.w2 + 2**8 * self.c[0]) >> 12
         return np.clip(g, 0, 4095)
 
     def output_weights(self) -> np.ndarray:
@@ -530,7 +530,7 @@ def train(weights: np.ndarray, inputs: np.ndarray, error: int, rate: int) -> Non
 
 
 def chosen_rows(row: Row, depth: int, longest: int, toward: int) -> list[int]:
-    """N 10.7: the rows of B; `depth` is at most 15."""
+    """N 10.7: the rows of R; `depth` is at most 15."""
     length = min(len(row.leaves).bit_length(), 15)
     return [depth, 16 + longest, 32 + 3 * row.confidence + toward, 56 + class_of(row.last(1)), 72 + length]
 
@@ -722,12 +722,12 @@ class Mixer:
         k, units = clamp((2 * squash(z) + sum(read) + 2) >> 2, 1, 65535), np.zeros(0, dtype=np.int64)
         placed += [(entries, place) for entries in model_maps]
         if self.network:
-            b = clamp(ln(k) - ln(2**16 - k), -2815, 2815)
+            mixed = clamp(ln(k) - ln(2**16 - k), -2815, 2815)
             seen = [ln(1 + SEEN[s]) for s in states]
-            values = inputs + seen + logits + [b] + [STRETCH[q >> 4] for q in read]
+            values = inputs + seen + logits + [mixed] + [STRETCH[q >> 4] for q in read]
             units = self.network.units(values, chosen_rows(row, depth, longest, toward))
-            (y,) = products(self.output_weights[np.newaxis], units)
-            k = squash(clamp(b + y, -2815, 2815))
+            (correction,) = products(self.output_weights[np.newaxis], units)
+            k = squash(clamp(mixed + correction, -2815, 2815))
         return Decision(states, matches, x, sets, logits, final_sets, final_logits, placed, units, k)
 
     def set_numbers(self, row: Row, node: Node, depth: int, sure: int, longest: int) -> list[int]:
