@@ -16,7 +16,7 @@ from .stored import stored_file
 
 FILE = Path(__file__).parent / "network.bin"
 
-DIGEST = "0f1f51126e33811cd82da8101ac42f66948ef29bc5f52a8c363681029e4f1c7d"
+DIGEST = "b4ff0ca31dab61f323190c0a39a67ad0957f3fb1342e50fb4232f1eff4a28214"
 """SHA-256 of the file. All archives depend on it."""
 
 INPUTS = 93

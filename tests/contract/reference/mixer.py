@@ -23,7 +23,7 @@ MOST_WEIGHT = 2**29
 FILES = Path(__file__).parents[3] / "llmzip" / "mixing"
 START_FILE, NETWORK_FILE = FILES / "start.bin", FILES / "network.bin"
 START_SHA256 = "8440577e18a19fa57b509fc334eb649ed2932b72655b734f65617bb4de6c7d8d"  # N 10.11
-NETWORK_SHA256 = "0f1f51126e33811cd82da8101ac42f66948ef29bc5f52a8c363681029e4f1c7d"  # N 10.11
+NETWORK_SHA256 = "b4ff0ca31dab61f323190c0a39a67ad0957f3fb1342e50fb4232f1eff4a28214"  # N 10.11
 
 
 def clamp(value: int, least: int, most: int) -> int:
