@@ -20,6 +20,8 @@ DTYPES = ("float32", "bfloat16", "float16")
 _MAX_THREADS = 4096
 _MAX_ROWS = 4096  # of a frame
 _MAX_CONTEXT = 1 << 17  # 131,072 tokens
+MAX_FRAME_BYTES = 1 << 21
+"""Text of a frame whose size the user chooses, 2 MiB: what a model may have in one."""
 
 
 def check_type(name: str, value: object, *types: type, optional: bool = False) -> None:
@@ -86,6 +88,8 @@ class CompressSettings:
         overlap: tokens that a new context repeats, below the context; None to choose by level.
         window_bits: bits of each window that the text is cut into, 16 to 65,536; None for no windows.
         model_reset: whether each window begins with an empty context, so that it decodes alone.
+        frame_bytes: text of each frame, up to 2 MiB; None for 2 MiB, or more where no model is used. Parts of small
+            frames decode sooner, and archives of them are larger.
     """
 
     level: int = DEFAULT_LEVEL
@@ -99,13 +103,14 @@ class CompressSettings:
     overlap: int | None = None
     window_bits: int | None = None
     model_reset: bool = True
+    frame_bytes: int | None = None
 
     def __post_init__(self) -> None:
         check_type("level", self.level, int)
         check_type("model", self.model, str, os.PathLike)
         check_type("arithmetic", self.arithmetic, str)
         check_type("dtype", self.dtype, str)
-        for name in ("context", "rows", "overlap", "window_bits"):
+        for name in ("context", "rows", "overlap", "window_bits", "frame_bytes"):
             check_type(name, getattr(self, name), int, optional=True)
         if not MIN_LEVEL <= self.level <= MAX_LEVEL:
             raise SettingsError(f"level must be {MIN_LEVEL} to {MAX_LEVEL}, not {self.level!r}")
@@ -116,6 +121,7 @@ class CompressSettings:
             "rows": (self.rows, 1, _MAX_ROWS),
             "overlap": (self.overlap, 1, _MAX_CONTEXT),
             "window_bits": (self.window_bits, 16, 1 << 16),
+            "frame_bytes": (self.frame_bytes, 1, MAX_FRAME_BYTES),
         }
         for name, (value, minimum, maximum) in limits.items():
             if value is not None and not minimum <= value <= maximum:

@@ -49,6 +49,7 @@ class LLMZipFile(io.BufferedIOBase):
         model: Model | None = None,
         device: str = "auto",
         prompt: Buffer = b"",
+        frame_bytes: int | None = None,
     ) -> None:
         self._file: BinaryIO | None = None  # close() must work even if what follows raises
         self._compressor: Compressor | None = None
@@ -66,9 +67,11 @@ class LLMZipFile(io.BufferedIOBase):
                 model=DEFAULT_MODEL if model is None else model,
                 device=device,
                 prompt=prompt,
+                frame_bytes=frame_bytes,
             )
-        elif level is not None:
-            raise TypeError("level is for writing; an archive records how it was made")
+        elif level is not None or frame_bytes is not None:
+            name = "level" if level is not None else "frame_bytes"
+            raise TypeError(f"{name} is for writing; an archive records how it was made")
         settings = decompress_settings(model, device, prompt)
         self._owned = isinstance(file, (str, bytes, os.PathLike))
         if isinstance(file, (str, bytes, os.PathLike)):
@@ -295,23 +298,24 @@ class _TextFile(io.TextIOWrapper):
 @overload
 def open(
     file: File, /, mode: _BinaryMode = "rb", *, level: int | None = None, model: Model | None = None,
-    device: str = "auto", prompt: Buffer = b"", encoding: None = None, errors: None = None, newline: None = None,
+    device: str = "auto", prompt: Buffer = b"", frame_bytes: int | None = None, encoding: None = None,
+    errors: None = None, newline: None = None,
 ) -> LLMZipFile: ...  # fmt: skip
 
 
 @overload
 def open(
     file: File, /, mode: _TextMode, *, level: int | None = None, model: Model | None = None,
-    device: str = "auto", prompt: Buffer = b"", encoding: str | None = None, errors: str | None = None,
-    newline: str | None = None,
+    device: str = "auto", prompt: Buffer = b"", frame_bytes: int | None = None, encoding: str | None = None,
+    errors: str | None = None, newline: str | None = None,
 ) -> io.TextIOWrapper: ...  # fmt: skip
 
 
 @overload
 def open(
     file: File, /, mode: str, *, level: int | None = None, model: Model | None = None,
-    device: str = "auto", prompt: Buffer = b"", encoding: str | None = None, errors: str | None = None,
-    newline: str | None = None,
+    device: str = "auto", prompt: Buffer = b"", frame_bytes: int | None = None, encoding: str | None = None,
+    errors: str | None = None, newline: str | None = None,
 ) -> LLMZipFile | io.TextIOWrapper: ...  # fmt: skip
 
 
@@ -324,6 +328,7 @@ def open(  # the parameters of gzip.open, and the settings
     model: Model | None = None,
     device: str = "auto",
     prompt: Buffer = b"",
+    frame_bytes: int | None = None,
     encoding: str | None = None,
     errors: str | None = None,
     newline: str | None = None,
@@ -335,11 +340,12 @@ def open(  # the parameters of gzip.open, and the settings
         mode: as above; "r", "w", "x" and "a" are binary.
         level, model, device, prompt: as for `compress` when writing, as for `decompress` when reading. Reading takes
             no level.
+        frame_bytes: as for `compress`; for writing only.
         encoding, errors, newline: as for io.TextIOWrapper; for text modes only.
 
     Raises:
         ValueError: an unknown mode, or arguments of text modes in a binary mode.
-        TypeError: a level when reading, or an argument of a wrong type.
+        TypeError: a level or frame_bytes when reading, or an argument of a wrong type.
         FormatError: the file to append to begins with an archive of another format version.
         OSError: the file cannot be opened.
     """
@@ -351,7 +357,15 @@ def open(  # the parameters of gzip.open, and the settings
         for name, value in (("encoding", encoding), ("errors", errors), ("newline", newline)):
             if value is not None:
                 raise ValueError(f"Argument {name!r} not supported in binary mode")
-    binary = LLMZipFile(file, mode.replace("t", "", 1), level=level, model=model, device=device, prompt=prompt)
+    binary = LLMZipFile(
+        file,
+        mode.replace("t", "", 1),
+        level=level,
+        model=model,
+        device=device,
+        prompt=prompt,
+        frame_bytes=frame_bytes,
+    )
     if not is_text:
         return binary
     try:

@@ -8,8 +8,10 @@ from __future__ import annotations
 import os
 from typing import Any, Literal
 
+from ..codec.lines import LineCheck
 from ..codec.reader import FrameDecoder
 from ..codec.writer import ArchiveWriter
+from ..errors import CorruptError
 from ..format.headers import Frame
 from ..format.reading import ArchiveParser
 from ..settings import (  # fmt: skip
@@ -47,12 +49,18 @@ class Compressor:
         device: str = "auto",
         prompt: Buffer = b"",
         arithmetic: str = "exact",
+        frame_bytes: int | None = None,
     ) -> None:
         libraries.warn_if_missing()
-        engine = EngineSettings(device=device)
-        self._writer: ArchiveWriter | None = ArchiveWriter(
-            CompressSettings(level=level, model=model, engine=engine, arithmetic=arithmetic, prompt=as_bytes(prompt))
+        settings = CompressSettings(
+            level=level,
+            model=model,
+            engine=EngineSettings(device=device),
+            arithmetic=arithmetic,
+            prompt=as_bytes(prompt),
+            frame_bytes=frame_bytes,
         )
+        self._writer: ArchiveWriter | None = ArchiveWriter(settings)
 
     def compress(self, data: Buffer) -> bytes:
         """Compresses more of the text; returns a part of the archive, often b"".
@@ -89,6 +97,7 @@ class Decompressor:
 
     def __init__(self, *, model: Model | None = None, device: str = "auto", prompt: Buffer = b"") -> None:
         self._frames = FrameDecoder(decompress_settings(model, device, prompt))
+        self._lines = LineCheck()
         self._steps = ArchiveParser().steps()
         self._input = bytearray()
         self._wanted = self._advance(None)
@@ -147,14 +156,23 @@ class Decompressor:
         try:
             request = self._steps.send(answer)
             while isinstance(request, Frame):
-                self._output += self._frames.decode(request)
+                text = self._frames.decode(request)
+                self._lines.add(request, text.count(b"\n"))
+                self._output += text
                 request = next(self._steps)
         except StopIteration:
-            return None
+            pass
         except Exception as error:
             self._error = error
             raise
-        return request if isinstance(request, int) else 0
+        else:
+            return request if isinstance(request, int) else 0
+        try:
+            self._lines.finish()
+        except CorruptError as error:
+            self._error = error
+            raise
+        return None
 
 
 def decompress_settings(model: Model | None, device: str, prompt: Buffer) -> DecompressSettings:

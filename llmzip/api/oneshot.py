@@ -8,6 +8,7 @@ import os
 from typing import BinaryIO
 
 from ..codec.info import ArchiveInfo, read_info
+from ..codec.lines import LineCheck
 from ..codec.reader import FrameDecoder
 from ..errors import ResourceError
 from ..format import reading
@@ -23,6 +24,7 @@ def compress(
     device: str = "auto",
     prompt: Buffer = b"",
     arithmetic: str = "exact",
+    frame_bytes: int | None = None,
 ) -> bytes:
     """Compresses bytes into one archive.
 
@@ -34,13 +36,17 @@ def compress(
         prompt: a text that model and mixer read first; decompressing needs the same one.
         arithmetic: "exact", or "float" for models that cannot run exactly: their archives decode only on the same
             hardware with the same software.
+        frame_bytes: text of each frame, 1 to 2,097,152 bytes; None for 2 MiB, or more where no model is used. A part of
+            the text is read by decoding the frames that hold it: small ones decode sooner, and the archive is larger.
 
     Raises:
         ValueError: an argument out of its bounds.
         TypeError: an argument of a wrong type.
         ModelError: the model is missing or cannot be used.
     """
-    compressor = Compressor(level=level, model=model, device=device, prompt=prompt, arithmetic=arithmetic)
+    compressor = Compressor(
+        level=level, model=model, device=device, prompt=prompt, arithmetic=arithmetic, frame_bytes=frame_bytes
+    )
     return compressor.compress(data) + compressor.flush()
 
 
@@ -69,12 +75,15 @@ def decompress(
     raw = as_bytes(data)
     check_type("max_output_size", max_output_size, int, optional=True)
     decoder = FrameDecoder(decompress_settings(model, device, prompt))
+    lines = LineCheck()
     parts, num_bytes = [], 0
     for frame in reading.read_archives(io.BytesIO(raw)):
         num_bytes += frame.header.original_bytes
         if max_output_size is not None and num_bytes > max_output_size:
             raise ResourceError(f"the text is larger than max_output_size, {max_output_size} bytes")
         parts.append(decoder.decode(frame))
+        lines.add(frame, parts[-1].count(b"\n"))
+    lines.finish()
     return b"".join(parts)
 
 

@@ -6,9 +6,8 @@ import io
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from ..codec.reader import FrameDecoder
+from ..codec.reader import decoded_texts
 from ..errors import LLMZipError
-from ..format.reading import read_archives
 from ..settings import DecompressSettings
 
 
@@ -89,8 +88,7 @@ class RawReader(io.RawIOBase):
         self._position = 0
         self._text = memoryview(b"")  # decoded, but not handed out yet
         self.error: Exception | None = None
-        decoder = FrameDecoder(self._settings)
-        self._texts: Iterator[bytes] = (decoder.decode(frame) for frame in read_archives(self._file))
+        self._texts: Iterator[bytes] = decoded_texts(self._file, self._settings)
 
     def _fill(self) -> bool:
         """Decodes frames until there is text to hand out; returns False at the end and after an error."""

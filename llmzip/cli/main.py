@@ -115,7 +115,8 @@ _commands["compress"] = archive.compress_command
 _commands["decompress"] = archive.decompress_command
 _commands["info"] = archive.info_command
 _commands["train"] = Later("train:train_command", "Train a language model on your own text.")
-_commands["cat"] = Later("windows:cat_command", "Write an archive's text, or a part of it.")
+_commands["cat"] = Later("cat:cat_command", "Write the text of archives, or a part of each.")
+_commands["grep"] = Later("grep:grep_command", "Print the lines that match PATTERN, of archives and of other files.")
 _commands["windows"] = Later("windows:windows_command", "Show how a text divides into windows.")
 _commands["packets"] = Later("packets:packets_command", "Cut a text into self-contained packets.")
 _commands["models"] = Later("models:models_command", "List, download and check models.")
@@ -139,25 +140,39 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         the exit status.
     """
+    return run(program, PROGRAM, argv)
+
+
+def run(command: click.Command, name: str, argv: Sequence[str] | None) -> int:
+    """Runs a command as a program of its own, as `main` does.
+
+    Args:
+        command: what the program does.
+        name: name of the program, as it is typed.
+        argv: as for `main`.
+
+    Returns:
+        the exit status.
+    """
     if argv is not None:
-        return _main(list(argv), None)
-    if f"_{PROGRAM.upper()}_COMPLETE" in os.environ:
-        program.main(prog_name=PROGRAM)  # click's own; ends the process
+        return _run(command, name, list(argv), None)
+    if f"_{name.upper()}_COMPLETE" in os.environ:
+        command.main(prog_name=name)  # click's own; ends the process
     process.collect_rarely()
-    process.leave(_main(sys.argv[1:], archive.OWN_PROCESS))
+    process.leave(_run(command, name, sys.argv[1:], archive.OWN_PROCESS))
 
 
-def _main(arguments: list[str], owner: str | None) -> int:
+def _run(command: click.Command, name: str, arguments: list[str], owner: str | None) -> int:
     process.occupy_standard_descriptors()
     process.share_the_cores()
     try:
-        with program.make_context(PROGRAM, arguments, obj=owner) as ctx:
-            status = program.invoke(ctx)
+        with command.make_context(name, arguments, obj=owner) as ctx:
+            status = command.invoke(ctx)
         return int(status or 0)
     except click.exceptions.Exit as end:
         return end.exit_code
     except (click.UsageError, SettingsError) as error:
-        return _usage_error(error, debug="--debug" in arguments)
+        return _usage_error(error, name, debug="--debug" in arguments)
     except click.ClickException as error:
         Messages().error(None, error.format_message(), error)
         return EXIT_FAILED
@@ -173,10 +188,10 @@ def _main(arguments: list[str], owner: str | None) -> int:
     return EXIT_FAILED
 
 
-def _usage_error(error: Exception, *, debug: bool) -> int:
+def _usage_error(error: Exception, name: str, *, debug: bool) -> int:
     text = error.format_message() if isinstance(error, click.ClickException) else str(error)
     Messages(debug=debug).error(None, text, error)
     ctx = getattr(error, "ctx", None)
-    path = PROGRAM if ctx is None else ctx.command_path.removesuffix(f" {_DEFAULT}")
+    path = name if ctx is None else ctx.command_path.removesuffix(f" {_DEFAULT}")
     Messages().error(None, f"for help: {path} --help")
     return EXIT_USAGE

@@ -9,10 +9,10 @@ import click
 
 from ..format.headers import MAX_STEPS, MAX_WINDOW_BITS, MIN_WINDOW_BITS
 from ..models.embedded import DEFAULT
-from ..settings import ARITHMETICS, DEFAULT_LEVEL, DTYPES, MAX_LEVEL, MIN_LEVEL, USUAL_CONTEXT
+from ..settings import ARITHMETICS, DEFAULT_LEVEL, DTYPES, MAX_FRAME_BYTES, MAX_LEVEL, MIN_LEVEL, USUAL_CONTEXT
 from ..system import libraries
-from .messages import PROGRAM
 from .request import Mode
+from .values import Size
 
 EXIT_STATUS = """\b
 Exit status:
@@ -41,7 +41,7 @@ def show_version(ctx: click.Context, param: click.Parameter, value: bool) -> Non
         return
     from .._version import FORMAT_VERSION, __version__
 
-    click.echo(f"{PROGRAM} {__version__} (archive format {FORMAT_VERSION})")
+    click.echo(f"{ctx.find_root().info_name} {__version__} (archive format {FORMAT_VERSION})")
     ctx.exit()
 
 
@@ -93,13 +93,14 @@ def _level(number: int, *names: str) -> Decorator:
 
 
 files = click.argument("files", nargs=-1, metavar="[FILE]...", type=click.Path(allow_dash=True, readable=False))
-modes = together(
-    _mode("-z", "--compress", mode=Mode.COMPRESS, text="Compress (the default)."),
+reading_modes = together(
     _mode("-d", "--decompress", "--uncompress", mode=Mode.DECOMPRESS, text="Decompress."),
     _mode("-t", "--test", mode=Mode.TEST, text="Decode and verify archives without writing. Needs their model."),
     _mode("-l", "--list", mode=Mode.LIST, text="Show what the headers of archives say. Needs no model."),
 )
+modes = together(_mode("-z", "--compress", mode=Mode.COMPRESS, text="Compress (the default)."), reading_modes)
 levels = together(_level(1, "--fast"), *(_level(n) for n in range(2, 9)), _level(9, "--best"))
+suffix = click.option("-S", "--suffix", metavar=".SUF", default=".llmz", show_default=True, help="Suffix of archives.")
 outputs = together(
     click.option("-c", "--stdout", "--to-stdout", "to_stdout", is_flag=True, help="Write to the standard output."),
     click.option("-o", "--output", metavar="FILE", help="Write to FILE (one input only); - is the standard output."),
@@ -114,13 +115,13 @@ outputs = together(
         "several hard links; read and write compressed data on a terminal; with -dc, copy anything that isn't an "
         "archive.",
     ),
-    click.option("-S", "--suffix", metavar=".SUF", default=".llmz", show_default=True, help="Suffix of archives."),
+    suffix,
 )  # fmt: skip
 _COMPRESS_MODEL = (
     "Model to use: an embedded model's name, a folder with a Hugging Face checkpoint, a GGUF file, ollama:NAME, or "
     "org/name or org/name@revision on the Hugging Face Hub, which is downloaded if it is not in the cache."
 )
-_DECOMPRESS_MODEL = (
+DECOMPRESS_MODEL = (
     "Folder, GGUF file or name of the model that the archive names; only needed if that model is neither embedded nor "
     "in the Hugging Face cache."
 )
@@ -177,12 +178,17 @@ windows = together(
         help="Carry the model's context from window to window: smaller, but they only decode in order.",
     ),
 )  # fmt: skip
+frame_bytes = click.option(
+    "--frame-bytes", metavar="SIZE", type=Size(),
+    help=f"Text of each frame, such as 64KiB; at most {MAX_FRAME_BYTES >> 20} MiB. Parts of small frames decode "
+    "sooner, and the archive is larger.  [default: 2 MiB, or more where no model is used]",
+)  # fmt: skip
 model = _compress_model(
-    f"{_COMPRESS_MODEL} To decompress: {_DECOMPRESS_MODEL[0].lower()}{_DECOMPRESS_MODEL[1:]} The environment variable "
+    f"{_COMPRESS_MODEL} To decompress: {DECOMPRESS_MODEL[0].lower()}{DECOMPRESS_MODEL[1:]} The environment variable "
     "only affects compressing."
 )
 compress_model = _compress_model(_COMPRESS_MODEL)
-decompress_model = click.option("-m", "--model", metavar="NAME|PATH", help=_DECOMPRESS_MODEL)
+decompress_model = click.option("-m", "--model", metavar="NAME|PATH", help=DECOMPRESS_MODEL)
 local_model = click.option(
     "-m",
     "--model",

@@ -107,6 +107,7 @@ class Arguments:
     overlap: int | None = None
     window_bits: int | None = None
     model_reset: bool = True
+    frame_bytes: int | None = None
     threads: int | None = None
     device: str = EngineSettings.device
     output: str | None = None
@@ -144,6 +145,7 @@ class Arguments:
             overlap=self.overlap,
             window_bits=self.window_bits,
             model_reset=self.model_reset,
+            frame_bytes=self.frame_bytes,
         )
         # Decompressing takes no model from the environment: what an archive means must not depend on who reads it.
         decompress = DecompressSettings(None if model_from_environment else self.model, engine, prompt)

@@ -19,7 +19,8 @@ _SIZE = re.compile(r"([0-9]+) ?(|[kmg]i?)b?", re.IGNORECASE)
 _SIZE_UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1024, "mi": 1024**2, "gi": 1024**3}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
 _DURATION_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_RANGE = re.compile("([0-9]*):([0-9]*)")
+_NUMBER = "-?[0-9]{1,18}"
+_RANGE = re.compile(f"({_NUMBER})?:({_NUMBER})?")
 _MAX_DIGITS = 7  # of a number in a list
 
 
@@ -81,23 +82,49 @@ class Range(click.ParamType):  # type: ignore[type-arg, unused-ignore]
 
     Args:
         allows_single: whether a single number A means A:A+1.
+        allows_negative: whether numbers below 0 count from the end.
     """
 
     name = "range"
 
-    def __init__(self, *, allows_single: bool) -> None:
-        self._allows_single = allows_single
+    def __init__(self, *, allows_single: bool = False, allows_negative: bool = False) -> None:
+        self._allows_single, self._allows_negative = allows_single, allows_negative
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int | None]:
-        if self._allows_single and value.isdecimal():
+        if self._allows_single and re.fullmatch("[0-9]{1,18}", value):
             return int(value), int(value) + 1
         match = _RANGE.fullmatch(value)
-        if match is None:
+        if match is None or ("-" in value and not self._allows_negative):
             self.fail(f"{value!r} is not of the form A:B", param, ctx)
         first, last = int(match[1] or 0), int(match[2]) if match[2] else None
-        if last is not None and last < first:
+        if last is not None and _is_before(last, first):
             self.fail(f"{value!r} ends before it begins", param, ctx)
         return first, last
+
+
+class LineRange(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """Lines A:B, both of them included, numbered from 1; below 0 from the end; or a single line N.
+
+    Converts to the first line, and the last one or None for all after it.
+    """
+
+    name = "lines"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int | None]:
+        match = _RANGE.fullmatch(value if ":" in value else f"{value}:{value}")
+        if match is None or value == ":":
+            self.fail(f"{value!r} is not of the form A:B or N", param, ctx)
+        first, last = int(match[1] or 1), int(match[2]) if match[2] else None
+        if first == 0 or last == 0:
+            self.fail(f"{value!r}: the first line is 1, the last one -1", param, ctx)
+        if last is not None and _is_before(last, first):
+            self.fail(f"{value!r} ends before it begins", param, ctx)
+        return first, last
+
+
+def _is_before(last: int, first: int) -> bool:
+    """Whether a range is empty whatever it is a range of: both ends are counted from the same side."""
+    return last < first and (last < 0) == (first < 0)
 
 
 class WorkerRange(click.ParamType):  # type: ignore[type-arg, unused-ignore]

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import BinaryIO, cast
 
+from ..codec.lines import LineCheck
 from ..errors import LLMZipError
 from ..format.headers import Frame, Header
 from ..format.reading import read_archives
@@ -111,15 +112,19 @@ def matching_pair(archive: BinaryIO, text: BinaryIO, headers: Iterable[Header] |
     """
     allowed = None if headers is None else list(headers)
     hashed_archive, hashed_text = HashingReader(archive), HashingReader(text)
+    lines = LineCheck()
     tokens = num_archives = 0
     try:
         for frame in read_archives(cast("BinaryIO", hashed_archive)):
             num_archives += frame.number == 0
             if allowed is not None and (frame.archive not in allowed or num_archives > 1):
                 return None
-            if not frame_holds(frame, cast("BinaryIO", hashed_text)):
+            line_feeds = held_line_feeds(frame, cast("BinaryIO", hashed_text))
+            if line_feeds is None:
                 return None
+            lines.add(frame, line_feeds)
             tokens += frame.header.num_tokens
+        lines.finish()
     except LLMZipError:
         return None
     if hashed_text.read(1):
@@ -129,12 +134,22 @@ def matching_pair(archive: BinaryIO, text: BinaryIO, headers: Iterable[Header] |
 
 
 def frame_holds(frame: Frame, text: BinaryIO) -> bool:
-    """Whether the next bytes of a text are those of a frame, by their number and CRC-32."""
-    left, crc32 = frame.header.original_bytes, 0
+    """Whether the next bytes of a text are those of a frame, by their number and CRC-32.
+
+    Their line feeds are compared with the archive's index where that was read before.
+    """
+    line_feeds = held_line_feeds(frame, text)
+    return line_feeds is not None and frame.line_feeds in (None, line_feeds)
+
+
+def held_line_feeds(frame: Frame, text: BinaryIO) -> int | None:
+    """Returns the number of line feeds in the next bytes of a text; None if these are not the bytes of a frame."""
+    left, crc32, line_feeds = frame.header.original_bytes, 0, 0
     while left:
         data = read_upto(text, min(left, _READ_BYTES))
         if not data:
-            return False
+            return None
         crc32 = zlib.crc32(data, crc32)
+        line_feeds += data.count(b"\n")
         left -= len(data)
-    return crc32 == frame.crc32
+    return line_feeds if crc32 == frame.crc32 else None

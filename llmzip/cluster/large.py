@@ -11,6 +11,7 @@ import abc
 import bisect
 import contextlib
 import time
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import BinaryIO, cast
@@ -18,6 +19,7 @@ from typing import BinaryIO, cast
 from ..codec import writer
 from ..codec.assembly import assemble_unit, compress_pieces
 from ..codec.joining import join_archives
+from ..codec.lines import check_line_feeds
 from ..codec.parallel import in_order
 from ..codec.reader import FrameDecoder
 from ..errors import CorruptError, LLMZipError
@@ -25,7 +27,7 @@ from ..format.headers import Frame
 from ..format.index import ArchiveIndex, read_frames, read_index
 from ..format.reading import read_archives
 from ..system.filenames import FileProblem
-from .existing import HashingReader, HashingWriter, Pair, frame_holds
+from .existing import HashingReader, HashingWriter, Pair, frame_holds, held_line_feeds
 from .job import ROWS, WORK, Job, Operation
 from .rows import Row, read_rows, shown_path, write_rows
 from .storage import with_retries
@@ -240,21 +242,34 @@ class _LargeArchive(_LargeOutput):
         job = self._job
         with job.source.open(self._file.name) as text:
             source = HashingReader(text)
-            frames = (frame for unit in self._units(num_units) for frame in read_archives(unit))
             try:
-                is_whole = all(frame_holds(frame, cast("BinaryIO", source)) for frame in frames) and not source.read(1)
+                line_feeds = self._line_feeds(num_units, cast("BinaryIO", source))
             except LLMZipError:
-                is_whole = False
-            if not is_whole:
+                line_feeds = None
+            if line_feeds is None or source.read(1):
                 job.dest.remove_tree(self._folder)
                 raise CorruptError("its units are damaged, or it was changed while the run was under way; run it again")
         with job.dest.create(self._output, size_bytes=self._file.size_bytes) as output:
             sink = HashingWriter(output)
-            report = join_archives(self._units(num_units), cast("BinaryIO", sink))
+            report = join_archives(self._units(num_units), cast("BinaryIO", sink), line_feeds)
             check_unchanged(job, self._file)
             if report.original_bytes != source.num_bytes:
                 raise FileProblem("was changed while the run was under way; run it again")
         return Pair(source.num_bytes, sink.num_bytes, source.sha256, sink.sha256, report.tokens)
+
+    def _line_feeds(self, num_units: int, text: BinaryIO) -> array[int] | None:
+        """Returns the number of line feeds of each frame of the units; None if the text is not theirs.
+
+        Raises:
+            LLMZipError: a unit is damaged.
+        """
+        line_feeds = array("I")
+        for frame in (frame for unit in self._units(num_units) for frame in read_archives(unit)):
+            number = held_line_feeds(frame, text)
+            if number is None:
+                return None
+            line_feeds.append(number)
+        return line_feeds
 
     def _units(self, num_units: int) -> Iterator[BinaryIO]:
         for number in range(num_units):
@@ -289,7 +304,8 @@ class _LargeText(_LargeOutput):
         with self._job.source.open(self._file.name) as archive:
             index = _index(archive)
             with self._job.dest.create(self._part_name(part, part.number)) as sink:
-                for _, text in _decoded(decoder, read_frames(archive, index, part.frames)):
+                for frame, text in _decoded(decoder, read_frames(archive, index, part.frames)):
+                    check_line_feeds(frame, text)
                     sink.write(text)
 
     def _finish(self, part: Part) -> Row | None:

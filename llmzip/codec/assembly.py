@@ -78,6 +78,8 @@ def _check(data: bytes, settings: CompressSettings) -> None:
     """
     if settings.window_bits is not None:
         raise SettingsError("an archive of windows cannot be made in parts")
+    if settings.frame_bytes is not None:
+        raise SettingsError("an archive whose frames have a size of their own cannot be made in parts")
     if settings.arithmetic != "exact":
         raise SettingsError("an archive of the float engine cannot be made in parts: they would differ by machine")
     if len(data) > writer.UNIT_BYTES:

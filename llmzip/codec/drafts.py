@@ -74,9 +74,10 @@ class _Piece(NamedTuple):
     data: bytes
 
 
-def cut_pieces(data: bytes) -> list[bytes]:
-    """Cuts data into pieces of 2 MiB and a rest."""
-    return [data[begin : begin + PIECE_BYTES] for begin in range(0, len(data), PIECE_BYTES)]
+def cut_pieces(data: bytes, size: int | None = None) -> list[bytes]:
+    """Cuts data into pieces of some bytes, 2 MiB unless said otherwise, and a rest."""
+    size = size or PIECE_BYTES
+    return [data[begin : begin + size] for begin in range(0, len(data), size)]
 
 
 class Drafter:
@@ -103,6 +104,9 @@ class Drafter:
         """
         if self._settings.window_bits is not None:
             return self._windows(data, self._settings.window_bits)
+        size = self._settings.frame_bytes
+        if size is not None and len(data) > size:  # no frame may hold more than a piece
+            return list(self.piece_drafts(data))
         whole = _plain_draft(data)
         drafts: list[Draft] = []
         run: list[Draft] = []  # pieces for the plain methods, which do better with all of them together
@@ -120,13 +124,13 @@ class Drafter:
         return drafts if size < whole.bytes else [whole]
 
     def piece_drafts(self, data: bytes, whole: Draft | None = None) -> Iterator[Draft]:
-        """Yields the smallest draft of each piece of up to 2 MiB, in their order.
+        """Yields the smallest draft of each piece of up to 2 MiB, or the size of the settings, in their order.
 
         Args:
             data: at least 1 byte.
             whole: the draft of all the data by the plain methods, if it was made before; an only piece needs no other.
         """
-        pieces = [_Piece(number, part) for number, part in enumerate(cut_pieces(data))]
+        pieces = [_Piece(number, part) for number, part in enumerate(cut_pieces(data, self._settings.frame_bytes))]
 
         def work(piece: _Piece) -> Draft:
             plain = whole if whole is not None and len(pieces) == 1 else _plain_draft(piece.data)
@@ -271,6 +275,7 @@ class Drafter:
         from ..windows import frames
 
         size = frames.piece_bytes(window_bits)
+        size = min(size, self._settings.frame_bytes or size)
         texts = [data[begin : begin + size] for begin in range(0, len(data), size)]
         drafts: list[Draft] = []
         # As many side by side as hold what a frame of the other methods does.

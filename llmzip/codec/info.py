@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, BinaryIO
 
 from .._version import FORMAT_VERSION
+from ..format.headers import LineCounts
 from ..format.reading import Position, read_archives
 from ..models.choice import describe_model
 
 
 @dataclass(frozen=True)
 class FrameInfo:
-    """One frame as its header describes it. Sizes are in bytes; `rows` is 0 where the profile's rule applies."""
+    """One frame as its header describes it.
+
+    Sizes are in bytes. `rows` is 0 where the profile's rule applies, `line_feeds` None where the archive has no index.
+    """
 
     method: str
     offset_bytes: int
@@ -22,6 +26,7 @@ class FrameInfo:
     profile: int
     rows: int
     crc32: int
+    line_feeds: int | None = None
 
 
 @dataclass(frozen=True)
@@ -92,8 +97,10 @@ def read_info(source: BinaryIO) -> ArchiveInfo:
     """
     archives: list[ArchiveEntry] = []
     parsed = Position()
+    indexes: list[LineCounts] = []
     for frame in read_archives(source, skip_payloads=True, position=parsed):
         if frame.number == 0:
+            indexes.append(frame.index)
             archives.append(ArchiveEntry(FORMAT_VERSION, frame.archive.model_code, *describe_model(frame.archive)))
         head = frame.header
         archives[-1].frames.append(
@@ -108,4 +115,11 @@ def read_info(source: BinaryIO) -> ArchiveInfo:
                 frame.crc32,
             )
         )
+    for archive, index in zip(archives, indexes, strict=True):
+        if index.line_feeds is not None:
+            archive.frames[:] = map(_with_line_feeds, archive.frames, index.line_feeds)
     return ArchiveInfo(archives, parsed.offset_bytes)
+
+
+def _with_line_feeds(frame: FrameInfo, line_feeds: int) -> FrameInfo:
+    return replace(frame, line_feeds=line_feeds)

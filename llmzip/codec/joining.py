@@ -29,7 +29,7 @@ class JoinReport:
     tokens: int = 0
 
 
-def join_archives(sources: Iterable[BinaryIO], sink: BinaryIO) -> JoinReport:
+def join_archives(sources: Iterable[BinaryIO], sink: BinaryIO, line_feeds: Iterable[int]) -> JoinReport:
     """Joins archives into one, whose text is theirs one after the other.
 
     Frames keep their bytes, but for the mark of the last one and the check of the first one, which covers the header.
@@ -40,6 +40,8 @@ def join_archives(sources: Iterable[BinaryIO], sink: BinaryIO) -> JoinReport:
         sources: binary files at the beginnings of archives with the same header; each is read to its end before the
             next one is asked for, so that an iterator may open and close them.
         sink: a binary file; it need not be seekable. After an error what was written to it is of no use.
+        line_feeds: number of line feeds in the text of each frame, in order, for the index. Sources of one frame do
+            not say it.
 
     Raises:
         FormatError: a source is not an archive, or its header is not that of the first one.
@@ -48,13 +50,14 @@ def join_archives(sources: Iterable[BinaryIO], sink: BinaryIO) -> JoinReport:
         OSError: from the files.
     """
     packer, report = ArchivePacker(), JoinReport()
+    counts = iter(line_feeds)
     header: Header | None = None
     waiting: Frame | None = None  # the last one of a source is the archive's last one if there is no further source
 
     def write(frame: Frame, *, last: bool) -> None:
         if not is_readable(frame.header, alone=last and not report.frames):
             raise FormatError("the archive of an empty file cannot be joined to others")
-        write_all(sink, packer.frame(frame.header, frame.payload, frame.crc32, last=last))
+        write_all(sink, packer.frame(frame.header, frame.payload, frame.crc32, next(counts), last=last))
         report.frames += 1
         report.original_bytes += frame.header.original_bytes
         report.tokens += frame.header.num_tokens

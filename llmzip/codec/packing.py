@@ -27,7 +27,7 @@ class ArchivePacker:
     def __init__(self) -> None:
         self.num_bytes = 0
         self._header = b""
-        self._entries: list[tuple[int, int]] = []
+        self._entries: list[tuple[int, int, int]] = []
 
     @property
     def has_header(self) -> bool:
@@ -38,13 +38,14 @@ class ArchivePacker:
         """Begins the archive; its header is packed with the first frame, whose check covers it."""
         self._header = writing.pack_header(header)
 
-    def frame(self, header: FrameHeader, payload: bytes, crc32: int, *, last: bool) -> bytes:
+    def frame(self, header: FrameHeader, payload: bytes, crc32: int, line_feeds: int, *, last: bool) -> bytes:
         """Returns the next frame as it is written, after the archive's header if it is the first one.
 
         Args:
             header: of the frame; whether it is marked as the last one does not count.
             payload: of the frame.
             crc32: checksum of the original bytes.
+            line_feeds: number of line feeds among them.
             last: whether the frame is the archive's last one.
 
         Raises:
@@ -57,13 +58,14 @@ class ArchivePacker:
             raise RuntimeError(f"no reader would accept this frame: {header}")
         prefix = b"" if self._entries else self._header
         packed = writing.pack_frame(header, payload, crc32, prefix)
-        self._entries.append((len(packed) - len(prefix), header.original_bytes))
+        self._entries.append((len(packed) - len(prefix), header.original_bytes, line_feeds))
         self.num_bytes += len(packed)
         return packed
 
     def draft(self, draft: Draft, *, last: bool) -> bytes:
         """Returns a draft as `frame` does."""
-        return self.frame(draft.header, draft.payload, zlib.crc32(draft.original), last=last)
+        original = draft.original
+        return self.frame(draft.header, draft.payload, zlib.crc32(original), original.count(b"\n"), last=last)
 
     def index(self) -> bytes:
         """Returns what follows the last frame: the index, or nothing if there is only one frame."""

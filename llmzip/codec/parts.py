@@ -19,7 +19,11 @@ from ..format.index import ArchiveIndex, read_frame, read_index
 from ..format.reading import Position, read_archives
 from ..settings import DecompressSettings
 from ..system.streams import read_upto
+from .lines import check_line_feeds
 from .reader import FrameDecoder
+
+_MAX_KEPT_FRAMES = 2
+"""Where the lines that are wanted begin and end."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,7 @@ class PartReader:
         self._decoder = FrameDecoder(settings)
         self._places: list[Place] | None = None
         self._rest: Salvaged | None = None
+        self._kept: dict[int, bytes] = {}
         self._index = None if salvaging else read_index(source)
         if self._index is None:
             self._places = self._all_places(salvaging=salvaging)
@@ -119,14 +124,56 @@ class PartReader:
             CorruptError, ModelError, EngineError, TokenizerError.
         """
         index = self._index
-        for place in self.places if index is None else self._indexed_places(index, index.frames_with(begin, end)):
+        numbers = range(self.num_frames) if index is None else index.frames_with(begin, end)
+        places = self.places if index is None else self._indexed_places(index, numbers)
+        for number, place in zip(numbers, places, strict=True):
             if begin < place.end and place.begin < end:
                 first, last = max(begin, place.begin) - place.begin, min(end, place.end) - place.begin
-                if place.frame.header.method == WINDOWS:
+                if number not in self._kept and place.frame.header.method == WINDOWS:
                     yield self._text_of_groups(place, first, last)
                 else:
-                    frame = self._whole(place) if index is None else read_frame(self._source, index, place.frame.number)
-                    yield self._decoder.decode(frame)[first:last]
+                    yield self._text_of(number)[first:last]
+
+    # -- frames, numbered through the file
+
+    @property
+    def num_frames(self) -> int:
+        """Number of frames of all archives."""
+        return len(self.places if self._index is None else self._index)
+
+    def text_range(self, number: int) -> tuple[int, int]:
+        """Returns where the text of a frame begins and ends in the file's text, in bytes."""
+        if self._index is None:
+            return self.places[number].begin, self.places[number].end
+        return self._index.begins[number], self._index.begins[number + 1]
+
+    def line_feeds(self, number: int) -> int | None:
+        """Returns the number of line feeds in the text of a frame; None if its archive has no index."""
+        return self.places[number].frame.line_feeds if self._index is None else self._index.line_feeds[number]
+
+    def frame_text(self, number: int) -> bytes:
+        """Returns the text of a frame, checked. The last ones are kept: whoever finds a line reads it next.
+
+        Raises:
+            CorruptError, ModelError, EngineError, TokenizerError.
+        """
+        text = self._text_of(number)
+        self._kept[number] = text
+        while len(self._kept) > _MAX_KEPT_FRAMES:
+            del self._kept[next(iter(self._kept))]
+        return text
+
+    def _text_of(self, number: int) -> bytes:
+        """Returns the text of a frame without keeping it."""
+        if number in self._kept:
+            return self._kept[number]
+        index = self._index
+        frame = self._whole(self.places[number]) if index is None else read_frame(self._source, index, number)
+        text = self._decoder.decode(frame)
+        check_line_feeds(frame, text)
+        return text
+
+    # -- windows, and what is left of damaged archives
 
     def windows(self, begin: int, end: int) -> Iterator[tuple[list[bytes], np.ndarray]]:
         """Yields the texts of windows `begin` up to `end`, as numbered through the file, and each one's unused bits.
@@ -219,6 +266,8 @@ class PartReader:
                 out += text
         except CorruptError as error:
             raise CorruptError(f"frame {place.frame.number}: {error}") from None
+        if len(out) == place.frame.header.original_bytes:
+            check_line_feeds(place.frame, out)
         return out[begin - groups[0].begin : end - groups[0].begin]
 
     def _windows(self, place: Place, wanted: range) -> tuple[list[bytes], np.ndarray]:

@@ -22,6 +22,7 @@ from ..settings import DecompressSettings
 from ..system import forks
 from ..system.streams import write_all
 from . import methods
+from .lines import LineCheck
 from .parallel import in_order, one_at_a_time
 from .report import CharacterCounter, FrameReport, StreamReport, frame_report
 
@@ -246,17 +247,20 @@ def decompress_stream(
     decoder = FrameDecoder(settings, ahead)
     report = StreamReport()
     characters = CharacterCounter()
+    lines = LineCheck()
     position = Position()
     frames = decoder.prepare(read_archives(source, position=position))
     progress = one_at_a_time(progress)
     # Whoever writes into a pipe may wait for the text of a frame before the next one comes.
     at_once = decoder.frames_at_once if _is_whole(source) else lambda frame: 1
     for frame, data in in_order(frames, lambda frame: decoder.decode(frame, progress), at_once):
+        lines.add(frame, data.count(b"\n"))
         characters.add(data)
         if sink is not None:
             write_all(sink, data)
         report.frames.append(decoder.report(frame))
         report.original_bytes += len(data)
+    lines.finish()
     report.compressed_bytes = position.offset_bytes
     report.characters = characters.finish()
     report.model, report.kernels = decoder.model_name, decoder.kernels
@@ -264,6 +268,33 @@ def decompress_stream(
     report.seconds_ahead = decoder.seconds_ahead
     report.elapsed_seconds = time.perf_counter() - started + report.seconds_ahead
     return report
+
+
+def decoded_texts(
+    source: BinaryIO,
+    settings: DecompressSettings,
+    *,
+    ahead: DecodedAhead | None = None,
+    side_by_side: bool = False,
+) -> Iterator[bytes]:
+    """Yields the texts of all frames of all archives in `source`, one after the other; each has passed its checksum.
+
+    Args:
+        source: a binary file; it need not be seekable.
+        settings: model, engine, prompt.
+        ahead: tokens that may have been decoded before, with the same settings; None for none.
+        side_by_side: whether several frames may be decoded at once, where that is quicker and the source can seek.
+            Otherwise the source is read no further than the text that was asked for.
+
+    Raises:
+        FormatError, CorruptError, TruncatedError, ModelError, EngineError, TokenizerError; OSError from the file.
+    """
+    decoder, lines = FrameDecoder(settings, ahead), LineCheck()
+    at_once = decoder.frames_at_once if side_by_side and _is_whole(source) else lambda frame: 1
+    for frame, text in in_order(decoder.prepare(read_archives(source)), decoder.decode, at_once):
+        lines.add(frame, text.count(b"\n"))
+        yield text
+    lines.finish()
 
 
 def _is_whole(source: BinaryIO) -> bool:

@@ -54,6 +54,7 @@ def save(path: Path, reader: PartReader, token_bits: int) -> None:
                 "profile": header.profile, "window_bits": record.window_bits, "windows": record.count,
                 "last_tokens": record.last_tokens, "group": record.group,
                 "directory": data[record.data_bytes :].hex(), "crc32": place.frame.crc32,
+                "line_feeds": place.frame.line_feeds,
             }
         )  # fmt: skip
     header_hex = writing.pack_header(archives.pop()).hex()
@@ -103,7 +104,7 @@ def _archive(tokens: np.ndarray, prefix: bytes, frames: list[dict[str, Any]]) ->
         frames: what FILE.npy.json has of each.
     """
     out, at = b"", 0
-    entries: list[tuple[int, int]] = []
+    entries: list[tuple[int, int, int]] = []
     for number, facts in enumerate(frames):
         record = WindowsRecord(facts["window_bits"], facts["windows"], facts["last_tokens"], facts["group"])
         windows = tokens[at : at + facts["tokens"]].tobytes()[: record.data_bytes]
@@ -119,9 +120,13 @@ def _archive(tokens: np.ndarray, prefix: bytes, frames: list[dict[str, Any]]) ->
             last=number == len(frames) - 1,
         )
         frame = writing.pack_frame(header, payload, facts["crc32"], prefix)
-        entries.append((len(frame) - len(prefix), header.original_bytes))
+        if len(frames) > 1:  # one frame alone has no index
+            line_feeds = facts["line_feeds"]
+            if not 0 <= line_feeds <= header.original_bytes:
+                raise ValueError(f"{line_feeds:,} line feeds of a frame of {header.original_bytes:,} bytes")
+            entries.append((len(frame) - len(prefix), header.original_bytes, line_feeds))
         out, prefix = out + frame, b""
-    return out + (writing.pack_index(entries) if len(entries) > 1 else b"")
+    return out + (writing.pack_index(entries) if entries else b"")
 
 
 def _beside(path: Path) -> Path:

@@ -42,6 +42,8 @@ class ArchiveWriter:
     ) -> None:
         self._model = ModelOnDemand.of(settings) if model is None else model
         self._drafter = Drafter(self._model, settings, progress)
+        # Whole frames, so that only the last one is shorter.
+        self._unit_bytes = UNIT_BYTES - UNIT_BYTES % (settings.frame_bytes or 1)
         self._buffer = bytearray()
         self._packer = ArchivePacker()
         self._characters = CharacterCounter()
@@ -54,9 +56,9 @@ class ArchiveWriter:
         self._buffer += data
         out = b""
         # A unit is only written once more input is there: the archive's last frame must be marked as such.
-        while len(self._buffer) > UNIT_BYTES:
-            unit = bytes(self._buffer[:UNIT_BYTES])
-            del self._buffer[:UNIT_BYTES]
+        while len(self._buffer) > self._unit_bytes:
+            unit = bytes(self._buffer[: self._unit_bytes])
+            del self._buffer[: self._unit_bytes]
             out += self._unit(unit, last=False)
         return out
 

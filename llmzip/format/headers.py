@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass, replace
+from array import array
+from dataclasses import KW_ONLY, dataclass, field, replace
 
 from .._version import NUMERICS_VERSION
 
@@ -54,6 +55,9 @@ MAX_RECORD_BYTES = 512
 MAX_NAME_BYTES = 255
 MAX_ENVIRONMENT_BYTES = 200
 MAX_INDEX_ENTRIES = 1 << 22
+MAX_INDEX_ENTRY_BYTES = 12
+"""Three varints, none of them above the size of a whole frame, which takes 4 bytes."""
+
 DIGEST_BYTES = 16
 """Bytes of a digest that archives hold: the first half of a SHA-256."""
 
@@ -208,6 +212,18 @@ class FrameHeader:
         return "adaptive" if self.is_adaptive else METHODS[self.method]
 
 
+@dataclass
+class LineCounts:
+    """What the index of an archive says about its lines.
+
+    Attributes:
+        line_feeds: number of line feeds in the text of each frame; None until the index has been read, and for an
+            archive of one frame, which has no index.
+    """
+
+    line_feeds: array[int] | None = None
+
+
 @dataclass(frozen=True)
 class Frame:
     """A frame as read.
@@ -220,6 +236,7 @@ class Frame:
         payload: the compressed bytes; empty if they were skipped.
         crc32: checksum of the original bytes.
         archive: header of the frame's archive.
+        index: what the archive's index says; all frames of the archive share it, and it is filled when they were read.
     """
 
     number: int
@@ -229,6 +246,13 @@ class Frame:
     payload: bytes
     crc32: int
     archive: Header
+    index: LineCounts = field(default_factory=LineCounts, compare=False, repr=False)
+
+    @property
+    def line_feeds(self) -> int | None:
+        """Number of line feeds in the text by the archive's index; None if it has none, or it was not read yet."""
+        counts = self.index.line_feeds
+        return None if counts is None else counts[self.number]
 
 
 def with_last(header: FrameHeader, last: bool) -> FrameHeader:

@@ -16,7 +16,19 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 from ..errors import CorruptError, LLMZipError
 from ..system.streams import read_upto
-from .headers import INDEX, INDEX_MAGIC, MAGIC, MAX_FRAME_BYTES, MAX_INDEX_ENTRIES, MAX_RECORD_BYTES, Frame, Header
+from .headers import (
+    INDEX,
+    INDEX_MAGIC,
+    MAGIC,
+    MAX_FRAME_BYTES,
+    MAX_INDEX_ENTRIES,
+    MAX_INDEX_ENTRY_BYTES,
+    MAX_RECORD_BYTES,
+    Frame,
+    Header,
+    LineCounts,
+)
+from .numbers import varint_at
 from .reading import ArchiveParser, Skip, end_of
 
 _MAX_HEADER_BYTES = len(MAGIC) + 1 + 2 + MAX_RECORD_BYTES
@@ -25,7 +37,7 @@ _MAX_FRAME_BYTES = 1 + 3 * 4 + 4 * 5 + MAX_FRAME_BYTES + 1 + 4
 """Sizes of a frame: tag, three sizes, up to four numbers of a record, payload, checksums."""
 
 _TAIL_BYTES = 4 + 4 + len(INDEX_MAGIC)
-_MAX_INDEX_BYTES = 1 + 5 + 10 * MAX_INDEX_ENTRIES + _TAIL_BYTES
+_MAX_INDEX_BYTES = 1 + 5 + MAX_INDEX_ENTRY_BYTES * MAX_INDEX_ENTRIES + _TAIL_BYTES
 
 ResultT = TypeVar("ResultT")
 
@@ -38,12 +50,14 @@ class IndexEntry(NamedTuple):
         size_bytes: size of the frame from its tag to its crc32.
         begin: where its text begins in the archive's text, in bytes.
         original_bytes: size of its text.
+        line_feeds: number of line feeds in its text.
     """
 
     offset_bytes: int
     size_bytes: int
     begin: int
     original_bytes: int
+    line_feeds: int
 
 
 @dataclass(frozen=True)
@@ -55,12 +69,14 @@ class ArchiveIndex:
         header_bytes: the header as it is in the file.
         offsets: where each frame begins in the file, and where the last one ends.
         begins: where the text of each frame begins in the archive's text, and where the last one ends.
+        line_feeds: number of line feeds in the text of each frame.
     """
 
     header: Header
     header_bytes: bytes
     offsets: array[int]
     begins: array[int]
+    line_feeds: array[int]
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -78,7 +94,7 @@ class ArchiveIndex:
         """
         offset, end = self.offsets[number], self.offsets[number + 1]
         begin, text_end = self.begins[number], self.begins[number + 1]
-        return IndexEntry(offset, end - offset, begin, text_end - begin)
+        return IndexEntry(offset, end - offset, begin, text_end - begin, self.line_feeds[number])
 
     def frames_with(self, begin: int, end: int) -> range:
         """Returns the numbers of the frames that have bytes `begin` up to `end` of the text.
@@ -130,7 +146,7 @@ def read_frame(source: BinaryIO, index: ArchiveIndex, number: int, *, skip_paylo
         skip_payload: whether to leave the payload empty, unread and unchecked.
 
     Raises:
-        CorruptError: the frame is damaged, or is not the one of the index.
+        CorruptError: the frame is damaged, or is not the one of the index. Line feeds are for the caller to compare.
         OSError: from the file.
     """
     entry = index.entry(number)
@@ -142,6 +158,7 @@ def read_frame(source: BinaryIO, index: ArchiveIndex, number: int, *, skip_paylo
         source = io.BytesIO(raw)
     before = b"" if number else index.header_bytes
     parser = ArchiveParser(entry.offset_bytes, skip_payloads=skip_payload, before=before)
+    parser.index = LineCounts(index.line_feeds)
     try:
         frame = _result(parser.frame_steps(number, index.header), source)
     except EOFError:
@@ -194,55 +211,39 @@ def _index_body(source: BinaryIO, end: int) -> _Body | None:
     if len(raw) != total - _TAIL_BYTES or raw[0] != INDEX:
         return None
     try:
-        length, place = _varint(raw, 1)
+        length, place = varint_at(raw, 1)
     except ValueError:
         return None
     entries = raw[place:]
     return _Body(entries, total) if len(entries) == length and zlib.crc32(entries) == crc32 else None
 
 
-def _parsed(entries: bytes, offset: int) -> tuple[array[int], array[int]] | None:
-    """Returns where frames begin in the file, and their texts in the text; None if the entries break a rule.
+def _parsed(entries: bytes, offset: int) -> tuple[array[int], array[int], array[int]] | None:
+    """Returns where frames begin in the file, and their texts in the text, and the line feeds of each.
+
+    The result is None if the entries break a rule.
 
     Args:
         entries: the part of the index that lists the frames.
         offset: where the first frame begins in the file.
     """
-    offsets, begins = array("Q", [offset]), array("Q", [0])
+    offsets, begins, line_feeds = array("Q", [offset]), array("Q", [0]), array("I")
     place = begin = 0
     try:
         while place < len(entries):
-            size, place = _varint(entries, place)
-            original, place = _varint(entries, place)
-            if not (_MIN_FRAME_BYTES <= size <= _MAX_FRAME_BYTES and original <= MAX_FRAME_BYTES):
+            size, place = varint_at(entries, place)
+            original, place = varint_at(entries, place)
+            lines, place = varint_at(entries, place)
+            if not (_MIN_FRAME_BYTES <= size <= _MAX_FRAME_BYTES and lines <= original <= MAX_FRAME_BYTES):
                 return None
             offset += size
             begin += original
             offsets.append(offset)
             begins.append(begin)
+            line_feeds.append(lines)
     except ValueError:
         return None
-    return (offsets, begins) if 2 <= len(offsets) - 1 <= MAX_INDEX_ENTRIES else None
-
-
-def _varint(data: bytes, place: int) -> tuple[int, int]:
-    """Returns the varint at a place of data, and the place after it.
-
-    Raises:
-        ValueError: it is not whole, or longer than it needs to be.
-    """
-    value = 0
-    for shift in range(0, 35, 7):
-        if place == len(data):
-            break
-        byte = data[place]
-        place += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            if not byte and shift:
-                break
-            return value, place
-    raise ValueError("malformed")
+    return (offsets, begins, line_feeds) if 2 <= len(offsets) - 1 <= MAX_INDEX_ENTRIES else None
 
 
 def _result(steps: Generator[Any, Any, ResultT], source: BinaryIO) -> ResultT:

@@ -44,6 +44,26 @@ def unpack_varint(data: bytes, what: str = " header: a number of the model recor
     raise CorruptError(f"damaged{what} is malformed")
 
 
+def varint_at(data: bytes, place: int) -> tuple[int, int]:
+    """Returns the varint at a place of data, and the place after it.
+
+    Raises:
+        ValueError: it is not whole, or longer than it needs to be.
+    """
+    value = 0
+    for shift in range(0, 35, 7):
+        if place == len(data):
+            break
+        byte = data[place]
+        place += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            if not byte and shift:
+                break
+            return value, place
+    raise ValueError("malformed")
+
+
 def bytes_needed(numbers: tuple[int, ...]) -> int:
     """Returns how many bytes hold the largest of the numbers, at least 1."""
     return max(1, (max(numbers).bit_length() + 7) // 8)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import zlib
+from array import array
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -29,6 +30,7 @@ from .headers import (
     MAX_ENVIRONMENT_BYTES,
     MAX_FRAME_BYTES,
     MAX_INDEX_ENTRIES,
+    MAX_INDEX_ENTRY_BYTES,
     MAX_NAME_BYTES,
     MAX_PLANES,
     MAX_RECORD_BYTES,
@@ -40,12 +42,12 @@ from .headers import (
     Frame,
     FrameHeader,
     Header,
+    LineCounts,
     ModelRecord,
     WindowsRecord,
     is_readable,
 )
-from .numbers import bytes_needed, crc8, unpack_varint
-from .writing import index_entries
+from .numbers import bytes_needed, crc8, unpack_varint, varint_at
 
 _MIN_RECORD_BYTES = 3 + 1 + 1 + 2 * DIGEST_BYTES
 """Engine, numerics and number format; two numbers of a byte each; two digests; no name."""
@@ -85,11 +87,13 @@ class ArchiveParser:
     Attributes:
         offset_bytes: how far the file has been parsed.
         header: the archive's header, once it has been parsed.
+        index: what the archive's index says, once it has been parsed; the frames have it too.
         unfinished: header of a frame whose payload has not been passed yet, unchecked.
     """
 
     def __init__(self, offset_bytes: int = 0, *, skip_payloads: bool = False, before: bytes = b"") -> None:
         self.offset_bytes = offset_bytes
+        self.index = LineCounts()
         self.header: Header | None = None
         self.unfinished: FrameHeader | None = None
         self._skip_payloads = skip_payloads
@@ -202,22 +206,27 @@ class ArchiveParser:
         _check_frame_header(number, head, crc32, width)
         self.unfinished = None
         self._seen = b""
-        return Frame(number, begin, self.offset_bytes - begin, head, payload, crc32, archive)
+        return Frame(number, begin, self.offset_bytes - begin, head, payload, crc32, archive, self.index)
 
     def _index(self, entries: list[tuple[int, int]]) -> Generator[int, bytes, None]:
-        """Parses the index (format section 5), which must match (frame bytes, original bytes) of the frames read."""
+        """Parses the index (format section 5), which must match (frame bytes, original bytes) of the frames read.
+
+        Line feeds are for those to compare who decode the frames.
+        """
         begin = self.offset_bytes
         tag = (yield from self._take(1))[0]
         length = yield from self._varint()
-        if tag != INDEX or length > 10 * len(entries):
+        if tag != INDEX or length > MAX_INDEX_ENTRY_BYTES * len(entries):
             raise CorruptError("damaged: the archive's index is missing or of a wrong length")
         raw = yield from self._take(length)
         tail = yield from self._take(8 + len(INDEX_MAGIC))
         crc32, total = int.from_bytes(tail[:4], "little"), int.from_bytes(tail[4:8], "little")
         if crc32 != zlib.crc32(raw) or tail[8:] != INDEX_MAGIC or total != self.offset_bytes - begin:
             raise CorruptError("damaged: checksum, length or magic of the archive's index is wrong")
-        if raw != index_entries(entries):
-            raise CorruptError("damaged: the archive's index does not match its frames")
+        try:
+            self.index.line_feeds = _line_feeds(raw, entries)
+        except ValueError:
+            raise CorruptError("damaged: the archive's index does not match its frames") from None
 
 
 @dataclass
@@ -326,6 +335,29 @@ def end_of(source: BinaryIO) -> int | None:
         return end
     except (OSError, AttributeError, ValueError):
         return None
+
+
+def _line_feeds(raw: bytes, entries: list[tuple[int, int]]) -> array[int]:
+    """Returns the line feeds of each frame by the entries of an index.
+
+    Args:
+        raw: the entries as they are in the file.
+        entries: what they must say: (frame bytes, original bytes) of each frame.
+
+    Raises:
+        ValueError: they say something else.
+    """
+    line_feeds, place = array("I"), 0
+    for size, original in entries:
+        found_size, place = varint_at(raw, place)
+        found_original, place = varint_at(raw, place)
+        number, place = varint_at(raw, place)
+        if (found_size, found_original) != (size, original) or number > original:
+            raise ValueError("other frames")
+        line_feeds.append(number)
+    if place != len(raw):
+        raise ValueError("more frames")
+    return line_feeds
 
 
 def _parse_record(raw: bytes) -> ModelRecord:

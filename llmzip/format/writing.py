@@ -70,14 +70,14 @@ def _pack_records(header: FrameHeader) -> bytes:
     return b"".join(map(pack_varint, numbers))
 
 
-def pack_index(entries: list[tuple[int, int]]) -> bytes:
-    """Packs an archive's index (format section 5) from (frame bytes, original bytes) of each frame."""
+def pack_index(entries: list[tuple[int, int, int]]) -> bytes:
+    """Packs an archive's index (format section 5) from (frame bytes, original bytes, line feeds) of each frame."""
     body = index_entries(entries)
     head = bytes([INDEX]) + pack_varint(len(body))
     total = len(head) + len(body) + 4 + 4 + len(INDEX_MAGIC)
     return head + body + zlib.crc32(body).to_bytes(4, "little") + total.to_bytes(4, "little") + INDEX_MAGIC
 
 
-def index_entries(entries: list[tuple[int, int]]) -> bytes:
+def index_entries(entries: list[tuple[int, int, int]]) -> bytes:
     """Packs the part of the index that the frames determine."""
-    return b"".join(pack_varint(size) + pack_varint(original) for size, original in entries)
+    return b"".join(pack_varint(number) for entry in entries for number in entry)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..api.incremental import Buffer, Model, as_bytes
 from ..codec.ahead import MAX_ARCHIVE_BYTES, DecodedAhead
+from ..codec.lines import LineCheck
 from ..codec.parallel import in_order
 from ..codec.reader import FrameDecoder
 from ..codec.writer import ArchiveWriter
@@ -242,6 +243,7 @@ class Decompress(_ColumnFunction):
     def _decompressed(self, value: Any) -> bytes | str:
         if not isinstance(value, (bytes, bytearray, memoryview)):
             raise LLMZipError(f"not an archive: {type(value).__name__} instead of bytes")
+        lines = LineCheck()
         parts, num_bytes = [], 0
         for frame in reading.read_archives(io.BytesIO(value)):
             num_bytes += frame.header.original_bytes
@@ -249,6 +251,8 @@ class Decompress(_ColumnFunction):
                 raise ResourceError(f"the text is larger than max_output_size, {self._max_bytes} bytes")
             with self._lock if _takes_turns(frame.archive) else contextlib.nullcontext():
                 parts.append(self._decoder.decode(frame))
+            lines.add(frame, parts[-1].count(b"\n"))
+        lines.finish()
         data = b"".join(parts)
         if not self._as_text:
             return data

@@ -44,6 +44,12 @@ def strip_suffix(name: str, suffixes: tuple[str, ...]) -> str:
     raise FileProblem(f"cannot derive the output name without the suffix {suffixes[0]}; use -o FILE or -c")
 
 
+def existing_name(name: str, suffix: str) -> str:
+    """Returns the name, or that of its archive where only the archive exists, as gunzip and zcat look for it."""
+    archive = name + suffix
+    return archive if not os.path.lexists(name) and os.path.lexists(archive) else name
+
+
 def has_suffix(name: str, suffix: str) -> bool:
     """Whether a name ends in the suffix and is more than the suffix alone."""
     return name.endswith(suffix) and os.path.basename(name) != suffix

@@ -23,6 +23,7 @@ from llmzip.measures import budget, entropy, surprisal
 from llmzip.models.embedded import DEFAULT
 from llmzip.settings import (
     DEFAULT_LEVEL,
+    MAX_FRAME_BYTES,
     MAX_LEVEL,
     MIN_LEVEL,
     USUAL_CONTEXT,
@@ -39,7 +40,7 @@ DOCUMENT = ROOT / "docs" / "cli.md"
 MODELS_COMMANDS = ["list", "info", "pull", "verify"]
 COMMANDS = ["compress", "decompress", "info", "train", "models", *(f"models {name}" for name in MODELS_COMMANDS)]
 CLUSTER_COMMANDS = ["cluster", *(f"cluster {name}" for name in ("compress", "decompress", "test", "entropy"))]
-COMMANDS += ["cat", "windows", "packets", "entropy", "distance", "estimate", *CLUSTER_COMMANDS, "bench"]
+COMMANDS += ["cat", "grep", "windows", "packets", "entropy", "distance", "estimate", *CLUSTER_COMMANDS, "bench"]
 _BLOCK = re.compile(r"(<!-- help: (llmzip[^>]*?) -->\n```text\n)(.*?)(```\n)", re.DOTALL)
 
 
@@ -90,8 +91,12 @@ NUMBERS: dict[str, list[object]] = {
     "--rate": [DEFAULT_RATES[MUON], DEFAULT_RATES[ADAM]],
     "--threads": [0],
     "--gpus-per-worker": [0.5],
-    "--range": [0],
+    "--range": [0, 0],
+    "--lines": [1, 1],
+    "--line-number": [1],
+    "--silent": [0],
     "--stride": [1],
+    "--frame-bytes": [64, MAX_FRAME_BYTES >> 20, headers.MAX_LM_BYTES >> 20],
     "--programs": [7],  # 7z
 }
 """Option -> the numbers in its help, from the constants that make them true."""

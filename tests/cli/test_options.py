@@ -206,3 +206,18 @@ def test_bad_thread_variable_is_a_usage_error(monkeypatch: pytest.MonkeyPatch, c
     monkeypatch.setenv("LLMZIP_THREADS", "many")
     assert main.main(["f"]) == 2
     assert "'many'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("text", "size"), [("1", 1), ("64KiB", 65536), ("100k", 100_000), ("2MiB", 2 << 20)])
+def test_the_size_of_frames_is_read_like_other_sizes(parsed: Parsed, text: str, size: int) -> None:
+    for arguments in (("--frame-bytes", text, "f"), ("compress", f"--frame-bytes={text}", "f")):
+        assert parsed(*arguments).compress.frame_bytes == size
+    assert parsed("f").compress.frame_bytes is None
+
+
+@pytest.mark.parametrize("text", ["2097153", "3MiB", "64 MiB"])
+def test_larger_frames_are_refused_with_one_line(text: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main.main(["--frame-bytes", text, "f"]) == 2
+    first, help_line, *rest = capfd.readouterr().err.splitlines()
+    assert first.startswith("llmzip: frame_bytes must be 1 to 2,097,152, not ") and not rest
+    assert help_line == "llmzip: for help: llmzip --help"

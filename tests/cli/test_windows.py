@@ -100,7 +100,7 @@ def frames_of(parts: list[bytes]) -> bytes:
             header, part, zlib.crc32(part), writing.pack_header(headers.Header()) if not number else b""
         )
         made += frame
-        entries.append((writing.frame_bytes(header), len(part)))
+        entries.append((writing.frame_bytes(header), len(part), part.count(b"\n")))
     return made + (writing.pack_index(entries) if len(parts) > 1 else b"")
 
 
@@ -223,7 +223,7 @@ def test_tables(call: Call, tmp_path: Path) -> None:
         (
             ["cat", "--window", "0:4", "plain.llmz"],
             2,
-            "was not made with --window-bits, so it has no windows; use --ra",
+            "plain.llmz: was not made with --window-bits, so it has no windows; use --ra",
         ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
@@ -234,3 +234,24 @@ def test_wrong_use(call: Call, archive: Path, tmp_path: Path, arguments: list[st
     found, output, err = call(*arguments)
     assert (found, output) == (code, b"")
     assert words in err and err.count("\n") <= 2
+
+
+def test_arrays_of_several_frames_keep_their_lines(call: Call, tmp_path: Path) -> None:
+    """The index of an archive that is made of an array counts line feeds, which nobody can know from the tokens."""
+    name = "tide.txt.llmz"
+    assert call("-m", "small", "--window-bits", "64", "--frame-bytes", "300", "tide.txt")[0] == 0
+    assert out(call, "windows", "--export", "t.npy", name) == b""
+    assert out(call, "windows", "--import", "t.npy") == TEXT
+    facts = json.loads((tmp_path / "t.npy.json").read_text())
+    parts = [TEXT[begin : begin + 300] for begin in range(0, len(TEXT), 300)]
+    assert [frame["line_feeds"] for frame in facts["frames"]] == [part.count(b"\n") for part in parts]
+    right = facts["frames"][1]["line_feeds"]
+    for wrong in (right + 1, right - 1, -1, 301, 1 << 70, "1", None, 0.5):
+        facts["frames"][1]["line_feeds"] = wrong
+        (tmp_path / "t.npy.json").write_text(json.dumps(facts))
+        code, _, err = call("windows", "--import", "t.npy")
+        assert code == 4 and "damaged: " in err and err.count("\n") == 1, (wrong, err)
+    del facts["frames"][1]["line_feeds"]
+    (tmp_path / "t.npy.json").write_text(json.dumps(facts))
+    code, _, err = call("windows", "--import", "t.npy")
+    assert code == 4 and "t.npy.json lacks or misstates 'line_feeds'" in err

@@ -359,7 +359,8 @@ def test_frames_of_an_archive_and_archives_of_a_file() -> None:
     for frame, last in ((first, False), (second, True)):
         prefix = b"" if parts else writing.pack_header(first.archive)
         parts.append(writing.pack_frame(with_last(frame.header, last), frame.payload, frame.crc32, prefix))
-        entries.append((len(parts[-1]) - len(prefix), frame.header.original_bytes))
+        line_feeds = piece(len(entries)).count(b"\n")
+        entries.append((len(parts[-1]) - len(prefix), frame.header.original_bytes, line_feeds))
     archive = b"".join(parts) + writing.pack_index(entries)
     archives = [archive, packed(piece(3)) + packed(piece(4)), archive[:-1], packed(piece(5)) + archive]
     expected = [outcome(each) for each in archives]

@@ -13,9 +13,10 @@ import llmzip
 from llmzip.codec import drafts, packing, writer
 from llmzip.codec.assembly import assemble_unit, compress_pieces
 from llmzip.codec.joining import join_archives
+from llmzip.codec.reader import FrameDecoder
 from llmzip.format.headers import LAST_FLAG
 from llmzip.format.reading import read_archives
-from llmzip.settings import CompressSettings
+from llmzip.settings import CompressSettings, DecompressSettings
 
 PIECE = 600
 UNIT = 4 * PIECE
@@ -39,9 +40,17 @@ def assembled(parts: list[bytes], data: bytes = TEXT, made: CompressSettings = M
     return assemble_unit(data, parts, made, alone=True)
 
 
+def line_feeds_of(archives: list[bytes]) -> Iterator[int]:
+    """The line feeds of each frame, which joining does not ask the archives for."""
+    decoder = FrameDecoder(DecompressSettings())
+    for archive in archives:
+        for frame in read_archives(io.BytesIO(archive)):
+            yield decoder.decode(frame).count(b"\n")
+
+
 def joined(archives: list[bytes]) -> bytes:
     sink = io.BytesIO()
-    join_archives(map(io.BytesIO, archives), sink)
+    join_archives(map(io.BytesIO, archives), sink, line_feeds_of(archives))
     return sink.getvalue()
 
 
@@ -179,7 +188,7 @@ def test_sources_may_be_opened_and_closed_one_after_the_other(parts: list[bytes]
                 yield file
 
     sink = io.BytesIO()
-    join_archives(opened(), sink)
+    join_archives(opened(), sink, line_feeds_of(parts))
     assert sink.getvalue() == joined(parts)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 import llmzip
 from llmzip.codec.parts import PartReader
-from llmzip.codec.reader import FrameDecoder
+from llmzip.codec.reader import FrameDecoder, decompress_stream
 from llmzip.codec.writer import ArchiveWriter
 from llmzip.errors import CorruptError, LLMZipError
 from llmzip.format.index import read_frames, read_index
@@ -187,8 +187,53 @@ def test_an_index_that_promises_other_sizes_is_refused() -> None:
     """Its checksums are right, and a range by it would be another part of the text."""
     data = ARCHIVES["lm"]()
     frames = list(read_archives(io.BytesIO(data), skip_payloads=True))
-    entries = [(frame.size_bytes, frame.header.original_bytes) for frame in frames]
-    entries[2] = (entries[2][0], entries[2][1] + 1)
+    entries = [(frame.size_bytes, frame.header.original_bytes, frame.line_feeds or 0) for frame in frames]
+    entries[2] = (entries[2][0], entries[2][1] + 1, 0)
     end_of_frames = frames[-1].offset_bytes + frames[-1].size_bytes
     with pytest.raises(CorruptError, match="frame 2: damaged: it does not match the archive's index"):
         text_of(data[:end_of_frames] + pack_index(entries), 200, 210)
+
+
+def wrong_line_feeds(number: int) -> bytes:
+    """An archive whose index promises one more line feed for a frame; everything else about it is right."""
+    data = ARCHIVES["lm"]()
+    frames = list(read_archives(io.BytesIO(data), skip_payloads=True))
+    entries = [[frame.size_bytes, frame.header.original_bytes, frame.line_feeds or 0] for frame in frames]
+    assert [entry[2] for entry in entries] == [text.count(b"\n") for text in TEXTS]
+    entries[number][2] += 1
+    return data[: frames[-1].offset_bytes + frames[-1].size_bytes] + pack_index([tuple(entry) for entry in entries])
+
+
+@pytest.mark.parametrize("number", range(len(TEXTS)))
+def test_an_index_that_promises_other_line_feeds_is_refused_by_everyone_who_decodes(number: int) -> None:
+    data = wrong_line_feeds(number)
+    found = TEXTS[number].count(b"\n")
+    message = f"frame {number}: damaged: {found + 1} line feeds by the archive's index, {found} in the text"
+    begin = sum(map(len, TEXTS[:number]))
+    decompressor = llmzip.Decompressor()
+    readers: list[Callable[[], object]] = [
+        lambda: text_of(data, begin, begin + 1),
+        lambda: llmzip.decompress(data),
+        lambda: decompressor.decompress(data),
+        lambda: decompressor.decompress(b""),
+        lambda: llmzip.open(io.BytesIO(data)).read(),
+        lambda: decompress_stream(io.BytesIO(data), None, DecompressSettings()),
+        lambda: llmzip.decompress(data + data),
+    ]
+    for read in readers:
+        with pytest.raises(CorruptError) as caught:
+            read()
+        assert str(caught.value) == message
+    other = (begin + len(TEXTS[number])) % len(TEXT)
+    assert text_of(data, other, other + 1) == TEXT[other : other + 1]
+
+
+def test_wrong_line_feeds_lose_no_text() -> None:
+    """The text before the index has been handed out, and what is salvaged does not ask for lines."""
+    data = wrong_line_feeds(2)
+    reader = PartReader(io.BytesIO(data), DecompressSettings(), salvaging=True)
+    assert b"".join(part.text or b"" for part in reader.salvage()) == TEXT
+    sink = io.BytesIO()
+    with pytest.raises(CorruptError):
+        decompress_stream(io.BytesIO(data), sink, DecompressSettings())
+    assert sink.getvalue() == TEXT

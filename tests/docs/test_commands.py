@@ -34,6 +34,9 @@ pytestmark = pytest.mark.skipif(not DOCUMENTS[0].exists(), reason="the documents
 TEXT_BYTES, LOG_BYTES, ARCHIVE_BYTES = 2500, 12_000, 7000
 """Of a stand-in. `llmzip train` wants 20,000 bytes of two logs, `cat --range 5000:6000` must find something."""
 
+PROGRAMS = ("llmzcat", "llmzgrep", "unllmzip")
+"""Entry points besides llmzip, which a source tree does not have as files."""
+
 TINY = "--layers 1 --hidden 32 --heads 1 --kv-heads 1 --head-size 32 --mlp 64 --vocab 300 --sequence 32 --batch 256"
 
 # -- the lines -------------------------------------------------------------------------------------------------------
@@ -267,7 +270,8 @@ def _run_in_a_shell(line: str, folder: Path) -> tuple[int, str]:
     """Runs anything else, with llmzip on the PATH."""
     commands = folder / "commands"
     commands.mkdir()
-    for name, call in (("llmzip", "-m llmzip"), ("python", "")):
+    entries = [(name, f"-c 'from llmzip.cli.programs import {name}; {name}()'") for name in PROGRAMS]
+    for name, call in (("llmzip", "-m llmzip"), ("python", ""), *entries):
         (commands / name).write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {call} "$@"\n')
         (commands / name).chmod(0o755)
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
@@ -342,7 +346,7 @@ def test_every_exception_is_needed(table: dict[str, object]) -> None:
 
 
 def test_a_wrong_line_fails(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    for text in ("llmzip entropy -m base,small,large a.txt", "llmzip cat --lines 1:2 notes.txt.llmz"):
+    for text in ("llmzip entropy -m base,small,large a.txt", "llmzip cat --columns 1:2 notes.txt.llmz"):
         Stage(text).fill()
         assert _run_here(text) != 0
     with pytest.raises(Exception, match="No such option"):

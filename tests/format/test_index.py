@@ -16,7 +16,7 @@ from llmzip.format.numbers import pack_varint
 from llmzip.format.reading import read_archives
 from llmzip.format.writing import frame_bytes, index_entries, pack_frame, pack_header, pack_index
 
-TEXTS = [b"one", b"second", b"", b"x" * 300, b"y" * 70_000, b"last"]
+TEXTS = [b"one\n", b"sec\nond", b"", b"x\n" * 150, b"y" * 70_000, b"\n\n"]
 MODEL = Header(
     USER_MODEL, ModelRecord("mine", bytes(range(16)), bytes(range(100, 116)), planes=2, context=1024, start_token=7)
 )
@@ -31,7 +31,7 @@ def archive(texts: Sequence[bytes], header: Header = MODEL) -> bytes:
         head = FrameHeader(method, len(text), len(text), last=last)
         frame = pack_frame(head, text, zlib.crc32(text), prefix)[len(prefix) :]
         prefix = b""
-        entries.append((len(frame), len(text)))
+        entries.append((len(frame), len(text), text.count(b"\n")))
         out += frame
     return out + (pack_index(entries) if len(texts) > 1 else b"")
 
@@ -82,7 +82,8 @@ def test_the_index_says_where_frames_are(header: Header) -> None:
     assert len(result) == len(TEXTS) and result.original_bytes == sum(map(len, TEXTS))
     begin = 0
     for frame in read_archives(io.BytesIO(data)):
-        expected = IndexEntry(frame.offset_bytes, frame.size_bytes, begin, frame.header.original_bytes)
+        lines = TEXTS[frame.number].count(b"\n")
+        expected = IndexEntry(frame.offset_bytes, frame.size_bytes, begin, frame.header.original_bytes, lines)
         assert result.entry(frame.number) == expected
         begin += frame.header.original_bytes
 
@@ -200,27 +201,33 @@ SECOND = frame_bytes(FrameHeader(STORED, 6, 6))
     "entries",
     [
         b"",
-        index_entries([(SIZE + SECOND, 9)]),
-        index_entries([(SIZE, 3), (SECOND + 1, 6)]),
-        index_entries([(SIZE, 3), (SECOND, 6), (9, 0)]),
-        index_entries([(8, 3), (SIZE + SECOND - 8, 6)]),
-        index_entries([(0, 3), (SIZE + SECOND, 6)]),
-        index_entries([(SIZE, (1 << 26) + 1), (SECOND, 6)]),
-        index_entries([(SIZE, 3), (1 << 27, 6)]),
-        index_entries([(SIZE, 3), (SECOND, 6)])[:-1],
-        index_entries([(SIZE, 3)]) + bytes([SECOND | 0x80, 0, 6]),
+        index_entries([(SIZE + SECOND, 9, 0)]),
+        index_entries([(SIZE, 3, 0), (SECOND + 1, 6, 0)]),
+        index_entries([(SIZE, 3, 0), (SECOND, 6, 0), (9, 0, 0)]),
+        index_entries([(8, 3, 0), (SIZE + SECOND - 8, 6, 0)]),
+        index_entries([(0, 3, 0), (SIZE + SECOND, 6, 0)]),
+        index_entries([(SIZE, (1 << 26) + 1, 0), (SECOND, 6, 0)]),
+        index_entries([(SIZE, 3, 0), (1 << 27, 6, 0)]),
+        index_entries([(SIZE, 3, 0), (SECOND, 6, 0)])[:-1],
+        index_entries([(SIZE, 3, 4), (SECOND, 6, 0)]),
+        index_entries([(SIZE, 3, 0), (SECOND, 6, 7)]),
+        index_entries([(SIZE, 3, 0), (SECOND, 6, (1 << 35) - 1)]),
+        index_entries([(SIZE, 3, 0), (SECOND, 6, 0)])[:-1] + b"\x80",
+        index_entries([(SIZE, 3, 0), (SECOND, 6, 0)])[:-1] + b"\x80\x00",
+        index_entries([(SIZE, 3, 0)]) + bytes([SECOND, 6]),
+        index_entries([(SIZE, 3, 0)]) + bytes([SECOND | 0x80, 0, 6, 0]),
         b"\xff" * 20,
-        b"\x80" * 5 + b"\x01" + index_entries([(SIZE, 3), (SECOND, 6)]),
+        b"\x80" * 5 + b"\x01" + index_entries([(SIZE, 3, 0), (SECOND, 6, 0)]),
     ],
 )
 def test_hostile_entries_are_none(entries: bytes) -> None:
-    assert with_index(TWO, index_entries([(SIZE, 3), (SECOND, 6)])) == TWO
+    assert with_index(TWO, index_entries([(SIZE, 3, 0), (SECOND, 6, 0)])) == TWO
     assert index_of(with_index(TWO, entries)) is None
 
 
 @pytest.mark.parametrize("total", [0, 1, 12, 13, len(TWO), len(TWO) + 1, 1 << 31, (1 << 32) - 1])
 def test_hostile_sizes_of_the_index_are_none(total: int) -> None:
-    data = with_index(TWO, index_entries([(SIZE, 3), (SECOND, 6)]), total)
+    data = with_index(TWO, index_entries([(SIZE, 3, 0), (SECOND, 6, 0)]), total)
     source = Counting(data)
     assert read_index(source) is None
     assert source.num_bytes <= 2 * len(data) + 12
@@ -253,19 +260,19 @@ def frame_of(text: bytes, last: bool) -> bytes:
 @pytest.mark.parametrize(
     ("frames", "entries", "number"),
     [
-        ([frame_of(b"b", False), frame_of(b"c", True)], [(10, 2), (10, 1)], 1),
-        ([frame_of(b"b", False), frame_of(b"c", True)], [(9, 1), (11, 1)], 1),
-        ([frame_of(b"b", False), frame_of(b"c", True)], [(11, 1), (9, 1)], 1),
-        ([frame_of(b"b", True), frame_of(b"c", True)], [(10, 1), (10, 1)], 1),
-        ([frame_of(b"b", False), frame_of(b"c", False)], [(10, 1), (10, 1)], 2),
+        ([frame_of(b"b", False), frame_of(b"c", True)], [(10, 2, 0), (10, 1, 0)], 1),
+        ([frame_of(b"b", False), frame_of(b"c", True)], [(9, 1, 0), (11, 1, 0)], 1),
+        ([frame_of(b"b", False), frame_of(b"c", True)], [(11, 1, 0), (9, 1, 0)], 1),
+        ([frame_of(b"b", True), frame_of(b"c", True)], [(10, 1, 0), (10, 1, 0)], 1),
+        ([frame_of(b"b", False), frame_of(b"c", False)], [(10, 1, 0), (10, 1, 0)], 2),
     ],
 )
 def test_frames_that_do_not_match_the_index_are_refused(
-    frames: list[bytes], entries: list[tuple[int, int]], number: int
+    frames: list[bytes], entries: list[tuple[int, int, int]], number: int
 ) -> None:
     prefix = pack_header(Header())
     first = pack_frame(FrameHeader(STORED, 1, 1), b"a", zlib.crc32(b"a"), prefix)
-    data = first + b"".join(frames) + pack_index([(len(first) - len(prefix), 1), *entries])
+    data = first + b"".join(frames) + pack_index([(len(first) - len(prefix), 1, 0), *entries])
     result = found(data)
     assert read_frame(io.BytesIO(data), result, 0).payload == b"a"
     assert "it does not match the archive's index" in refused(data, result, number)

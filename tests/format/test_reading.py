@@ -59,7 +59,7 @@ def stored(data: bytes, last: bool, prefix: bytes = b"") -> bytes:
 def two_frames(first: bytes = b"one", second: bytes = b"second") -> bytes:
     """Makes an archive of two stored frames with its index."""
     a, b = stored(first, False, NO_MODEL_HEADER), stored(second, True)
-    return a + b + pack_index([(len(a) - len(NO_MODEL_HEADER), len(first)), (len(b), len(second))])
+    return a + b + pack_index([(len(a) - len(NO_MODEL_HEADER), len(first), 0), (len(b), len(second), 0)])
 
 
 class Pipe(io.RawIOBase):
@@ -421,7 +421,7 @@ def test_only_the_single_frame_of_an_empty_file_may_be_empty() -> None:
 def test_skip_frames_hold_anything_but_text() -> None:
     skip = pack_frame(FrameHeader(SKIP, 0, 5), b"extra", 0, NO_MODEL_HEADER)
     text = stored(b"text", True)
-    data = skip + text + pack_index([(len(skip) - 4, 0), (len(text), 4)])
+    data = skip + text + pack_index([(len(skip) - 4, 0, 0), (len(text), 4, 0)])
     first, second = frames(data)
     assert (first.header.method, first.payload, second.payload) == (SKIP, b"extra", b"text")
     wrong = raw_frame(SKIP, (0, 5, 0), b"extra", crc32=1)
@@ -432,10 +432,10 @@ def test_skip_frames_hold_anything_but_text() -> None:
 
 
 def test_index_bytes() -> None:
-    packed = pack_index([(300, 1), (9, 70000)])
-    entries = b"\xac\x02\x01" + b"\x09\xf0\xa2\x04"
-    assert packed == b"\x07\x07" + entries + zlib.crc32(entries).to_bytes(4, "little") + b"\x15\0\0\0" + INDEX_MAGIC
-    assert len(packed) == 0x15
+    packed = pack_index([(300, 1, 0), (9, 70000, 300)])
+    entries = b"\xac\x02\x01\x00" + b"\x09\xf0\xa2\x04\xac\x02"
+    assert packed == b"\x07\x0a" + entries + zlib.crc32(entries).to_bytes(4, "little") + b"\x18\0\0\0" + INDEX_MAGIC
+    assert len(packed) == 0x18
 
 
 def test_two_frames_have_an_index() -> None:
@@ -447,26 +447,40 @@ def test_two_frames_have_an_index() -> None:
 
 def test_one_frame_has_none() -> None:
     one = stored(b"one", True, NO_MODEL_HEADER)
-    assert "trailing data" in refusal(one + pack_index([(len(one) - 4, 3)]), FormatError)
+    assert "trailing data" in refusal(one + pack_index([(len(one) - 4, 3, 0)]), FormatError)
 
 
 @pytest.mark.parametrize(
     "index",
     [
-        pack_index([(12, 3), (15, 7)]),
-        pack_index([(12, 3), (16, 6)]),
-        pack_index([(12, 3)]),
-        pack_index([(12, 3), (15, 6), (1, 1)]),
-        b"\x06" + pack_index([(12, 3), (15, 6)])[1:],
-        b"\x0f" + pack_index([(12, 3), (15, 6)])[1:],
-        b"\x07\x84\x00" + pack_index([(12, 3), (15, 6)])[2:],
+        pack_index([(12, 3, 0), (15, 7, 0)]),
+        pack_index([(12, 3, 0), (16, 6, 0)]),
+        pack_index([(12, 3, 0)]),
+        pack_index([(12, 3, 0), (15, 6, 0), (1, 1, 0)]),
+        pack_index([(12, 3, 4), (15, 6, 0)]),
+        pack_index([(12, 3, 0), (15, 6, 1 << 34)]),
+        b"\x06" + pack_index([(12, 3, 0), (15, 6, 0)])[1:],
+        b"\x0f" + pack_index([(12, 3, 0), (15, 6, 0)])[1:],
+        b"\x07\x86\x00" + pack_index([(12, 3, 0), (15, 6, 0)])[2:],
         b"\x07\xff\xff\xff\xff\x0f" + bytes(100),
     ],
 )
 def test_an_index_that_does_not_fit_is_damaged(index: bytes) -> None:
     data = stored(b"one", False, NO_MODEL_HEADER) + stored(b"second", True)
-    assert frames(data + pack_index([(12, 3), (15, 6)]))
+    assert frames(data + pack_index([(12, 3, 0), (15, 6, 0)]))
     assert refusal(data + index, CorruptError).startswith("damaged: ")
+
+
+def test_line_feeds_are_known_once_the_index_was_read() -> None:
+    """Whether they are those of the texts is for whoever decodes them to say."""
+    data = stored(b"one", False, NO_MODEL_HEADER) + stored(b"second", True)
+    seen = []
+    for frame in read_archives(io.BytesIO(data + pack_index([(12, 3, 3), (15, 6, 0)]))):
+        assert frame.line_feeds is None
+        seen.append(frame)
+    assert [frame.line_feeds for frame in seen] == [3, 0]
+    (alone,) = frames(stored(b"one\n", True, NO_MODEL_HEADER))
+    assert alone.line_feeds is None
 
 
 @pytest.mark.parametrize("place", range(1, 13))

@@ -32,7 +32,7 @@ _MIN_THREAD_ADDRESS_BYTES = 1 << 31  # 2 GiB: torch with threads needs them
 
 # -- commands --------------------------------------------------------------------------------------------------------
 
-_compress_settings = options.together(options.prompt, options.arithmetic, options.windows)
+_compress_settings = options.together(options.prompt, options.arithmetic, options.windows, options.frame_bytes)
 
 
 def default_command(name: str, kind: type[click.Command]) -> click.Command:
@@ -95,6 +95,49 @@ def decompress_command(**values: Any) -> int:
     With no FILE, or when FILE is -, read the standard input and write to the standard output.
     """
     return _run(Mode.DECOMPRESS, **values)
+
+
+@click.command("llmzcat", context_settings=CONTEXT, epilog=options.EXIT_STATUS)
+@options.files
+@options.decompress_model
+@options.prompt
+@options.engine
+@click.option("-f", "--force", is_flag=True, help="Copy what is not an archive; read from a terminal.")
+@options.suffix
+@options.report
+@options.progress
+@options.talk
+@options.version
+def zcat_command(files: tuple[str, ...], suffix: str, **values: Any) -> int:
+    """Decompress archives to the standard output, as zcat does; the same as llmzip -dc.
+
+    With no FILE, or when FILE is -, read the standard input; where there is no FILE, but FILE.llmz, that is read. For
+    parts of archives use llmzip cat.
+    """
+    return _run(Mode.DECOMPRESS, files=_existing(files, suffix), suffix=suffix, to_stdout=True, **values)
+
+
+@click.command("unllmzip", context_settings=CONTEXT, epilog=options.EXIT_STATUS)
+@options.files
+@options.reading_modes
+@options.json_of_modes
+@options.decompress_model
+@options.prompt
+@options.io_options
+@options.version
+def unzip_command(files: tuple[str, ...], operation: str | None, suffix: str, **values: Any) -> int:
+    """Decompress archives, each to its name without the suffix; the same as llmzip -d.
+
+    With no FILE, or when FILE is -, read the standard input and write to the standard output; where there is no FILE,
+    but FILE.llmz, that is read. Unlike gunzip, keep the archives unless --rm is given.
+    """
+    operation = operation or Mode.DECOMPRESS.value
+    return _run(None, files=_existing(files, suffix), operation=operation, suffix=suffix, **values)
+
+
+def _existing(files: tuple[str, ...], suffix: str) -> tuple[str, ...]:
+    """Returns the names of files, those of archives where only these exist."""
+    return tuple(name if name == "-" else filenames.existing_name(name, suffix) for name in files)
 
 
 @click.command("info", context_settings=CONTEXT, epilog=options.EXIT_STATUS)

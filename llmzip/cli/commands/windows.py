@@ -1,4 +1,4 @@
-"""The commands `llmzip cat` and `llmzip windows`: their options and tables. Knows nothing of the byte format."""
+"""The command `llmzip windows`: its options and tables. Knows nothing of the byte format."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
-from ...errors import EXIT_DAMAGED, EXIT_OK, LLMZipError, SettingsError
+from ...errors import EXIT_OK, LLMZipError, SettingsError
 from ...format.headers import MAGIC
 from ...settings import DEFAULT_MODEL, CompressSettings, DecompressSettings, EngineSettings
 from ...system import filenames, fileops, process
@@ -19,7 +19,6 @@ from ...system.streams import read_upto
 from .. import options
 from ..command import Output, command, explained, has_colours, piece_text
 from ..messages import Messages
-from ..values import Range, read_prompt
 
 if TYPE_CHECKING:
     from ...codec.parts import PartReader
@@ -45,102 +44,6 @@ def _named(name: str) -> Iterator[None]:
     except LLMZipError as error:
         error.args = (f"{name}: {error}",)
         raise
-
-
-# -- cat -------------------------------------------------------------------------------------------------------------
-
-
-@command(
-    "cat",
-    click.argument("file", metavar="FILE"),
-    click.option(
-        "--range", "byte_range", metavar="A:B", type=Range(allows_single=False),
-        help="Bytes A up to B of the text; the first is 0.",
-    ),
-    click.option(
-        "--window", "windows", metavar="I|I:J", type=Range(allows_single=True),
-        help="Window I, or windows I up to J, of an archive made with --window-bits.",
-    ),
-    click.option(
-        "--salvage", is_flag=True, help="Write everything readable of a damaged archive; report what is lost."
-    ),
-    options.decompress_model,
-    options.prompt,
-    options.engine,
-    json=False,
-)  # fmt: skip
-def cat_command(
-    output: Output,
-    messages: Messages,
-    file: str,
-    byte_range: tuple[int, int | None] | None,
-    windows: tuple[int, int | None] | None,
-    salvage: bool,
-    model: str | None,
-    prompt_file: str | None,
-    threads: int | None,
-    device: str,
-) -> int:
-    """Write an archive's text, or a part of it.
-
-    Only the frames that hold the part are read and decoded; of frames of windows, only the windows. FILE may be - for
-    the standard input; a pipe is read to its end first. Every byte has passed a checksum, except windows chosen by
-    number, which have none.
-    """
-    from ...codec.parts import PartReader  # here, so that --help is quick
-
-    if (byte_range is not None) + (windows is not None) + salvage > 1:
-        raise click.UsageError("--range, --window and --salvage exclude each other")
-    settings = DecompressSettings(model, EngineSettings(device=device, threads=threads), read_prompt(prompt_file))
-    with _opened(file) as source, _named(file):
-        reader = PartReader(source, settings, salvaging=salvage)
-        if salvage:
-            return _salvage(output, messages, file, reader)
-        if windows is not None:
-            _write_windows(output, file, reader, windows)
-        else:
-            first, last = byte_range or (0, None)
-            for text in reader.text(first, reader.num_bytes if last is None else last):
-                output.stdout.write(text)
-    return EXIT_OK
-
-
-def _write_windows(output: Output, file: str, reader: PartReader, windows: tuple[int, int | None]) -> None:
-    """Writes the text of windows.
-
-    Raises:
-        SettingsError: the archive has no such windows.
-    """
-    first, last = windows
-    if not reader.num_windows:
-        raise SettingsError(f"{file} was not made with --window-bits, so it has no windows; use --range A:B")
-    last = reader.num_windows if last is None else last
-    if not first <= last <= reader.num_windows:
-        raise SettingsError(f"{file} has windows 0 to {reader.num_windows - 1:,}")
-    for texts, _ in reader.windows(first, last):
-        output.stdout.write(b"".join(texts))
-
-
-def _salvage(output: Output, messages: Messages, file: str, reader: PartReader) -> int:
-    """Writes all readable text and reports what is lost. Returns the exit status."""
-    status = EXIT_OK
-    for part in reader.salvage():
-        if part.text is None:
-            status = EXIT_DAMAGED
-            messages.error(file, f"{_lost(part.begin, part.end)}: {part.reason}")
-        else:
-            output.stdout.write(part.text)
-    return status
-
-
-def _lost(begin: int, end: int | None) -> str:
-    """Returns which bytes of the text are lost; `end` is None if the archive does not say."""
-    if end is None:
-        return f"the text from byte {begin:,} on is lost"
-    return f"bytes {begin:,} to {end:,} are lost" if begin < end else "no text is lost, but the archive is incomplete"
-
-
-# -- windows ---------------------------------------------------------------------------------------------------------
 
 
 @command(

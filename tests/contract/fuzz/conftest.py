@@ -80,7 +80,7 @@ def several_frames(data: bytes) -> bytes:
 def with_skip_frame() -> bytes:
     skip = writing.pack_frame(FrameHeader(headers.SKIP, 0, 7), b"my data", 0, writing.pack_header(Header()))
     text = plain_frame(headers.STORED, TEXT, TEXT, b"")
-    return skip + text + writing.pack_index([(len(skip) - 4, 0), (len(text), len(TEXT))])
+    return skip + text + writing.pack_index([(len(skip) - 4, 0, 0), (len(text), len(TEXT), TEXT.count(b"\n"))])
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,6 +39,15 @@ def noise(size: int, seed: int = 0) -> bytes:
     return random.Random(seed).randbytes(size)
 
 
+def line_feeds_of(archives: list[bytes]) -> list[int]:
+    """The line feeds of each frame."""
+    frames = [frame for archive in archives for frame in llmzip.info(archive).archives[0].frames]
+    sizes = [frame.original_bytes for frame in frames]
+    text = b"".join(map(llmzip.decompress, archives))
+    ends = list(itertools.accumulate(sizes))
+    return [text[end - size : end].count(b"\n") for size, end in zip(sizes, ends, strict=True)]
+
+
 def cut(data: bytes, size: int) -> list[bytes]:
     return [data[begin : begin + size] for begin in range(0, len(data), size)]
 
@@ -53,7 +63,7 @@ def made_in_parts(data: bytes, made: CompressSettings, pieces_a_part: int) -> tu
         archives.append(assemble_unit(unit, [io.BytesIO(part) for part in packed], made, alone=len(units) == 1))
         assert llmzip.decompress(archives[-1]) == unit
     sink = io.BytesIO()
-    report = join_archives(map(io.BytesIO, archives), sink)
+    report = join_archives(map(io.BytesIO, archives), sink, line_feeds_of(archives))
     return sink.getvalue(), report
 
 
@@ -129,6 +139,6 @@ def test_prompts_and_the_default_model_are_the_same_in_parts() -> None:
         assemble_unit(unit, [compress_pieces(unit, made)], made, alone=False) for unit in (data[:UNIT], data[UNIT:])
     ]
     sink = io.BytesIO()
-    join_archives(map(io.BytesIO, units), sink)
+    join_archives(map(io.BytesIO, units), sink, [text.count(b"\n") for text in drafts.cut_pieces(data)])
     assert sink.getvalue() == whole
     assert llmzip.decompress(whole, prompt=prompt) == data

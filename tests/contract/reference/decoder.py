@@ -984,7 +984,7 @@ def decode_frame(reader: Reader, start: int, here: Here | None, prompt: list[int
     return tag, original
 
 
-def check_index(reader: Reader, frames: list[tuple[int, int]]) -> None:
+def check_index(reader: Reader, frames: list[tuple[int, int, int]]) -> None:
     """F 5."""
     start = reader.at
     need(reader.uint(1) == INDEX, "damaged: the index is missing")
@@ -993,7 +993,8 @@ def check_index(reader: Reader, frames: list[tuple[int, int]]) -> None:
     need(reader.uint(4) == zlib.crc32(entries.data), "damaged: crc32 of the index")
     need(reader.uint(4) == reader.at - start + 4, "damaged: length of the index")
     need(reader.take(4) == INDEX_MAGIC, "damaged: magic of the index")
-    need([(entries.varint(), entries.varint()) for _ in frames] == frames, "damaged: the index and the frames differ")
+    found = [(entries.varint(), entries.varint(), entries.varint()) for _ in frames]
+    need(found == frames, "damaged: the index and the frames differ")
     need(entries.at == length, "damaged: the index has more entries than there are frames")
 
 
@@ -1014,7 +1015,7 @@ def decode(data: bytes, model_folder: Path, prompt: bytes | None = None) -> byte
         while not tag & 8:
             place = reader.at
             tag, original = decode_frame(reader, place if frames else start, here if kind >> 4 else None, tokens)
-            frames.append((reader.at - place, len(original)))
+            frames.append((reader.at - place, len(original), original.count(b"\n")))
             output.append(original)
         if len(frames) > 1:
             check_index(reader, frames)

@@ -64,7 +64,8 @@ def _frames_and_index(*, last: bool = True) -> bytes:
     skipped = _frame(SKIP, b"a note for somebody else", b"", False)
     second = _frame(STORED, b"more", b"more", last)
     sizes = (len(first) - len(head), len(skipped), len(second))
-    return first + skipped + second + writing.pack_index(list(zip(sizes, (len(TEXT), 0, 4), strict=True)))
+    line_feeds = (TEXT.count(b"\n"), 0, 0)
+    return first + skipped + second + writing.pack_index(list(zip(sizes, (len(TEXT), 0, 4), line_feeds, strict=True)))
 
 
 def vectors() -> Iterator[tuple[str, bytes, bytes | None]]:
@@ -93,10 +94,7 @@ def vectors() -> Iterator[tuple[str, bytes, bytes | None]]:
     yield "bad-payload", lm[:12] + bytes([lm[12] ^ 1]) + lm[13:], None
     yield "bad-crc32", lm[:-1] + bytes([lm[-1] ^ 1]), None
     yield "bad-no-last-frame", _frames_and_index(last=False), None
-    frames = _frames_and_index()
-    yield "bad-index", frames[:-14] + bytes([frames[-14] ^ 1]) + frames[-13:], None
-    yield "bad-index-missing", frames[: -len(writing.pack_index([(94, 81), (37, 0), (14, 4)]))], None
-    yield "bad-index-wrong", _wrong_index(), None
+    yield from _index_vectors()
     head, beside_model = (writing.pack_header(Header(code)) for code in (0, DEFAULT.code))
     yield "bad-wide-sizes", _recheck(head + b"\x18" + b"\1\0" + b"\1\0" + b"\0\0" + b"x"), None
     yield "bad-stored-sizes", _recheck(head + b"\x08\x02\x01\x00x"), None
@@ -127,6 +125,15 @@ def vectors() -> Iterator[tuple[str, bytes, bytes | None]]:
     )
 
 
+def _index_vectors() -> Iterator[tuple[str, bytes, bytes | None]]:
+    frames, line_feeds = _frames_and_index(), TEXT.count(b"\n")
+    yield "bad-index", frames[:-14] + bytes([frames[-14] ^ 1]) + frames[-13:], None
+    yield "bad-index-missing", frames[: -len(writing.pack_index([(94, 81, 1), (37, 0, 0), (14, 4, 0)]))], None
+    yield "bad-index-wrong", _wrong_index(len(TEXT) + 1, line_feeds), None
+    yield "bad-index-line-feeds", _wrong_index(len(TEXT), line_feeds + 1), None
+    yield "bad-index-more-line-feeds-than-bytes", _wrong_index(len(TEXT), len(TEXT) + 1), None
+
+
 def _window_vectors(prose: bytes) -> Iterator[tuple[str, bytes, bytes | None]]:
     windows = _windows(prose, 32)
     yield "good-windows", windows, prose
@@ -149,13 +156,13 @@ def _user_model(record: ModelRecord) -> bytes:
     return _frame(LM, b"abc", b"some text", True, head, num_tokens=3)
 
 
-def _wrong_index() -> bytes:
-    """Two frames and a well-formed index that tells other sizes."""
+def _wrong_index(original_bytes: int, line_feeds: int) -> bytes:
+    """Two frames and a well-formed index that says something else of the first one."""
     head = writing.pack_header(Header())
     return (
         _frame(STORED, TEXT, TEXT, False, head)
         + _frame(STORED, b"more", b"more", True)
-        + writing.pack_index([(94, 82), (14, 4)])
+        + writing.pack_index([(94, original_bytes, line_feeds), (14, 4, 0)])
     )
 
 
