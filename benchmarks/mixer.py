@@ -110,6 +110,11 @@ def _variants() -> dict[str, list[Change]]:
     variants["without final maps"] = [(_PREDICTOR, both, f"4 * {squashed}")]
     variants["without the pair map"] = [(_PREDICTOR, both, f"2 * {squashed} + 2 * value_of(place.by_node)")]
     variants["without the node map"] = [(_PREDICTOR, both, f"2 * {squashed} + 2 * value_of(place.by_pair)")]
+    variants["without the network"] = [
+        (_PREDICTOR, "    correct(m, place);\n", "    memset(place.unit, 0, sizeof place.unit);\n")
+    ]
+    fixed = "if (m.with_model) train(learned.output_weight"
+    variants["network that learns nothing more"] = [(_PREDICTOR, fixed, fixed.replace("m.with_model", "false"))]
     learnt = "first_weights(level) if with_model else plain_weights(len(level))"
     variants["plain weights at first"] = [("state.py", learnt, "plain_weights(len(level))")]
     for least, span, fall in ((24, 1248, 1000), (96, 1248, 1000), (48, 624, 1000), (48, 1248, 250), (48, 1248, 4000)):
@@ -120,6 +125,7 @@ def _variants() -> dict[str, list[Change]]:
     for name, file, text, value, others in (
         ("updates of states", _PREDICTOR, "learnt(*entry, bit, {}, learned.rate)", 255, (60, 1000)),
         ("rate of final weights", _PREDICTOR, "place.logit, SETS, error, {})", 128, (32, 512)),
+        ("rate of output weights", _PREDICTOR, "target - place.probability, {})", 128, (32, 512)),
         ("shift of maps", _PREDICTOR, ") >> {};", 12, (11, 13)),
         ("updates at first", "weights.py", "FIRST_UPDATES = {}\n", 32, (0, 200)),
         ("blocks a token", "mixer.py", "({} * num_tokens - 1)", 64, (32, 128)),

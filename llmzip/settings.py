@@ -94,6 +94,7 @@ class CompressSettings:
         model_reset: whether each window begins with an empty context, so that it decodes alone.
         recovery: share of the archive in percent whose damage the recovery data after it can mend, 0.1 to 100; None
             for no recovery data.
+        with_model: whether the file carries the model, so that it decodes where nobody has that.
         frame_bytes: text of each frame, up to 2 MiB; None for 2 MiB, or more where no model is used. Parts of small
             frames decode sooner, and archives of them are larger.
     """
@@ -110,6 +111,7 @@ class CompressSettings:
     window_bits: int | None = None
     model_reset: bool = True
     recovery: float | None = None
+    with_model: bool = False
     frame_bytes: int | None = None
 
     def __post_init__(self) -> None:
@@ -145,6 +147,10 @@ class CompressSettings:
                 raise SettingsError(f"windows cannot be combined with {chosen[0]}")
         elif not self.model_reset:
             raise SettingsError("only windows can keep the model's context (--window-bits)")
+        check_type("with_model", self.with_model, bool)
+        if self.with_model and (self.prompt or self.arithmetic != "exact"):
+            reason = "a prompt" if self.prompt else "the float engine"
+            raise SettingsError(f"--with-model cannot be combined with {reason}")
         if self.context is not None and self.overlap is not None and self.overlap >= self.context:
             raise SettingsError(f"the overlap must be below the context of {self.context:,}, not {self.overlap:,}")
 
@@ -154,7 +160,7 @@ class DecompressSettings:
     """Validated settings for decompressing; the archive says the rest.
 
     Attributes:
-        model: folder or Hub name of the model that the archive names; None if that model is embedded or cached.
+        model: folder or Hub name of the model that the archive names; None if that model is embedded, stored or cached.
         engine: where the model runs.
         prompt: prompt that the archive was made with; b"" for none.
     """

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import signal
 import sys
+import tempfile
 
 # Before anything imports torch, tokenizers or a Hugging Face library: they read these once.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 # Threads that wait by spinning take a busy machine's cores from each other: ten times slower at worst.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Models that tests store are not the user's, and the user's are not found by tests.
+os.environ["XDG_DATA_HOME"] = tempfile.mkdtemp(prefix="llmzip-data-")
+os.environ.pop("LLMZIP_MODEL_PATH", None)
 
 import importlib.metadata
 import json
@@ -58,6 +64,7 @@ def _no_network(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 sys.addaudithook(_no_network)
+atexit.register(shutil.rmtree, os.environ["XDG_DATA_HOME"], ignore_errors=True)
 
 
 def pytest_report_header() -> list[str]:

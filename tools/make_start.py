@@ -38,7 +38,7 @@ _MIN_CHANGE = 1 / 64
 """Change of a final weight from which on its set is."""
 
 
-def pieces_of(folder: Path, count: int, seed: int) -> list[bytes]:
+def pieces_of(folder: Path, count: int, seed: int, size: int = _PIECE_BYTES) -> list[bytes]:
     """Returns `count` pieces of each kind of text, from all over its files, in an order that the seed decides."""
     files = defaultdict(list)
     for file in sorted([*folder.glob("*.txt"), *folder.glob("*.txt.xz")]):
@@ -49,8 +49,8 @@ def pieces_of(folder: Path, count: int, seed: int) -> list[bytes]:
         found = []
         for file in files[kind]:
             data = b"".join(chunks(file))
-            stride = max(1, (len(data) - _PIECE_BYTES) // share)
-            found += [data[place * stride :][:_PIECE_BYTES] for place in range(share)]
+            stride = max(1, (len(data) - size) // share)
+            found += [data[place * stride :][:size] for place in range(share)]
         pieces += found[:count]
     random.Random(seed).shuffle(pieces)
     return [piece for piece in pieces if piece]

@@ -13,9 +13,10 @@ import warnings
 from collections.abc import Iterator
 from typing import Any, BinaryIO, Literal, TypeVar, cast, overload
 
-from ..errors import FormatError
+from ..codec.writer import Scope
+from ..errors import FormatError, LLMZipError
 from ..format.headers import MAGIC
-from ..format.reading import version_refusal
+from ..format.reading import Position, read_archives, version_refusal
 from ..settings import DEFAULT_LEVEL, DEFAULT_MODEL, check_type
 from ..system.streams import Readable, Writable, flush_all, write_all
 from .incremental import Buffer, Compressor, Model, as_bytes, decompress_settings, refuse_copies
@@ -50,6 +51,7 @@ class LLMZipFile(io.BufferedIOBase):
         device: str = "auto",
         prompt: Buffer = b"",
         frame_bytes: int | None = None,
+        with_model: bool = False,
     ) -> None:
         self._file: BinaryIO | None = None  # close() must work even if what follows raises
         self._compressor: Compressor | None = None
@@ -68,9 +70,11 @@ class LLMZipFile(io.BufferedIOBase):
                 device=device,
                 prompt=prompt,
                 frame_bytes=frame_bytes,
+                with_model=with_model,
+                _scope=_scope_of(file) if with_model and file_mode == "ab" else None,
             )
-        elif level is not None or frame_bytes is not None:
-            name = "level" if level is not None else "frame_bytes"
+        elif level is not None or frame_bytes is not None or with_model:
+            name = "level" if level is not None else "frame_bytes" if frame_bytes is not None else "with_model"
             raise TypeError(f"{name} is for writing; an archive records how it was made")
         settings = decompress_settings(model, device, prompt)
         self._owned = isinstance(file, (str, bytes, os.PathLike))
@@ -268,6 +272,17 @@ def _check_version(file: str | bytes | os.PathLike[str]) -> None:
             raise FormatError(f"cannot append to {os.fsdecode(file)}: {refusal}")
 
 
+def _scope_of(file: object) -> Scope:
+    """Returns what a file carries at its end, where an archive will be appended; nothing if that cannot be read."""
+    position = Position()
+    if isinstance(file, (str, bytes, os.PathLike)) and os.path.isfile(file):
+        with contextlib.suppress(OSError, LLMZipError), builtins.open(file, "rb") as existing:
+            for _ in read_archives(existing, skip_payloads=True, skip_models=True, position=position):
+                pass
+            return Scope(None if position.parser is None else position.parser.carried)
+    return Scope()
+
+
 class _TextFile(io.TextIOWrapper):
     """A text file over an LLMZipFile.
 
@@ -298,15 +313,16 @@ class _TextFile(io.TextIOWrapper):
 @overload
 def open(
     file: File, /, mode: _BinaryMode = "rb", *, level: int | None = None, model: Model | None = None,
-    device: str = "auto", prompt: Buffer = b"", frame_bytes: int | None = None, encoding: None = None,
-    errors: None = None, newline: None = None,
+    device: str = "auto", prompt: Buffer = b"", frame_bytes: int | None = None, with_model: bool = False,
+    encoding: None = None, errors: None = None, newline: None = None,
 ) -> LLMZipFile: ...  # fmt: skip
 
 
 @overload
 def open(
     file: File, /, mode: _TextMode, *, level: int | None = None, model: Model | None = None,
-    device: str = "auto", prompt: Buffer = b"", frame_bytes: int | None = None, encoding: str | None = None,
+    device: str = "auto", prompt: Buffer = b"", frame_bytes: int | None = None, with_model: bool = False,
+    encoding: str | None = None,
     errors: str | None = None, newline: str | None = None,
 ) -> io.TextIOWrapper: ...  # fmt: skip
 
@@ -314,7 +330,8 @@ def open(
 @overload
 def open(
     file: File, /, mode: str, *, level: int | None = None, model: Model | None = None,
-    device: str = "auto", prompt: Buffer = b"", frame_bytes: int | None = None, encoding: str | None = None,
+    device: str = "auto", prompt: Buffer = b"", frame_bytes: int | None = None, with_model: bool = False,
+    encoding: str | None = None,
     errors: str | None = None, newline: str | None = None,
 ) -> LLMZipFile | io.TextIOWrapper: ...  # fmt: skip
 
@@ -329,6 +346,7 @@ def open(  # the parameters of gzip.open, and the settings
     device: str = "auto",
     prompt: Buffer = b"",
     frame_bytes: int | None = None,
+    with_model: bool = False,
     encoding: str | None = None,
     errors: str | None = None,
     newline: str | None = None,
@@ -340,7 +358,8 @@ def open(  # the parameters of gzip.open, and the settings
         mode: as above; "r", "w", "x" and "a" are binary.
         level, model, device, prompt: as for `compress` when writing, as for `decompress` when reading. Reading takes
             no level.
-        frame_bytes: as for `compress`; for writing only.
+        frame_bytes, with_model: as for `compress`; for writing only. A model that a file carries already is not
+            appended again.
         encoding, errors, newline: as for io.TextIOWrapper; for text modes only.
 
     Raises:
@@ -365,6 +384,7 @@ def open(  # the parameters of gzip.open, and the settings
         device=device,
         prompt=prompt,
         frame_bytes=frame_bytes,
+        with_model=with_model,
     )
     if not is_text:
         return binary

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from ..codec.lines import LineCheck
 from ..codec.reader import FrameDecoder
-from ..codec.writer import ArchiveWriter
+from ..codec.writer import ArchiveWriter, Scope
 from ..errors import CorruptError
 from ..format.headers import Frame
 from ..format.reading import ArchiveParser
@@ -51,6 +51,8 @@ class Compressor:
         arithmetic: str = "exact",
         recovery: float | None = None,
         frame_bytes: int | None = None,
+        with_model: bool = False,
+        _scope: Scope | None = None,
     ) -> None:
         libraries.warn_if_missing()
         settings = CompressSettings(
@@ -61,8 +63,9 @@ class Compressor:
             prompt=as_bytes(prompt),
             frame_bytes=frame_bytes,
             recovery=recovery,
+            with_model=with_model,
         )
-        self._writer: ArchiveWriter | None = ArchiveWriter(settings)
+        self._writer: ArchiveWriter | None = ArchiveWriter(settings, scope=_scope)
 
     def compress(self, data: Buffer) -> bytes:
         """Compresses more of the text; returns a part of the archive, often b"".
@@ -93,7 +96,11 @@ class Compressor:
 
 
 class Decompressor:
-    """A decompressor of one archive that arrives in pieces; see `decompress` for its arguments."""
+    """A decompressor of one archive that arrives in pieces; see `decompress` for its arguments.
+
+    A model that the file carries before the archive belongs to it. One that it carries before an earlier archive is not
+    known to another object: `open` and `decompress` know it.
+    """
 
     __getstate__ = refuse_copies
 

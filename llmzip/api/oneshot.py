@@ -26,6 +26,7 @@ def compress(
     arithmetic: str = "exact",
     recovery: float | None = None,
     frame_bytes: int | None = None,
+    with_model: bool = False,
 ) -> bytes:
     """Compresses bytes into one archive.
 
@@ -41,6 +42,7 @@ def compress(
             recovery data.
         frame_bytes: text of each frame, 1 to 2,097,152 bytes; None for 2 MiB, or more where no model is used. A part of
             the text is read by decoding the frames that hold it: small ones decode sooner, and the archive is larger.
+        with_model: write the model into the result, too, so that it decompresses where nobody has that model.
 
     Raises:
         ValueError: an argument out of its bounds.
@@ -55,6 +57,7 @@ def compress(
         arithmetic=arithmetic,
         recovery=recovery,
         frame_bytes=frame_bytes,
+        with_model=with_model,
     )
     return compressor.compress(data) + compressor.flush()
 

@@ -114,7 +114,6 @@ class Contender:
     Attributes:
         label, via, command, version: fields of its rows.
         job: what the worker needs to know; for programs `executable`, `pack`, `unpack` and `archive`.
-        model_bytes: size of the files that decoding needs if the model is used.
         missing: why it cannot be measured; None if it can.
         is_wanted: whether it was asked for by name, so that missing means failed.
     """
@@ -124,7 +123,6 @@ class Contender:
     command: str
     version: str
     job: dict[str, Any]
-    model_bytes: int = 0
     missing: str | None = None
     is_wanted: bool = False
 
@@ -183,7 +181,6 @@ def llmzip(level: int, model: str, engine: EngineSettings) -> Contender:
         f"llmzip -{level} -m {choice.name if choice.embedded else model}{threads}{device}",
         f"{__version__}, code {machine.code_digest()}, model {commit or identity[:_IDENTITY_DIGITS]}",
         job,
-        sum(file.stat().st_size for file in files),
         is_wanted=True,
     )
 
@@ -242,7 +239,7 @@ def measure(text: Text, contender: Contender, repeat: int | None, seconds: float
         row_without_figures(text, contender),
         compressed_bytes=packed["bytes"],
         archive_sha256=archives[0] if len(archives) == 1 else joined,
-        model_bytes=contender.model_bytes if packed.get("uses_model") else 0,
+        model_bytes=packed.get("model_bytes", 0),
         compress_times=packed["times"],
         decompress_times=unpacked["times"],
         load_seconds=packed.get("load_seconds"),

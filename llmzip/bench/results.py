@@ -31,7 +31,7 @@ class Row:
         status, error: "ok"; or "failed" or "missing", and why. Only rows that are ok have the figures below.
         compressed_bytes: size of the archive; for pieces, the sum.
         archive_sha256: digest of the archive; for pieces, of their digests in hexadecimal, one a line.
-        model_bytes: size of the files that decoding needs besides the archive and the program.
+        model_bytes: by how much the archive is larger if it carries its model; 0 if it needs none.
         compress_times, decompress_times: seconds of each run, without loading.
         load_seconds: time to load libraries and model and to use both once, before anything is timed.
         compress_peak_bytes, decompress_peak_bytes: peak memory of the whole process.
@@ -143,7 +143,7 @@ class Total:
         num_files: number of files in the sum.
         of_files: number of all files; a total is shown only if both are equal.
         original_bytes, characters, compressed_bytes: sums.
-        model_bytes: size of the model's files, counted once.
+        model_bytes: by how much archives are larger that carry the model, counted once.
         compress_seconds, decompress_seconds: sums of each file's fastest run.
         compress_peak_bytes, decompress_peak_bytes: largest peaks.
     """

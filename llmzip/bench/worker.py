@@ -57,9 +57,8 @@ def _llmzip(job: dict[str, Any]) -> tuple[Work, Work]:
     from ..codec.reader import decompress_stream
     from ..codec.writer import compress_stream
 
-    engine = EngineSettings(device=job["device"], threads=job["threads"])
-    packing = CompressSettings(level=job["level"], model=job["model"], engine=engine)
-    unpacking = DecompressSettings(job["model"], engine)
+    packing = _packing(job)
+    unpacking = DecompressSettings(job["model"], packing.engine)
 
     def pack(data: bytes) -> tuple[bytes, StreamReport]:
         sink = io.BytesIO()
@@ -74,6 +73,11 @@ def _llmzip(job: dict[str, Any]) -> tuple[Work, Work]:
     return pack, unpack
 
 
+def _packing(job: dict[str, Any]) -> CompressSettings:
+    engine = EngineSettings(device=job["device"], threads=job["threads"])
+    return CompressSettings(level=job["level"], model=job["model"], engine=engine)
+
+
 def work(job: dict[str, Any]) -> dict[str, Any]:
     """Measures one direction of one row.
 
@@ -83,7 +87,8 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
             writes and decompressing reads; `repeat` as for the launcher.
 
     Returns:
-        `times`, `load_seconds`, `peak_bytes`, the `digests` of the outputs, and `methods` and `bound_bits` of llmzip.
+        `times`, `load_seconds`, `peak_bytes`, the `digests` of the outputs, and of llmzip `methods`, `bound_bits` and
+        `model_bytes`.
     """
     started = time.perf_counter()
     pack, unpack = (_llmzip if job["kind"] == "llmzip" else _library)(job)
@@ -115,21 +120,31 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
         "load_seconds": load_seconds,
         "peak_bytes": peak_bytes(),
         "digests": digests,
-        **_facts(reports, job["unpacks"]),
+        **_facts(reports, job),
     }
 
 
-def _facts(reports: list[StreamReport], unpacks: bool) -> dict[str, Any]:
+def _facts(reports: list[StreamReport], job: dict[str, Any]) -> dict[str, Any]:
     """Returns what llmzip reports about its archives; nothing for libraries and for decompressing."""
-    if not reports or unpacks:
+    if not reports or job["unpacks"]:
         return {}
     frames = [frame for report in reports for frame in report.frames]
     bounds = [frame.bound_bits for frame in frames if frame.bound_bits is not None]
     return {
         "methods": sorted({frame.method for frame in frames}),
         "bound_bits": sum(bounds) if frames and len(bounds) == len(frames) else None,
-        "uses_model": any(report.model is not None for report in reports),
+        "model_bytes": _model_bytes(job) if any(report.model is not None for report in reports) else 0,
     }
+
+
+def _model_bytes(job: dict[str, Any]) -> int:
+    """Returns by how much --with-model makes an archive larger."""
+    from ..format.writing import pack_carried, pack_header
+    from ..inference.on_demand import ModelOnDemand
+
+    model = ModelOnDemand.of(_packing(job))
+    headers = [len(pack_header(model.archive_header(by_record=by_record))) for by_record in (False, True)]
+    return len(pack_carried(model.carried())) + headers[1] - headers[0]
 
 
 def main() -> int:

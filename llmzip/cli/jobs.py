@@ -28,6 +28,7 @@ from .small import small_input
 if TYPE_CHECKING:
     from ..codec.ahead import DecodedAhead
     from ..codec.report import StreamReport
+    from ..codec.writer import Scope
 
 FROM_TERMINAL = "compressed data is not read from a terminal; name a file, or use -f (help: llmzip --help)"
 _TO_TERMINAL = "compressed data is not written to a terminal; redirect it, or use -o FILE or -f (help: llmzip --help)"
@@ -69,6 +70,7 @@ class Jobs(FileRun):
         super().__init__(request, messages, stdout, report)
         self._reserved = Reserved()
         self._ahead: DecodedAhead | None = None
+        self._scope: Scope | None = None  # what the standard output carries
 
     def run(self, names: Sequence[str]) -> int:
         """Processes all names; "-" is the standard input. Returns the exit status."""
@@ -111,9 +113,10 @@ class Jobs(FileRun):
         return self._ahead.upcoming(names, lambda name: small_input(name, request, MAX_ARCHIVE_BYTES))
 
     def _compress(self, name: str | None) -> None:
-        from ..codec.writer import compress_stream
+        from ..codec.writer import Scope, compress_stream
 
         request = self._request
+        self._scope = self._scope or Scope()
         with self._source(name) as source:
             target = request.target(name)
             if target is None and not request.force and is_terminal(self._stdout.fileno()):
@@ -122,7 +125,14 @@ class Jobs(FileRun):
                 with self._messages.progress(shown_name(name), source.size_bytes) as advance:
                     report = self._written(
                         output,
-                        lambda: compress_stream(source.file, sink, request.compress, advance, journal=journal),
+                        lambda: compress_stream(
+                            source.file,
+                            sink,
+                            request.compress,
+                            advance,
+                            journal=journal,
+                            scope=self._scope if output is None else None,
+                        ),
                     )
                 self._completed(source, output, report)
         self._succeeded(name, target, report)

@@ -123,12 +123,13 @@ outputs = together(
     suffix,
 )  # fmt: skip
 _COMPRESS_MODEL = (
-    "Model to use: an embedded model's name, a folder with a Hugging Face checkpoint, a GGUF file, ollama:NAME, or "
-    "org/name or org/name@revision on the Hugging Face Hub, which is downloaded if it is not in the cache."
+    "Model to use: an embedded model's name, a folder with a Hugging Face checkpoint, a GGUF file, ollama:NAME, "
+    "stored:NAME, or org/name or org/name@revision on the Hugging Face Hub, which is downloaded if it is not in the "
+    "cache."
 )
 DECOMPRESS_MODEL = (
-    "Folder, GGUF file or name of the model that the archive names; only needed if that model is neither embedded nor "
-    "in the Hugging Face cache."
+    "Folder, GGUF file or name of the model that the archive names; only needed if that model is neither embedded, "
+    "nor stored, nor in the Hugging Face cache."
 )
 
 
@@ -172,6 +173,10 @@ exact_rows = together(
     ),
 )  # fmt: skip
 arithmetic = together(computation, exact_rows)
+with_model = click.option(
+    "--with-model", is_flag=True,
+    help="Write the model into the output, once, so that its archives decompress where nobody has it.",
+)  # fmt: skip
 windows = together(
     click.option(
         "--window-bits", metavar="W", type=int,
@@ -203,7 +208,7 @@ local_model = click.option(
     "-m",
     "--model",
     metavar="NAME|PATH",
-    help="Embedded model, folder, GGUF file, ollama:NAME, or a Hub name in the cache.",
+    help="Embedded model, folder, GGUF file, ollama:NAME, stored:NAME, or a Hub name in the cache.",
 )
 several_models = click.option(
     "-m", "--model", "model_lists", metavar="NAME|PATH[,...]", multiple=True,

@@ -110,6 +110,7 @@ class Arguments:
     window_bits: int | None = None
     model_reset: bool = True
     recovery: float | None = None
+    with_model: bool = False
     frame_bytes: int | None = None
     threads: int | None = None
     device: str = EngineSettings.device
@@ -150,6 +151,7 @@ class Arguments:
             window_bits=self.window_bits,
             model_reset=self.model_reset,
             recovery=self.recovery,
+            with_model=self.with_model,
             frame_bytes=self.frame_bytes,
         )
         # Decompressing takes no model from the environment: what an archive means must not depend on who reads it.

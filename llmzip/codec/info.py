@@ -1,4 +1,7 @@
-"""Facts from the headers of a file, without decoding anything; must not know engines, coders or payloads."""
+"""Facts from the headers of a file, and where its models are, without decoding anything.
+
+Must not know engines, coders or payloads.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,10 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, BinaryIO
 
 from .._version import FORMAT_VERSION
-from ..format.headers import SKIP, Frame, LineCounts
+from ..format.headers import SKIP, USER_MODEL, Frame, LineCounts
 from ..format.reading import Position, read_archives
 from ..format.recovery import parse_head
-from ..models.choice import describe_model
+from ..models.choice import describe_model, place_of_model
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,11 @@ class RecoveryInfo:
 
 @dataclass(frozen=True)
 class ArchiveEntry:
-    """One archive of a file; `recovery` is None unless it is recovery data, and then no frame has text."""
+    """One archive of a file.
+
+    `recovery` is None unless it is recovery data, and then no frame has text. `model_folder` is where its model is,
+    None if it is not on this machine or the file carries it (`carries_model`).
+    """
 
     format_version: int
     model_code: int
@@ -56,7 +63,14 @@ class ArchiveEntry:
     model_digest: str | None
     tokenizer_digest: str | None
     recovery: RecoveryInfo | None = None
+    model_folder: str | None = None
+    carries_model: bool = False
     frames: list[FrameInfo] = field(default_factory=list)
+
+    @property
+    def needs_user_model(self) -> bool:
+        """Whether the header names a model by its digests."""
+        return self.model_code == USER_MODEL
 
 
 @dataclass(frozen=True)
@@ -116,11 +130,20 @@ def read_info(source: BinaryIO) -> ArchiveInfo:
     archives: list[ArchiveEntry] = []
     parsed = Position()
     indexes: list[LineCounts] = []
-    for frame in read_archives(source, skip_payloads=True, position=parsed):
+    for frame in read_archives(source, skip_payloads=True, skip_models=True, position=parsed):
         if frame.number == 0:
             indexes.append(frame.index)
-            model = describe_model(frame.archive)
-            archives.append(ArchiveEntry(FORMAT_VERSION, frame.archive.model_code, *model, _recovery(frame)))
+            folder = place_of_model(frame.archive)
+            archives.append(
+                ArchiveEntry(
+                    FORMAT_VERSION,
+                    frame.archive.model_code,
+                    *describe_model(frame.archive),
+                    recovery=_recovery(frame),
+                    model_folder=None if folder is None else str(folder),
+                    carries_model=frame.archive.carried is not None,
+                )
+            )
         head = frame.header
         archives[-1].frames.append(
             FrameInfo(

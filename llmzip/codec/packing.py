@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import ResourceError
 from ..format import headers, writing
-from ..format.headers import FrameHeader, Header
+from ..format.headers import CarriedModel, FrameHeader, Header
 
 if TYPE_CHECKING:
     from .drafts import Draft
@@ -26,7 +26,7 @@ class ArchivePacker:
 
     def __init__(self) -> None:
         self.num_bytes = 0
-        self._header = b""
+        self._header = self._before = b""
         self._entries: list[tuple[int, int, int]] = []
 
     @property
@@ -34,12 +34,18 @@ class ArchivePacker:
         """Whether the archive has begun."""
         return bool(self._header)
 
-    def begin(self, header: Header) -> None:
-        """Begins the archive; its header is packed with the first frame, whose check covers it."""
+    def begin(self, header: Header, carried: CarriedModel | None = None) -> None:
+        """Begins the archive; its header is packed with the first frame, whose check covers it.
+
+        Args:
+            header: of the archive.
+            carried: a model to write before it; None for none.
+        """
         self._header = writing.pack_header(header)
+        self._before = b"" if carried is None else writing.pack_carried(carried)
 
     def frame(self, header: FrameHeader, payload: bytes, crc32: int, line_feeds: int, *, last: bool) -> bytes:
-        """Returns the next frame as it is written, after the archive's header if it is the first one.
+        """Returns the next frame as it is written, after a carried model and the header if it is the first one.
 
         Args:
             header: of the frame; whether it is marked as the last one does not count.
@@ -59,6 +65,7 @@ class ArchivePacker:
         prefix = b"" if self._entries else self._header
         packed = writing.pack_frame(header, payload, crc32, prefix)
         self._entries.append((len(packed) - len(prefix), header.original_bytes, line_feeds))
+        packed, self._before = self._before + packed, b""
         self.num_bytes += len(packed)
         return packed
 

@@ -172,7 +172,8 @@ class FrameDecoder:
     def _model_of(self, header: Header) -> ModelOnDemand:
         """Returns the model of an archive, which need not be loaded yet."""
         with self._lock:
-            if self._current is None or self._current[0] != header:
+            known = None if self._current is None else self._current[0]
+            if self._current is None or known != header or known.carried is not header.carried:
                 choice = model_for_archive(header, self._settings.model)
                 prompt = self._checked_prompt(header)
                 self._current = (header, ModelOnDemand(choice, self._settings.engine, prompt))

@@ -6,10 +6,11 @@ The model and torch are loaded only when a frame needs them.
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
 from ..format import headers
-from ..format.headers import SKIP, STORED, FrameHeader, Header
+from ..format.headers import SKIP, STORED, CarriedModel, FrameHeader, Header
 from ..inference.on_demand import ModelOnDemand
 from ..inference.progress import Progress
 from ..settings import CompressSettings
@@ -29,6 +30,17 @@ _READ_BYTES = 1 << 20
 """Input that is read at once: 1 MiB."""
 
 
+@dataclass
+class Scope:
+    """What a file carries where its next archive is written, so that a model is written once for several archives.
+
+    Attributes:
+        carried: the last model that was written; None for none.
+    """
+
+    carried: CarriedModel | None = None
+
+
 class ArchiveWriter:
     """Turns bytes that arrive in pieces into one archive, and its recovery data if the settings ask for it.
 
@@ -37,6 +49,7 @@ class ArchiveWriter:
         progress: called with numbers of bytes of the original that were done.
         model: the model of the settings, if the caller has it already; None to choose it.
         journal: where drafts are kept and found, so that an interrupted run can be continued; None for nowhere.
+        scope: what the file carries before this archive; it is kept up to date. None for a file that begins here.
 
     Attributes:
         report: sizes and times of what was written so far.
@@ -47,8 +60,12 @@ class ArchiveWriter:
         settings: CompressSettings,
         progress: Progress | None = None,
         model: ModelOnDemand | None = None,
+        *,
         journal: DraftJournal | None = None,
+        scope: Scope | None = None,
     ) -> None:
+        self._carries = settings.with_model
+        self._scope = scope or Scope()
         self._model = ModelOnDemand.of(settings) if model is None else model
         self._drafter = Drafter(self._model, settings, progress, journal)
         # Whole frames, so that only the last one is shorter.
@@ -102,7 +119,10 @@ class ArchiveWriter:
             frames = [Draft(FrameHeader(STORED if is_first else SKIP, 0, 0), b"", b"")]
         if is_first:
             uses_model = any(draft.header.uses_model for draft in frames) or not last
-            self._packer.begin(self._model.archive_header() if uses_model else Header())
+            if uses_model:
+                self._begin()
+            else:
+                self._packer.begin(Header())
         out = b""
         for number, draft in enumerate(frames):
             out += self._packer.draft(draft, last=last and number == len(frames) - 1)
@@ -115,6 +135,14 @@ class ArchiveWriter:
         if self._recovery is not None:
             self._recovery.add(out)
         return out
+
+    def _begin(self) -> None:
+        """Begins an archive that needs the model, and before it the model if the file is to carry it and does not."""
+        header = self._model.archive_header(by_record=self._carries)
+        carried = None
+        if self._carries and self._model.carried() != self._scope.carried:
+            carried = self._scope.carried = self._model.carried()
+        self._packer.begin(header, carried)
 
 
 def _draft_journal(file: BinaryIO, settings: CompressSettings, model: ModelOnDemand) -> DraftJournal:
@@ -136,6 +164,7 @@ def compress_stream(
     progress: Progress | None = None,
     *,
     journal: BinaryIO | None = None,
+    scope: Scope | None = None,
 ) -> StreamReport:
     """Compresses all of `source` into one archive.
 
@@ -145,6 +174,7 @@ def compress_stream(
         progress: called with numbers of bytes of the original that were done.
         journal: a file in which an interrupted run has left what it had done, or an empty one; what this run does is
             added. None for none.
+        scope: what the sink carries before this archive, as for `ArchiveWriter`.
 
     Raises:
         ModelError, TokenizerError, EngineError, SettingsError; OSError from the files.
@@ -152,7 +182,7 @@ def compress_stream(
     """
     model = ModelOnDemand.of(settings)
     drafts = None if journal is None else _draft_journal(journal, settings, model)
-    writer = ArchiveWriter(settings, progress, model, drafts)
+    writer = ArchiveWriter(settings, progress, model, journal=drafts, scope=scope)
     while data := read_some(source, _READ_BYTES):
         write_all(sink, writer.write(data))
     write_all(sink, writer.finish())

@@ -24,6 +24,9 @@ FRESH, KEPT = 0, 1
 NO_MODEL = 0
 """Model code of archives without a model."""
 
+CARRIED_MODEL = 14
+"""Model code that marks a model which the file carries, not an archive."""
+
 USER_MODEL = 15
 """Model code of archives whose header has a model record."""
 
@@ -55,6 +58,9 @@ MAX_RECORD_BYTES = 512
 MAX_NAME_BYTES = 255
 MAX_ENVIRONMENT_BYTES = 200
 MAX_INDEX_ENTRIES = 1 << 22
+MAX_CARRIED_WEIGHTS_BYTES = 1 << 31
+MAX_CARRIED_TABLE_BYTES = 1 << 26
+"""Bytes of a carried model's token table, compressed and decompressed, 64 MiB."""
 MAX_INDEX_ENTRY_BYTES = 12
 """Three varints, none of them above the size of a whole frame, which takes 4 bytes."""
 
@@ -108,16 +114,46 @@ class ModelRecord:
 
 
 @dataclass(frozen=True)
+class CarriedModel:
+    """A model that a file carries (format section 5a), as it is there: untrusted, and not decoded yet.
+
+    Two are equal if digests and checksum are: the digests are compared with what is decoded.
+
+    Attributes:
+        model_digest, tokenizer_digest: first half of each digest, 16 bytes.
+        weights: a weight file of version 1; empty if it was passed over.
+        table: the compressed table of tokens; empty if it was passed over.
+        table_bytes: size of the table when it is decompressed.
+        checksum: crc32 of weights and table.
+    """
+
+    model_digest: bytes
+    tokenizer_digest: bytes
+    weights: bytes = field(default=b"", compare=False, repr=False)
+    table: bytes = field(default=b"", compare=False, repr=False)
+    table_bytes: int = 0
+    checksum: int = 0
+
+    def serves(self, record: ModelRecord) -> bool:
+        """Whether an archive with this record is decoded with the model."""
+        digests = (record.model_digest, record.tokenizer_digest)
+        is_plain = record.engine == ENGINE_EXACT and not record.prompt_digest
+        return is_plain and digests == (self.model_digest, self.tokenizer_digest)
+
+
+@dataclass(frozen=True)
 class Header:
     """The header of one archive.
 
     Attributes:
         model_code: NO_MODEL, an embedded model's code, or USER_MODEL.
         model: the record that goes with USER_MODEL.
+        carried: the model, if the file carries it; not a part of the header itself.
     """
 
     model_code: int = NO_MODEL
     model: ModelRecord | None = None
+    carried: CarriedModel | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar
 from ..errors import CorruptError, LLMZipError
 from ..system.streams import read_upto
 from .headers import (
+    CARRIED_MODEL,
     INDEX,
     INDEX_MAGIC,
     MAGIC,
@@ -113,7 +114,7 @@ class ArchiveIndex:
 
 
 def read_index(source: BinaryIO) -> ArchiveIndex | None:
-    """Returns the index of a file; reads the file's beginning and its end only.
+    """Returns the index of a file; reads the file's beginning, with the models that it carries, and its end only.
 
     Args:
         source: a binary file, at its start, and there again afterwards.
@@ -129,16 +130,18 @@ def read_index(source: BinaryIO) -> ArchiveIndex | None:
     if end is None:
         return None
     start = read_upto(source, _MAX_HEADER_BYTES)
+    begins_with_model = len(start) > len(MAGIC) and start[len(MAGIC)] >> 4 == CARRIED_MODEL
+    source.seek(0)
     try:
         parser = ArchiveParser()
-        header = _result(parser.header_steps(), io.BytesIO(start))
+        header = _result(parser.header_steps(), source if begins_with_model else io.BytesIO(start))
         while True:
             body = _index_body(source, end)
             lists = None if body is None else _parsed(body.entries, parser.offset_bytes)
             if body is None or lists is None:
                 return None
             if lists[0][-1] + body.size_bytes == end:
-                return ArchiveIndex(header, start[: parser.offset_bytes], *lists)
+                return ArchiveIndex(header, parser.header_bytes, *lists)
             before = end - body.size_bytes - (lists[0][-1] - parser.offset_bytes) - len(_PLAIN_HEADER)
             if not _is_recovery_data(source, before):
                 return None

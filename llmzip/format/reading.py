@@ -16,6 +16,7 @@ from .._version import FORMAT_VERSION, NUMERICS_VERSION
 from ..errors import CorruptError, FormatError, TruncatedError
 from ..system.streams import read_some, read_upto
 from .headers import (
+    CARRIED_MODEL,
     DIGEST_BYTES,
     ENGINE_EXACT,
     ENGINE_FLOAT,
@@ -26,6 +27,8 @@ from .headers import (
     INDEX_MAGIC,
     LAST_FLAG,
     MAGIC,
+    MAX_CARRIED_TABLE_BYTES,
+    MAX_CARRIED_WEIGHTS_BYTES,
     MAX_CONTEXT,
     MAX_ENVIRONMENT_BYTES,
     MAX_FRAME_BYTES,
@@ -39,6 +42,7 @@ from .headers import (
     SKIP,
     USER_MODEL,
     WINDOWS,
+    CarriedModel,
     Frame,
     FrameHeader,
     Header,
@@ -84,15 +88,23 @@ class ArchiveParser:
         offset_bytes: where the archive, or the frame, begins in its file.
         skip_payloads: whether to yield a Skip for each payload and its checksum, which then remains unchecked.
         before: the archive's header as it is in the file, if its first frame is parsed alone: the check covers it.
+        carried: the model that the file has carried before, if any.
+        skip_models: whether to yield a Skip for a carried model's weights and table, too.
 
     Attributes:
+        carried: the model that the file carries for this archive and those after it; None for none.
         offset_bytes: how far the file has been parsed.
         header: the archive's header, once it has been parsed.
         index: what the archive's index says, once it has been parsed; the frames have it too.
         unfinished: header of a frame whose payload has not been passed yet, unchecked.
     """
 
-    def __init__(self, offset_bytes: int = 0, *, skip_payloads: bool = False, before: bytes = b"") -> None:
+    def __init__(
+        self, offset_bytes: int = 0, *, skip_payloads: bool = False, before: bytes = b"",
+        carried: CarriedModel | None = None, skip_models: bool = False,
+    ) -> None:  # fmt: skip
+        self.carried = carried
+        self._skip_models = skip_models
         self.offset_bytes = offset_bytes
         self.index = LineCounts()
         self.header: Header | None = None
@@ -140,8 +152,30 @@ class ArchiveParser:
                 return value
         raise CorruptError("damaged: a number of more than 5 bytes")
 
-    def header_steps(self) -> Generator[int, bytes, Header]:
-        """Parses an archive's header (format section 2), and returns it."""
+    @property
+    def header_bytes(self) -> bytes:
+        """The archive's header as it is in the file, after `header_steps`."""
+        return self._seen
+
+    def header_steps(self) -> Generator[int | Skip, bytes | None, Header]:
+        """Parses an archive's header (format section 2), and returns it; carried models before it are parsed, too."""
+        kind = yield from self._kind()
+        while kind >> 4 == CARRIED_MODEL:
+            self.carried = yield from self._carried_model()
+            self._first = False
+            kind = yield from self._kind()
+        model_code = kind >> 4
+        record = None
+        if model_code == USER_MODEL:
+            length = yield from self._varint()
+            if not _MIN_RECORD_BYTES <= length <= MAX_RECORD_BYTES:
+                raise CorruptError(f"damaged header: model record of {length} bytes")
+            record = _parse_record((yield from self._note(length)))
+        is_served = record is not None and self.carried is not None and self.carried.serves(record)
+        return Header(model_code, record, self.carried if is_served else None)
+
+    def _kind(self) -> Generator[int, bytes, int]:
+        """Takes the magic and the byte after it, which it returns."""
         begin = self.offset_bytes
         magic = yield from self._note(len(MAGIC))
         if magic != MAGIC:
@@ -152,14 +186,33 @@ class ArchiveParser:
         refusal = version_refusal(kind)
         if refusal is not None:
             raise FormatError(refusal if self._first else f"archive from byte {begin} on: {refusal}")
-        model_code = kind >> 4
-        record = None
-        if model_code == USER_MODEL:
-            length = yield from self._varint()
-            if not _MIN_RECORD_BYTES <= length <= MAX_RECORD_BYTES:
-                raise CorruptError(f"damaged header: model record of {length} bytes")
-            record = _parse_record((yield from self._note(length)))
-        return Header(model_code, record)
+        return kind
+
+    def _carried_model(self) -> Generator[int | Skip, bytes | None, CarriedModel]:
+        """Parses a carried model after its kind (format section 5a), or passes over its data."""
+        fields = yield from self._note(2 * DIGEST_BYTES + 3 * 4)
+        head, self._seen = self._seen, b""  # no frame's check covers it
+        sizes = fields[2 * DIGEST_BYTES :]
+        weights_bytes, packed_bytes, table_bytes = (int.from_bytes(sizes[at : at + 4], "little") for at in (0, 4, 8))
+        if int.from_bytes((yield from self._take(4)), "little") != zlib.crc32(head):
+            raise CorruptError("damaged: the checksum of a carried model's header is wrong")
+        is_small = packed_bytes <= MAX_CARRIED_TABLE_BYTES and 1 <= table_bytes <= MAX_CARRIED_TABLE_BYTES
+        if weights_bytes > MAX_CARRIED_WEIGHTS_BYTES or not is_small:
+            raise CorruptError("damaged: a size of a carried model is above its limit")
+        digests = fields[:DIGEST_BYTES], fields[DIGEST_BYTES : 2 * DIGEST_BYTES]
+        data_bytes = weights_bytes + packed_bytes
+        if self._skip_models:
+            if data_bytes:
+                yield Skip(data_bytes)
+            self.offset_bytes += data_bytes
+            checksum = int.from_bytes((yield from self._take(4)), "little")
+            return CarriedModel(*digests, table_bytes=table_bytes, checksum=checksum)
+        weights = yield from self._take(weights_bytes)
+        table = yield from self._take(packed_bytes)
+        checksum = int.from_bytes((yield from self._take(4)), "little")
+        if checksum != zlib.crc32(table, zlib.crc32(weights)):
+            raise CorruptError("damaged: the checksum of a carried model is wrong")
+        return CarriedModel(*digests, weights, table, table_bytes, checksum)
 
     def frame_steps(self, number: int, archive: Header) -> Generator[int | Skip, bytes | None, Frame]:
         """Parses a frame (format section 3), with its payload or around it, and returns it."""
@@ -249,19 +302,21 @@ class Position:
 
 
 def read_archives(
-    source: BinaryIO, *, skip_payloads: bool = False, position: Position | None = None
+    source: BinaryIO, *, skip_payloads: bool = False, skip_models: bool = False, position: Position | None = None
 ) -> Iterator[Frame]:
     """Yields the frames of all archives in a file, front to back.
 
     Args:
         source: a binary file; it need not be seekable.
         skip_payloads: whether to leave payloads empty, seeking over them where the source can seek.
+        skip_models: whether to leave carried models empty in the same way.
         position: updated while the frames are read, so that it shows how far that went.
 
     Raises:
         FormatError, CorruptError, TruncatedError: as format section 8 says.
     """
-    end = end_of(source) if skip_payloads else None
+    end = end_of(source) if skip_payloads or skip_models else None
+    carried = None
     position = position or Position()
     while True:
         offset = position.offset_bytes
@@ -270,7 +325,9 @@ def read_archives(
             if offset:
                 return
             raise TruncatedError("truncated: the file is empty")
-        parser = position.parser = ArchiveParser(offset, skip_payloads=skip_payloads)
+        parser = position.parser = ArchiveParser(
+            offset, skip_payloads=skip_payloads, carried=carried, skip_models=skip_models
+        )
         steps = parser.steps()
         answer: bytes | None = None
         try:
@@ -293,6 +350,7 @@ def read_archives(
                         raise _truncated(parser.offset_bytes + len(answer))
         except StopIteration:
             position.offset_bytes = parser.offset_bytes
+            carried = parser.carried
 
 
 def _truncated(offset_bytes: int) -> TruncatedError:

@@ -6,6 +6,7 @@ import zlib
 
 from .._version import FORMAT_VERSION
 from .headers import (
+    CARRIED_MODEL,
     ENGINE_FLOAT,
     INDEX,
     INDEX_MAGIC,
@@ -14,6 +15,7 @@ from .headers import (
     MAX_NAME_BYTES,
     MAX_RECORD_BYTES,
     PROMPT_FLAG,
+    CarriedModel,
     FrameHeader,
     Header,
 )
@@ -36,6 +38,14 @@ def pack_header(header: Header) -> bytes:
     room = min(MAX_NAME_BYTES, MAX_RECORD_BYTES - len(record))
     record += model.name.encode("utf-8", "replace")[:room].decode("utf-8", "ignore").encode("utf-8")
     return out + pack_varint(len(record)) + record
+
+
+def pack_carried(model: CarriedModel) -> bytes:
+    """Packs a model that a file carries (format section 5a), to be written before an archive."""
+    head = MAGIC + bytes([FORMAT_VERSION | CARRIED_MODEL << 4]) + model.model_digest + model.tokenizer_digest
+    head += b"".join(size.to_bytes(4, "little") for size in (len(model.weights), len(model.table), model.table_bytes))
+    data = model.weights + model.table
+    return head + zlib.crc32(head).to_bytes(4, "little") + data + zlib.crc32(data).to_bytes(4, "little")
 
 
 def pack_frame(header: FrameHeader, payload: bytes, crc32: int, prefix: bytes = b"") -> bytes:

@@ -13,23 +13,24 @@ import numpy as np
 from .._version import NUMERICS_VERSION
 from ..engines import devices, planes, selftest_cache
 from ..engines.exact import ExactEngine
-from ..errors import EngineError, ModelMismatchError
+from ..errors import EngineError, ModelMismatchError, ModelUnsupportedError
 from ..format.headers import (  # fmt: skip
     DIGEST_BYTES,
     ENGINE_FLOAT,
     FLOAT_DTYPES,
     FLOAT_VERSION,
     USER_MODEL,
+    CarriedModel,
     Header,
     ModelRecord,
 )
-from ..models import layout
+from ..models import carried, layout, store
 from ..models.choice import ModelChoice
 from ..models.conversion_cache import Conversion
 from ..models.model import ExactModel
 from ..models.token_table import TokenTable, lacking_text
-from ..models.tokenizer import Tokenizer
-from ..models.weights import is_int8, load_model
+from ..models.tokenizer import TableTokenizer, Tokenizer
+from ..models.weights import is_int8
 from ..settings import USUAL_CONTEXT, EngineSettings
 from ..system import cache, forks, threads, torchparts
 from ..system.memory import allocations_checked
@@ -100,9 +101,14 @@ class LoadedModel:
         """What the tokenizer lacks; empty for nothing."""
         return lacking_text(self.table.lacking)
 
-    def header(self, prompt: bytes) -> Header:
-        """Returns what an archive begins with that is made by this model after a prompt, which may be empty."""
-        if not prompt and self.embedded_code is not None:
+    def header(self, prompt: bytes, *, by_record: bool = False) -> Header:
+        """Returns what an archive begins with that is made by this model.
+
+        Args:
+            prompt: a text that it has read before; may be empty.
+            by_record: name an embedded model by its digests, too.
+        """
+        if not prompt and not by_record and self.embedded_code is not None:
             return Header(self.embedded_code)
         digest = prompts.digest(prompt)[:DIGEST_BYTES] if prompt else b""
         return Header(USER_MODEL, dataclasses.replace(self.record, prompt_digest=digest))
@@ -148,9 +154,31 @@ def load(choice: ModelChoice, settings: EngineSettings) -> LoadedModel:
         from ..engines import floating
 
         float_threads = floating.threads_of(choice.environment) or threads.count()
-    stamp = tuple(cache.identity(file) for file in layout.model_files(choice.folder))
+    files = [] if choice.carried is not None else layout.model_files(choice.folder)
+    stamp = tuple(cache.identity(file) for file in files)
     with allocations_checked("not enough memory for the model"):
         return _loader(device)(choice, device, settings.batch_tokens, float_threads, stamp)
+
+
+def carried_model(choice: ModelChoice, loaded: LoadedModel) -> CarriedModel:
+    """Returns a model as a file carries it, with the settings that it was loaded with.
+
+    Raises:
+        ModelUnsupportedError: it cannot be carried: it is one of the float engine, or readers would refuse it.
+        ModelError: its files have changed.
+    """
+    record = loaded.record
+    if record.planes is None:
+        raise ModelUnsupportedError("a model of the float engine cannot be carried by a file")
+    settings = {"planes": record.planes, "context": record.context, "start_token": record.start_token}
+    if is_int8(choice.folder):
+        model = store.load(choice.folder, **settings, expected=record.model_digest)
+    else:
+        model = Conversion(choice.folder).load(**settings)
+    packed = carried.pack(model, loaded.table)
+    if not packed.serves(record):
+        raise ModelMismatchError(f"model {choice.folder}: its files were replaced while it was in use")
+    return packed
 
 
 def all_devices(settings: EngineSettings) -> list[EngineSettings]:
@@ -241,15 +269,32 @@ def _checked_record(choice: ModelChoice, opened: _Opened, tokenizer_digest: byte
 def _open_exact(choice: ModelChoice, device: str, batch_tokens: int | None) -> _Opened:
     """Opens the exact engine; a checkpoint with the archive's number of planes, or the one that suits it."""
     note = selftest_cache.check(device)
+    if choice.carried is not None:
+        model, table = carried.unpack(choice.carried)
+        return _with_engine(model, TableTokenizer(table), device, batch_tokens, note=note)
     conversion = None if is_int8(choice.folder) else Conversion(choice.folder)
     if conversion is None:
-        model = load_model(choice.folder)
+        expected = choice.expected[0] if choice.expected is not None else b""
+        model = store.load(
+            choice.folder,
+            planes=choice.planes,
+            context=choice.context or USUAL_CONTEXT,
+            start_token=choice.start_token,
+            expected=expected,
+        )
     else:
         note = selftest_cache.check(device, by_torch=True) or note  # torch converts
         model = conversion.load(choice.context or USUAL_CONTEXT, choice.start_token, choice.planes)
     tokenizer = Tokenizer(choice.folder, model.config.vocab_size)
     if conversion is not None and choice.planes is None:
         model = _with_measured_planes(conversion, model, tokenizer, device)
+    return _with_engine(model, tokenizer, device, batch_tokens, note=note)
+
+
+def _with_engine(
+    model: ExactModel, tokenizer: Tokenizer, device: str, batch_tokens: int | None, *, note: str
+) -> _Opened:
+    """Opens the engine of a model."""
     engine = ExactEngine(model, device, batch_tokens, byte_tokens=tokenizer.table.num_byte_tokens)
     if engine.is_slower:
         note = selftest_cache.check(device, by_torch=True) or note

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..format.headers import Header
+from ..format.headers import CarriedModel, Header
 from ..format.plan import RowPlan
 from ..models.choice import ModelChoice, model_for_compressing
 from ..settings import CompressSettings, EngineSettings
@@ -33,6 +33,7 @@ class ModelOnDemand:
         self._choice, self._settings, self.prompt = choice, settings, prompt
         self._devices: list[EngineSettings] | None = None
         self._loaded: dict[int, LoadedModel] = {}
+        self._carried: CarriedModel | None = None
         self._lock = forks.Lock()
 
     @classmethod
@@ -87,16 +88,33 @@ class ModelOnDemand:
                 self._loaded[place] = load.load(self._choice, self._devices[place])
             return self._loaded[place]
 
-    def archive_header(self) -> Header:
+    def archive_header(self, *, by_record: bool = False) -> Header:
         """Returns what an archive of this model begins with; loads a model whose digests must be written.
+
+        Args:
+            by_record: name an embedded model by its digests, too.
 
         Raises:
             what `load` raises.
         """
         embedded = self._choice.embedded
-        if embedded is not None and not self.prompt:
+        if embedded is not None and not self.prompt and not by_record:
             return Header(embedded.code)
-        return self.load().header(self.prompt)
+        return self.load().header(self.prompt, by_record=by_record)
+
+    def carried(self) -> CarriedModel:
+        """Returns the model as a file carries it; loads it.
+
+        Raises:
+            what `load` and `load.carried_model` raise.
+        """
+        from . import load
+
+        loaded = self.load()
+        with self._lock:
+            if self._carried is None:
+                self._carried = load.carried_model(self._choice, loaded)
+            return self._carried
 
     def frames_at_once(self, plan: RowPlan, *, mixed: bool) -> int:
         """Returns how many frames like one may be worked on side by side, 1 or more; loads nothing.

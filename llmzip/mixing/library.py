@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import CorruptError, EngineError
 from ..system import libraries
+from .network import CHOICES, INPUTS, Network, network
 from .state import MATCH_BITS, NUM_SCALARS, TOKENS, Known, Learned, Masses, Shape, Texts, new_masses
 from .weights import MATCHES
 
@@ -30,12 +31,17 @@ class _Learned(ctypes.Structure):
         *(
             (name, _P)
             for name in (
-                "blocks", "state_map", "match_map", "weight", "updates", "final_weight", "node_map", "pair_map",
-                "pair_row", "model_node_map", "model_match_map", "squash", "stretch", "rate", "successor", "seen",
+                "blocks", "state_map", "match_map", "weight", "updates", "final_weight", "output_weight", "node_map",
+                "pair_map", "pair_row", "model_node_map", "model_match_map", "squash", "stretch", "rate", "successor",
+                "seen", "seen_logit",
             )
         ),
         ("last_block", _N),
     ]  # fmt: skip
+
+
+class _Network(ctypes.Structure):
+    _fields_ = [(name, _P) for name in Network._fields]
 
 
 class _Texts(ctypes.Structure):
@@ -70,12 +76,17 @@ class Coder(ctypes.Structure):
     ]  # fmt: skip
 
 
+class _Samples(ctypes.Structure):
+    _fields_ = [("sample", _P), ("room", _N), ("stride", _N), ("passed", _N)]
+
+
 class _Mixer(ctypes.Structure):
     """`struct Mixer` of native/state.h."""
 
     _fields_ = [
-        ("learned", _Learned), ("texts", _Texts), ("tree", _Tree), ("matches", _Matches), ("known", _Known),
-        ("masses", _Masses), ("coder", Coder), ("with_model", _N),
+        ("learned", _Learned), ("network", _Network), ("texts", _Texts), ("tree", _Tree), ("matches", _Matches),
+        ("known", _Known), ("masses", _Masses), ("coder", Coder), ("samples", ctypes.POINTER(_Samples)),
+        ("with_model", _N),
     ]  # fmt: skip
 
 
@@ -215,12 +226,14 @@ class Walk:
         self._alive = (learned, texts, shape, known, masses, matches, payload)
         self._mixer = _Mixer(
             _Learned(*_addresses(learned), len(learned.blocks) - 1),
+            _Network(*_addresses(network())) if with_model else _Network(),
             _Texts(*_addresses(texts)),
             _Tree(*_addresses(shape[:9]), *shape[9:]),
             _Matches(*_addresses(matches), found.table.ctypes.data, found.base),
             _Known(*_addresses(known)),
             _Masses(*_addresses(masses)),
             Coder(0, 0, payload, 0, len(payload)),
+            None,
             with_model,
         )
         self._reference = ctypes.byref(self._mixer)
@@ -275,6 +288,17 @@ class Walk:
         self.functions.encode(self._reference, self._step, last_step, *_addresses((probability, bits)))
         self._step = last_step
         return bits, probability
+
+    def keep_samples(self, count: int, stride: int) -> np.ndarray:
+        """Copies every `stride`-th of the decisions to come, up to `count`, for `tools/make_network.py`.
+
+        Returns:
+            (count, n) int16 that fills up from its beginning: what the network reads, its rows, and the bit.
+        """
+        samples = np.zeros((count, INPUTS + CHOICES + 1), dtype=np.int16)
+        self._samples = samples, _Samples(samples.ctypes.data, count, stride, 0)
+        self._mixer.samples = ctypes.pointer(self._samples[1])
+        return samples
 
     def take(self, masses: np.ndarray, first_row: int) -> None:
         """Takes the masses, (n, V) int32, of the next tokens of n rows; threads may share out the rows.

@@ -145,6 +145,10 @@ class MixEncoder:
         """
         self._walk.paths(masses, places)
 
+    def keep_samples(self, count: int, stride: int) -> np.ndarray:
+        """Copies decisions while it walks; as `library.Walk.keep_samples`."""
+        return self._walk.keep_samples(count, stride)
+
     def compiled_sink(self) -> tuple[int, int, Callable[[], tuple[Any, int]]]:
         """Returns what compiled code needs to add masses without Python, as long as this object lives.
 

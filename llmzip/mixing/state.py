@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import tables
+from . import network, tables
 from .tables import MAX_LOGIT
 from .weights import MATCHES, NUM_CONTEXTS, first_weights, plain_weights
 
@@ -138,11 +138,12 @@ class Learned(NamedTuple):
         state_map: (NUM_CONTEXTS, 256) uint32: probability << 10 | number of updates, by context and state.
         match_map: (MATCHES, MATCH_LENGTHS) uint32: likewise, that a match of this length holds.
         weight, updates, final_weight: as in `weights.Weights`.
+        output_weight: (UNITS,) int32: of the network's units, 2^27 is 1; zeros without a model.
         node_map: (N, 33) int32, pair_map: (2^16 + 1, 33) int32: final probabilities in units of 2^-20; of the latter,
             row 0 is what every row begins with, and rows that no pair has yet hold anything.
         pair_row: (2^16 + 1,) int32: the row of each pair, 0 for none so far; at the end, the highest row in use.
         model_node_map: (N, 33), model_match_map: (768, 33) int32: likewise, of the model's logits.
-        squash, stretch, rate, successor, seen: from `tables`.
+        squash, stretch, rate, successor, seen, seen_logit: from `tables`.
     """
 
     blocks: np.ndarray
@@ -151,6 +152,7 @@ class Learned(NamedTuple):
     weight: np.ndarray
     updates: np.ndarray
     final_weight: np.ndarray
+    output_weight: np.ndarray
     node_map: np.ndarray
     pair_map: np.ndarray
     pair_row: np.ndarray
@@ -161,6 +163,7 @@ class Learned(NamedTuple):
     rate: np.ndarray
     successor: np.ndarray
     seen: np.ndarray
+    seen_logit: np.ndarray
 
 
 def new_learned(level: np.ndarray, table_bits: int, with_model: bool) -> Learned:
@@ -186,6 +189,7 @@ def new_learned(level: np.ndarray, table_bits: int, with_model: bool) -> Learned
         weight,
         updates,
         final_weight,
+        network.first_output_weights() if with_model else np.zeros(network.UNITS, dtype=np.int32),
         np.tile(final_map, (len(level), 1)),
         pair_map,
         np.zeros(PAIRS + 1, dtype=np.int32),
@@ -196,6 +200,7 @@ def new_learned(level: np.ndarray, table_bits: int, with_model: bool) -> Learned
         tables.rate_table(),
         states.successor,
         states.seen,
+        tables.seen_logits(),
     )
 
 

@@ -120,6 +120,14 @@ def states() -> States:
     )
 
 
+@functools.cache
+def seen_logits() -> np.ndarray:
+    """Returns (256,) int16: entry s is 256 ln(1 + n), n the bits that state s remembers, as the walk has logarithms."""
+    octave, log, seen = octave_table(), log_table(), states().seen
+    values = [octave[n.bit_length() - 1] + log[(n << (11 - n.bit_length())) - 1024] for n in (int(s) + 1 for s in seen)]
+    return np.pad(np.array(values, dtype=np.int16), (0, 256 - len(values)))
+
+
 def _both(less: int, more: int) -> tuple[tuple[int, int], tuple[int, int]]:
     return (less, more), (more, less)
 

@@ -7,13 +7,12 @@ docs/numerics.md section 10.4 describes it, and it holds for every model and voc
 from __future__ import annotations
 
 import functools
-import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from ..errors import EngineError
+from .stored import stored_file
 
 FILE = Path(__file__).parent / "start.bin"
 
@@ -153,16 +152,7 @@ def unpacked(data: bytes) -> tuple[np.ndarray, np.ndarray]:
 @functools.cache
 def _stored() -> tuple[np.ndarray, np.ndarray]:
     """Returns the file's tables as `unpacked` does; they must not be changed."""
-    try:
-        data = FILE.read_bytes()
-    except OSError:
-        data = b""
-    if hashlib.sha256(data).hexdigest() != DIGEST:
-        raise EngineError(
-            f"{FILE.name}, the mixer's starting weights, is missing or damaged; install llmzip again: "
-            "pip install --force-reinstall --no-deps llmzip"
-        )
-    return unpacked(data)
+    return unpacked(stored_file(FILE, DIGEST))
 
 
 def _even_final_weights() -> np.ndarray:

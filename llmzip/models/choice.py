@@ -8,12 +8,14 @@ printed, and if it is an id with a commit it is looked up in the cache, where th
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import (
     CorruptError,
     FormatError,
+    LLMZipError,
     ModelError,
     ModelMismatchError,
     ModelNotFoundError,
@@ -26,15 +28,18 @@ from ..format.headers import (
     ENGINE_FLOAT,
     NO_MODEL,
     USER_MODEL,
+    CarriedModel,
     Header,
     ModelRecord,
 )
 from ..settings import CompressSettings
-from . import hub, layout
+from . import hub, layout, store
 from .embedded import EMBEDDED, RETIRED, EmbeddedModel, embedded_by_code
 from .gguf import ollama
 from .hub import Bar, HubId, Notice
 from .reference import Kind, ModelRef, no_owner_text, not_found, parse_model, pinned
+
+_NOWHERE = Path("(carried by the archive)")
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,7 @@ class ModelChoice:
         engine: ENGINE_EXACT or ENGINE_FLOAT.
         dtype: the float engine's number format; None for the exact engine, and for the float engine's default.
         environment: hardware and software that an archive of the float engine was made with; empty for others.
+        carried: the model, if the archive's file carries it; `folder` then is no place.
     """
 
     name: str
@@ -64,6 +70,7 @@ class ModelChoice:
     engine: int = ENGINE_EXACT
     dtype: str | None = None
     environment: str = ""
+    carried: CarriedModel | None = None
 
     def check(self, model_digest: bytes, tokenizer_digest: bytes) -> None:
         """Compares the digests of what was loaded with the expected ones.
@@ -79,7 +86,7 @@ class ModelChoice:
             if not actual.startswith(expected):
                 raise ModelMismatchError(
                     f"another {kind} than the archive's: expected {kind} digest {expected.hex()}, "
-                    f"found {actual[: len(expected)].hex()} in {self.folder}"
+                    f"found {actual[: len(expected)].hex()} in {self.folder}{store.advice(self.folder)}"
                 )
 
 
@@ -130,7 +137,8 @@ def model_for_compressing(settings: CompressSettings) -> ModelChoice:
         SettingsError: a context for a model that has its own.
     """
     choice = choose_model(settings.model)
-    if settings.context is not None and (choice.embedded or (choice.folder / layout.INT8).exists()):
+    has_own = choice.embedded is not None or (choice.folder / layout.INT8).exists()
+    if settings.context is not None and has_own and not store.is_converted(choice.folder):
         raise SettingsError(f"--context is for checkpoints: what the model {choice.name} sees is a part of it")
     if settings.arithmetic == "float":
         _check_float(choice.folder)
@@ -227,7 +235,9 @@ def model_for_archive(header: Header, override: str | os.PathLike[str] | None) -
 
     Args:
         header: of the archive.
-        override: the folder or id that the user gave, if any; only for archives of a user's model.
+        override: the folder or id that the user gave, if any; only for archives of a user's model that their file does
+            not carry. Without one it is
+            looked for by its digests where models are stored, then in the Hub's cache.
 
     Raises:
         CorruptError: the header says that no frame needs a model.
@@ -249,7 +259,7 @@ def model_for_archive(header: Header, override: str | os.PathLike[str] | None) -
             return _embedded_choice(model)
     return ModelChoice(
         record.name,
-        _folder_for(record, override),
+        _folder_for(record, override) if header.carried is None else _NOWHERE,
         expected=(record.model_digest, record.tokenizer_digest),
         planes=record.planes,
         context=record.context,
@@ -257,11 +267,12 @@ def model_for_archive(header: Header, override: str | os.PathLike[str] | None) -
         engine=record.engine,
         dtype=record.dtype,
         environment=record.environment,
+        carried=header.carried,
     )
 
 
 def _folder_for(record: ModelRecord, override: str | os.PathLike[str] | None) -> Path:
-    """Returns the folder of an archive's model: the one that the user gave, or the one in the Hub's cache."""
+    """Returns the folder of an archive's model: the one that the user gave, a stored one, or one of the Hub."""
     digest = record.model_digest.hex()
     wanted = f"model {record.name!r} with digest {digest}"
     recorded_id = hub.parse(record.name)
@@ -273,7 +284,7 @@ def _folder_for(record: ModelRecord, override: str | os.PathLike[str] | None) ->
             if record.engine == ENGINE_FLOAT:
                 _check_float(ref.folder)
             return ref.folder
-        if ref.kind is Kind.OLLAMA or ref.text.lower().endswith(".gguf"):
+        if ref.kind in (Kind.OLLAMA, Kind.STORED) or ref.text.lower().endswith(".gguf"):
             raise not_found(ref)
         given = ref.hub_id
         if given is None:
@@ -286,16 +297,35 @@ def _folder_for(record: ModelRecord, override: str | os.PathLike[str] | None) ->
             return _snapshot_folder(
                 given, f"needs {wanted}: {ref.text!r} is neither a folder nor a file, and not in the Hugging Face cache"
             )
+    if override is None and (folder := _stored_folder(record)) is not None:
+        return folder
+    looked = store.places_text() if override is None and record.engine == ENGINE_EXACT else []
     if pinned_id is None:
-        is_file = record.name.lower().endswith(".gguf") or record.name.startswith(ollama.PREFIX)
+        place = "FILE" if record.name.lower().endswith(".gguf") or record.name.startswith(ollama.PREFIX) else "DIR"
+        where = f", which is not in {_listed(looked)}" if looked else ""
+        store_it = f"`llmzip models add {place}` stores it, or " if looked else ""
         raise ModelNotFoundError(
-            f"needs {wanted}: give its {'file with --model FILE' if is_file else 'folder with --model DIR'}"
+            f"needs {wanted}{where}: {store_it}give its {'file' if place == 'FILE' else 'folder'} with --model {place}"
         )
+    looked.append(f"the Hugging Face cache ({hub.cache_folder()})")
     text = (
-        f"needs model {pinned_id.name}, commit {pinned_id.commit}, digest {digest}, which is not in the Hugging Face "
-        "cache"
+        f"needs model {pinned_id.name}, commit {pinned_id.commit}, digest {digest}, which is not in {_listed(looked)}"
     )
     return _snapshot_folder(pinned_id, text, "; or give its folder with --model DIR")
+
+
+def _stored_folder(record: ModelRecord) -> Path | None:
+    """Returns the folder of an archive's model where models are stored; None if it is not there."""
+    if record.engine != ENGINE_EXACT:  # its digests are those of a checkpoint's files
+        return None
+    return store.find(
+        store.Wanted(record.model_digest, record.tokenizer_digest, record.planes, record.context, record.start_token)
+    )
+
+
+def _listed(places: Sequence[str]) -> str:
+    """Returns places as a message lists them."""
+    return places[0] if len(places) == 1 else f"{', '.join(places[:-1])} or {places[-1]}"
 
 
 def _snapshot_folder(hub_id: HubId, missing: str, hint: str = "") -> Path:
@@ -305,6 +335,16 @@ def _snapshot_folder(hub_id: HubId, missing: str, hint: str = "") -> Path:
         raise ModelNotFoundError(f"{missing}: {hub.how_to_pull(hub_id, 'downloads it')}{hint}")
     hub.check_complete(snapshot)
     return snapshot.folder
+
+
+def place_of_model(header: Header) -> Path | None:
+    """Returns where the model of an archive is; None if it needs none, carries it, or it is not on this machine."""
+    if header.model_code == NO_MODEL or header.carried is not None:
+        return None
+    try:
+        return model_for_archive(header, None).folder
+    except LLMZipError:
+        return None
 
 
 def describe_model(header: Header) -> tuple[str | None, str | None, str | None]:

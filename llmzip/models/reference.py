@@ -1,4 +1,4 @@
-"""What a user's name for a model refers to: a folder or GGUF file, an embedded model, one of Ollama or of the Hub.
+"""What a user's name for a model refers to: a folder or GGUF file, or a model embedded, stored, of Ollama or the Hub.
 
 A name is parsed once, here; everyone else takes the reference. Reads nothing but the file system and never downloads.
 """
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ModelNotFoundError
-from . import hub
+from . import hub, store
 from .embedded import EMBEDDED, EmbeddedModel, embedded_by_name, embedded_names
 from .gguf import ollama
 from .hub import HubId
@@ -26,6 +26,7 @@ class Kind(enum.Enum):
     FOLDER = "folder"
     GGUF = "gguf"
     OLLAMA = "ollama"
+    STORED = "stored"
     EMBEDDED = "embedded"
     HUB = "hub"
     UNKNOWN = "unknown"
@@ -39,11 +40,11 @@ class ModelRef:
     Attributes:
         text: the name as the user wrote it; of a model of the Hub that was found, with its commit.
         kind: what it refers to.
-        name: the last part of a folder's or file's path, the embedded model's name, Ollama's name, or the Hub's name
-            without a revision.
+        name: the last part of a folder's or file's path, the embedded or stored model's name, Ollama's name, or the
+            Hub's name without a revision.
         revision: branch, tag or commit of a model of the Hub; None for its main branch and for other kinds.
         folder: where the files are, or the GGUF file; None for a model of the Hub until `choice.resolve_model` or
-            `fetch_model` found it, and for one that Ollama does not have here.
+            `fetch_model` found it, and for one that Ollama or the store does not have here.
     """
 
     text: str
@@ -58,7 +59,7 @@ class ModelRef:
     @property
     def is_place(self) -> bool:
         """Whether the name says itself where the files are: nothing but this name leads to them."""
-        return self.kind in (Kind.FOLDER, Kind.GGUF, Kind.OLLAMA)
+        return self.kind in (Kind.FOLDER, Kind.GGUF, Kind.OLLAMA, Kind.STORED)
 
     @property
     def embedded(self) -> EmbeddedModel | None:
@@ -75,12 +76,13 @@ def parse_model(name: str | os.PathLike[str]) -> ModelRef:
     """Parses a user's name for a model. Whether a model of the Hub is on this machine is not asked yet.
 
     Args:
-        name: a folder, "default", an embedded model's name, a GGUF file, ollama:NAME, or an id on the Hub; the first of
-            these that fits wins. A path never means the Hub, nor does what ends like a GGUF file. A reference is
-            returned as it is.
+        name: a folder, "default", an embedded model's name, a GGUF file, ollama:NAME, stored:NAME or stored:DIGEST, or
+            an id on the Hub; the first of these that fits wins. A path never means the Hub, nor does what ends like a
+            GGUF file. A reference is returned as it is.
 
     Raises:
-        ModelNotFoundError, ModelUnsupportedError: a model of Ollama whose files are not what they should be.
+        ModelNotFoundError, ModelUnsupportedError: a model of Ollama whose files are not what they should be, or a name
+            that several stored models have.
     """
     if isinstance(name, ModelRef):
         return name
@@ -93,6 +95,11 @@ def parse_model(name: str | os.PathLike[str]) -> ModelRef:
         return ModelRef(text, Kind.GGUF, Path(text).name, folder=Path(text))
     if text.startswith(ollama.PREFIX):
         return ModelRef(text, Kind.OLLAMA, text, folder=ollama.find(text.removeprefix(ollama.PREFIX)))
+    if text.startswith(store.PREFIX):
+        model = store.one_named(text.removeprefix(store.PREFIX))
+        if model is None:
+            return ModelRef(text, Kind.STORED, text)
+        return ModelRef(text, Kind.STORED, model.name, folder=model.folder)
     is_file_name = text.lower().endswith(_GGUF)
     hub_id = hub.parse(text) if isinstance(name, str) and not is_file_name else None
     if hub_id is None:
@@ -112,6 +119,11 @@ def not_found(ref: ModelRef) -> ModelNotFoundError:
         return ModelNotFoundError(
             f"model {ref.text!r}: Ollama has no such model in {ollama.searched()}: `ollama pull {name}` fetches it, "
             "and OLLAMA_MODELS names another folder"
+        )
+    if ref.kind is Kind.STORED:
+        return ModelNotFoundError(
+            f"model {ref.text!r}: no stored model has this name or digest; looked in {', '.join(store.places_text())}: "
+            "`llmzip models list` shows them"
         )
     if ref.text.lower().endswith(_GGUF):
         return ModelNotFoundError(f"model {ref.text!r}: there is no such file")

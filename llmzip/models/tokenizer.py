@@ -91,6 +91,25 @@ class Tokenizer:
         return b"".join([entries[i] for i in ids.tolist()]) == raw
 
 
+class TableTokenizer(Tokenizer):
+    """A tokenizer of which only the table is known, which is all that decoding needs.
+
+    Args:
+        table: the bytes of every token.
+    """
+
+    def __init__(self, table: TokenTable) -> None:
+        self.table = table
+
+    def encode(self, data: bytes) -> np.ndarray:
+        """Refuses: the rules for cutting a text are not known.
+
+        Raises:
+            TokenizerError: always.
+        """
+        raise TokenizerError("a carried model has no rules for cutting a text into tokens: it only decompresses")
+
+
 def _spelled(table: TokenTable) -> re.Pattern[str]:
     """Returns what is spelled at once: bytes that no tokenizer sees, with up to 3 characters between two of them.
 

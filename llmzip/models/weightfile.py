@@ -186,8 +186,14 @@ class _Reader:
         raise ModelUnsupportedError("weight file: damaged: a number is too long")
 
 
-def unpack(data: bytes) -> tuple[dict[str, Any], int, dict[str, np.ndarray]]:
+def unpack(
+    data: bytes, max_values_per_byte: int = _MAX_VALUES_PER_BYTE
+) -> tuple[dict[str, Any], int, dict[str, np.ndarray]]:
     """Returns config, numerics version and tensors of a weight file; the inverse of `pack`.
+
+    Args:
+        data: the file.
+        max_values_per_byte: values that the tensors may have for each byte of it, before anything is allocated.
 
     Raises:
         ModelUnsupportedError: not a weight file, one of another version, or a damaged one.
@@ -217,7 +223,7 @@ def unpack(data: bytes) -> tuple[dict[str, Any], int, dict[str, np.ndarray]]:
     sizes = [math.prod(shape) for _, _, shape in listed]
     claimed = sum(math.prod(max(1, size) for size in shape) for _, _, shape in listed)
     # Python's integers do not overflow, so this bound holds for whatever sizes a file claims.
-    if claimed > _MAX_VALUES_PER_BYTE * len(data):
+    if claimed > max_values_per_byte * len(data):
         raise ModelUnsupportedError("weight file: damaged: more values than a file of this size can hold")
     lanes = reader.number(2)
     if not 1 <= lanes <= _MAX_LANES:

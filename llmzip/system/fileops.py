@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import io
 import os
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -316,7 +317,7 @@ class Output:
             _rename_without_replacing(temporary, self.name)
         self._temporary = None
         _unfinished.discard(temporary)
-        _sync_folder(os.path.dirname(self.name) or ".")
+        sync_folder(os.path.dirname(self.name) or ".")
 
     def discard(self) -> None:
         """Removes an unpublished file, unless it is meant to stay; does nothing after `publish`."""
@@ -410,7 +411,7 @@ def _rename_without_replacing(temporary: str, name: str) -> None:
         os.unlink(temporary)
 
 
-def _sync_folder(folder: str) -> None:
+def sync_folder(folder: str) -> None:
     """Syncs a folder, so that a new name survives a power cut. Where that fails, the file itself is synced anyway."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
@@ -420,9 +421,22 @@ def _sync_folder(folder: str) -> None:
             os.close(descriptor)
 
 
+@contextlib.contextmanager
+def unfinished(name: str) -> Iterator[None]:
+    """Makes `remove_unfinished` remove a temporary file or folder, too, as long as the context lasts."""
+    _unfinished.add(name)
+    try:
+        yield
+    finally:
+        _unfinished.discard(name)
+
+
 def remove_unfinished() -> None:
-    """Removes all temporary files of this process."""
+    """Removes all temporary files and folders of this process."""
     for name in list(_unfinished):
         with contextlib.suppress(OSError):
-            os.unlink(name)
+            if os.path.isdir(name):
+                shutil.rmtree(name, ignore_errors=True)
+            else:
+                os.unlink(name)
         _unfinished.discard(name)

@@ -13,6 +13,9 @@ class Listener(Protocol):
     def fact(self, text: str) -> None:
         """Takes a line of the log."""
 
+    def notice(self, text: str) -> None:
+        """Takes a line that matters even where nothing else is asked for."""
+
     def error(self, name: str | None, reason: str, error: BaseException | None = None) -> None:
         """Takes a line about what went wrong with a file, or with none."""
 

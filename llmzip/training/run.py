@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import LLMZipError
+from ..inference.storing import store_model
 from ..system.process import die_by_signal, signals_ask_to_stop, signals_clean_up
 from .card import table
 from .finish import finish
@@ -34,13 +35,14 @@ class Resumed:
     seconds: float | None = None
 
 
-def run(settings: TrainSettings | Resumed, save_seconds: float, listener: Listener) -> None:
+def run(settings: TrainSettings | Resumed, save_seconds: float, listener: Listener, *, store: bool) -> None:
     """Trains a model, or continues a training.
 
     Args:
         settings: of a new training, or the unfinished one.
         save_seconds: time between checkpoints.
         listener: told how it goes.
+        store: whether to store a copy of the model where archives find it.
 
     Raises:
         LLMZipError: the training failed; the last checkpoint is kept.
@@ -65,6 +67,19 @@ def run(settings: TrainSettings | Resumed, save_seconds: float, listener: Listen
         listener.fact(line)
     size = (folder / "model.llmzw").stat().st_size
     listener.fact(f"{folder}: {size:,} bytes of weights; compress with: llmzip --model {folder} FILE")
+    if store:
+        _store(folder, listener)
+
+
+def _store(folder: Path, listener: Listener) -> None:
+    """Stores a copy of the finished model; the training has succeeded whether or not that does."""
+    try:
+        with signals_clean_up(lambda name: listener.stopped(name, "the model is finished, but no copy is stored")):
+            model, _ = store_model(folder)
+    except LLMZipError as error:
+        listener.notice(f"{error}; archives of this model decompress with --model {shlex.quote(str(folder))}")
+    else:
+        listener.fact(f"stored as {model.model_digest[:12]}: its archives decompress without --model on this machine")
 
 
 def _train(trainer: Trainer, save_seconds: float, listener: Listener, hint: str) -> None:

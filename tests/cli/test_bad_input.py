@@ -129,7 +129,7 @@ def test_folder_that_is_not_there(run: Run, noise_file: Path) -> None:
 def test_internal_error_is_one_line(run: Run, noise_file: Path, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(
         "import llmzip.codec.writer as writer\n"
-        "def broken(*arguments): raise RuntimeError('two\\nlines')\n"
+        "def broken(*arguments, **keywords): raise RuntimeError('two\\nlines')\n"
         "writer.compress_stream = broken\n"
     )
     env = {"PYTHONPATH": os.pathsep.join([str(tmp_path), environment()["PYTHONPATH"]])}

@@ -198,8 +198,24 @@ def test_what_is_told(trained: Trained) -> None:
     assert told == [(step, STEPS) for step in range(2, STEPS + 1, 2)]
     assert losses(trained.err)[-1] < losses(trained.err)[0]
     weights = (trained.model / "model.llmzw").stat().st_size
-    assert lines[-1] == f"model: {weights:,} bytes of weights; compress with: llmzip --model model FILE"
+    assert lines[-2] == f"model: {weights:,} bytes of weights; compress with: llmzip --model model FILE"
+    assert re.fullmatch("stored as [0-9a-f]{12}: its archives decompress without --model on this machine", lines[-1])
     assert "\r" not in trained.err  # no bar where there is no terminal
+
+
+def test_a_trained_models_archives_decompress_without_its_folder(
+    call: Call, trained: Trained, tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = compress(DOCUMENTS[0][:500], model=trained.model, level=1)
+    assert decompress(archive) == DOCUMENTS[0][:500]
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    code, err = call("train", text, "-o", "model", *TINY, "--steps=1", "--no-store")
+    assert code == 0 and "stored as" not in err and not (tmp_path / "data").exists()
+    (tmp_path / "data").write_bytes(b"")
+    code, err = call("train", text, "-o", "other", *TINY, "--steps=1")
+    assert code == 0 and "other: " in err
+    last = err.splitlines()[-1]
+    assert "cannot be stored" in last and last.endswith("archives of this model decompress with --model other")
 
 
 def test_card(trained: Trained) -> None:

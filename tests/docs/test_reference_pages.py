@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 import llmzip
 from llmzip import errors
 from llmzip.cli.main import main
+from llmzip.models.embedded import EMBEDDED
 
 ROOT = Path(llmzip.__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -32,6 +34,8 @@ def texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two short texts and an archive of each kind in the current folder, and small as the model to compress with."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LLMZIP_MODEL", "small")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    shutil.copytree(EMBEDDED[1].folder, "copy")
     text = (ROOT / "corpora" / "prose-en.txt").read_bytes()
     Path("a.txt").write_bytes(text[:1500])
     Path("b.txt").write_bytes(text[1500:3000])
@@ -52,7 +56,13 @@ COMMANDS = {
         "windows --json -m small --window-bits 64 a.txt",
         "windows --json --show -m small --window-bits 64 a.txt",
     ],
-    "`llmzip models`": ["models list --json", "models info --json --digests small", "models verify --json small"],
+    "`llmzip models`": [
+        "models list --json",
+        "models info --json --digests small",
+        "models verify --json small",
+        "models add --json copy",
+        "models remove --json copy",
+    ],
     "`llmzip bench`": ["bench --json --peers gzip --no-llmzip a.txt"],
 }
 

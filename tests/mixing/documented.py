@@ -141,6 +141,7 @@ def assert_learnt(learned: Learned, texts: Followed, mixer: Any) -> None:
     assert np.array_equal(learned.weight[:, : reference.INPUTS], weight) and np.array_equal(learned.updates, updates)
     assert not learned.weight[:, reference.INPUTS :].any()
     assert np.array_equal(learned.final_weight, mixer.final_weights)
+    assert not mixer.network or np.array_equal(learned.output_weight, mixer.output_weights)
     for table, rows in (
         (learned.node_map, mixer.node_map),
         (learned.pair_map[learned.pair_row[:-1]], mixer.pair_map),

@@ -45,6 +45,7 @@ def assert_in_bounds(made: list[Learned]) -> None:
     for learned in made:
         assert_within(learned.weight, -MAX_WEIGHT, MAX_WEIGHT)
         assert_within(learned.final_weight, -MAX_WEIGHT, MAX_WEIGHT)
+        assert_within(learned.output_weight, -MAX_WEIGHT, MAX_WEIGHT)
         assert_within(learned.updates, 0, 65535)
         assert not learned.weight[:, NUM_INPUTS:].any()
         pairs = learned.pair_map[: learned.pair_row[-1] + 1]

@@ -33,7 +33,12 @@ _MIN_THREAD_ADDRESS_BYTES = 1 << 31  # 2 GiB: torch with threads needs them
 # -- commands --------------------------------------------------------------------------------------------------------
 
 _compress_settings = options.together(
-    options.prompt, options.arithmetic, options.windows, options.frame_bytes, options.recovery
+    options.prompt,
+    options.arithmetic,
+    options.windows,
+    options.frame_bytes,
+    options.recovery,
+    options.with_model,
 )
 
 

@@ -41,6 +41,8 @@ class InfoTable(FileRun):
                     self._print_file(shown_name(name), info)
         if len(listed) > 1 and not self._request.json:
             self._print_totals(listed)
+        if not self._request.json:
+            self._print_places(listed)
         return self._outcomes.exit_status
 
     def _read(self, name: str | None) -> ArchiveInfo:
@@ -85,6 +87,14 @@ class InfoTable(FileRun):
                     f"{frame.compressed_bytes:,} compressed, {frame.original_bytes:,} uncompressed{tokens}, "
                     f"crc32 {frame.crc32:08x}"
                 )
+
+    def _print_places(self, listed: list[ArchiveInfo]) -> None:
+        """Prints a line for each model that is not embedded: where it is, or that it is not on this machine."""
+        archives = (archive for info in listed for archive in info.archives if archive.needs_user_model)
+        places = ((a.model, a.model_digest, a.carries_model, a.model_folder) for a in archives)
+        for name, digest, is_carried, folder in dict.fromkeys(places):
+            place = "in the archive" if is_carried else "not on this machine" if folder is None else f"in {folder}"
+            self._print(printable(f"model {name}, digest {digest}: {place}"))
 
     def _print_totals(self, listed: list[ArchiveInfo]) -> None:
         compressed = sum(info.compressed_bytes for info in listed)

@@ -6,20 +6,22 @@ import contextlib
 import hashlib
 import json as jsonlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
 from ...errors import LLMZipError, ModelMismatchError, ModelNotFoundError, ModelUnsupportedError
-from ...models import hub, layout
+from ...format.headers import DIGEST_BYTES
+from ...models import hub, layout, store
 from ...models.choice import ModelChoice, choose_model, resolve_model, unsupported_reason
 from ...models.config import MAX_VOCAB
 from ...models.embedded import EMBEDDED, embedded_by_name
 from ...models.gguf import ollama
 from ...models.reference import Kind, ModelRef, parse_model
 from ...models.tokenizer_file import TokenizerFile
+from ...system import process
 from ...system.fileops import hash_file
 from .. import options
 from ..command import CONTEXT, Output, command
@@ -49,14 +51,19 @@ _name = click.argument("name", metavar="NAME")
 )
 @click.pass_context
 def models_command(ctx: click.Context) -> None:
-    """List, download and check models.
+    """List, download, store and check models.
 
     A model is embedded in the package, a folder with a Hugging Face checkpoint, a GGUF file, one that Ollama keeps on
-    this machine (ollama:NAME or ollama:NAME:TAG), or on the Hugging Face Hub: org/name, or org/name@revision for a
-    branch, tag or commit. Models from the Hub are in the standard Hugging Face cache;
-    HF_HOME or HF_HUB_CACHE set its location. A name without an owner is never looked up on the Hub.
+    this machine (ollama:NAME or ollama:NAME:TAG), stored by llmzip (stored:NAME or stored:DIGEST), or on the Hugging
+    Face Hub: org/name, or org/name@revision for a branch, tag or commit. Models from the Hub are in the standard
+    Hugging Face cache; HF_HOME or HF_HUB_CACHE set its location. A name without an owner is never looked up on the Hub.
+
+    Archives find a stored model by its digest. It is looked for in the folders that LLMZIP_MODEL_PATH lists, with
+    colons between them, then in $XDG_DATA_HOME/llmzip/models (~/.local/share/llmzip/models), then in the Hugging Face
+    cache.
 
     \b
+    llmzip models add app-model
     llmzip models pull HuggingFaceTB/SmolLM2-135M
     llmzip --model HuggingFaceTB/SmolLM2-135M book.txt
     """
@@ -72,30 +79,54 @@ def models_command(ctx: click.Context) -> None:
 def list_command(output: Output, messages: Messages) -> None:
     """List the models on this machine.
 
-    These are the embedded models, those in the Hugging Face cache that have safetensors, and Ollama's. The column runs
+    These are the embedded models, stored ones, those in the Hugging Face cache that have safetensors, and Ollama's. A
+    stored model is followed by the first digits of its digest. The column runs
     says whether the exact engine can run them, judging by the configuration; llmzip models info NAME says why not.
     """
     del messages
-    rows: list[tuple[str, str | None, Path, str, bool]] = []  # name, commit, folder, place, is incomplete
-    for model in EMBEDDED:
-        if model.folder.is_dir():
-            rows.append((model.name, None, model.folder, "embedded", False))
-    for snapshot in hub.cached():
-        rows.append((snapshot.name, snapshot.commit, snapshot.folder, "hub", _is_incomplete(snapshot)))
-    for name, path in ollama.names():
-        rows.append((name, None, path, "ollama", False))
     form = "{:>10}  {:<12} {:<10} {}"
     output.line(form.format("size", "type", "runs", "name"))
-    for name, commit, folder, place, incomplete in rows:
-        kind = layout.config_or_empty(folder).get("model_type")
-        size, runs = _size_bytes(folder), unsupported_reason(folder) is None
+    for row in _rows():
+        kind = row.model_type or layout.config_or_empty(row.folder).get("model_type")
+        size, runs = _size_bytes(row.folder), unsupported_reason(row.folder) is None
         output.record(
-            name=name, place=place, commit=commit, folder=str(folder), size_bytes=size, model_type=kind, runs=runs,
-            incomplete=incomplete,
+            name=row.name, place=row.place, commit=row.commit, folder=str(row.folder), size_bytes=size,
+            model_type=kind, runs=runs, incomplete=row.is_incomplete, model_digest=row.model_digest,
+            tokenizer_digest=row.tokenizer_digest,
         )  # fmt: skip
-        shown = name if commit is None else f"{name}@{commit[:_COMMIT_DIGITS]}"
-        word = "incomplete" if incomplete else "yes" if runs else "no"
-        output.line(form.format(hub.size_text(size), str(kind or place), word, shown))
+        shown = row.name if row.commit is None else f"{row.name}@{row.commit[:_COMMIT_DIGITS]}"
+        if row.place == Kind.STORED.value and row.model_digest is not None:
+            shown += f" ({row.model_digest[:_COMMIT_DIGITS]})"
+        word = "incomplete" if row.is_incomplete else "yes" if runs else "no"
+        output.line(form.format(hub.size_text(size), str(kind or row.place), word, shown))
+
+
+class _Row(NamedTuple):
+    """A model of the list; digests are the first halves in hexadecimal, None where nobody has computed them."""
+
+    name: str
+    place: str
+    folder: Path
+    commit: str | None = None
+    is_incomplete: bool = False
+    model_type: str | None = None
+    model_digest: str | None = None
+    tokenizer_digest: str | None = None
+
+
+def _rows() -> Iterator[_Row]:
+    """Yields the models on this machine."""
+    for model in EMBEDDED:
+        if model.folder.is_dir():
+            digests = [digest[:DIGEST_BYTES].hex() for digest in (model.model_digest, model.tokenizer_digest)]
+            yield _Row(model.name, "embedded", model.folder, None, False, None, *digests)
+    for kept in store.stored():
+        tokenizer = kept.tokenizer_digest or None
+        yield _Row(kept.name, "stored", kept.folder, None, False, kept.model_type, kept.model_digest, tokenizer)
+    for snapshot in hub.cached():
+        yield _Row(snapshot.name, "hub", snapshot.folder, snapshot.commit, _is_incomplete(snapshot))
+    for name, path in ollama.names():
+        yield _Row(name, "ollama", path)
 
 
 def _size_bytes(place: Path) -> int:
@@ -123,8 +154,8 @@ def _is_incomplete(snapshot: hub.Snapshot) -> bool:
 def info_command(output: Output, messages: Messages, name: str, digests: bool) -> None:
     """Describe a model and whether it runs exactly.
 
-    NAME is an embedded model, a folder, a GGUF file, ollama:NAME, or a Hub name that is in the cache. Nothing is
-    downloaded.
+    NAME is an embedded model, a folder, a GGUF file, ollama:NAME, stored:NAME, or a Hub name that is in the cache.
+    Nothing is downloaded.
     """
     del messages
     ref = resolve_model(parse_model(name))
@@ -296,6 +327,55 @@ def pull_command(output: Output, messages: Messages, name: str) -> None:
     output.line(_ROW.format("folder", snapshot.folder))
 
 
+# -- add and remove --------------------------------------------------------------------------------------------------
+
+
+@command(
+    "add",
+    click.argument("names", metavar="NAME...", nargs=-1, required=True),
+    click.option(
+        "--to", "place", metavar="DIR", type=click.Path(path_type=Path),
+        help="Folder to store in, such as one that LLMZIP_MODEL_PATH lists.  [default: that of your data]",
+    ),
+)  # fmt: skip
+def add_command(output: Output, messages: Messages, names: tuple[str, ...], place: Path | None) -> None:
+    """Store models, so that archives find them.
+
+    NAME is a folder, a GGUF file, ollama:NAME, or a Hub name that is in the cache. Its int8 weights and its tokenizer
+    are copied into $XDG_DATA_HOME/llmzip/models (~/.local/share/llmzip/models), in a folder that is named by their
+    digests. Archives of it then decompress without --model, whatever context they were made with, even if NAME is gone.
+    A model that is stored already is compared with its digests, and replaced if it is damaged.
+    """
+    from ...inference.storing import store_model
+
+    for name in names:
+        with process.signals_clean_up(lambda signal_name: messages.stopped(signal_name, "nothing was stored")):
+            model, is_new = store_model(name, place)
+        size = _size_bytes(model.folder)
+        output.record(
+            name=model.name, folder=str(model.folder), size_bytes=size, model_digest=model.model_digest,
+            tokenizer_digest=model.tokenizer_digest, is_new=is_new,
+        )  # fmt: skip
+        output.line(_ROW.format("name", model.name))
+        output.line(_ROW.format("model digest", model.model_digest))
+        output.line(_ROW.format("folder", model.folder))
+        output.line(_ROW.format("size on disk", hub.size_text(size) + ("" if is_new else ", stored before")))
+
+
+@command("remove", click.argument("names", metavar="NAME|DIGEST...", nargs=-1, required=True))
+def remove_command(output: Output, messages: Messages, names: tuple[str, ...]) -> None:
+    """Remove stored models.
+
+    DIGEST may be its first digits, at least 4. The model is removed from every place where models are stored; archives
+    of it then need --model. Other models, such as those of the Hugging Face cache, are never removed.
+    """
+    del messages
+    for name in names:
+        for model in store.remove(name.removeprefix(store.PREFIX)):
+            output.record(name=model.name, folder=str(model.folder), model_digest=model.model_digest)
+            output.line(_ROW.format("removed", model.folder))
+
+
 # -- verify ----------------------------------------------------------------------------------------------------------
 
 
@@ -304,7 +384,8 @@ def verify_command(output: Output, messages: Messages, name: str) -> None:
     """Verify a model against its published hashes.
 
     The files of a Hub model are compared with their hashes on the Hub, an embedded model with the digests in the
-    format's specification, the file of one of Ollama with the hash in its name. Any difference ends with exit status 3.
+    format's specification, a stored model with the digests that it is stored by, the file of one of Ollama with the
+    hash in its name. Any difference ends with exit status 3.
     """
     del messages
     ref = resolve_model(parse_model(name))
@@ -313,6 +394,11 @@ def verify_command(output: Output, messages: Messages, name: str) -> None:
         from ...settings import EngineSettings
 
         load(choose_model(ref), EngineSettings())
+        output.record(name=ref.name, file=None, verdict="ok")
+        output.line("ok       model and tokenizer digest")
+        return
+    if ref.kind is Kind.STORED and ref.folder is not None:
+        store.check(ref.folder)
         output.record(name=ref.name, file=None, verdict="ok")
         output.line("ok       model and tokenizer digest")
         return
@@ -351,5 +437,5 @@ def _verify_blob(output: Output, ref: ModelRef, digest: str) -> None:
         raise ModelMismatchError(f"model {ref.name}: {ref.folder} is damaged: remove it, then pull the model again")
 
 
-for _subcommand in (list_command, info_command, pull_command, verify_command):
+for _subcommand in (list_command, info_command, pull_command, add_command, remove_command, verify_command):
     models_command.add_command(_subcommand)

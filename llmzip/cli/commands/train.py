@@ -92,6 +92,10 @@ _shape_options = options.together(
     click.option(
         "--device", metavar="DEVICE", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
     ),
+    click.option(
+        "--store/--no-store", default=True, show_default=True,
+        help="Store a copy of the model where archives find it, as llmzip models add does.",
+    ),
     click.option("-f", "--force", is_flag=True, help="Replace a model or an unfinished training in DIR."),
     options.progress,
     json=False,
@@ -107,6 +111,7 @@ def train_command(
     compile_: bool | None,
     threads: int | None,
     device: str,
+    store: bool,
     **values: Any,
 ) -> None:
     """Train a language model on your own text.
@@ -129,7 +134,7 @@ def train_command(
         _check_resume(click.get_current_context())
         from ...training.run import Resumed, run
 
-        run(Resumed(folder, values["steps"], values["seconds"]), save_seconds, messages)
+        run(Resumed(folder, values["steps"], values["seconds"]), save_seconds, messages, store=store)
         return
     settings = TrainSettings(
         texts=texts,
@@ -149,10 +154,21 @@ def train_command(
         settings = dataclasses.replace(settings, start_from=fetch_model(ref, messages.notice, messages.progress))
     from ...training.run import run
 
-    run(settings, save_seconds, messages)
+    run(settings, save_seconds, messages, store=store)
 
 
-_WITH_RESUME = ("folder", "resume", "seconds", "steps", "save_seconds", "progress", "quiet", "verbose", "debug")
+_WITH_RESUME = (
+    "folder",
+    "resume",
+    "seconds",
+    "steps",
+    "save_seconds",
+    "store",
+    "progress",
+    "quiet",
+    "verbose",
+    "debug",
+)
 """Parameters that --resume does not ignore."""
 
 

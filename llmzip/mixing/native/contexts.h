@@ -83,7 +83,7 @@ INLINE void hash_contexts(const Texts& texts, int64_t row, int64_t steps, int64_
 
 // The sets that a text chooses for all decisions of a token; those that end in `_from` are the first of several.
 struct TextSets {
-    int32_t token, bracket, shape, place_from, field, column_from, final_byte_from, final_shape;
+    int32_t token, bracket, shape, place_from, field, column_from, final_byte_from, final_shape, last_class;
 };
 
 INLINE TextSets text_sets(const Texts& texts, int64_t row, uint32_t last_token) {
@@ -92,6 +92,7 @@ INLINE TextSets text_sets(const Texts& texts, int64_t row, uint32_t last_token) 
     const int last = last_byte(texts, row), last_class = class_of(last);
     const int64_t place = smaller(length - s[FIELD_START], 63), column = smaller(length - s[LINE], 63);
     TextSets sets;
+    sets.last_class = last_class;
     sets.token = BY_TOKEN + (int32_t)(mixed_hash(1, last_token) & 1023);
     sets.bracket = BY_BRACKET + 16 * bracket_of(texts.bracket[row * NESTING + s[DEPTH]]) + last_class;
     sets.shape = BY_SHAPE + 256 * last_class + (int32_t)(s[SHAPE] >> 8 & 255);

@@ -5,6 +5,7 @@
 #include "contexts.h"
 #include "masses.h"
 #include "coder.h"
+#include "network.h"
 #include "predictor.h"
 #include "walk.h"
 

@@ -20,8 +20,10 @@ struct Place {
     int32_t match_entry[MATCHES], match_bit[MATCHES];  // an entry of 0: the model does not speak
     int32_t* found_at[MATCHES];  // where the match models look for earlier tokens once the leaf is known
     TextSets text_sets;
-    int32_t chosen[SETS], final_set[FINALS], final_logit[FINALS], pair, probability;
+    int32_t chosen[SETS], final_set[FINALS], final_logit[FINALS], pair, age, row_choice[CHOICES], probability;
     alignas(32) int32_t logit[SETS];
+    alignas(64) int16_t network_input[NETWORK_INPUTS];
+    alignas(64) int32_t unit[UNITS];
     Reading by_node, by_pair, model_by_node, model_by_match;
     bool found;  // blocks hold what was asked for
     Span span;   // the masses of the leaves below the node
@@ -139,8 +141,29 @@ INLINE int32_t value_of(const Reading& read) {  // 2^20 * 2^7 < 2^31
     return (read.entry[0] * (128 - read.part) + read.entry[1] * read.part) >> 11;
 }
 
+// Lets the network correct the mixed probability.
+INLINE void correct(const Mixer& m, Place& place) {
+    const Learned& learned = m.learned;
+    int16_t* input = place.network_input;
+    const int mixed = place.probability;
+    const int difference = logarithm(m.tree, mixed) - logarithm(m.tree, 65536 - mixed);
+    const int32_t base = (int32_t)clamped(difference, -MAX_LOGIT, MAX_LOGIT);
+    for (int i = 0; i < USED_INPUTS; i++) input[i] = (int16_t)place.inputs[i];
+    for (int context = 0; context < CONTEXTS; context++)
+        input[NETWORK_SEEN + context] = learned.seen_logit[place.state[context]];
+    for (int i = 0; i < SETS; i++) input[NETWORK_LOGITS + i] = (int16_t)place.logit[i];
+    input[NETWORK_MIXED] = (int16_t)base;
+    input[NETWORK_MAPS] = (int16_t)learned.stretch[value_of(place.by_node) >> 4];
+    input[NETWORK_MAPS + 1] = (int16_t)learned.stretch[value_of(place.by_pair) >> 4];
+    run_network(m.network, input, place.row_choice, place.unit);
+    const int32_t correction = mixture(learned.output_weight, place.unit, UNITS);
+    place.probability = learned.squash[clamped(base + correction, -MAX_LOGIT, MAX_LOGIT) + MAX_LOGIT];
+}
+
 // The probability of a one at the place's node, times 2^16. longest, side: what the match models say.
-INLINE void predict(const Learned& learned, const Tree& tree, Place& place, int model, int depth, int longest, int side) {
+INLINE void predict(const Mixer& m, Place& place, int model, int depth, int longest, int side) {
+    const Learned& learned = m.learned;
+    const Tree& tree = m.tree;
     int32_t* inputs = place.inputs;
     const int32_t nodes = (int32_t)tree.vocab - 1, node = place.node, shallow = (int32_t)smaller(depth, 15);
     place.slot = tree.slot[node];
@@ -183,6 +206,13 @@ INLINE void predict(const Learned& learned, const Tree& tree, Place& place, int 
     place.by_pair = reading(learned.pair_map + (int64_t)place.pair * BUCKETS, logit);
     const int32_t mixed = 2 * learned.squash[logit + MAX_LOGIT] + value_of(place.by_node) + value_of(place.by_pair);
     place.probability = (int32_t)clamped((mixed + 2) >> 2, 1, 65535);
+    if (!m.with_model) return;
+    place.row_choice[0] = ROW_BY_DEPTH + shallow;
+    place.row_choice[1] = ROW_BY_MATCH + longest;
+    place.row_choice[2] = ROW_BY_GUESS + 3 * place.confidence + toward;
+    place.row_choice[3] = ROW_BY_CLASS + sets.last_class;
+    place.row_choice[4] = ROW_BY_AGE + place.age;
+    correct(m, place);
 }
 
 // Moves a probability of 22 bits, above its 10-bit count, towards the bit: error * rate >> 16 from the error's upper and
@@ -203,7 +233,8 @@ INLINE void learn_reading(const Reading& read, int bit) {  // 2^20 * 2^7 < 2^31
 }
 
 // Everything that a place predicted with learns the bit.
-INLINE void learn(const Learned& learned, Place& place, int bit) {
+INLINE void learn(const Mixer& m, Place& place, int bit) {
+    const Learned& learned = m.learned;
     const int32_t target = bit << 16;
     for (int i = 0; i < SETS; i++) {
         int32_t* updates = learned.updates + place.chosen[i];
@@ -216,6 +247,7 @@ INLINE void learn(const Learned& learned, Place& place, int bit) {
         const int32_t error = target - learned.squash[place.final_logit[i] + MAX_LOGIT];
         train(learned.final_weight + place.final_set[i] * SETS, place.logit, SETS, error, 128);
     }
+    if (m.with_model) train(learned.output_weight, place.unit, UNITS, target - place.probability, 128);
     learn_reading(place.by_node, bit);
     learn_reading(place.by_pair, bit);
     learn_reading(place.model_by_node, bit);
@@ -234,6 +266,17 @@ INLINE void learn(const Learned& learned, Place& place, int bit) {
         uint8_t* state = learned.blocks + (int64_t)place.block[context] * BLOCK_BYTES + place.slot;
         *state = learned.successor[2 * *state + bit];
     }
+}
+
+// Copies a decision, if anybody wants it and it is its turn.
+INLINE void keep_sample(Samples* samples, const Place& place, int bit) {
+    if (!samples || !samples->room || ++samples->passed < samples->stride) return;
+    samples->passed = 0;
+    samples->room--;
+    memcpy(samples->sample, place.network_input, USED_NETWORK_INPUTS * sizeof *samples->sample);
+    samples->sample += USED_NETWORK_INPUTS;
+    for (int i = 0; i < CHOICES; i++) *samples->sample++ = (int16_t)place.row_choice[i];
+    *samples->sample++ = (int16_t)bit;
 }
 
 }  // namespace

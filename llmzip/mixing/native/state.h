@@ -16,6 +16,14 @@ const int BLOCK_BYTES = 16, MATCH_LENGTHS = 32, BUCKETS = 33, PAIRS = 1 << 16;
 const int RING = 1 << 13, FIELDS = 64, NESTING = 64, MATCH_BITS = 20, MAX_MATCH = 60, SUM_LEAVES = 16;
 const int MAX_LOGIT = 2815, MAX_WEIGHT = 1 << 29;
 
+// Of the network: inputs in memory, whole registers, of which USED_NETWORK_INPUTS are not 0; units of each layer; rows that
+// are chosen; and the largest outputs of the two layers.
+const int NETWORK_INPUTS = 96, USED_NETWORK_INPUTS = 93, UNITS = 32, CHOICES = 5, MAX_HIDDEN = 8191, MAX_UNIT = 4095;
+
+// Where what the network reads begins after the mixer's inputs, and the rows that it is given.
+enum { NETWORK_SEEN = 46, NETWORK_LOGITS = 82, NETWORK_MIXED = 90, NETWORK_MAPS = 91 };
+enum { ROW_BY_DEPTH = 0, ROW_BY_MATCH = 16, ROW_BY_GUESS = 32, ROW_BY_CLASS = 56, ROW_BY_AGE = 72 };
+
 // Where the groups of weight sets after that of the nodes begin, and the groups of final sets.
 enum { BY_GUESS = 0, BY_TOKEN = 384, BY_BRACKET = 1408, BY_SHAPE = 1488, BY_PLACE = 5584, BY_FIELD = 7632, BY_COLUMN = 8144 };
 enum { FINAL_BY_MATCH = 0, FINAL_BY_GUESS = 256, FINAL_BY_BYTE = 640, FINAL_BY_SHAPE = 4736 };
@@ -26,12 +34,18 @@ enum {
     WORD1, WORD2, FIRST, KEY, SHAPE, BEGINNING, MARKS, DEPTH, TOKENS, SCALARS
 };
 
+struct Network {  // network.Network
+    const int16_t *first, *second;
+    const int32_t *row, *bias;
+};
+
 struct Learned {  // state.Learned
     uint8_t* blocks;
     uint32_t *state_map, *match_map;
-    int32_t *weight, *updates, *final_weight, *node_map, *pair_map, *pair_row, *model_node_map, *model_match_map;
+    int32_t *weight, *updates, *final_weight, *output_weight, *node_map, *pair_map, *pair_row, *model_node_map, *model_match_map;
     const int32_t *squash, *stretch, *rate;
     const uint8_t *successor, *seen;
+    const int16_t* seen_logit;
     int64_t last_block;
 };
 
@@ -79,14 +93,22 @@ struct Coder {  // coder.h
     int64_t at, size;
 };
 
+// Where decisions are copied to, every `stride`-th of them: what the network read, its rows, and the bit.
+struct Samples {  // library.Walk makes them
+    int16_t* sample;
+    int64_t room, stride, passed;
+};
+
 struct Mixer {
     Learned learned;
+    Network network;
     Texts texts;
     Tree tree;
     Matches matches;
     Known known;
     Masses masses;
     Coder coder;
+    Samples* samples;  // or none
     int64_t with_model;
 };
 

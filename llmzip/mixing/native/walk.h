@@ -21,7 +21,9 @@ INLINE void begin_token(const Mixer& m, Place& place, int64_t row, int64_t guess
     place.row = row;
     place.node = 0;
     for (int i = USED_INPUTS; i < INPUTS; i++) place.inputs[i] = 0;
+    for (int i = USED_NETWORK_INPUTS; i < NETWORK_INPUTS; i++) place.network_input[i] = 0;
     place.before = (int32_t)(tokens > 0 ? m.texts.history[row * steps + tokens - 1] : m.tree.vocab);
+    place.age = tokens > 0 ? (int32_t)smaller(64 - __builtin_clzll((uint64_t)tokens), 15) : 0;
     place.guess = (int32_t)(guess & ((1 << CONFIDENCE_SHIFT) - 1));
     place.confidence = (int32_t)(guess >> CONFIDENCE_SHIFT);
     Outlook outlook = {(uint32_t)place.guess, (uint32_t)m.tree.vocab + 1, 0};
@@ -60,7 +62,7 @@ INLINE void predict_row(const Mixer& m, Place& place, int depth, int model) {
         }
         set_match(m.learned, place, match, length, bit);
     }
-    predict(m.learned, m.tree, place, model, depth, longest, side);
+    predict(m, place, model, depth, longest, side);
 }
 
 // Where tokens like the last ones, this leaf included, were found last; asks the memory for it.
@@ -79,7 +81,8 @@ INLINE void ask_for_matches(const Mixer& m, Place& place) {
 
 // Learns the bit and goes to the child.
 INLINE void go_on(const Mixer& m, Place& place, int bit) {
-    learn(m.learned, place, bit);
+    keep_sample(m.samples, place, bit);
+    learn(m, place, bit);
     const int32_t child = m.tree.child[2 * place.node + bit];
     place.node = child;
     if (child < 0) {

@@ -23,7 +23,7 @@ import recovery
 import tokenizers
 import zstandard
 from mixer import Mixer
-from weights import read_weights, stated_digest
+from weights import read_version_1, read_weights, stated_digest
 
 F32 = np.float32
 ONE = F32(1)
@@ -238,11 +238,11 @@ def exact(matrix: np.ndarray) -> np.ndarray:
 class Model:
     """The model of a folder, its digest (N 7), and one context of several rows in lockstep."""
 
-    def __init__(self, folder: Path, byte_tokens: int = 0) -> None:
-        config, self.weights = read_weights(folder / "model.llmzw")
+    def __init__(self, folder: Path, byte_tokens: int = 0, carried: tuple[dict, dict] | None = None) -> None:
+        config, self.weights = carried or read_weights(folder / "model.llmzw")
         need(config.keys() >= REQUIRED and config.keys() <= REQUIRED | OPTIONAL.keys(), "unknown configuration")
         self.digest = self.make_digest(config)
-        need(stated_digest(folder / "model.llmzw") in (None, self.digest.hex()), "damaged weights")
+        need(bool(carried) or stated_digest(folder / "model.llmzw") in (None, self.digest.hex()), "damaged weights")
         config = OPTIONAL | config
         self.context, self.start_token, self.planes = config["context"], config["start_token"], config["planes"]
         self.heads, self.kv_heads, self.dim = config["num_heads"], config["num_kv_heads"], config["head_dim"]
@@ -878,6 +878,53 @@ class Here:
         return cut_prompt(self.prompt, self.folder / "tokenizer.json", self.words, self.model.own_tokens)
 
 
+class Carried(Here):
+    """F 5a: a model that the file carries."""
+
+    def __init__(self, reader: Reader) -> None:
+        start = reader.at - 4
+        self.digests = (reader.take(16), reader.take(16))
+        sizes = [reader.uint(4) for _ in range(3)]
+        head = reader.data[start : reader.at]
+        need(reader.uint(4) == zlib.crc32(head), "damaged: the fields of a carried model")
+        need(sizes[0] <= 2**31 and max(sizes[1:]) <= 2**26 and sizes[2] > 0, "damaged: a size of a carried model")
+        weights, table = reader.take(sizes[0]), reader.take(sizes[1])
+        need(reader.uint(4) == zlib.crc32(weights + table), "damaged: a carried model")
+        need(reader.at < len(reader.data), "truncated: a carried model at the end of the file")
+        self.folder, self.prompt = Path("/nowhere"), None
+        self.stored, self.size = (weights, table), sizes[2]
+
+    def names(self, reader: Reader) -> bool:
+        """Whether the archive whose model record is next in the file is served by this model."""
+        ahead = Reader(reader.data)
+        ahead.at = reader.at
+        ahead.varint()
+        engine = ahead.take(3)[0]
+        ahead.varint(), ahead.varint()
+        return engine == EXACT_ENGINE and (ahead.take(16), ahead.take(16)) == self.digests
+
+    def open(self) -> "Carried":
+        """Decodes it, once."""
+        weights, table = self.stored
+        if weights:
+            length = int.from_bytes(weights[4:8], "little")
+            shapes = [shape for _, _, shape in json.loads(weights[8 : 8 + length])["tensors"]]
+            values = sum(int(np.prod([max(1, size) for size in shape])) for shape in shapes)
+            need(values <= 16 * len(weights), "damaged: more values than a carried model may have")
+            config, tensors = read_version_1(weights)
+            text = Reader(decode_payload(LZMA, table, self.size), "damaged: the table of tokens is too short")
+            need(len(text.data) == self.size, "damaged: the size of the table of tokens")
+            lengths = [text.varint() for _ in range(config["vocab_size"])]
+            words = [text.take(length) for length in lengths]
+            need(text.at == self.size, "damaged: the table of tokens is too long")
+            self.words = with_byte_tokens(words)
+            self.model = Model(self.folder, len(self.words) - len(words), (config, tensors))
+            found = (self.model.digest[:16], tokenizer_digest(self.words)[:16])
+            need(found == self.digests, "damaged: the carried model is another one")
+            self.stored = (b"", b"")
+        return self
+
+
 def read_packet(model: Model, words: list[bytes], data: bytes) -> tuple[int, bytes, bool, int]:
     """F 11: where a packet's text begins, the text, whether it is the last, and the check of the whole text."""
     need(bool(data), "damaged: an empty packet")
@@ -1003,21 +1050,28 @@ def check_index(reader: Reader, frames: list[tuple[int, int, int]]) -> None:
 
 def decode(data: bytes, model_folder: Path, prompt: bytes | None = None) -> bytes:
     """F 1, F 2: the original bytes of a file of one archive or several."""
-    reader, here, output = Reader(data), None, []
+    reader, here, carried, output = Reader(data), None, None, []
     while reader.at < len(data) or not output:  # an archive has at least one frame, a file one archive
         start = reader.at
         need(MAGIC.startswith(data[start : start + 3]), "not an llmzip archive")
         reader.take(3)
         kind = reader.uint(1)
         need(kind & 15 == 2, f"unknown format version {kind & 15}")
+        if kind >> 4 == 14:
+            carried = Carried(reader)
+            continue
         tokens: list[int] = []
-        if kind >> 4:
-            here = here or Here(Path(model_folder), prompt)
-            tokens = here.check(reader, kind >> 4)
+        using = None
+        if kind >> 4 == 15 and carried is not None and carried.names(reader):
+            using = carried.open()
+        elif kind >> 4:
+            using = here = here or Here(Path(model_folder), prompt)
+        if using is not None:
+            tokens = using.check(reader, kind >> 4)
         frames, tag = [], 0
         while not tag & 8:
             place = reader.at
-            tag, original = decode_frame(reader, place if frames else start, here if kind >> 4 else None, tokens)
+            tag, original = decode_frame(reader, place if frames else start, using, tokens)
             frames.append((reader.at - place, len(original), original.count(b"\n")))
             output.append(original)
         if len(frames) > 1:

@@ -16,11 +16,14 @@ from pathlib import Path
 import numpy as np
 
 CONTEXTS, INPUTS, LOGITS, GROUP = 36, 46, 8, 16
+VALUES, ROWS, UNITS = 93, 88, 32  # rows of W1 and of R, and columns, of the network (N 10.7)
 LEAST_MATCH = (12, 6, 3)  # L of the match models (N 10.6)
 OPENING, CLOSING, SEPARATORS = b"(<[{", b")>]}", b'\t",:;=|'
 MOST_WEIGHT = 2**29
-START_FILE = Path(__file__).parents[3] / "llmzip" / "mixing" / "start.bin"
+FILES = Path(__file__).parents[3] / "llmzip" / "mixing"
+START_FILE, NETWORK_FILE = FILES / "start.bin", FILES / "network.bin"
 START_SHA256 = "8440577e18a19fa57b509fc334eb649ed2932b72655b734f65617bb4de6c7d8d"  # N 10.11
+NETWORK_SHA256 = "b4ff0ca31dab61f323190c0a39a67ad0957f3fb1342e50fb4232f1eff4a28214"  # N 10.11
 
 
 def clamp(value: int, least: int, most: int) -> int:
@@ -182,13 +185,49 @@ def read_sets(data: bytes, start: int, count: int, size: int) -> tuple[list[list
     return sets, end
 
 
+def checked_file(path: Path, digest: str) -> bytes:
+    """What a file holds, if it has the document's digest."""
+    data = path.read_bytes()
+    found = hashlib.sha256(data).hexdigest()
+    if found != digest:
+        raise AssertionError(f"{path} has the digest {found}, the document says {digest}")
+    return data
+
+
 @cache
 def learnt_beginning() -> LearntBeginning:
-    data = START_FILE.read_bytes()
-    found = hashlib.sha256(data).hexdigest()
-    if found != START_SHA256:
-        raise AssertionError(f"{START_FILE} has the digest {found}, the document says {START_SHA256}")
-    return LearntBeginning(data)
+    return LearntBeginning(checked_file(START_FILE, START_SHA256))
+
+
+# ---- The network (N 10.7, 10.11) ----
+
+
+class Network:
+    """The file's weights, which stay as they are; what begins as u and learns are the mixer's output weights."""
+
+    def __init__(self, data: bytes) -> None:
+        counts = (VALUES, ROWS, UNITS, 1)
+        numbers = np.frombuffer(data, dtype="<i2").astype(np.int64).reshape(-1, UNITS)
+        if len(numbers) != sum(counts) + 1:
+            raise AssertionError(f"the file of the network has {len(numbers)} rows, not {sum(counts) + 1}")
+        self.w1, self.r, self.w2, self.c, self.u = np.split(numbers, list(accumulate(counts)))
+        for weights, most in ((self.w1, 2**13), (self.r, 2**13), (self.w2, 2**12), (self.c, 2**12), (self.u, 2**14)):
+            if np.abs(weights).max() > most:
+                raise AssertionError(f"a weight of the network is beyond {most}")
+
+    def units(self, values: list[int], rows: list[int]) -> np.ndarray:
+        """g_0 .. g_31 of v_0 .. v_92 and the chosen rows of R."""
+        h = (np.array(values, dtype=np.int64) @ self.w1 + 2**8 * self.r[rows].sum(axis=0)) >> 13
+        g = (np.clip(h, 0, 8191) @ self.w2 + 2**8 * self.c[0]) >> 12
+        return np.clip(g, 0, 4095)
+
+    def output_weights(self) -> np.ndarray:
+        return 2**15 * self.u[0]
+
+
+@cache
+def learnt_network() -> Network:
+    return Network(checked_file(NETWORK_FILE, NETWORK_SHA256))
 
 
 # ---- The tree (N 10.2) ----
@@ -473,7 +512,7 @@ def between(entries: array, place: Place) -> int:
 
 
 def move_between(entries: array, place: Place, y: int) -> None:
-    """N 10.8, step 3."""
+    """N 10.8, step 4."""
     (j, f), r = place, y * (2**20 - 1)
     entries[j] += ((r - entries[j]) * (128 - f)) >> 12
     entries[j + 1] += ((r - entries[j + 1]) * f) >> 12
@@ -490,6 +529,12 @@ def train(weights: np.ndarray, inputs: np.ndarray, error: int, rate: int) -> Non
     weights[:] = np.minimum(np.maximum(weights + step * inputs, -MOST_WEIGHT), MOST_WEIGHT)
 
 
+def chosen_rows(row: Row, depth: int, longest: int, toward: int) -> list[int]:
+    """N 10.7: the rows of R; `depth` is at most 15."""
+    length = min(len(row.leaves).bit_length(), 15)
+    return [depth, 16 + longest, 32 + 3 * row.confidence + toward, 56 + class_of(row.last(1)), 72 + length]
+
+
 @dataclass
 class Decision:
     """What a prediction has computed, for learning."""
@@ -502,6 +547,7 @@ class Decision:
     final_sets: list[np.ndarray]
     final_logits: list[int]
     maps: list[tuple[array, Place]]  # in the order in which they learn
+    units: np.ndarray  # g of the network; none without a model
     k: int
 
 
@@ -519,6 +565,8 @@ class Mixer:
         self.beginning = learnt_beginning() if with_model else Beginning()
         self.weights: dict[int, WeightSet] = {}  # those that are no longer as at the beginning
         self.final_weights = self.beginning.final_weights()
+        self.network = learnt_network() if with_model else None
+        self.output_weights = self.network.output_weights() if self.network else np.zeros(0, dtype=np.int64)
         self.node_map, self.pair_map, self.model_node_map, self.model_match_map = (
             defaultdict[int, array](lambda: array("l", FIRST_MAP)) for _ in range(4)
         )
@@ -670,9 +718,17 @@ class Mixer:
         t1 = row.leaves[-1] if row.leaves else len(self.words)
         maps = [self.node_map[node.number], self.pair_map[(4099 * t1 + 31 * node.number) % 2**16]]
         placed = [(entries, place_of(z)) for entries in maps]
-        k = clamp((2 * squash(z) + sum(between(*pair) for pair in placed) + 2) >> 2, 1, 65535)
+        read = [between(*pair) for pair in placed]
+        k, units = clamp((2 * squash(z) + sum(read) + 2) >> 2, 1, 65535), np.zeros(0, dtype=np.int64)
         placed += [(entries, place) for entries in model_maps]
-        return Decision(states, matches, x, sets, logits, final_sets, final_logits, placed, k)
+        if self.network:
+            mixed = clamp(ln(k) - ln(2**16 - k), -2815, 2815)
+            seen = [ln(1 + SEEN[s]) for s in states]
+            values = inputs + seen + logits + [mixed] + [STRETCH[q >> 4] for q in read]
+            units = self.network.units(values, chosen_rows(row, depth, longest, toward))
+            (correction,) = products(self.output_weights[np.newaxis], units)
+            k = squash(clamp(mixed + correction, -2815, 2815))
+        return Decision(states, matches, x, sets, logits, final_sets, final_logits, placed, units, k)
 
     def set_numbers(self, row: Row, node: Node, depth: int, sure: int, longest: int) -> list[int]:
         """The set of each group, numbered through all groups."""
@@ -701,6 +757,8 @@ class Mixer:
         outputs = np.array(seen.logits, dtype=np.int64)
         for final, z in zip(seen.final_sets, seen.final_logits, strict=True):
             train(final, outputs, 2**16 * y - squash(z), 128)
+        if self.network:
+            train(self.output_weights, seen.units, 2**16 * y - seen.k, 128)
         for entries, place in seen.maps:
             move_between(entries, place, y)
         for awaited, pair in seen.matches:

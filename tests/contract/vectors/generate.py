@@ -6,21 +6,35 @@ FormatError or ModelError, whatever else the reader is. README.md of this folder
 
 from __future__ import annotations
 
+import dataclasses
+import lzma
+import shutil
 import sys
+import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 import llmzip
 from llmzip._version import FORMAT_VERSION
-from llmzip.codec.methods import compress_plain
+from llmzip.codec.methods import _filters, compress_plain
+from llmzip.codec.rows import FrameCoder
 from llmzip.codec.writer import ArchiveWriter
 from llmzip.format import headers, numbers, writing
 from llmzip.format.headers import LM, LZMA, MIXED, SKIP, STORED, ZSTD, FrameHeader, Header, ModelRecord
+from llmzip.format.plan import profile_plan
 from llmzip.format.recovery import HEAD_BYTES, PACKET_MAGIC
+from llmzip.inference import load
 from llmzip.mixing.mixer import encode_bytes
+from llmzip.models.assembly import assemble
+from llmzip.models.choice import choose_model
+from llmzip.models.config import ExactConfig
 from llmzip.models.embedded import DEFAULT
-from llmzip.settings import CompressSettings
+from llmzip.models.int8form import save_int8
+from llmzip.models.model import ExactModel
+from llmzip.settings import CompressSettings, EngineSettings
 
 FOLDER = Path(__file__).parent
 TEXT = b"The tide comes in, and the tide goes out, and the harbour master writes it down.\n"
@@ -38,11 +52,7 @@ def _frame(method: int, payload: bytes, original: bytes, last: bool, prefix: byt
 
 def _plain(method: int) -> bytes:
     """An archive of one frame by one method, whatever would be smallest."""
-    import lzma
-
     import zstandard
-
-    from llmzip.codec.methods import _filters
 
     if method == LZMA:
         payload = lzma.compress(REPEATED, lzma.FORMAT_RAW, filters=_filters(len(REPEATED)))
@@ -107,6 +117,7 @@ def vectors() -> Iterator[tuple[str, bytes, bytes | None]]:
     yield "bad-zstd-garbage", _frame(ZSTD, b"no zstd frame", REPEATED, True, head), None
 
     yield from _window_vectors(prose[:700])
+    yield from _carried_vectors()
     yield from _recovery_vectors(stored)
 
     yield "unsupported-foreign", b"PK\x03\x04 this is another format", None
@@ -115,7 +126,7 @@ def vectors() -> Iterator[tuple[str, bytes, bytes | None]]:
     yield "unsupported-version-1", VERSION_1_MIXED, None
     yield "unsupported-version-1-lm", VERSION_1_LM, None
     yield "unsupported-version-1-concatenated", stored + VERSION_1_MIXED + stored, None
-    for name, code in (("code", 14), ("retired", 1)):
+    for name, code in (("code", 13), ("retired", 1)):
         yield f"unsupported-model-{name}", _recheck(writing.pack_header(Header(code)) + b"\x09\x02\x01\x02x"), None
     record = ModelRecord("some/model", b"\x11" * 16, b"\x22" * 16, planes=2, context=1024, start_token=0)
     yield "unsupported-model-missing", _user_model(record), None
@@ -144,6 +155,73 @@ def _window_vectors(prose: bytes) -> Iterator[tuple[str, bytes, bytes | None]]:
     yield "bad-windows-window", _recheck(windows[:44] + bytes([windows[44] ^ 8]) + windows[45:-5], windows[-4:]), None
     yield "bad-windows-directory", _recheck(windows[:-6] + bytes([windows[-6] ^ 8]), windows[-4:]), None
     yield "bad-windows-empty", _recheck(beside_model + b"\x0d\x02\x05\x01\x10\x00\x01\x01" + bytes(5)), None
+
+
+def _carried_vectors() -> Iterator[tuple[str, bytes, bytes | None]]:
+    """Files that carry their model, which is as small as models can be and knows nothing."""
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "tiny"
+        place.mkdir()
+        save_int8(_tiny_model(), place)
+        shutil.copy(DEFAULT.folder.with_name("bytes") / "tokenizer.json", place)
+        choice = choose_model(place)
+        loaded = load.load(choice, EngineSettings(device="cpu"))
+        model = load.carried_model(choice, loaded)
+        first, second = (_coded_by(loaded, text) for text in (TEXT, TEXT[:20]))
+    unit = writing.pack_carried(model)
+    stored = llmzip.compress(b"\0")
+    yield "good-carried-model", unit + first + stored + second, TEXT + b"\0" + TEXT[:20]
+    yield "good-carried-again", unit + first + unit + second, TEXT + TEXT[:20]
+    yield "good-carried-unused", unit + stored, b"\0"
+    yield "bad-carried-alone", unit, None
+    yield "bad-carried-at-the-end", unit + first + unit, None
+    yield "bad-carried-data", unit[:100] + bytes([unit[100] ^ 1]) + unit[101:] + first, None
+    yield "bad-carried-fields", unit[:36] + bytes([unit[36] ^ 1]) + unit[37:] + first, None
+    others = {
+        "weights": {"weights": model.weights[:-4] + bytes(4)},
+        "table": {"table": model.table[:-9] + bytes(9)},
+        "table-size": {"table_bytes": model.table_bytes + 1},
+        "table-of-another": {"table": _lzma(b"\1" * 256 + bytes(range(255, -1, -1)))},
+        "limit": {"table_bytes": 0},
+    }
+    for name, fields in others.items():
+        yield f"bad-carried-{name}", writing.pack_carried(dataclasses.replace(model, **fields)) + first, None
+    another = dataclasses.replace(model, model_digest=bytes(16))
+    yield "unsupported-carried-another", writing.pack_carried(another) + first, None
+    yield "unsupported-carried-too-late", first + unit + second, None
+
+
+def _coded_by(model: load.LoadedModel, text: bytes) -> bytes:
+    """An archive by method lm, however bad the model is."""
+    tokens = model.tokenizer.encode(text)
+    payload, _ = FrameCoder(model.engine).encode(tokens, profile_plan(0, len(tokens), model.engine.context))
+    return _frame(LM, payload, text, True, writing.pack_header(model.header(b"")), num_tokens=len(tokens))
+
+
+def _lzma(data: bytes) -> bytes:
+    return lzma.compress(data, lzma.FORMAT_RAW, filters=_filters(len(data)))
+
+
+def _tiny_model() -> ExactModel:
+    """A layer of 16 numbers with two rows that are nearly alike; its tokens are the bytes."""
+    config = ExactConfig.from_dict(
+        {
+            "context": 64, "head_dim": 16, "hidden_size": 16, "mlp_size": 16, "norm_eps": 2.0**-20, "num_heads": 1,
+            "num_kv_heads": 1, "num_layers": 1, "planes": 1, "rope_theta": 10000.0, "start_token": 0,
+            "vocab_size": 256, "windows": [0],
+        }
+    )  # fmt: skip
+    shapes = {"qkv": (48, 16), "out": (16, 16), "gate_up": (32, 16), "down": (16, 16)}
+    tensors: dict[str, np.ndarray] = {"final_norm": np.ones(16, np.float32)}
+    for name, shape in {
+        "embedding": (256, 16),
+        **{f"layers.0.{name}": shape for name, shape in shapes.items()},
+    }.items():
+        numbers = np.arange(shape[0] * shape[1], dtype=np.int64)
+        tensors[f"{name}_q"] = ((numbers * numbers * 31 + numbers * 7) % 61 - 30).astype(np.int8).reshape(shape)
+        tensors[f"{name}_scale"] = np.full(shape[0], 2.0**-6, np.float32)
+    tensors |= {f"layers.0.{name}": np.ones(16, np.float32) for name in ("input_norm", "post_norm")}
+    return assemble(config, tensors.get)
 
 
 def _windows(text: bytes, window_bits: int, model_reset: bool = True) -> bytes:

@@ -80,7 +80,8 @@ def test_without_the_model_it_is_named(model: Path, tmp_path: Path) -> None:
     archive = llmzip.compress(TEXT, model=model)
     digest = llmzip.info(archive).archives[0].model_digest
     with pytest.raises(
-        llmzip.ModelNotFoundError, match=f"needs model 'lighthouse' with digest {digest}: give its folder"
+        llmzip.ModelNotFoundError,
+        match=f"needs model 'lighthouse' with digest {digest}, which is not in .*give its folder",
     ):
         llmzip.decompress(archive)
     with pytest.raises(llmzip.ModelNotFoundError, match="is neither a folder nor a file"):

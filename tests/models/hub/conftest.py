@@ -66,12 +66,13 @@ def other_files(files: dict[str, bytes]) -> dict[str, bytes]:
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache that this process uses, without a network."""
+    """An empty cache that this process uses, without a network, and nothing is stored."""
     from huggingface_hub import constants
 
     folder = tmp_path / "cache"
     folder.mkdir()
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     assert hub.forbidden_by_environment()
     return folder
 

@@ -18,6 +18,7 @@ import llmzip
 from llmzip.cli import main
 from llmzip.format import reading, writing
 from llmzip.format.headers import USER_MODEL
+from llmzip.inference.storing import store_model
 from llmzip.models import embedded, hub
 from llmzip.models.choice import choose_model
 from llmzip.models.embedded import DEFAULT, EMBEDDED, EmbeddedModel
@@ -170,10 +171,18 @@ def test_the_cache_may_move(snapshot: Path, cache: Path, monkeypatch: pytest.Mon
     from huggingface_hub import constants
 
     moved = cache.rename(cache.parent / "moved")
-    with pytest.raises(llmzip.ModelNotFoundError, match="not in the Hugging Face cache"):
+    with pytest.raises(llmzip.ModelNotFoundError, match=r"not in .* or the Hugging Face cache"):
         llmzip.decompress(archive)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(moved))
     assert llmzip.decompress(archive) == TEXT
+
+
+def test_a_stored_model_serves_archives_when_the_cache_is_gone(snapshot: Path, cache: Path, archive: bytes) -> None:
+    model, _ = store_model(NAME)
+    assert model.name == f"{NAME}@{FIRST}"
+    shutil.rmtree(cache)
+    assert llmzip.decompress(archive) == TEXT
+    assert llmzip.info(llmzip.compress(TEXT, model=f"stored:{model.name}")).model == model.name
 
 
 def test_another_commit_is_not_taken_for_the_archives(
@@ -185,7 +194,7 @@ def test_another_commit_is_not_taken_for_the_archives(
     for override in (None, NAME):  # who gives only the name means the commit of the archive
         with pytest.raises(
             llmzip.ModelNotFoundError,
-            match=f"needs model {NAME}, commit {FIRST}, digest {digest}, which is not in the Hugging Face cache: "
+            match=f"needs model {NAME}, commit {FIRST}, digest {digest}, which is not in .*the Hugging Face cache .*: "
             f"`llmzip models pull {NAME}@{FIRST}` downloads it; or give its folder with --model DIR",
         ):
             llmzip.decompress(archive, model=override)
