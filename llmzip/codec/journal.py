@@ -154,7 +154,7 @@ def _description(settings: CompressSettings, model: ModelOnDemand) -> dict[str, 
         "header": writing.pack_header(header).hex(),
     }
     for field in dataclasses.fields(settings):
-        if field.name not in ("engine", "recovery"):  # neither changes a draft
+        if field.name not in ("engine", "recovery", "with_model"):  # none of these changes a draft
             value = getattr(settings, field.name)
             facts[field.name] = hashlib.sha256(value).hexdigest() if isinstance(value, bytes) else str(value)
     return facts

@@ -80,9 +80,12 @@ class PartReader:
         self._decoder = FrameDecoder(settings)
         self._places: list[Place] | None = None
         self._kept: dict[int, bytes] = {}
-        self._index = read_index(source)
+        self._index = self._read_index()
         if self._index is None:
             self._places = self._all_places()
+
+    def _read_index(self) -> ArchiveIndex | None:
+        return read_index(self._source)
 
     @property
     def places(self) -> list[Place]:

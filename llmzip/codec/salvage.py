@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from ..errors import CorruptError, FormatError, LLMZipError
-from ..format.headers import MAGIC, WINDOWS, Frame, is_readable
-from ..format.index import ArchiveIndex, read_frame
+from ..format.headers import MAGIC, WINDOWS, CarriedModel, Frame, is_readable
+from ..format.index import ArchiveIndex, read_frame, read_index
 from ..format.reading import Position, read_archives
 from ..settings import DecompressSettings
 from ..system.streams import read_upto
@@ -29,6 +29,7 @@ class Salvaged:
         pieces: what can be read of a lost part, in order, without having passed a checksum.
         line_feeds: number of line feeds in a lost part, if the archive's index says so; else None.
         refused: whether an archive of another format version begins there, which is not damage.
+        is_model: whether it is no text, but a model that the file carries before it.
     """
 
     begin: int
@@ -38,13 +39,14 @@ class Salvaged:
     pieces: tuple[bytes, ...] = ()
     line_feeds: int | None = None
     refused: bool = False
+    is_model: bool = False
 
 
 class Salvager(PartReader):
     """Reads a file of archives as far as that is possible.
 
     By the index, where the file has a whole one, a damaged frame costs only its own text. Otherwise nothing is found
-    after a damaged header.
+    after a damaged header. Where a carried model is damaged, the one on this machine is used.
 
     Args:
         source: a seekable binary file, at its start.
@@ -59,6 +61,7 @@ class Salvager(PartReader):
     def __init__(self, source: BinaryIO, settings: DecompressSettings, *, unverified: bool = False) -> None:
         self._unverified = unverified
         self._rest: Salvaged | None = None
+        self._lost_models: dict[int, Salvaged] = {}  # by the number of the place before which it is reported
         super().__init__(source, settings)
 
     def salvage(self) -> Iterator[Salvaged]:
@@ -67,7 +70,9 @@ class Salvager(PartReader):
         Raises:
             ModelError, EngineError, TokenizerError: the model is needed and not available.
         """
-        for place in self.places if self._index is None else self._places_of(self._index):
+        for number, place in enumerate(self.places if self._index is None else self._places_of(self._index)):
+            if number in self._lost_models:
+                yield self._lost_models[number]
             if isinstance(place, Salvaged):
                 yield place
             elif place.frame.header.method == WINDOWS:
@@ -77,12 +82,36 @@ class Salvager(PartReader):
         if self._rest is not None:
             yield self._rest
 
+    def _read_index(self) -> ArchiveIndex | None:
+        index = read_index(self._source, allow_damaged_models=True)
+        if index is not None:
+            self._note_model(index.carried, 0, 0)
+        return index
+
+    def _note_model(self, carried: CarriedModel | None, number: int, begin: int) -> None:
+        """Notes that a carried model is lost if it is damaged.
+
+        Args:
+            carried: the model before a place.
+            number: of the place.
+            begin: where its text begins.
+        """
+        if carried is not None and carried.is_damaged:
+            reason = "damaged: the checksum of a carried model is wrong"
+            self._lost_models[number] = Salvaged(begin, begin, reason=reason, is_model=True)
+
     def _all_places(self) -> list[Place]:
         """Reads the headers of all frames, up to where that is possible; notes what is lost from there on."""
         places: list[Place] = []
         position = Position()
+        frames = read_archives(self._source, skip_payloads=True, allow_damaged_models=True, position=position)
+        carried: CarriedModel | None = None
         try:
-            for place in placed(read_archives(self._source, skip_payloads=True, position=position)):
+            for place in placed(frames):
+                assert position.parser is not None  # it has parsed the frame
+                if position.parser.carried is not carried:
+                    carried = position.parser.carried
+                    self._note_model(carried, len(places), place.begin)
                 places.append(place)
         except (FormatError, CorruptError) as error:  # TruncatedError is a CorruptError
             if not places and isinstance(error, FormatError):
@@ -114,12 +143,20 @@ class Salvager(PartReader):
             return Salvaged(place.begin, place.end, reason=str(error), pieces=pieces, line_feeds=line_feeds)
 
     def _remains(self, frame: Frame) -> tuple[bytes, ...]:
-        return tuple(readable_pieces(self._decoder, frame)) if self._unverified else ()
+        if self._unverified:
+            with contextlib.suppress(CorruptError):  # of the model that the file carries
+                return tuple(readable_pieces(self._decoder, frame))
+        return ()
 
     def _groups(self, place: Place) -> Iterator[Salvaged]:
         """Yields the groups of a frame of windows."""
         from ..windows import frames
 
+        try:
+            self._decoder.model(place.frame.archive)
+        except CorruptError as error:  # of the model that the file carries
+            yield Salvaged(place.begin, place.end, reason=f"frame {place.frame.number}: {error}")
+            return
         try:
             groups = frames.directory(place.frame.header, self.data(place, windows_record(place).data_bytes))
         except CorruptError as error:
@@ -159,8 +196,8 @@ class Salvager(PartReader):
         if not self._unverified or record is None or frame.header.keeps_context:
             return ()
         whole = min(8 * len(frame.payload) // record.window_bits, record.count)
-        model = self._decoder.model(frame.archive)
         with contextlib.suppress(CorruptError):
+            model = self._decoder.model(frame.archive)
             text = b"".join(frames.decode_windows(model, frame.header, frame.payload, range(whole)).texts)
             return (text,) if text else ()
         return ()

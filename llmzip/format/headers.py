@@ -125,6 +125,7 @@ class CarriedModel:
         table: the compressed table of tokens; empty if it was passed over.
         table_bytes: size of the table when it is decompressed.
         checksum: crc32 of weights and table.
+        is_damaged: whether weights and table differ from that, and are left out.
     """
 
     model_digest: bytes
@@ -133,6 +134,7 @@ class CarriedModel:
     table: bytes = field(default=b"", compare=False, repr=False)
     table_bytes: int = 0
     checksum: int = 0
+    is_damaged: bool = field(default=False, compare=False)
 
     def serves(self, record: ModelRecord) -> bool:
         """Whether an archive with this record is decoded with the model."""

@@ -26,6 +26,7 @@ from .headers import (
     MAX_INDEX_ENTRY_BYTES,
     MAX_RECORD_BYTES,
     SKIP,
+    CarriedModel,
     Frame,
     Header,
     LineCounts,
@@ -77,6 +78,7 @@ class ArchiveIndex:
         offsets: where each frame begins in the file, and where the last one ends.
         begins: where the text of each frame begins in the archive's text, and where the last one ends.
         line_feeds: number of line feeds in the text of each frame.
+        carried: the model that the file carries before the archive, whether it serves the archive or not.
     """
 
     header: Header
@@ -84,6 +86,7 @@ class ArchiveIndex:
     offsets: array[int]
     begins: array[int]
     line_feeds: array[int]
+    carried: CarriedModel | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -113,11 +116,12 @@ class ArchiveIndex:
         return range(max(bisect_right(self.begins, begin) - 1, 0), bisect_left(self.begins, end, 0, len(self)))
 
 
-def read_index(source: BinaryIO) -> ArchiveIndex | None:
+def read_index(source: BinaryIO, *, allow_damaged_models: bool = False) -> ArchiveIndex | None:
     """Returns the index of a file; reads the file's beginning, with the models that it carries, and its end only.
 
     Args:
         source: a binary file, at its start, and there again afterwards.
+        allow_damaged_models: as for `read_archives`.
 
     Returns:
         the index; None if the file cannot seek, or is anything but one whole archive of two frames or more, which
@@ -133,7 +137,7 @@ def read_index(source: BinaryIO) -> ArchiveIndex | None:
     begins_with_model = len(start) > len(MAGIC) and start[len(MAGIC)] >> 4 == CARRIED_MODEL
     source.seek(0)
     try:
-        parser = ArchiveParser()
+        parser = ArchiveParser(allow_damaged_models=allow_damaged_models)
         header = _result(parser.header_steps(), source if begins_with_model else io.BytesIO(start))
         while True:
             body = _index_body(source, end)
@@ -141,7 +145,7 @@ def read_index(source: BinaryIO) -> ArchiveIndex | None:
             if body is None or lists is None:
                 return None
             if lists[0][-1] + body.size_bytes == end:
-                return ArchiveIndex(header, parser.header_bytes, *lists)
+                return ArchiveIndex(header, parser.header_bytes, *lists, carried=parser.carried)
             before = end - body.size_bytes - (lists[0][-1] - parser.offset_bytes) - len(_PLAIN_HEADER)
             if not _is_recovery_data(source, before):
                 return None

@@ -90,6 +90,7 @@ class ArchiveParser:
         before: the archive's header as it is in the file, if its first frame is parsed alone: the check covers it.
         carried: the model that the file has carried before, if any.
         skip_models: whether to yield a Skip for a carried model's weights and table, too.
+        allow_damaged_models: whether a carried model with a wrong checksum is marked as damaged instead of refused.
 
     Attributes:
         carried: the model that the file carries for this archive and those after it; None for none.
@@ -101,10 +102,10 @@ class ArchiveParser:
 
     def __init__(
         self, offset_bytes: int = 0, *, skip_payloads: bool = False, before: bytes = b"",
-        carried: CarriedModel | None = None, skip_models: bool = False,
+        carried: CarriedModel | None = None, skip_models: bool = False, allow_damaged_models: bool = False,
     ) -> None:  # fmt: skip
         self.carried = carried
-        self._skip_models = skip_models
+        self._skip_models, self._allow_damaged_models = skip_models, allow_damaged_models
         self.offset_bytes = offset_bytes
         self.index = LineCounts()
         self.header: Header | None = None
@@ -211,6 +212,8 @@ class ArchiveParser:
         table = yield from self._take(packed_bytes)
         checksum = int.from_bytes((yield from self._take(4)), "little")
         if checksum != zlib.crc32(table, zlib.crc32(weights)):
+            if self._allow_damaged_models:
+                return CarriedModel(*digests, table_bytes=table_bytes, checksum=checksum, is_damaged=True)
             raise CorruptError("damaged: the checksum of a carried model is wrong")
         return CarriedModel(*digests, weights, table, table_bytes, checksum)
 
@@ -302,7 +305,12 @@ class Position:
 
 
 def read_archives(
-    source: BinaryIO, *, skip_payloads: bool = False, skip_models: bool = False, position: Position | None = None
+    source: BinaryIO,
+    *,
+    skip_payloads: bool = False,
+    skip_models: bool = False,
+    allow_damaged_models: bool = False,
+    position: Position | None = None,
 ) -> Iterator[Frame]:
     """Yields the frames of all archives in a file, front to back.
 
@@ -310,6 +318,7 @@ def read_archives(
         source: a binary file; it need not be seekable.
         skip_payloads: whether to leave payloads empty, seeking over them where the source can seek.
         skip_models: whether to leave carried models empty in the same way.
+        allow_damaged_models: whether carried models with a wrong checksum are marked as damaged instead of refused.
         position: updated while the frames are read, so that it shows how far that went.
 
     Raises:
@@ -326,7 +335,11 @@ def read_archives(
                 return
             raise TruncatedError("truncated: the file is empty")
         parser = position.parser = ArchiveParser(
-            offset, skip_payloads=skip_payloads, carried=carried, skip_models=skip_models
+            offset,
+            skip_payloads=skip_payloads,
+            carried=carried,
+            skip_models=skip_models,
+            allow_damaged_models=allow_damaged_models,
         )
         steps = parser.steps()
         answer: bytes | None = None

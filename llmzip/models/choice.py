@@ -236,11 +236,12 @@ def model_for_archive(header: Header, override: str | os.PathLike[str] | None) -
     Args:
         header: of the archive.
         override: the folder or id that the user gave, if any; only for archives of a user's model that their file does
-            not carry. Without one it is
-            looked for by its digests where models are stored, then in the Hub's cache.
+            not carry whole. Without one it is looked for by its digests where models are stored, then in the Hub's
+            cache.
 
     Raises:
-        CorruptError: the header says that no frame needs a model.
+        CorruptError: the header says that no frame needs a model; or the file carries a damaged one, and it is not on
+            this machine either.
         FormatError: a model code that this version does not know.
         ModelNotFoundError: the archive needs a model that is not on this machine, or not all of it, and none was given.
         ModelUnsupportedError: a model of the Hub whose index cannot be read.
@@ -257,9 +258,20 @@ def model_for_archive(header: Header, override: str | os.PathLike[str] | None) -
         halves = model.model_digest[:DIGEST_BYTES], model.tokenizer_digest[:DIGEST_BYTES]
         if halves == (record.model_digest, record.tokenizer_digest):
             return _embedded_choice(model)
+    carried = header.carried
+    if carried is None:
+        folder = _folder_for(record, override)
+    elif not carried.is_damaged:
+        folder = _NOWHERE
+    else:
+        carried = None
+        try:
+            folder = _folder_for(record, override)
+        except ModelNotFoundError as error:
+            raise CorruptError(f"the carried model is damaged, and nowhere else: {error}") from None
     return ModelChoice(
         record.name,
-        _folder_for(record, override) if header.carried is None else _NOWHERE,
+        folder,
         expected=(record.model_digest, record.tokenizer_digest),
         planes=record.planes,
         context=record.context,
@@ -267,7 +279,7 @@ def model_for_archive(header: Header, override: str | os.PathLike[str] | None) -
         engine=record.engine,
         dtype=record.dtype,
         environment=record.environment,
-        carried=header.carried,
+        carried=carried,
     )
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import llmzip
+from llmzip.inference import load
 
-from .conftest import Run, leftovers
+from .conftest import ROOT, Run, leftovers
 
 NOISE = random.Random(4).randbytes(30_000)
 
@@ -167,3 +169,61 @@ def test_parts_are_found_by_the_index_before_it(call: Call, tmp_path: Path) -> N
     damage(tmp_path / "noise.llmz", 1200)
     assert call("repair", "--in-place", "noise.llmz")[0] == 0
     assert call("-dc", "noise.llmz")[1] == NOISE + b"more"
+
+
+def test_a_carried_model_is_mended(call: Call, lacking_model: Path, tmp_path: Path) -> None:
+    """With the model's folder gone, so that the text decodes by the mended model only."""
+    text = (ROOT / "corpora" / "prose-en.txt").read_bytes()[:3000]
+    (tmp_path / "notes").write_bytes(text)
+    folder = Path(shutil.copytree(lacking_model, tmp_path / "model"))
+    assert call("-1", "-m", str(folder), "--with-model", "--recovery", "10%", "notes")[0] == 0
+    shutil.rmtree(folder)
+    load.forget()
+    path = tmp_path / "notes.llmz"
+    archives = json.loads(call("-l", "--json", "notes.llmz")[1])["archives"]
+    assert [archive["carries_model"] for archive in archives] == [True, False]
+    begin, protected = archives[0]["frames"][0]["offset_bytes"], archives[1]["recovery"]["protected_bytes"]
+    assert begin > 1_000_000 and protected < path.stat().st_size
+    for places in ([0], [50_000, 400_000, begin - 200], [begin - 50], range(1000, begin, 30_000)):
+        whole = damage(path, *places)
+        assert call("-t", "notes.llmz")[0] in (1, 4)
+        code, out, err = call("repair", "--in-place", "notes.llmz")
+        assert (code, err) == (0, ""), out
+        assert path.read_bytes() == whole
+    assert call("-dc", "notes.llmz") == (0, text, "")
+    assert call("cat", "--range", "100:200", "notes.llmz")[1] == text[100:200]
+
+
+def test_an_index_is_found_between_a_carried_model_and_recovery_data(call: Call, tmp_path: Path) -> None:
+    """Only the end is read: the model's archive has frames whose text is found without decoding those before."""
+    text = (ROOT / "corpora" / "prose-en.txt").read_bytes()[:3000]
+    (tmp_path / "notes").write_bytes(text)
+    options = ("--frame-bytes", "500", "--with-model", "--recovery", "2%")
+    assert call("-1", "-m", "small", *options, "notes")[0] == 0
+    data = bytearray((tmp_path / "notes.llmz").read_bytes())
+    frames = json.loads(call("-l", "--json", "notes.llmz")[1])["archives"][0]["frames"]
+    assert len(frames) == 6
+    place = frames[0]["offset_bytes"] + 30
+    data[place : place + 20] = bytes(20)
+    (tmp_path / "notes.llmz").write_bytes(data)
+    assert call("cat", "--range", "1200:1300", "notes.llmz") == (0, text[1200:1300], "")
+    assert call("cat", "--range", "-100:", "notes.llmz") == (0, text[-100:], "")
+    assert call("-t", "notes.llmz")[0] == 4
+
+
+def test_a_carried_model_serves_archives_after_recovery_data(call: Call, lacking_model: Path, tmp_path: Path) -> None:
+    texts = [(ROOT / "corpora" / "prose-en.txt").read_bytes()[begin : begin + 2000] for begin in (0, 5000)]
+    for name, text in zip("ab", texts, strict=True):
+        (tmp_path / name).write_bytes(text)
+    options = ("-1", "-m", str(lacking_model), "--with-model", "--recovery", "10%", "-c")
+    made = call(*options, "a", "b")[1]
+    alone = call(*options, "a")[1]
+    assert made.startswith(alone) and len(made) < len(alone) + 20_000
+    load.forget()
+    (tmp_path / "x").write_bytes(made)
+    assert call("-dc", "x") == (0, b"".join(texts), "")
+    for place in (1000, len(alone) + 100):  # each archive has recovery data of its own
+        damage(tmp_path / "x", place)
+        assert call("-t", "x")[0] == 4
+        assert call("repair", "--in-place", "x")[0] == 0
+        assert (tmp_path / "x").read_bytes() == made

@@ -71,7 +71,12 @@ def size(path: Path) -> int:
 
 @pytest.mark.parametrize(
     ("options", "seed"),
-    [(("-1", "-m", "small"), 0), (("-1", "-m", "small"), 1), (("--window-bits", "64", "-m", "small"), 2)],
+    [
+        (("-1", "-m", "small"), 0),
+        (("-1", "-m", "small"), 1),
+        (("--window-bits", "64", "-m", "small"), 2),
+        (("-1", "-m", "small", "--with-model", "--recovery", "5%"), 3),
+    ],
 )
 def test_compression_killed_at_random_moments(call: Call, tmp_path: Path, options: tuple[str, ...], seed: int) -> None:
     finished(start(tmp_path, *options, "a", "-o", "expected"))
@@ -149,6 +154,11 @@ def test_other_settings_are_refused_and_other_inputs_are_not(call: Call, tmp_pat
             "remove it to begin anew; no output was written\n"
         )
         assert partial.read_bytes() == kept
+    finished(start(tmp_path, "-1", "-m", "small", "--with-model", "--recovery", "1%", "--resume", "a"))
+    made = (tmp_path / "a.llmz").read_bytes()
+    assert made == llmzip.compress((tmp_path / "a").read_bytes(), level=1, model="small", with_model=True, recovery=1)
+    (tmp_path / "a.llmz").unlink()
+    partial.write_bytes(kept)
     changed = TEXT[100:] + NOISE  # nothing of it was done
     (tmp_path / "a").write_bytes(changed)
     finished(start(tmp_path, "-1", "-m", "small", "--resume", "a"))

@@ -6,7 +6,7 @@ import io
 import random
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 
 import llmzip
 from llmzip.format import headers, reading, writing
+from llmzip.inference import load
 
 from .conftest import ROOT
 
@@ -273,3 +274,110 @@ def test_random_damage_gives_lines_and_no_more_than_there_was(call: Call, tmp_pa
                 place += len(part)
         assert place == len(verified)
         assert len(call("cat", "--salvage", "--unverified", "bad.llmz")[1]) <= 7 * 300
+
+
+# -- carried models ----------------------------------------------------------------------------------------------------
+
+LOST_MODEL = (
+    "llmzip: x: a model that the file carries is lost, and looked for on this machine: damaged: the checksum of a "
+    "carried model is wrong"
+)
+
+
+@pytest.fixture(scope="module")
+def carrying(lacking_model: Path) -> bytes:
+    """A carried model and an archive of three frames that need it."""
+    return llmzip.compress(LINES, level=1, model=lacking_model, frame_bytes=1000, with_model=True)
+
+
+@pytest.fixture
+def damaged(carrying: bytes) -> Iterator[bytes]:
+    """That, with a wrong byte in the model's weights, and nothing in memory."""
+    load.forget()
+    yield carrying[:500_000] + bytes([carrying[500_000] ^ 1]) + carrying[500_001:]
+    load.forget()
+
+
+def test_a_damaged_carried_model_is_looked_for_elsewhere(
+    call: Call, damaged: bytes, lacking_model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "x").write_bytes(damaged)
+    assert call("-t", "x")[0] == 4
+    code, out, err = call("cat", "--salvage", "-m", str(lacking_model), "x")
+    assert (code, out) == (4, LINES)
+    saved = f"llmzip: x: saved 3,000 bytes with {LINES.count(NEWLINE)} line breaks; lost 0 bytes"
+    assert err.splitlines() == [LOST_MODEL, saved]
+    # With the index a damaged header of a frame costs its frame alone, here too.
+    frames = list(reading.read_archives(io.BytesIO(damaged), allow_damaged_models=True))
+    assert len(frames) == 3
+    place = frames[1].offset_bytes
+    (tmp_path / "x").write_bytes(damaged[:place] + bytes([damaged[place] ^ 7]) + damaged[place + 1 :])
+    code, out, err = call("cat", "--salvage", "-m", str(lacking_model), "x")
+    assert (code, out) == (4, LINES[:1000] + LINES[2000:])
+    assert err.startswith(f"{LOST_MODEL}\nllmzip: x: bytes 1,000 to 2,000 are lost, from line ")
+
+
+@pytest.mark.parametrize("more", [(), ("--unverified",)])
+def test_without_a_damaged_carried_model_the_other_archives_are_saved(
+    call: Call, damaged: bytes, tmp_path: Path, more: tuple[str, ...]
+) -> None:
+    before, after = frames_of(PARTS), frames_of(PARTS[:1])
+    (tmp_path / "x").write_bytes(before + damaged + after)
+    code, out, err = call("cat", "--salvage", *more, "x")
+    assert (code, out) == (4, b"".join(PARTS) + PARTS[0])
+    lines = err.splitlines()
+    begin = len(b"".join(PARTS))
+    assert lines[0] == LOST_MODEL and len(lines) == 5
+    for number in range(3):
+        lost = f"bytes {begin + 1000 * number:,} to {begin + 1000 * (number + 1):,} are lost, from line "
+        assert lines[number + 1].startswith(f"llmzip: x: {lost}")
+        assert ": the carried model is damaged, and nowhere else: needs model 'small-lacking' with digest" in lines[1]
+    assert lines[-1].startswith(f"llmzip: x: saved {len(out)} bytes with 1 line breaks; lost 3,000 bytes with ")
+
+
+def test_an_embedded_model_that_was_carried_is_embedded_still(call: Call, tmp_path: Path) -> None:
+    whole = llmzip.compress(LINES, level=1, model="small", with_model=True)
+    (tmp_path / "x").write_bytes(whole[:1000] + bytes(1000) + whole[2000:])
+    code, out, err = call("cat", "--salvage", "x")
+    assert (code, out, err.splitlines()[0]) == (4, LINES, LOST_MODEL)
+
+
+def test_windows_without_their_carried_model_are_named(call: Call, lacking_model: Path, tmp_path: Path) -> None:
+    from llmzip.codec.writer import ArchiveWriter
+    from llmzip.settings import CompressSettings
+
+    writer = ArchiveWriter(CompressSettings(model=lacking_model, window_bits=512, with_model=True))
+    whole = writer.write(LINES) + writer.finish()
+    load.forget()
+    (tmp_path / "x").write_bytes(whole[:1000] + bytes(1000) + whole[2000:])
+    for more in ((), ("--unverified",)):
+        code, out, err = call("cat", "--salvage", *more, "x")
+        assert (code, out) == (4, b"")
+        lines = err.splitlines()
+        assert lines[0] == LOST_MODEL and len(lines) == 3
+        assert "bytes 0 to 3,000 are lost, from line 1 on: frame 0: the carried model is damaged, and" in lines[1]
+    assert call("cat", "--salvage", "-m", str(lacking_model), "x")[1] == LINES
+
+
+def test_a_damaged_head_of_a_carried_model_ends_it(call: Call, carrying: bytes, tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(frames_of(PARTS) + carrying[:10] + b"?" + carrying[11:])
+    code, out, err = call("cat", "--salvage", "x")
+    assert (code, out) == (4, b"".join(PARTS))
+    assert "the text from byte 148 on is lost, from line 2 on: damaged: the checksum of a carried model's header" in err
+
+
+@pytest.mark.parametrize("name", ["good-carried-model", "good-carried-again"])
+def test_no_damage_to_a_carried_model_crashes(call: Call, tmp_path: Path, name: str) -> None:
+    whole = (ROOT / "tests" / "contract" / "vectors" / f"{name}.llmz").read_bytes()
+    rng = random.Random(7)
+    statuses = set()
+    for _ in range(60):
+        data = bytearray(whole)
+        for _ in range(rng.randrange(1, 4)):
+            data[rng.randrange(len(data))] ^= rng.randrange(1, 256)
+        (tmp_path / "x").write_bytes(data[: rng.choice([len(data), len(data), rng.randrange(len(data))])])
+        load.forget()
+        code, _, err = call("cat", "--salvage", *rng.choice([(), ("--unverified",)]), "x")
+        assert code in (1, 3, 4) and err.startswith("llmzip: x: "), (code, err)
+        statuses.add(code)
+    assert 4 in statuses

@@ -123,6 +123,8 @@ def _missing(part: Salvaged, line: str) -> str:
         line: where it begins, in lines.
     """
     begin, end = part.begin, part.end
+    if part.is_model:
+        return f"a model that the file carries is lost, and looked for on this machine: {part.reason}"
     if part.refused:
         return f"{part.reason}; the text from byte {begin:,} on is not written"
     if end is None:
