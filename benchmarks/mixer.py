@@ -24,6 +24,7 @@ import numpy as np
 
 _PACKAGE = Path(__file__).resolve().parents[1] / "llmzip"
 _PREDICTOR = "native/predictor.h"
+_WALK = "native/walk.h"
 _PIECE_BYTES = 30_000
 _RUNS = 3
 _COUNTS = (6, 12, 18, 24, 30)
@@ -111,7 +112,7 @@ def _variants() -> dict[str, list[Change]]:
     variants["without the pair map"] = [(_PREDICTOR, both, f"2 * {squashed} + 2 * value_of(place.by_node)")]
     variants["without the node map"] = [(_PREDICTOR, both, f"2 * {squashed} + 2 * value_of(place.by_pair)")]
     variants["without the network"] = [
-        (_PREDICTOR, "    correct(m, place);\n", "    memset(place.unit, 0, sizeof place.unit);\n")
+        (_WALK, "correct(m, group.place[at]);", "memset(group.place[at].unit, 0, sizeof group.place[at].unit);")
     ]
     fixed = "if (m.with_model) train(learned.output_weight"
     variants["network that learns nothing more"] = [(_PREDICTOR, fixed, fixed.replace("m.with_model", "false"))]

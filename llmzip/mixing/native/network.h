@@ -43,11 +43,10 @@ INLINE void add_products(int32_t* __restrict sum, const int16_t* __restrict inpu
 
 // The outputs of the second layer, 0 to MAX_UNIT, which the output weights make a logit of.
 INLINE void run_network(const Network& network, const int16_t* input, const int32_t* choice, int32_t* unit) {
-    alignas(64) int32_t sum[UNITS] = {};
-    for (int i = 0; i < CHOICES; i++) {
-        const int32_t* row = network.row + choice[i] * UNITS;
-        for (int n = 0; n < UNITS; n++) sum[n] += row[n];
-    }
+    alignas(64) int32_t sum[UNITS];
+    const int32_t* row[CHOICES];
+    for (int i = 0; i < CHOICES; i++) row[i] = network.row + choice[i] * UNITS;
+    for (int n = 0; n < UNITS; n++) sum[n] = row[0][n] + row[1][n] + row[2][n] + row[3][n] + row[4][n];
     add_products(sum, input, network.first, NETWORK_INPUTS / 2);
     alignas(64) int16_t hidden[UNITS];
     for (int n = 0; n < UNITS; n++) {

@@ -149,8 +149,12 @@ INLINE void correct(const Mixer& m, Place& place) {
     const int difference = logarithm(m.tree, mixed) - logarithm(m.tree, 65536 - mixed);
     const int32_t base = (int32_t)clamped(difference, -MAX_LOGIT, MAX_LOGIT);
     for (int i = 0; i < USED_INPUTS; i++) input[i] = (int16_t)place.inputs[i];
-    for (int context = 0; context < CONTEXTS; context++)
-        input[NETWORK_SEEN + context] = learned.seen_logit[place.state[context]];
+    // Two at once, as they are read: a processor waits for what was just stored in smaller parts.
+    for (int context = 0; context < CONTEXTS; context += 2) {
+        const uint32_t first = (uint16_t)learned.seen_logit[place.state[context]];
+        const uint32_t both = first | (uint32_t)learned.seen_logit[place.state[context + 1]] << 16;
+        memcpy(input + NETWORK_SEEN + context, &both, sizeof both);
+    }
     for (int i = 0; i < SETS; i++) input[NETWORK_LOGITS + i] = (int16_t)place.logit[i];
     input[NETWORK_MIXED] = (int16_t)base;
     input[NETWORK_MAPS] = (int16_t)learned.stretch[value_of(place.by_node) >> 4];
@@ -160,7 +164,7 @@ INLINE void correct(const Mixer& m, Place& place) {
     place.probability = learned.squash[clamped(base + correction, -MAX_LOGIT, MAX_LOGIT) + MAX_LOGIT];
 }
 
-// The probability of a one at the place's node, times 2^16. longest, side: what the match models say.
+// The mixed probability of a one at the place's node, times 2^16. longest, side: what the match models say.
 INLINE void predict(const Mixer& m, Place& place, int model, int depth, int longest, int side) {
     const Learned& learned = m.learned;
     const Tree& tree = m.tree;
@@ -206,13 +210,11 @@ INLINE void predict(const Mixer& m, Place& place, int model, int depth, int long
     place.by_pair = reading(learned.pair_map + (int64_t)place.pair * BUCKETS, logit);
     const int32_t mixed = 2 * learned.squash[logit + MAX_LOGIT] + value_of(place.by_node) + value_of(place.by_pair);
     place.probability = (int32_t)clamped((mixed + 2) >> 2, 1, 65535);
-    if (!m.with_model) return;
     place.row_choice[0] = ROW_BY_DEPTH + shallow;
     place.row_choice[1] = ROW_BY_MATCH + longest;
     place.row_choice[2] = ROW_BY_GUESS + 3 * place.confidence + toward;
     place.row_choice[3] = ROW_BY_CLASS + sets.last_class;
     place.row_choice[4] = ROW_BY_AGE + place.age;
-    correct(m, place);
 }
 
 // Moves a probability of 22 bits, above its 10-bit count, towards the bit: error * rate >> 16 from the error's upper and

@@ -132,6 +132,14 @@ INLINE void end_token(const Mixer& m, const Place& place) {
 
 INLINE int64_t active_rows(const Tree& tree, int64_t step) { return step < tree.full_steps ? tree.rows : tree.long_rows; }
 
+// Lets the network correct what the mixer predicts for the rows of a group that are not at a leaf: one after the other,
+// so that its weights stay in the innermost cache.
+INLINE void correct_group(const Mixer& m, Group& group) {
+    if (!m.with_model) return;
+    for (int at = 0; at < group.size; at++)
+        if (group.place[at].node >= 0) correct(m, group.place[at]);
+}
+
 // Probabilities and bits of the decisions of a group; returns how many.
 INLINE int64_t encode_group(const Mixer& m, Group& group, int64_t step, float* probability, int32_t* bits) {
     int64_t done = 0;
@@ -145,10 +153,13 @@ INLINE int64_t encode_group(const Mixer& m, Group& group, int64_t step, float* p
             if (place.node < 0) continue;
             const int64_t token = start[at] + step;
             predict_row(m, place, depth, m.with_model ? m.known.logit[m.known.logit_start[token] + depth] : 0);
-            probability[done] = (float)place.probability * 0x1p-16f;
             bits[done++] = bit_towards(m.tree, place.node, m.known.leaf[token]);
         }
         busy = done > before;
+        correct_group(m, group);
+        int64_t coded = before;
+        for (int at = 0; at < group.size; at++)
+            if (group.place[at].node >= 0) probability[coded++] = (float)group.place[at].probability * 0x1p-16f;
         int64_t learnt = before;
         for (int at = 0; at < group.size; at++)
             if (group.place[at].node >= 0) go_on(m, group.place[at], bits[learnt++]);
@@ -176,6 +187,7 @@ INLINE bool decode_group(Mixer& m, Group& group) {
             predict_row(m, place, depth, model);
             busy = 1;
         }
+        correct_group(m, group);
         int bit[GROUP];
         for (int at = 0; at < group.size; at++)
             if (group.place[at].node >= 0 && (bit[at] = decode_bit(m.coder, group.place[at].probability)) < 0) return false;
