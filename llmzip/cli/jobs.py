@@ -51,6 +51,12 @@ class FileRun:
         self._stdout, self._report = stdout, report
         self._outcomes = Outcomes(messages, self._record)
 
+    def refuse(self, problems: Iterable[tuple[str, Exception]]) -> None:
+        """Reports names that cannot be inputs, each with its reason, as failures of the run."""
+        for name, problem in problems:
+            with self._outcomes.of_file(name):
+                raise problem
+
     def _record(self, name: str | None, /, **facts: Any) -> None:
         """Writes a JSON line about a file where the user asked for some."""
         request = self._request
@@ -118,7 +124,7 @@ class Jobs(FileRun):
         request = self._request
         self._scope = self._scope or Scope()
         with self._source(name) as source:
-            target = request.target(name)
+            target = self._target(name)
             if target is None and not request.force and is_terminal(self._stdout.fileno()):
                 raise FileProblem(_TO_TERMINAL)
             with self._journal(target, source) as journal, self._opened(target, source) as (sink, output):
@@ -142,7 +148,7 @@ class Jobs(FileRun):
 
         request = self._request
         with self._source(name) as source:
-            target = request.target(name)
+            target = self._target(name)
             file = source.file
             if target is None and request.force:
                 file, is_archive = _look_ahead(source)
@@ -180,6 +186,16 @@ class Jobs(FileRun):
         # An output's name derived from that of a device or FIFO is rarely meant.
         special = request.force or request.mode is Mode.TEST or request.to_stdout or request.output is not None
         return fileops.open_source(name, special=special, force=request.force, removing=self._removes(name))
+
+    def _target(self, name: str | None) -> str | None:
+        """Returns the name of the output, and makes its folder below --output-dir."""
+        target = self._request.target(name)
+        if target is not None and self._request.output_dir is not None:
+            try:
+                os.makedirs(os.path.dirname(target), exist_ok=True)
+            except OSError as error:
+                raise _about(target, error) from error
+        return target
 
     def _removes(self, name: str | None) -> bool:
         """Returns whether --rm applies: it never removes what went to the standard output or was only tested."""

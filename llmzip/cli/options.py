@@ -101,9 +101,35 @@ reading_modes = together(
 modes = together(_mode("-z", "--compress", mode=Mode.COMPRESS, text="Compress (the default)."), reading_modes)
 levels = together(_level(1, "--fast"), *(_level(n) for n in range(2, 9)), _level(9, "--best"))
 suffix = click.option("-S", "--suffix", metavar=".SUF", default=".llmz", show_default=True, help="Suffix of archives.")
+inputs = together(
+    click.option(
+        "-r", "--recursive", is_flag=True,
+        help="For a folder, take the regular files below it, in sorted order. Links in it are not followed. When "
+        "compressing, skip archives; otherwise take only names with the suffix of archives.",
+    ),
+    click.option(
+        "--filelist", metavar="FILE", multiple=True,
+        help="Also take the names in FILE, one on each line; - is the standard input. May be repeated.",
+    ),
+    click.option("-0", "--null", is_flag=True, help="A NUL byte ends each name in --filelist, as find -print0 does."),
+    click.option(
+        "--include", metavar="GLOB", multiple=True,
+        help="With -r: take only files whose base name matches GLOB. May be repeated.",
+    ),
+    click.option(
+        "--exclude", metavar="GLOB", multiple=True,
+        help="With -r: leave out files and folders whose base name matches GLOB. May be repeated.",
+    ),
+)  # fmt: skip
+"""Which inputs there are: the fields of `inputs.Selection`."""
 outputs = together(
     click.option("-c", "--stdout", "--to-stdout", "to_stdout", is_flag=True, help="Write to the standard output."),
     click.option("-o", "--output", metavar="FILE", help="Write to FILE (one input only); - is the standard output."),
+    click.option(
+        "--output-dir", metavar="DIR",
+        help="Write the outputs into DIR, which is made if necessary; with -r, each folder becomes one in DIR, as with "
+        "cp -r.",
+    ),
     click.option(
         "-k", "--keep/--rm", "keep", default=True,
         help="Keep the input files (the default), or remove each one once its output is on the disk and verified: a "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import click
@@ -49,6 +50,8 @@ class Request:
         prompt_file: file of --prompt-file, which no output may replace.
         report: file of --report.
         resume: whether to keep what is done, and to continue an interrupted run.
+        output_dir: folder of --output-dir, for all outputs; None to write each next to its input.
+        places: path below `output_dir` for each input that has one; the others have their base name.
     """
 
     mode: Mode
@@ -64,6 +67,8 @@ class Request:
     prompt_file: str | None = None
     report: str | None = None
     resume: bool = False
+    output_dir: str | None = None
+    places: Mapping[str, str] = field(default_factory=dict)
 
     def target(self, name: str | None) -> str | None:
         """Returns the name of the output for an input; None for the standard output.
@@ -78,13 +83,15 @@ class Request:
             return self.output
         if self.to_stdout or name is None:
             return None
+        if self.output_dir is not None:
+            name = os.path.join(self.output_dir, self.places.get(name, os.path.basename(name)))
         if self.mode is Mode.COMPRESS:
             return filenames.add_suffix(name, self.suffix)
-        return filenames.strip_suffix(name, self._suffixes)
+        return filenames.strip_suffix(name, self.suffixes)
 
     @property
-    def _suffixes(self) -> tuple[str, ...]:
-        """Suffixes that decompressing strips."""
+    def suffixes(self) -> tuple[str, ...]:
+        """Suffixes of archives, which decompressing strips."""
         from ..format.headers import SUFFIX
 
         return (self.suffix,) if self.suffix == SUFFIX else (self.suffix, SUFFIX)
@@ -122,6 +129,7 @@ class Arguments:
     json: bool = False
     report: str | None = None
     resume: bool = False
+    output_dir: str | None = None
 
     def request(self, num_files: int, *, model_from_environment: bool) -> Request:
         """Checks which options go together, and reads the prompt.
@@ -170,6 +178,7 @@ class Arguments:
             prompt_file=self.prompt_file,
             report=self.report,
             resume=self.resume,
+            output_dir=self.output_dir,
         )
 
     @property
@@ -188,6 +197,10 @@ class Arguments:
                 raise click.UsageError("-o takes one input file; use -c to write several to the standard output")
             if self.to_stdout and not self._names_stdout:
                 raise click.UsageError("-c and -o exclude each other")
+        if self.output_dir is not None and (
+            not mode.writes_files or self.to_stdout or self.output is not None or not self.output_dir
+        ):
+            raise click.UsageError("--output-dir needs a folder, and excludes -c, -o, -l and -t")
         if self.resume and (not mode.writes_files or self.to_stdout or self._names_stdout):
             raise click.UsageError("--resume needs files as output, not the standard output, -l or -t")
         if not self.suffix or "/" in self.suffix or os.sep in self.suffix:

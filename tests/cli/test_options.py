@@ -8,6 +8,7 @@ import pytest
 
 from llmzip.cli import main
 from llmzip.cli.commands import archive
+from llmzip.cli.inputs import Selection
 from llmzip.cli.request import Arguments, Mode, Request
 
 
@@ -25,6 +26,7 @@ class Parsed:
             values.pop("progress", None)
             self.names = files or ("-",)
             self.talk = (quiet, verbose, debug)
+            archive.selected(values)
             self.request = archive.parsed(mode, len(self.names), values)
             return 0
 
@@ -187,15 +189,18 @@ def test_every_option_is_an_argument_with_the_same_default(command: list[str], m
     for variable in ("LLMZIP_MODEL", "LLMZIP_THREADS"):
         monkeypatch.delenv(variable, raising=False)
     parsed: list[Arguments] = []
+    selections: list[Selection] = []
 
     def run(mode: Mode | None, files: Any, quiet: int, verbose: int, debug: bool, **values: Any) -> int:
         values.pop("progress", None)
+        selections.append(archive.selected(values))
         parsed.append(Arguments(**values))
         return 0
 
     monkeypatch.setattr(archive, "_run", run)
     assert main.main([*command, "f"]) == 0
     assert parsed == [Arguments()]
+    assert selections == [Selection()]
 
 
 def test_empty_suffix_is_refused() -> None:

@@ -17,6 +17,7 @@ from ...system.filenames import FileProblem
 from ...system.streams import DescriptorWriter
 from .. import options
 from ..command import CONTEXT, make_messages, with_local_model
+from ..inputs import Selection, gather
 from ..jobs import Jobs
 from ..messages import Messages
 from ..records import RecordFile
@@ -52,6 +53,7 @@ def default_command(name: str, kind: type[click.Command]) -> click.Command:
 
     @click.command(name, cls=kind, hidden=True, context_settings=CONTEXT, epilog=options.EXIT_STATUS)
     @options.files
+    @options.inputs
     @options.modes
     @options.json_of_modes
     @options.levels
@@ -79,6 +81,7 @@ def default_command(name: str, kind: type[click.Command]) -> click.Command:
 
 @click.command("compress", context_settings=CONTEXT, epilog=options.EXIT_STATUS)
 @options.files
+@options.inputs
 @options.levels
 @options.compress_model
 @_compress_settings
@@ -93,6 +96,7 @@ def compress_command(**values: Any) -> int:
 
 @click.command("decompress", context_settings=CONTEXT, epilog=options.EXIT_STATUS)
 @options.files
+@options.inputs
 @options.decompress_model
 @options.prompt
 @options.io_options
@@ -126,6 +130,7 @@ def zcat_command(files: tuple[str, ...], suffix: str, **values: Any) -> int:
 
 @click.command("unllmzip", context_settings=CONTEXT, epilog=options.EXIT_STATUS)
 @options.files
+@options.inputs
 @options.reading_modes
 @options.json_of_modes
 @options.decompress_model
@@ -149,6 +154,7 @@ def _existing(files: tuple[str, ...], suffix: str) -> tuple[str, ...]:
 
 @click.command("info", context_settings=CONTEXT, epilog=options.EXIT_STATUS)
 @options.files
+@options.inputs
 @options.json
 @options.talk
 def info_command(**values: Any) -> int:
@@ -184,9 +190,14 @@ def _run(
     Returns:
         the exit status.
     """
-    names = files or ("-",)
+    selection = selected(values)
+    names: Sequence[str] = selection.names(files)
+    if selection.recursive and values.get("output") not in (None, "-"):
+        raise click.UsageError("-o takes one input file; with -r use --output-dir DIR, or -c")
     request = parsed(mode, len(names), values)
     messages = make_messages(quiet, verbose, debug, progress)
+    inputs = gather(names, selection, request)
+    names, request = inputs.names, dataclasses.replace(request, places=inputs.places)
     if request.mode is not Mode.LIST and not _prepare_process(messages):
         return EXIT_FAILED
     if request.mode is Mode.COMPRESS:
@@ -199,11 +210,12 @@ def _run(
         stack.enter_context(process.signals_clean_up(_announcement(request, messages)))
         records = stack.enter_context(_record_file(names, request))
         stdout = stack.enter_context(process.standard_output())
-        match request.mode:
-            case Mode.LIST:
-                status = InfoTable(request, messages, stdout, records).run(names)
-            case Mode.COMPRESS | Mode.DECOMPRESS | Mode.TEST:
-                status = Jobs(request, messages, stdout, records).run(names)
+        kind = InfoTable if request.mode is Mode.LIST else Jobs
+        files_run = kind(request, messages, stdout, records)
+        for name, remark in inputs.remarks:
+            messages.notice(f"{name}: {remark}")
+        files_run.refuse(inputs.problems)
+        status = files_run.run(names)
         if records is not None and records.error is not None:
             messages.error(request.report, records.error.strerror or "cannot be written", records.error)
             status = status or EXIT_FAILED
@@ -215,6 +227,12 @@ def _announcement(request: Request, messages: Messages) -> Callable[[str], None]
     if not request.resume:
         return messages.stopped
     return lambda name: messages.stopped(name, "what is done is kept; the same command continues")
+
+
+def selected(values: dict[str, Any]) -> Selection:
+    """Takes the options that choose inputs out of the values of all options, and returns them."""
+    names = [field.name for field in dataclasses.fields(Selection) if field.name in values]
+    return Selection(**{name: values.pop(name) for name in names})
 
 
 def parsed(mode: Mode | None, num_files: int, values: dict[str, Any]) -> Request:
