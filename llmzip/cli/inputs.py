@@ -123,6 +123,8 @@ def _gather_folder(
         is_archive = any(filenames.has_suffix(path, suffix) for suffix in request.suffixes)
         if is_archive and request.mode is Mode.COMPRESS:
             inputs.remarks.append((path, "is already an archive, skipped"))
+        elif _is_unfinished(path, request.suffixes):
+            continue
         elif is_archive or request.mode is Mode.COMPRESS:
             if left_out and _identities(path) & left_out:
                 continue  # --report is written to, --prompt-file is needed to decompress
@@ -188,6 +190,14 @@ def _identities(*names: str | None) -> set[tuple[int, int]]:
                 status = os.stat(name)
                 identities.add((status.st_dev, status.st_ino))
     return identities
+
+
+def _is_unfinished(path: str, suffixes: Sequence[str]) -> bool:
+    """Whether a name is that of an archive that a run with --resume will continue, or of its temporary file."""
+    name = os.path.basename(path)
+    return name.endswith(tuple(f"{suffix}.partial" for suffix in suffixes)) or (
+        name.startswith(".llmzip-") and name.endswith(".tmp")
+    )
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llmzip.cli.inputs import Selection, _files_below
 from llmzip.cli.main import main
 
 from .conftest import Run
@@ -163,6 +164,26 @@ def test_options_that_contradict_each_other_are_wrong_usage(tree: Path, run: Run
     done = run(*arguments)
     assert (done.returncode, done.stdout) == (2, b"")
     assert not list(tree.rglob("*.llmz"))
+
+
+def test_what_an_interrupted_run_has_left_is_continued_and_not_compressed(tree: Path, run: Run) -> None:
+    (tree / "t/b.llmz.partial").touch()
+    (tree / "t/.llmzip-0123.tmp").write_bytes(b"unfinished")
+    done = run("-r", "--resume", "t")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert not (tree / "t/b.llmz.partial").exists()
+    assert {name for name in files_below(tree) if name.endswith(".llmz")} == {f"{name}.llmz" for name in FILES}
+
+
+def test_a_folder_that_vanishes_is_a_problem_of_its_own(tree: Path) -> None:
+    files = _files_below(os.fspath(tree / "t"), Selection(recursive=True))
+    next(files)
+    shutil.rmtree(tree / "t/sub")
+    rest = list(files)
+    assert [Path(name).name for name, problem in rest if problem is None] == ["a.txt", "b"]
+    assert [(Path(name).name, type(problem)) for name, problem in rest if problem is not None] == [
+        ("sub", FileNotFoundError)
+    ]
 
 
 names = st.text(st.sampled_from("ab.-* \n\udcff\u00e9"), min_size=1, max_size=6).filter(lambda name: name.strip("."))
