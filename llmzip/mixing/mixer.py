@@ -25,6 +25,10 @@ _TOKENS_AT_ONCE = 4096
 """Tokens of an encoder that are walked and coded at once: their decisions take half a megabyte."""
 
 
+_COST_UNITS = 1 << 32
+"""Units of a bit in which costs are added up: as integers, so that it does not matter how many are added at once."""
+
+
 def table_bits(num_tokens: int) -> int:
     """Returns k: the table of statistics has 2^k blocks of 16 bytes (docs/numerics.md section 10.4)."""
     return min(max((64 * num_tokens - 1).bit_length(), _MIN_TABLE_BITS), _MAX_TABLE_BITS)
@@ -123,7 +127,7 @@ class MixEncoder:
             np.zeros(len(tokens), dtype=np.int32),
         )
         self._walk = self._new_walk(0)
-        self._encoder, self._bits, self._step = Encoder(), 0.0, 0
+        self._encoder, self._cost, self._step = Encoder(), 0, 0
 
     def _new_walk(self, more_tokens: int) -> Walk:
         self._learned, self._texts = _state(self._vocabulary, self._rows, self._with_model, self._primed, more_tokens)
@@ -169,8 +173,8 @@ class MixEncoder:
             end = min(self._step + stride, last_step)
             bits, probability = self._walk.encode(end)
             self._encoder.encode_bits(bits, probability)
-            chosen = np.where(bits, probability, 1 - probability)
-            self._bits -= float(np.log2(chosen.astype(np.float64)).sum())
+            chosen = np.where(bits, probability, 1 - probability).astype(np.float64)
+            self._cost -= int(np.rint(np.log2(chosen) * _COST_UNITS).astype(np.int64).sum())
             if progress is not None:
                 progress(sum(self._rows.active_rows(step) for step in range(self._step, end)))
             self._step = end
@@ -182,7 +186,7 @@ class MixEncoder:
             progress: as for `walk`.
         """
         self.walk(self._rows.steps, progress)
-        return self._encoder.finish(), self._bits
+        return self._encoder.finish(), self._cost / _COST_UNITS
 
     def learn(self, more_tokens: int) -> Primed:
         """Learns these tokens as a prompt without coding anything; returns what the mixer then knows.

@@ -144,6 +144,12 @@ def test_lines_are_found_in_archives_and_files(call: Call) -> None:
     assert out(call, "nothing like this", "a.llmz", code=1) == b""
 
 
+def test_no_file_is_opened_for_a_count_of_zero(call: Call) -> None:
+    for arguments in (["-m0", "info"], ["-c", "-m0", "info"], ["-l", "-m", "0", "info"], ["-v", "-m0", "info"]):
+        assert out(call, *arguments, "a.llmz", "none.llmz", code=1) == b""
+    assert call("grep", "-L", "-m0", "info", "a.llmz")[1] == b"a.llmz\n"
+
+
 def test_the_syntax_is_that_of_python(call: Call) -> None:
     assert out(call, "-c", r"node-(?:7|9)\b", "a.llmz") == b"1\n"
     assert out(call, "-c", "(?i)TIMEOUT", "a.llmz") == b"2\n"

@@ -165,6 +165,8 @@ class _Run:
 
     def status(self) -> int:
         """Searches all files. Returns the exit status."""
+        if self.style.max_count == 0 and self.style.show is not Show.OTHER_NAMES:
+            return _NONE  # as grep: nothing can be selected, so that no file is opened
         found = failed = False
         with process.standard_output() as stdout:
             self.style.coloured = has_colours(self.color, stdout.fileno())
