@@ -25,7 +25,7 @@ _TOKENS_AT_ONCE = 4096
 """Tokens of an encoder that are walked and coded at once: their decisions take half a megabyte."""
 
 
-_COST_UNITS = 1 << 32
+_COST_UNITS = 1 << 40
 """Units of a bit in which costs are added up: as integers, so that it does not matter how many are added at once."""
 
 
