@@ -25,8 +25,8 @@ _TOKENS_AT_ONCE = 4096
 """Tokens of an encoder that are walked and coded at once: their decisions take half a megabyte."""
 
 
-_COST_UNITS = 1 << 40
-"""Units of a bit in which costs are added up: as integers, so that it does not matter how many are added at once."""
+_COST_BITS = 48
+"""Costs are added up as integers, in units of 2^-48 bits, so that it does not matter how many are added at once."""
 
 
 def table_bits(num_tokens: int) -> int:
@@ -174,7 +174,9 @@ class MixEncoder:
             bits, probability = self._walk.encode(end)
             self._encoder.encode_bits(bits, probability)
             chosen = np.where(bits, probability, 1 - probability).astype(np.float64)
-            self._cost -= int(np.rint(np.log2(chosen) * _COST_UNITS).astype(np.int64).sum())
+            cost = np.rint(np.log2(chosen) * -(1 << _COST_BITS)).astype(np.int64)
+            # In two halves: each is at most 2^52, and a sum of thousands may not fit.
+            self._cost += (int((cost >> 24).sum()) << 24) + int((cost & 0xFFFFFF).sum())
             if progress is not None:
                 progress(sum(self._rows.active_rows(step) for step in range(self._step, end)))
             self._step = end
@@ -186,7 +188,7 @@ class MixEncoder:
             progress: as for `walk`.
         """
         self.walk(self._rows.steps, progress)
-        return self._encoder.finish(), self._cost / _COST_UNITS
+        return self._encoder.finish(), self._cost / (1 << _COST_BITS)
 
     def learn(self, more_tokens: int) -> Primed:
         """Learns these tokens as a prompt without coding anything; returns what the mixer then knows.

@@ -86,7 +86,7 @@ def assert_coded_as_documented(sample: samples.Tokens, prompt: tuple[np.ndarray,
                 encoder.add(np.arange(len(tokens)), masses)
             payload, bits = encoder.finish()
             assert payload.hex() == right.payload.hex(), level
-            assert bits == pytest.approx(right.bits, rel=1e-9, abs=1e-9)  # costs are added in units of 2^-40
+            assert bits == pytest.approx(right.bits, rel=1e-9)
             documented.assert_learnt(encoder._learned, encoder._texts, right.mixer)
             decoder = MixDecoder(vocabulary, payload, len(tokens), sample.rows, with_model, primed())
             assert np.array_equal(samples.decoded(decoder, sample), tokens)
