@@ -41,6 +41,12 @@ INLINE void add_products(int32_t* __restrict sum, const int16_t* __restrict inpu
 #endif
 }
 
+// A unit's sum, from 0 to `most`.
+INLINE int32_t output_of(int32_t sum, int32_t most) {
+    const int32_t above = sum > 0 ? sum : 0;
+    return above < most ? above : most;
+}
+
 // The outputs of the second layer, 0 to MAX_UNIT, which the output weights make a logit of.
 INLINE void run_network(const Network& network, const int16_t* input, const int32_t* choice, int32_t* unit) {
     alignas(64) int32_t sum[UNITS];
@@ -49,18 +55,10 @@ INLINE void run_network(const Network& network, const int16_t* input, const int3
     for (int n = 0; n < UNITS; n++) sum[n] = row[0][n] + row[1][n] + row[2][n] + row[3][n] + row[4][n];
     add_products(sum, input, network.first, NETWORK_INPUTS / 2);
     alignas(64) int16_t hidden[UNITS];
-    for (int n = 0; n < UNITS; n++) {
-        const int32_t value = sum[n] >> 13;
-        const int32_t above = value > 0 ? value : 0;
-        hidden[n] = (int16_t)(above < MAX_HIDDEN ? above : MAX_HIDDEN);
-    }
+    for (int n = 0; n < UNITS; n++) hidden[n] = (int16_t)output_of(sum[n] >> 13, MAX_HIDDEN);
     for (int n = 0; n < UNITS; n++) sum[n] = network.bias[n];
     add_products(sum, hidden, network.second, UNITS / 2);
-    for (int n = 0; n < UNITS; n++) {
-        const int32_t value = sum[n] >> 12;
-        const int32_t above = value > 0 ? value : 0;
-        unit[n] = above < MAX_UNIT ? above : MAX_UNIT;
-    }
+    for (int n = 0; n < UNITS; n++) unit[n] = output_of(sum[n] >> 12, MAX_UNIT);
 }
 
 }  // namespace

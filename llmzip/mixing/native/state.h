@@ -21,7 +21,9 @@ const int MAX_LOGIT = 2815, MAX_WEIGHT = 1 << 29;
 const int NETWORK_INPUTS = 96, USED_NETWORK_INPUTS = 93, UNITS = 32, CHOICES = 5, MAX_HIDDEN = 8191, MAX_UNIT = 4095;
 
 // Where what the network reads begins after the mixer's inputs, and the rows that it is given.
-enum { NETWORK_SEEN = 46, NETWORK_LOGITS = 82, NETWORK_MIXED = 90, NETWORK_MAPS = 91 };
+enum {
+    NETWORK_SEEN = USED_INPUTS, NETWORK_LOGITS = NETWORK_SEEN + CONTEXTS, NETWORK_MIXED = NETWORK_LOGITS + SETS, NETWORK_MAPS
+};
 enum { ROW_BY_DEPTH = 0, ROW_BY_MATCH = 16, ROW_BY_GUESS = 32, ROW_BY_CLASS = 56, ROW_BY_AGE = 72 };
 
 // Where the groups of weight sets after that of the nodes begin, and the groups of final sets.

@@ -157,12 +157,13 @@ INLINE int64_t encode_group(const Mixer& m, Group& group, int64_t step, float* p
         }
         busy = done > before;
         correct_group(m, group);
-        int64_t coded = before;
-        for (int at = 0; at < group.size; at++)
-            if (group.place[at].node >= 0) probability[coded++] = (float)group.place[at].probability * 0x1p-16f;
         int64_t learnt = before;
-        for (int at = 0; at < group.size; at++)
-            if (group.place[at].node >= 0) go_on(m, group.place[at], bits[learnt++]);
+        for (int at = 0; at < group.size; at++) {
+            Place& place = group.place[at];
+            if (place.node < 0) continue;
+            probability[learnt] = (float)place.probability * 0x1p-16f;
+            go_on(m, place, bits[learnt++]);
+        }
     }
     for (int at = 0; at < group.size; at++) end_token(m, group.place[at]);
     return done;
