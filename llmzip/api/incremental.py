@@ -11,7 +11,6 @@ from typing import Any, Literal
 from ..codec.lines import LineCheck
 from ..codec.reader import FrameDecoder
 from ..codec.writer import ArchiveWriter, Scope
-from ..errors import CorruptError
 from ..format.headers import Frame
 from ..format.reading import ArchiveParser
 from ..settings import (  # fmt: skip
@@ -163,25 +162,20 @@ class Decompressor:
     def _advance(self, answer: bytes | None) -> int | None:
         """Feeds the parser; returns the number of bytes it wants next, or None at the end."""
         try:
-            request = self._steps.send(answer)
-            while isinstance(request, Frame):
-                text = self._frames.decode(request)
-                self._lines.add(request, text.count(b"\n"))
-                self._output += text
-                request = next(self._steps)
-        except StopIteration:
-            pass
+            try:
+                request = self._steps.send(answer)
+                while isinstance(request, Frame):
+                    text = self._frames.decode(request)
+                    self._lines.add(request, text.count(b"\n"))
+                    self._output += text
+                    request = next(self._steps)
+            except StopIteration:
+                self._lines.finish()
+                return None
         except Exception as error:
             self._error = error
             raise
-        else:
-            return request if isinstance(request, int) else 0
-        try:
-            self._lines.finish()
-        except CorruptError as error:
-            self._error = error
-            raise
-        return None
+        return request if isinstance(request, int) else 0
 
 
 def decompress_settings(model: Model | None, device: str, prompt: Buffer) -> DecompressSettings:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import click
 
@@ -17,9 +17,6 @@ MAX_PROMPT_BYTES = 1 << 26  # 64 MiB
 
 _SIZE = re.compile(r"([0-9]+) ?(|[kmg]i?)b?", re.IGNORECASE)
 _SIZE_UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1024, "mi": 1024**2, "gi": 1024**3}
-_PERCENTAGE = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,2})?) ?%?")
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
-_DURATION_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _NUMBER = "-?[0-9]{1,18}"
 _RANGE = re.compile(f"({_NUMBER})?:({_NUMBER})?")
 _MAX_DIGITS = 7  # of a number in a list
@@ -37,32 +34,44 @@ class Size(click.ParamType):  # type: ignore[type-arg, unused-ignore]
         return int(match[1]) * _SIZE_UNITS[match[2].lower()]
 
 
-class Percentage(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+class _Quantity(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """A number and perhaps its unit.
+
+    Attributes:
+        pattern: what to match: the number and the unit.
+        units: what the number is multiplied by, for each unit.
+        wanted: what is accepted, for the message.
+    """
+
+    pattern: ClassVar[re.Pattern[str]]
+    units: ClassVar[dict[str, float]]
+    wanted: ClassVar[str]
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        match = self.pattern.fullmatch(str(value))
+        if match is None:
+            self.fail(f"{value!r} is not {self.wanted}", param, ctx)
+        return float(match[1]) * self.units[match[2]]
+
+
+class Percentage(_Quantity):
     """A share: 5%, 0.5 % or 5."""
 
     name = "percentage"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        if isinstance(value, float):
-            return value
-        match = _PERCENTAGE.fullmatch(str(value))
-        if match is None:
-            self.fail(f"{value!r} is not a percentage such as 5% or 0.5%", param, ctx)
-        return float(match[1])
+    pattern = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,2})?) ?(%?)")
+    units: ClassVar = {"": 1.0, "%": 1.0}
+    wanted = "a percentage such as 5% or 0.5%"
 
 
-class Duration(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+class Duration(_Quantity):
     """A time in seconds, or a number with s, m, h or d."""
 
     name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        if isinstance(value, float):
-            return value
-        match = _DURATION.fullmatch(str(value))
-        if match is None:
-            self.fail(f"{value!r} is not a time: use a number with s, m, h or d, such as 20m", param, ctx)
-        return float(match[1]) * _DURATION_UNITS[match[2]]
+    pattern = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
+    units: ClassVar = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+    wanted = "a time: use a number with s, m, h or d, such as 20m"
 
 
 class Share(click.ParamType):  # type: ignore[type-arg, unused-ignore]

@@ -65,6 +65,14 @@ def wait_until_it_grows(path: Path, process: subprocess.Popen[bytes]) -> None:
     wait_until(lambda: size(path) > begun or process.poll() is not None)
 
 
+def kill_amid_work(process: subprocess.Popen[bytes], partial: Path, seconds: float) -> None:
+    """Kills a process some seconds after it has added something to what it keeps."""
+    wait_until_it_grows(partial, process)
+    time.sleep(seconds)
+    process.kill()
+    process.communicate(timeout=60)
+
+
 def size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
@@ -85,11 +93,7 @@ def test_compression_killed_at_random_moments(call: Call, tmp_path: Path, option
     rng, partial = random.Random(seed), tmp_path / "a.llmz.partial"
     sizes = []
     for _ in range(4):
-        process = start(tmp_path, *options, "--resume", "a")
-        wait_until_it_grows(partial, process)
-        time.sleep(rng.random() / 4)
-        process.kill()
-        process.communicate(timeout=60)
+        kill_amid_work(start(tmp_path, *options, "--resume", "a"), partial, rng.random() / 4)
         if (tmp_path / "a.llmz").exists():
             break
         sizes.append(size(partial))
@@ -222,11 +226,7 @@ def test_decompression_killed_at_random_moments(call: Call, tmp_path: Path, seed
     (tmp_path / "a").unlink()
     rng, partial, known = random.Random(seed), tmp_path / "a.partial", []
     for _ in range(4):
-        process = start(tmp_path, "-d", "--resume", "a.llmz")
-        wait_until_it_grows(partial, process)
-        time.sleep(rng.random() / 10)
-        process.kill()
-        process.communicate(timeout=60)
+        kill_amid_work(start(tmp_path, "-d", "--resume", "a.llmz"), partial, rng.random() / 10)
         if (tmp_path / "a").exists():
             break
         known.append(size(partial))
