@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import llmzip
 from llmzip.errors import LLMZipError
-from llmzip.recovery.making import recovery_archive
+from llmzip.recovery.making import RecoveryWriter
 from llmzip.recovery.repair import repair
 
 _SECTOR_BYTES = 4096
@@ -87,7 +87,9 @@ def main() -> None:
     rng = random.Random(options.seed)
     archive = llmzip.compress(rng.randbytes(options.bytes))
     started = time.perf_counter()
-    whole = archive + b"".join(recovery_archive(io.BytesIO(archive), len(archive), options.percent))
+    writer = RecoveryWriter(options.percent)
+    writer.add(archive)
+    whole = archive + b"".join(writer.finish())
     print(
         f"{len(archive):,} bytes of archive, {len(whole) - len(archive):,} of recovery data "
         f"({(len(whole) - len(archive)) / len(archive):.1%}), made in {time.perf_counter() - started:.2f} s"

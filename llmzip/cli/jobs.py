@@ -336,11 +336,12 @@ class Jobs(FileRun):
         """Returns the length of the progress bar, from the headers; None if there is no bar or no seekable file."""
         if not self._messages.shows_progress or source.size_bytes is None:
             return None
-        from ..codec.info import read_info
+        from ..format.reading import read_archives
 
         start = source.file.tell()
         try:
-            return read_info(source.file).original_bytes
+            frames = read_archives(source.file, skip_payloads=True, skip_models=True)
+            return sum(frame.header.original_bytes for frame in frames)
         except (LLMZipError, OSError):
             return None  # the decoder will explain it better
         finally:

@@ -6,10 +6,11 @@ Must not know engines, coders or payloads.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from .._version import FORMAT_VERSION
-from ..format.headers import SKIP, USER_MODEL, Frame, LineCounts
+from ..format.headers import SKIP, USER_MODEL, Frame, Header, LineCounts
 from ..format.reading import Position, read_archives
 from ..format.recovery import parse_head
 from ..models.choice import describe_model, place_of_model
@@ -130,10 +131,14 @@ def read_info(source: BinaryIO) -> ArchiveInfo:
     archives: list[ArchiveEntry] = []
     parsed = Position()
     indexes: list[LineCounts] = []
+    places: dict[tuple[Header, bool], Path | None] = {}
     for frame in read_archives(source, skip_payloads=True, skip_models=True, position=parsed):
         if frame.number == 0:
             indexes.append(frame.index)
-            folder = place_of_model(frame.archive)
+            looked_for = frame.archive, frame.archive.carried is None
+            if looked_for not in places:  # many archives of a file have the same model
+                places[looked_for] = place_of_model(frame.archive)
+            folder = places[looked_for]
             archives.append(
                 ArchiveEntry(
                     FORMAT_VERSION,

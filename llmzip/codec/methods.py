@@ -10,6 +10,7 @@ import zstandard
 
 from ..errors import CorruptError
 from ..format.headers import LZMA, MAX_FRAME_BYTES, STORED, ZSTD
+from ..format.lzma2 import lzma_filters
 
 _ZSTD_LEVEL = 19
 
@@ -18,9 +19,6 @@ _MAX_TEXT_ENTROPY = 7.3
 
 _MIN_NOISE_BYTES = 512
 """Inputs below this size have too few bytes for their entropy to mean anything."""
-
-_MIN_DICTIONARY_BITS = 12
-"""Of LZMA2: the smallest dictionary that its format has, 4 KiB."""
 
 _READ_BYTES = 1 << 12
 """Bytes that a damaged Zstandard frame is read and written in: 4 KiB."""
@@ -47,7 +45,7 @@ def plain_payloads(data: bytes) -> list[tuple[int, bytes]]:
     Args:
         data: 1 to 2^26 bytes.
     """
-    lz = lzma.compress(data, lzma.FORMAT_RAW, filters=_filters(len(data)))
+    lz = lzma.compress(data, lzma.FORMAT_RAW, filters=lzma_filters(len(data)))
     parameters = zstandard.ZstdCompressionParameters.from_level(
         _ZSTD_LEVEL,
         source_size=len(data),
@@ -114,7 +112,7 @@ def zstd_beginning(payload: bytes, max_bytes: int) -> bytes:
 
 def lzma_decompressor(original_bytes: int) -> lzma.LZMADecompressor:
     """Returns a decompressor for a payload of method lzma that stands for so many bytes."""
-    return lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=_filters(original_bytes))
+    return lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=lzma_filters(original_bytes))
 
 
 def _unlzma(payload: bytes, original_bytes: int) -> bytes:
@@ -125,12 +123,6 @@ def _unlzma(payload: bytes, original_bytes: int) -> bytes:
     if not decompressor.eof or decompressor.unused_data or len(data) != original_bytes:
         raise CorruptError(f"damaged: the frame does not end after the {original_bytes} bytes it promises")
     return data
-
-
-def _filters(original_bytes: int) -> list[dict[str, int]]:
-    """Returns LZMA2 with a dictionary that holds the whole frame (format section 3)."""
-    bits = max(_MIN_DICTIONARY_BITS, (original_bytes - 1).bit_length())
-    return [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": 1 << bits}]
 
 
 def looks_random(data: bytes) -> bool:

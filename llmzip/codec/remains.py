@@ -80,10 +80,9 @@ def _plain(frame: Frame) -> bytes:
 
 def _adaptive(frame: Frame) -> bytes:
     """Returns the beginning of a frame that the mixer coded without a model."""
-    from ..mixing.mixer import MixDecoder
-    from ..mixing.vocabulary import Vocabulary
+    from ..mixing.mixer import MixDecoder, byte_vocabulary
 
-    vocabulary, num_bytes = Vocabulary([bytes([byte]) for byte in range(256)]), frame.header.original_bytes
+    vocabulary, num_bytes = byte_vocabulary(), frame.header.original_bytes
 
     def decode(payload: bytes) -> np.ndarray:
         decoder = MixDecoder(vocabulary, payload, num_bytes, 1, with_model=False)

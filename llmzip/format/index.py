@@ -32,7 +32,7 @@ from .headers import (
     LineCounts,
 )
 from .numbers import varint_at
-from .reading import ArchiveParser, Skip, end_of
+from .reading import ArchiveParser, Skip, end_of, index_entries
 from .recovery import parse_head
 from .writing import pack_header
 
@@ -135,21 +135,24 @@ def read_index(source: BinaryIO, *, allow_damaged_models: bool = False) -> Archi
         return None
     start = read_upto(source, _MAX_HEADER_BYTES)
     begins_with_model = len(start) > len(MAGIC) and start[len(MAGIC)] >> 4 == CARRIED_MODEL
-    source.seek(0)
     try:
+        body = _index_body(source, end)
+        if body is None:
+            return None  # before a carried model is read in vain
+        source.seek(0)
         parser = ArchiveParser(allow_damaged_models=allow_damaged_models)
         header = _result(parser.header_steps(), source if begins_with_model else io.BytesIO(start))
-        while True:
-            body = _index_body(source, end)
-            lists = None if body is None else _parsed(body.entries, parser.offset_bytes)
-            if body is None or lists is None:
+        while body is not None:
+            lists = _parsed(body.entries, parser.offset_bytes)
+            if lists is None:
                 return None
             if lists[0][-1] + body.size_bytes == end:
                 return ArchiveIndex(header, parser.header_bytes, *lists, carried=parser.carried)
             before = end - body.size_bytes - (lists[0][-1] - parser.offset_bytes) - len(_PLAIN_HEADER)
             if not _is_recovery_data(source, before):
                 return None
-            end = before
+            end, body = before, _index_body(source, before)
+        return None
     except (LLMZipError, EOFError):
         return None
     finally:
@@ -275,13 +278,10 @@ def _parsed(entries: bytes, offset: int) -> tuple[array[int], array[int], array[
         offset: where the first frame begins in the file.
     """
     offsets, begins, line_feeds = array("Q", [offset]), array("Q", [0]), array("I")
-    place = begin = 0
+    begin = 0
     try:
-        while place < len(entries):
-            size, place = varint_at(entries, place)
-            original, place = varint_at(entries, place)
-            lines, place = varint_at(entries, place)
-            if not (_MIN_FRAME_BYTES <= size <= _MAX_FRAME_BYTES and lines <= original <= MAX_FRAME_BYTES):
+        for size, original, lines in index_entries(entries):
+            if not (_MIN_FRAME_BYTES <= size <= _MAX_FRAME_BYTES and original <= MAX_FRAME_BYTES):
                 return None
             offset += size
             begin += original

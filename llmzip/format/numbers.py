@@ -34,14 +34,11 @@ def unpack_varint(data: bytes, what: str = " header: a number of the model recor
     Raises:
         CorruptError: the data ends within the number, or the number is longer than it needs to be.
     """
-    value = 0
-    for place, byte in enumerate(data[:5]):
-        value |= (byte & 0x7F) << 7 * place
-        if byte < 0x80:
-            if byte == 0 and place:
-                break
-            return value, data[place + 1 :]
-    raise CorruptError(f"damaged{what} is malformed")
+    try:
+        value, place = varint_at(data, 0)
+    except ValueError:
+        raise CorruptError(f"damaged{what} is malformed") from None
+    return value, data[place:]
 
 
 def varint_at(data: bytes, place: int) -> tuple[int, int]:

@@ -414,6 +414,25 @@ def end_of(source: BinaryIO) -> int | None:
         return None
 
 
+def index_entries(raw: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yields the entries of an index: bytes of the frame, bytes of its text, and the line feeds among these.
+
+    Args:
+        raw: the entries as they are in the file.
+
+    Raises:
+        ValueError: they are malformed.
+    """
+    place = 0
+    while place < len(raw):
+        size, place = varint_at(raw, place)
+        original, place = varint_at(raw, place)
+        line_feeds, place = varint_at(raw, place)
+        if line_feeds > original:
+            raise ValueError("more line feeds than bytes")
+        yield size, original, line_feeds
+
+
 def _line_feeds(raw: bytes, entries: list[tuple[int, int]]) -> array[int]:
     """Returns the line feeds of each frame by the entries of an index.
 
@@ -424,16 +443,11 @@ def _line_feeds(raw: bytes, entries: list[tuple[int, int]]) -> array[int]:
     Raises:
         ValueError: they say something else.
     """
-    line_feeds, place = array("I"), 0
-    for size, original in entries:
-        found_size, place = varint_at(raw, place)
-        found_original, place = varint_at(raw, place)
-        number, place = varint_at(raw, place)
-        if (found_size, found_original) != (size, original) or number > original:
+    line_feeds = array("I")
+    for expected, (size, original, number) in zip(entries, index_entries(raw), strict=True):
+        if (size, original) != expected:
             raise ValueError("other frames")
         line_feeds.append(number)
-    if place != len(raw):
-        raise ValueError("more frames")
     return line_feeds
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from ..errors import CorruptError
 from .headers import MAX_FRAME_BYTES, SKIP, FrameHeader, Header, with_last
-from .writing import pack_frame, pack_header, pack_index
+from .writing import frame_bytes, pack_frame, pack_header, pack_index
 
 PACKET_MAGIC = b"\xf7LR\x01"
 HEAD_BYTES = 48
@@ -113,17 +113,21 @@ class Layout:
         larger, count = counts.count(counts[0]), counts[0]
         offset = len(pack_header(Header()))
         if number >= larger * count:
-            offset += larger * _frame_bytes(count * self.packet_bytes)
+            offset += larger * self._frame_bytes(count)
             number -= larger * count
             count = counts[-1]
         frame, place = divmod(number, count)
-        size = _frame_bytes(count * self.packet_bytes)
+        size = self._frame_bytes(count)
         return offset + (frame + 1) * size - 5 - (count - place) * self.packet_bytes
+
+    def _frame_bytes(self, packets: int) -> int:
+        """Returns the size of a frame with so many packets."""
+        return frame_bytes(FrameHeader(SKIP, 0, packets * self.packet_bytes))
 
     @property
     def archive_bytes(self) -> int:
         """Size of the archive of recovery data."""
-        entries = [(_frame_bytes(count * self.packet_bytes), 0, 0) for count in self.frame_packets]
+        entries = [(self._frame_bytes(count), 0, 0) for count in self.frame_packets]
         return len(pack_header(Header())) + sum(size for size, *_ in entries) + len(pack_index(entries))
 
     def pack_packet(self, number: int, data: bytes) -> bytes:
@@ -232,9 +236,3 @@ def check_packets(payload: bytes, frame_number: int) -> None:
         if place == len(payload) == counts[frame_number] * layout.packet_bytes:
             return
     raise CorruptError(f"damaged recovery data: packet {number}; no text is lost, and llmzip repair mends the file")
-
-
-def _frame_bytes(payload_bytes: int) -> int:
-    """Returns the size of a skip frame."""
-    width = max(1, (payload_bytes.bit_length() + 7) // 8)
-    return 1 + 3 * width + payload_bytes + 1 + 4

@@ -45,7 +45,7 @@ def encode_bytes(data: bytes, progress: Callable[[int], None] | None = None) -> 
         EngineError: the mixer or the coder cannot be loaded here.
     """
     tokens = np.frombuffer(data, dtype=np.uint8).astype(np.int64)
-    return MixEncoder(_byte_vocabulary(), tokens, 1, with_model=False).finish(progress)
+    return MixEncoder(byte_vocabulary(), tokens, 1, with_model=False).finish(progress)
 
 
 def decode_bytes(payload: bytes, num_bytes: int, progress: Callable[[int], None] | None = None) -> bytes:
@@ -55,7 +55,7 @@ def decode_bytes(payload: bytes, num_bytes: int, progress: Callable[[int], None]
         CorruptError: no encoder wrote the payload.
         EngineError: the mixer cannot be loaded here.
     """
-    decoder = MixDecoder(_byte_vocabulary(), payload, num_bytes, 1, with_model=False)
+    decoder = MixDecoder(byte_vocabulary(), payload, num_bytes, 1, with_model=False)
     data = bytearray()
     while len(data) < num_bytes:
         data += decoder.step(None).astype(np.uint8).tobytes()
@@ -65,7 +65,8 @@ def decode_bytes(payload: bytes, num_bytes: int, progress: Callable[[int], None]
 
 
 @functools.cache
-def _byte_vocabulary() -> Vocabulary:
+def byte_vocabulary() -> Vocabulary:
+    """Returns the vocabulary of frames without a model: the 256 single bytes."""
     return Vocabulary([bytes([byte]) for byte in range(256)])
 
 

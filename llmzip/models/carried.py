@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import lzma
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -20,7 +20,8 @@ from ..format.headers import (
     MAX_CARRIED_WEIGHTS_BYTES,
     CarriedModel,
 )
-from ..format.numbers import pack_varint, unpack_varint
+from ..format.lzma2 import lzma_filters
+from ..format.numbers import pack_varint, varint_at
 from . import weightfile
 from .assembly import assemble
 from .config import MISSTATED, ExactConfig
@@ -30,7 +31,6 @@ from .token_table import TokenTable
 
 _MAX_VALUES_PER_BYTE = 16
 """Values that the weights may have for each of their bytes: trained ones have less than 2."""
-_MIN_DICTIONARY_BITS = 12
 
 
 def pack(model: ExactModel, table: TokenTable) -> CarriedModel:
@@ -54,7 +54,7 @@ def pack(model: ExactModel, table: TokenTable) -> CarriedModel:
         raise ModelUnsupportedError("the model is too large to be carried by a file")
     if sum(tensor.size for tensor in tensors.values()) > _MAX_VALUES_PER_BYTE * len(weights):
         raise ModelUnsupportedError("the model cannot be carried by a file: nearly all of its weights are equal")
-    packed = lzma.compress(text, lzma.FORMAT_RAW, filters=_filters(len(text)))
+    packed = lzma.compress(text, lzma.FORMAT_RAW, filters=lzma_filters(len(text)))
     digests = model.digest()[:DIGEST_BYTES], table.digest()[:DIGEST_BYTES]
     return CarriedModel(*digests, weights, packed, len(text), zlib.crc32(packed, zlib.crc32(weights)))
 
@@ -99,10 +99,12 @@ def _entries(carried: CarriedModel, num_tokens: int) -> Iterator[bytes]:
     text = _unlzma(carried.table, carried.table_bytes)
     lengths: list[int] = []
     place = 0
-    while len(lengths) < num_tokens:
-        length, rest = unpack_varint(text[place : place + 5])
-        place += min(5, len(text) - place) - len(rest)
-        lengths.append(length)
+    try:
+        while len(lengths) < num_tokens:
+            length, place = varint_at(text, place)
+            lengths.append(length)
+    except ValueError:
+        raise CorruptError("the carried model is damaged: its table of tokens is malformed") from None
     if place + sum(lengths) != len(text):
         raise CorruptError("the carried model is damaged: its table of tokens has another size than its tokens")
     for length in lengths:
@@ -116,7 +118,7 @@ def _unlzma(data: bytes, size: int) -> bytes:
     Raises:
         CorruptError: it is damaged, or of another size.
     """
-    decompressor = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=_filters(size))
+    decompressor = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=lzma_filters(size))
     try:
         text = decompressor.decompress(data, size)
         # The end mark may be left, which gives no more bytes.
@@ -126,9 +128,3 @@ def _unlzma(data: bytes, size: int) -> bytes:
     if len(text) != size or rest or not decompressor.eof or decompressor.unused_data:
         raise CorruptError("the carried model is damaged: its table of tokens has another size than it says")
     return text
-
-
-def _filters(size: int) -> Sequence[dict[str, int]]:
-    """Returns LZMA2 with a dictionary that holds the whole table, as in frames (format section 3)."""
-    bits = max(_MIN_DICTIONARY_BITS, (size - 1).bit_length())
-    return [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": 1 << bits}]

@@ -33,7 +33,7 @@ class ParityMaker:
     def add(self, blocks: np.ndarray) -> None:
         """Adds the next blocks, (n, block_words) uint16 with n <= points; fewer only at the end."""
         # A codeword's highest coefficients are 0, and they are the sum of those of all its cosets.
-        for columns in _stripes(self._sum):
+        for columns in _stripes(*self._sum.shape):
             values = np.zeros((self.points, columns.stop - columns.start), dtype=np.uint16)
             values[: len(blocks)] = blocks[:, columns]
             field.interpolate(values, self._first)
@@ -42,7 +42,7 @@ class ParityMaker:
 
     def finish(self) -> np.ndarray:
         """Returns the parity blocks, (r, block_words) uint16."""
-        for columns in _stripes(self._sum):
+        for columns in _stripes(*self._sum.shape):
             values = np.ascontiguousarray(self._sum[:, columns])
             field.evaluate(values, 0)
             self._sum[:, columns] = values
@@ -78,8 +78,7 @@ class Restorer:
 
     def stripes(self, block_words: int) -> Iterable[slice]:
         """Yields parts of the columns of a block that are computed at once."""
-        width = max(16, _STRIPE_WORDS // self.size)
-        return (slice(begin, min(begin + width, block_words)) for begin in range(0, block_words, width))
+        return _stripes(self.size, block_words)
 
     def restore(self, words: np.ndarray) -> np.ndarray:
         """Returns columns of the lost blocks.
@@ -98,8 +97,8 @@ class Restorer:
         return field.multiply(words[self._lost], self._inverse_slope[:, None])
 
 
-def _stripes(words: np.ndarray) -> Iterable[slice]:
-    size, columns = words.shape
+def _stripes(size: int, columns: int) -> Iterable[slice]:
+    """Yields parts of the columns of (size, columns) words that are computed at once."""
     width = max(16, _STRIPE_WORDS // size)
     return (slice(begin, min(begin + width, columns)) for begin in range(0, columns, width))
 

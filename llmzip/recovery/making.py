@@ -10,11 +10,11 @@ from typing import BinaryIO, cast
 
 import numpy as np
 
+from ..format.headers import DIGEST_BYTES
 from ..format.recovery import Layout, layout_for
 from ..system.streams import read_upto
 from .code import ParityMaker
 
-_READ_BYTES = 1 << 20
 _MAX_MEMORY_BYTES = 1 << 26
 """Bytes of an archive that are kept in memory until they are protected, 64 MiB; more go into a temporary file."""
 
@@ -27,48 +27,36 @@ class RecoveryWriter:
     """
 
     def __init__(self, percent: float) -> None:
-        self._percent, self._num_bytes = percent, 0
+        self._percent, self._num_bytes, self._sha = percent, 0, hashlib.sha256()
         self._copy = tempfile.SpooledTemporaryFile(_MAX_MEMORY_BYTES)  # noqa: SIM115 - closed by finish()
 
     def add(self, data: bytes) -> None:
         """Takes the next bytes."""
         self._copy.write(data)
+        self._sha.update(data)
         self._num_bytes += len(data)
 
     def finish(self) -> Iterator[bytes]:
-        """Yields the parts of the archive of recovery data."""
+        """Yields the parts of the archive of recovery data.
+
+        Raises:
+            ValueError: there are too many bytes.
+        """
         with self._copy:
             self._copy.seek(0)
-            yield from recovery_archive(cast("BinaryIO", self._copy), self._num_bytes, self._percent)
-
-
-def recovery_archive(source: BinaryIO, num_bytes: int, percent: float) -> Iterator[bytes]:
-    """Yields the parts of the archive of recovery data for a file.
-
-    Args:
-        source: a binary file that can seek, at the first byte to protect.
-        num_bytes: how many bytes to protect; at least 1.
-        percent: share of these that can be mended, above 0 and up to 100.
-
-    Raises:
-        EOFError: the file has fewer bytes.
-        ValueError: there are too many bytes.
-    """
-    begin, sha = source.tell(), hashlib.sha256()
-    left = num_bytes
-    while left:
-        data = source.read(min(left, _READ_BYTES))
-        if not data:
-            raise EOFError("the file has become shorter")
-        sha.update(data)
-        left -= len(data)
-    source.seek(begin)
-    layout = layout_for(num_bytes, percent, sha.digest()[:16])
-    yield from archive_of(source, layout)
+            layout = layout_for(self._num_bytes, self._percent, self._sha.digest()[:DIGEST_BYTES])
+            yield from archive_of(cast("BinaryIO", self._copy), layout)
 
 
 def archive_of(source: BinaryIO, layout: Layout) -> Iterator[bytes]:
-    """Yields the parts of the archive of recovery data with a layout; the arguments are those of `recovery_archive`."""
+    """Yields the parts of the archive of recovery data with a layout.
+
+    Args:
+        source: a binary file at the first byte to protect.
+
+    Raises:
+        EOFError: the file has fewer bytes than the layout says.
+    """
     parity, table = _parity(source, layout)
     table_parity = _parity_of(table, layout.table_parity)
 

@@ -12,7 +12,7 @@ from typing import BinaryIO
 import numpy as np
 
 from ..errors import CorruptError, LLMZipError
-from ..format.headers import MAGIC
+from ..format.headers import DIGEST_BYTES, MAGIC
 from ..format.reading import read_archives
 from ..format.recovery import Layout
 from ..system.streams import write_all
@@ -89,7 +89,7 @@ def repair(data: Bytes, sink: BinaryIO) -> Repair:
         for part in protected.parts():
             sha.update(part)
             target.write(part)
-        if sha.digest()[:16] != layout.digest:
+        if sha.digest()[:DIGEST_BYTES] != layout.digest:
             raise CorruptError("damaged: the mended bytes do not have the digest of the recovery data")
         for part in archive_of(protected.file(), layout):
             target.write(part)
@@ -206,7 +206,7 @@ def _is_whole(data: Bytes, begin: int, layout: Layout) -> bool:
     sha, end = hashlib.sha256(), begin + layout.protected_bytes
     for place in range(begin, end, _COPY_BYTES):
         sha.update(data[place : min(place + _COPY_BYTES, end)])
-    return sha.digest()[:16] == layout.digest
+    return sha.digest()[:DIGEST_BYTES] == layout.digest
 
 
 def _check(block: bytes, size: int) -> int:

@@ -24,6 +24,7 @@ from llmzip.cli.main import main
 from llmzip.codec.writer import ArchiveWriter
 from llmzip.errors import CorruptError, LLMZipError, ModelNotFoundError, ModelUnsupportedError, SettingsError
 from llmzip.format.headers import CarriedModel
+from llmzip.format.lzma2 import lzma_filters
 from llmzip.format.reading import read_archives
 from llmzip.format.writing import pack_carried
 from llmzip.inference import load
@@ -359,7 +360,7 @@ def test_tables_that_expand_are_refused(parts: tuple[CarriedModel, bytes]) -> No
     model, archive = parts
     for size in (1 << 26, 1000):
         text = bytes(1 << 24)
-        table = lzma.compress(text, lzma.FORMAT_RAW, filters=carried._filters(size))
+        table = lzma.compress(text, lzma.FORMAT_RAW, filters=lzma_filters(size))
         data = pack_carried(dataclasses.replace(model, table=table, table_bytes=size)) + archive
         with pytest.raises(CorruptError, match="carried model is damaged: its table of tokens"):
             llmzip.decompress(data)

@@ -16,7 +16,7 @@ from llmzip.errors import CorruptError, LLMZipError
 from llmzip.format import writing
 from llmzip.format.headers import STORED, FrameHeader, Header
 from llmzip.format.recovery import HEAD_BYTES, PACKET_MAGIC, Layout, layout_for, parse_head
-from llmzip.recovery.making import recovery_archive
+from llmzip.recovery.making import RecoveryWriter
 from llmzip.recovery.repair import Repair, repair
 
 NOISE = random.Random(1).randbytes(200_000)
@@ -114,7 +114,9 @@ def test_protected_files_inside_a_protected_file() -> None:
     outer = writing.pack_frame(
         FrameHeader(STORED, len(text), len(text), last=True), text, zlib.crc32(text), writing.pack_header(Header())
     )
-    whole = outer + b"".join(recovery_archive(io.BytesIO(outer), len(outer), 10))
+    writer = RecoveryWriter(10)
+    writer.add(outer)
+    whole = outer + b"".join(writer.finish())
     assert llmzip.decompress(whole) == text
     data = bytearray(whole)
     data[5000:7000] = bytes(2000)

@@ -19,11 +19,12 @@ import numpy as np
 
 import llmzip
 from llmzip._version import FORMAT_VERSION
-from llmzip.codec.methods import _filters, compress_plain
+from llmzip.codec.methods import compress_plain
 from llmzip.codec.rows import FrameCoder
 from llmzip.codec.writer import ArchiveWriter
 from llmzip.format import headers, numbers, writing
 from llmzip.format.headers import LM, LZMA, MIXED, SKIP, STORED, ZSTD, FrameHeader, Header, ModelRecord
+from llmzip.format.lzma2 import lzma_filters
 from llmzip.format.plan import profile_plan
 from llmzip.format.recovery import HEAD_BYTES, PACKET_MAGIC
 from llmzip.inference import load
@@ -55,7 +56,7 @@ def _plain(method: int) -> bytes:
     import zstandard
 
     if method == LZMA:
-        payload = lzma.compress(REPEATED, lzma.FORMAT_RAW, filters=_filters(len(REPEATED)))
+        payload = lzma.compress(REPEATED, lzma.FORMAT_RAW, filters=lzma_filters(len(REPEATED)))
     else:
         parameters = zstandard.ZstdCompressionParameters.from_level(
             3, format=zstandard.FORMAT_ZSTD1_MAGICLESS, write_content_size=False, write_checksum=False
@@ -199,7 +200,7 @@ def _coded_by(model: load.LoadedModel, text: bytes) -> bytes:
 
 
 def _lzma(data: bytes) -> bytes:
-    return lzma.compress(data, lzma.FORMAT_RAW, filters=_filters(len(data)))
+    return lzma.compress(data, lzma.FORMAT_RAW, filters=lzma_filters(len(data)))
 
 
 def _tiny_model() -> ExactModel:
