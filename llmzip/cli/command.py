@@ -136,6 +136,18 @@ def explained(name: str) -> Iterator[None]:
         raise FileProblem(f"{error.filename or name}: {error.strerror}") from error
 
 
+@contextlib.contextmanager
+def named(name: str) -> Iterator[None]:
+    """Adds the file's name to errors about an archive or its model."""
+    try:
+        yield
+    except SettingsError:
+        raise
+    except LLMZipError as error:
+        error.args = (f"{name}: {error}",)
+        raise
+
+
 def with_local_model(settings: CompressSettings, messages: Messages, offline: bool) -> CompressSettings:
     """Returns the settings with a model on this machine; downloads it from the Hub if necessary and allowed.
 

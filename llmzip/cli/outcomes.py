@@ -58,6 +58,11 @@ class Outcomes:
         """Exit status of the run so far."""
         return overall_exit_status(self._codes)
 
+    def add(self, status: int) -> None:
+        """Adds the exit status of failures that were reported already; EXIT_OK adds none."""
+        if status != EXIT_OK:
+            self._codes.append(status)
+
     @contextlib.contextmanager
     def of_file(self, name: str | None, **facts: Any) -> Iterator[None]:
         """Reports an error of the block as a failure of a file, then continues after the block.

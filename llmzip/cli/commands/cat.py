@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
@@ -15,7 +15,7 @@ from .. import options
 from ..command import Output, command
 from ..jobs import FROM_TERMINAL
 from ..messages import Messages
-from ..outcomes import Outcomes, overall_exit_status, shown_name
+from ..outcomes import Outcomes, shown_name
 from ..values import LineRange, Range, read_prompt
 from .salvage import write_salvaged
 
@@ -84,25 +84,25 @@ def cat_command(
     if (lines is not None) + (byte_range is not None) + (windows is not None) + salvage > 1:
         raise click.UsageError("--lines, --range, --window and --salvage exclude each other")
     settings = DecompressSettings(model, EngineSettings(device=device, threads=threads), read_prompt(prompt_file))
-    outcomes = Outcomes(messages, _unrecorded)
-    statuses = []
+    outcomes = Outcomes(messages, output.file_record)
     for argument in files or ("-",):
         name = filenames.input_name(argument)
         with outcomes.of_file(name):
-            if salvage:
-                statuses.append(_salvage(output, messages, name, settings, unverified=unverified))
-            else:
-                _write(output, name, settings, lines, byte_range, windows)
-    return overall_exit_status([*filter(None, statuses), *filter(None, [outcomes.exit_status])])
-
-
-def _unrecorded(name: str | None, /, **facts: Any) -> None:
-    """Records nothing: the command has no JSON."""
+            if name is None and is_terminal(0):
+                raise FileProblem(FROM_TERMINAL)
+            with fileops.seekable_source(name) as source:
+                if salvage:
+                    shown = shown_name(name)
+                    status = write_salvaged(output, messages, shown, source.file, settings, unverified=unverified)
+                    outcomes.add(status)
+                else:
+                    _write(output, source.file, settings, lines, byte_range, windows)
+    return outcomes.exit_status
 
 
 def _write(
     output: Output,
-    name: str | None,
+    source: BinaryIO,
     settings: DecompressSettings,
     lines: _Range | None,
     byte_range: _Range | None,
@@ -111,37 +111,20 @@ def _write(
     """Writes the part of one file.
 
     Raises:
-        LLMZipError, FileProblem, OSError: the part cannot be read.
+        LLMZipError, OSError: the part cannot be read.
     """
     from ...codec.parts import PartReader  # here, so that --help is quick
 
-    if name is None and is_terminal(0):
-        raise FileProblem(FROM_TERMINAL)
-    with fileops.seekable_source(name) as source:
-        reader = PartReader(source.file, settings)
-        if windows is not None:
-            _write_windows(output, reader, windows)
-            return
-        if lines is not None:
-            begin, end = _line_places(reader, lines)
-        else:
-            begin, end, _ = slice(*(byte_range or (0, None))).indices(reader.num_bytes)
-        for text in reader.text(begin, end):
-            output.stdout.write(text)
-
-
-def _salvage(
-    output: Output, messages: Messages, name: str | None, settings: DecompressSettings, *, unverified: bool
-) -> int:
-    """Writes what is whole of one file. Returns the exit status.
-
-    Raises:
-        LLMZipError, FileProblem, OSError: nothing of it can be read.
-    """
-    if name is None and is_terminal(0):
-        raise FileProblem(FROM_TERMINAL)
-    with fileops.seekable_source(name) as source:
-        return write_salvaged(output, messages, shown_name(name), source.file, settings, unverified=unverified)
+    reader = PartReader(source, settings)
+    if windows is not None:
+        _write_windows(output, reader, windows)
+        return
+    if lines is not None:
+        begin, end = _line_places(reader, lines)
+    else:
+        begin, end, _ = slice(*(byte_range or (0, None))).indices(reader.num_bytes)
+    for text in reader.text(begin, end):
+        output.stdout.write(text)
 
 
 def _line_places(reader: PartReader, lines: _Range) -> tuple[int, int]:

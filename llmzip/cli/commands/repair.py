@@ -16,7 +16,7 @@ from ...format.reading import read_archives
 from ...system import filenames, fileops, process
 from ...system.filenames import FileProblem
 from ...system.fileops import Source
-from ..command import Output, command, explained
+from ..command import Output, command, explained, named
 from ..messages import Messages
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def repair_command(
         fileops.seekable_source(name) as source,
         _content(source.file) as data,
     ):
-        with _named(file):
+        with named(file):
             done = _repaired(data, source, _Target(file, target, in_place=in_place, force=force))
         problem = _problem(done.path or file)
         _report(output, file, done, problem)
@@ -107,16 +107,6 @@ def _content(file: BinaryIO) -> Iterator[mmap.mmap]:
         raise LLMZipError("is empty")
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
         yield mapped
-
-
-@contextlib.contextmanager
-def _named(name: str) -> Iterator[None]:
-    """Adds the file's name to errors about an archive."""
-    try:
-        yield
-    except LLMZipError as error:
-        error.args = (f"{name}: {error}",)
-        raise
 
 
 def _repaired(data: mmap.mmap, source: Source, target: _Target) -> _Done:

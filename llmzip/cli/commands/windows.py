@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
-from ...errors import EXIT_OK, LLMZipError, SettingsError
+from ...errors import EXIT_OK, SettingsError
 from ...format.headers import MAGIC
 from ...settings import DEFAULT_MODEL, CompressSettings, DecompressSettings, EngineSettings
 from ...system import filenames, fileops, process
 from ...system.streams import read_upto
 from .. import options
-from ..command import Output, command, explained, has_colours, piece_text
+from ..command import Output, command, explained, has_colours, named, piece_text
 from ..messages import Messages
 
 if TYPE_CHECKING:
@@ -32,18 +32,6 @@ _MAX_CLASSES = 24  # lines of the histogram
 def _opened(name: str) -> Iterator[BinaryIO]:
     with explained(name), fileops.seekable_source(filenames.input_name(name)) as source:
         yield source.file
-
-
-@contextlib.contextmanager
-def _named(name: str) -> Iterator[None]:
-    """Adds the file's name to errors about an archive or its model."""
-    try:
-        yield
-    except SettingsError:
-        raise
-    except LLMZipError as error:
-        error.args = (f"{name}: {error}",)
-        raise
 
 
 @command(
@@ -102,7 +90,7 @@ def windows_command(
             raise click.UsageError("--import cannot be used with --show, --export or --window-bits")
         _import(output, file, DecompressSettings(model, engine))
         return EXIT_OK
-    with _opened(file) as source, _named(file):
+    with _opened(file) as source, named(file):
         reader = _reader(source, model, engine, window_bits, model_reset)
         if not reader.num_windows:
             raise SettingsError(f"{file} was not made with --window-bits, so it has no windows")
@@ -123,7 +111,7 @@ def _import(output: Output, file: str, settings: DecompressSettings) -> None:
 
     with explained(file):
         archive = window_arrays.load(Path(file))
-    with _named(file):
+    with named(file):
         reader = PartReader(io.BytesIO(archive), settings)
         for text in reader.text(0, reader.num_bytes):
             output.stdout.write(text)
